@@ -1,0 +1,114 @@
+"""What an environment is: text in, text out, with terminated and truncated kept apart.
+
+One :class:`TextEnv` object plays one episode at a time. :meth:`TextEnv.spawn` gives further, independent
+environments over the same tasks, so that thousands of episodes can run side by side in one process.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from hiper.envs.panels import Panel
+    from hiper.plan_execute.decision import Expert
+
+
+class EndReason(StrEnum):
+    """Why an episode ended."""
+
+    WON = "won"
+    LOST = "lost"  # the environment ended without success
+    TURN_LIMIT = "turn_limit"  # time ran out: a truncation, not a failure
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the agent sees before a turn."""
+
+    text: str
+    admissible: tuple[str, ...] | None = None
+    """Every action that would be understood now, in the environment's own order; None where actions are free-form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """What the agent does not see: outcome and bookkeeping."""
+
+    won: bool = False
+    end: EndReason | None = None
+    score: float | None = None
+    """Graded outcome in [0, 1] where the environment has one (WebShop), else None."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """The reward split into named parts, for display."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What :meth:`TextEnv.reset` returns."""
+
+    goal: str
+    """The task in words, as the agent is told it."""
+    observation: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What :meth:`TextEnv.step` returns."""
+
+    observation: Observation
+    reward: float
+    terminated: bool
+    """The environment ended: there is no future value."""
+    truncated: bool
+    """Time ran out: the episode stops here, but its future is not worth zero by definition."""
+    info: Info
+
+
+class TextEnv(ABC):
+    """An environment over a panel of tasks. Subclass it, set the attributes, write two methods.
+
+    State of the running episode must be assigned afresh in :meth:`reset` (not mutated in place), because the
+    default :meth:`spawn` is a shallow copy. :func:`hiper.envs.check_env` tests this and the rest of the contract.
+    """
+
+    name: ClassVar[str]
+    """Registry name, stamped into results."""
+    version: ClassVar[str]
+    """Changes whenever the same actions could give other observations or rewards; stamped into results."""
+    panel: Panel
+    """The tasks this environment can play."""
+    max_turns: int
+    """After this many turns an unfinished episode is truncated."""
+
+    @abstractmethod
+    def reset(self, task_id: str, seed: int = 0) -> Start:
+        """Begin an episode of the task ``task_id`` (an id of :attr:`panel`).
+
+        Raises:
+            UserError: the id is not in the panel.
+        """
+
+    @abstractmethod
+    def step(self, action: str) -> Step:
+        """Play one turn. Any string is allowed: one the environment does not understand costs a turn.
+
+        Raises:
+            RuntimeError: the episode is over or was never begun.
+        """
+
+    def accepts(self, action: str, observation: Observation) -> bool:
+        """Whether ``action`` is one the environment would understand after ``observation``."""
+        return observation.admissible is None or action in observation.admissible
+
+    def spawn(self) -> Self:
+        """A further, independent environment over the same tasks, sharing all that is read-only."""
+        return copy.copy(self)
+
+    def expert(self) -> Expert | None:
+        """A rule-based player without privileged information, or None where there is none."""
+        return None
