@@ -1,0 +1,55 @@
+"""Credit assignment: which decision deserves how much of an episode's return.
+
+One estimator is one small module behind one signature, :data:`Estimator`. Rewards are shaped before
+(:mod:`~hiper.advantages.shaping`), and credit is spread over tokens after (:mod:`~hiper.advantages.spread`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from hiper.advantages.hae import HAE
+from hiper.advantages.shaping import Rewards, Shaping, shape
+from hiper.advantages.spread import ResponseTokens, TokenCredit, TokenKind, spread
+from hiper.advantages.types import Credit, Turns
+from hiper.errors import UserError
+
+__all__ = [
+    "ESTIMATORS",
+    "HAE",
+    "Credit",
+    "Estimator",
+    "ResponseTokens",
+    "Rewards",
+    "Shaping",
+    "TokenCredit",
+    "TokenKind",
+    "Turns",
+    "make_estimator",
+    "shape",
+    "spread",
+]
+
+Estimator: TypeAlias = Callable[[Turns], Credit]
+
+ESTIMATORS: Mapping[str, Callable[..., Estimator]] = MappingProxyType({"hae": HAE})
+"""What a config's ``type`` may name: a frozen dataclass of parameters whose instances are estimators."""
+
+
+def make_estimator(type: str, **parameters: Any) -> Estimator:
+    """The estimator named ``type`` with the given parameters.
+
+    Raises:
+        UserError: no such estimator; the nearest name is given. Or a parameter is unknown or out of range.
+    """
+    if type not in ESTIMATORS:
+        near = get_close_matches(type, ESTIMATORS, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(ESTIMATORS)}"
+        raise UserError(f"no advantage estimator '{type}'; {hint}")
+    try:
+        return ESTIMATORS[type](**parameters)
+    except TypeError as error:
+        raise UserError(f"advantage estimator '{type}': {error}") from error

@@ -1,0 +1,68 @@
+"""Turning what callers give into arrays an estimator can trust: right shape, right type, padding set to zero."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Bools: TypeAlias = NDArray[np.bool_]
+
+
+def played_mask(mask_BT: ArrayLike) -> Bools:
+    """``mask_BT`` as booleans, in which every row is True up to the episode's last turn and False from there on.
+
+    Raises:
+        ValueError: it is not such an array.
+    """
+    mask = _bools("mask_BT", mask_BT)
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"mask_BT must have B > 0 episodes of up to T > 0 turns, got shape {mask.shape}")
+    gap = mask[:, 1:] & ~mask[:, :-1]
+    if gap.any():
+        episode, turn = np.argwhere(gap)[0]
+        raise ValueError(
+            f"mask_BT of episode {episode} skips turn {turn} but plays turn {turn + 1}: pad at the end only"
+        )
+    return mask
+
+
+def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
+    """``values`` as booleans, False beyond each episode's end.
+
+    Raises:
+        ValueError: they are not booleans of the mask's shape.
+    """
+    array = _bools(name, values)
+    _check_shape(name, array.shape, mask_BT)
+    return array & mask_BT
+
+
+def masked_floats(name: str, values: ArrayLike, mask_BT: Bools) -> Floats:
+    """``values`` in double precision, zero beyond each episode's end, whatever stood there.
+
+    Raises:
+        ValueError: their shape is not the mask's, or a played turn holds NaN or infinity.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    _check_shape(name, array.shape, mask_BT)
+    clean = np.where(mask_BT, array, 0.0)
+    if not np.isfinite(clean).all():
+        episode, turn = np.argwhere(~np.isfinite(clean))[0]
+        raise ValueError(f"{name} is {array[episode, turn]} at episode {episode}, turn {turn}")
+    return clean
+
+
+def _bools(name: str, values: ArrayLike) -> Bools:
+    array = np.asarray(values)
+    # An integer mask would be inverted bit by bit by `~`: 1 becomes -2, which is still true.
+    if array.dtype != np.bool_:
+        raise ValueError(f"{name} must be boolean, got {array.dtype}")
+    return array
+
+
+def _check_shape(name: str, shape: tuple[int, ...], mask_BT: Bools) -> None:
+    if shape != mask_BT.shape:
+        raise ValueError(f"{name} has shape {shape}, mask_BT has {mask_BT.shape}")

@@ -1,0 +1,146 @@
+"""Hierarchical advantage estimation (HAE): credit for the executor, the planner and the switch decision.
+
+Source: Peng, Liu, Zhou, Fleming, Wang, Garcia, Hong, "HiPER: Hierarchical Reinforcement Learning with Explicit
+Credit Assignment for Large Language Model Agents", arXiv 2602.16165, and its reference implementation.
+
+An episode's turns fall into segments k = 0, 1, ...: turns s_k .. e_k under one subgoal, d_k of them. What follows a
+segment is worth
+
+    v'_k(x) = V_high(s_{k+1})    if another segment follows
+            = 0                  if the environment ended the episode
+            = x or 0             if it was truncated (``bootstrap_truncated``), x being the value at hand
+
+Executor, inside a segment (the trace is cut at its end):
+
+    delta_t   = r_t + gamma * V_low(t+1) - V_low(t)           for t < e_k
+              = r_t + gamma * v'_k(V_low(t)) - V_low(t)       for t = e_k
+    A_low(t)  = delta_t + gamma * lambda_turn * A_low(t+1)
+
+Planner, across segments (a semi-Markov decision process):
+
+    delta_k   = sum_i gamma^i r_{s_k+i} + gamma^{d_k} * v'_k(V_high(s_k)) - V_high(s_k)
+    A_high(k) = delta_k + gamma^{d_k} * lambda_seg * A_high(k+1)
+
+Switch decision, in one of two published forms:
+
+    R_switch(t) = r_t + gamma * R_switch(t+1), starting from v'_k(V_high(s_k)) after e_k
+    A_switch(t) = R_switch(t) - V_switch(t)                                    `termination-value` (the code's form)
+    A_switch(t) = (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t))          `value-gap` (the paper's form)
+
+Targets are R_low = A_low + V_low and R_high = A_high + V_high, before any normalisation.
+
+Departures from the reference: none in the numbers. It gathers segments episode by episode; here, the planner's
+quantities ride on the recurrences over turns. R_switch at a boundary is already the segment's discounted reward with
+its continuation, so delta_k = R_switch(s_k) - V_high(s_k); and a trace that decays by gamma on every turn and once by
+lambda_seg at a segment's end arrives at the segment's start with gamma^{d_k} * lambda_seg.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar, get_args
+
+import numpy as np
+
+from hiper.advantages.normalize import normalized
+from hiper.advantages.recurrence import backward_sum, shift
+from hiper.advantages.types import Bools, Credit, Floats, Turns
+from hiper.errors import UserError
+
+SwitchForm: TypeAlias = Literal["termination-value", "value-gap"]
+Array = TypeVar("Array", Floats, Bools)
+
+
+@dataclass(frozen=True)
+class HAE:
+    """The estimator: call it on :class:`Turns`. The module's docstring states what it computes.
+
+    Raises:
+        UserError: a parameter is out of range.
+    """
+
+    gamma: float = 1.0
+    """Discount per turn."""
+    lambda_turn: float = 1.0
+    """Trace decay of the executor, per turn inside a segment."""
+    lambda_seg: float = 0.95
+    """Trace decay of the planner, per segment."""
+    switch_form: SwitchForm = "termination-value"
+    bootstrap_truncated: bool = True
+    """A truncated episode goes on being worth its value at hand; False: nothing, as if the environment had ended."""
+    normalize: bool = False
+    """Normalise each advantage on its own (:func:`hiper.advantages.normalize.normalized`)."""
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "lambda_turn", "lambda_seg"):
+            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
+                raise UserError(f"{name} is {value}; it must lie between 0 and 1")
+        if self.switch_form not in get_args(SwitchForm):
+            raise UserError(f"switch_form is '{self.switch_form}'; it must be one of {', '.join(get_args(SwitchForm))}")
+
+    def __call__(self, turns: Turns) -> Credit:
+        """Credit for every decision of ``turns``.
+
+        Raises:
+            ValueError: ``turns`` lacks an array that this form needs.
+        """
+        v_low_BT = _needed(turns.v_low_BT, "v_low_BT", "HAE")
+        v_high_BT = _needed(turns.v_high_BT, "v_high_BT", "HAE")
+        end_BT, last_BT = turns.segment_end_BT, turns.last_BT
+        next_high_BT = shift(v_high_BT)
+        bootstrap_B1 = (~turns.terminated_B & self.bootstrap_truncated)[:, None]
+
+        # What follows turn t, for the executor everywhere and for the planner at segment ends. Beyond the episode's
+        # last turn, the value at hand is the turn's own V_low, or V_high of the segment the turn belongs to.
+        after_low_BT = np.where(end_BT, next_high_BT, shift(v_low_BT))
+        after_low_BT = np.where(last_BT, bootstrap_B1 * v_low_BT, after_low_BT)
+        after_high_BT = np.where(last_BT, bootstrap_B1 * _of_last_segment(v_high_BT, turns.boundary_BT), next_high_BT)
+
+        low_BT = backward_sum(
+            turns.reward_BT + self.gamma * after_low_BT - v_low_BT,
+            np.where(end_BT, 0.0, self.gamma * self.lambda_turn),
+        )
+        return_switch_BT = backward_sum(
+            turns.reward_BT + np.where(end_BT, self.gamma * after_high_BT, 0.0),
+            np.where(end_BT, 0.0, self.gamma),
+        )
+        delta_high_BT = np.where(turns.boundary_BT, return_switch_BT - v_high_BT, 0.0)
+        trace_BT = np.where(last_BT, 0.0, np.where(end_BT, self.gamma * self.lambda_seg, self.gamma))
+        high_BT = np.where(turns.boundary_BT, backward_sum(delta_high_BT, trace_BT), 0.0)
+
+        termination_value = self.switch_form == "termination-value"
+        credit = Credit(
+            low_BT=low_BT,
+            high_BT=high_BT,
+            switch_BT=(
+                return_switch_BT - _needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
+                if termination_value
+                else _value_gap(turns, v_low_BT, v_high_BT)
+            ),
+            return_low_BT=low_BT + v_low_BT,
+            return_high_BT=np.where(turns.boundary_BT, high_BT + v_high_BT, 0.0),
+            return_switch_BT=return_switch_BT if termination_value else None,
+        )
+        return normalized(credit, turns) if self.normalize else credit
+
+
+def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:
+    """(1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t)).
+
+    Its expectation under the policy is beta_t's gradient times the gap: what switching gains over keeping.
+    """
+    said_BT = _needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
+    beta_BT = _needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")
+    return (said_BT - beta_BT) * (v_high_BT - v_low_BT)
+
+
+def _of_last_segment(v_high_BT: Floats, boundary_BT: Bools) -> Floats:
+    """V_high at the start of each episode's last segment, as a column."""
+    starts_B = boundary_BT.shape[1] - 1 - boundary_BT[:, ::-1].argmax(axis=1)
+    return np.take_along_axis(v_high_BT, starts_B[:, None], axis=1)
+
+
+def _needed(array: Array | None, name: str, who: str) -> Array:
+    if array is None:
+        raise ValueError(f"{who} needs Turns.{name}, which was not given")
+    return array

@@ -1,0 +1,176 @@
+"""From turns to tokens: the one place that decides which token carries which advantage.
+
+| token                                | valid response               | invalid response |
+|--------------------------------------|------------------------------|------------------|
+| switch                               | A_switch                     | A_low            |
+| subgoal                              | A_high at a boundary, else - | A_low            |
+| action                               | A_low                        | A_low            |
+| other (between blocks, end of text)  | -                            | A_low            |
+
+"-" is no loss. A subgoal that was kept is a copy, not a decision. An invalid response has no decisions to tell apart,
+so all of it answers for what the turn brought (arXiv 2602.16165 and its reference implementation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiper.advantages.types import Bools, Credit, Floats, Turns
+
+
+class TokenKind(IntEnum):
+    """Which decision of a response a token belongs to, in the order the decisions are made."""
+
+    OTHER = 0
+    SWITCH = 1
+    SUBGOAL = 2
+    ACTION = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseTokens:
+    """One training row: the response of one turn."""
+
+    episode: int
+    """Row of the (B, T) arrays."""
+    turn: int
+    """Column of the (B, T) arrays."""
+    kinds: NDArray[np.int8]
+    """A :class:`TokenKind` per response token."""
+    length: int
+    """Response tokens as sampled; ``kinds`` must agree."""
+    valid: bool
+    """The response was valid; the kinds of an invalid one are not looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenCredit:
+    """What the policy loss needs for one response. Both arrays have one entry per response token."""
+
+    advantages: Floats
+    """Zero where there is no loss."""
+    mask: Bools
+    """The token has a loss."""
+
+
+def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) -> list[TokenCredit]:
+    """Spread ``credit`` over the tokens of ``responses``, in their order: one for every turn played.
+
+    Raises:
+        ValueError: credit, turns and responses do not fit together: a played turn without a response or with two, a
+            response to a turn not played, a length that is not the sampled one, an unknown kind, a valid response
+            without the tokens of a decision or with decisions out of order, an advantage that is not a number.
+    """
+    episode_N, turn_N = _check_coverage(turns, responses)
+    kind_of_token, lengths_N = _kinds(responses)
+    row_of_token = np.repeat(np.arange(len(responses)), lengths_N)
+    valid_N = np.array([response.valid for response in responses], dtype=bool)
+    boundary_N = turns.boundary_BT[episode_N, turn_N]
+    _check_decisions(responses, kind_of_token, row_of_token, valid_N, boundary_N)
+
+    # The table above, one 4-entry row per response: what each kind of token gets, and whether it has a loss.
+    low_N, high_N, switch_N = (
+        _values(name, getattr(credit, name), turns)[episode_N, turn_N] for name in ("low_BT", "high_BT", "switch_BT")
+    )
+    value_N4 = np.zeros((len(responses), len(TokenKind)))
+    value_N4[:, TokenKind.SWITCH] = switch_N
+    value_N4[:, TokenKind.SUBGOAL] = np.where(boundary_N, high_N, 0.0)
+    value_N4[:, TokenKind.ACTION] = low_N
+    loss_N4 = np.zeros(value_N4.shape, dtype=bool)
+    loss_N4[:, TokenKind.SWITCH] = True
+    loss_N4[:, TokenKind.SUBGOAL] = boundary_N
+    loss_N4[:, TokenKind.ACTION] = True
+    value_N4[~valid_N] = low_N[~valid_N, None]
+    loss_N4[~valid_N] = True
+
+    cuts = np.cumsum(lengths_N)[:-1]
+    advantages = np.split(value_N4[row_of_token, kind_of_token], cuts)
+    masks = np.split(loss_N4[row_of_token, kind_of_token], cuts)
+    return [TokenCredit(advantage, mask) for advantage, mask in zip(advantages, masks, strict=True)]
+
+
+def _check_coverage(turns: Turns, responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Episode and turn of each response, which together are every played turn once."""
+    seen_BT = np.zeros_like(turns.mask_BT)
+    B, T = seen_BT.shape
+    for response in responses:
+        if not (0 <= response.episode < B and 0 <= response.turn < T):
+            raise ValueError(f"{_where(response)} lies outside the {B} episodes of up to {T} turns")
+        if not turns.mask_BT[response.episode, response.turn]:
+            raise ValueError(f"{_where(response)} answers a turn that was not played")
+        if seen_BT[response.episode, response.turn]:
+            raise ValueError(f"{_where(response)} is there twice")
+        seen_BT[response.episode, response.turn] = True
+    if missing := np.argwhere(turns.mask_BT & ~seen_BT).tolist():
+        raise ValueError(f"{len(missing)} played turns have no response; the first is (episode, turn) {missing[0]}")
+    return (
+        np.array([response.episode for response in responses], dtype=np.intp),
+        np.array([response.turn for response in responses], dtype=np.intp),
+    )
+
+
+def _kinds(responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.int8], NDArray[np.intp]]:
+    """The kinds of all tokens end to end, and each response's length."""
+    for response in responses:
+        kinds = response.kinds
+        if kinds.ndim != 1 or not np.issubdtype(kinds.dtype, np.integer):
+            raise ValueError(
+                f"{_where(response)}: kinds must be a row of integers, got {kinds.dtype} of shape {kinds.shape}"
+            )
+        if len(kinds) != response.length:
+            raise ValueError(f"{_where(response)}: {len(kinds)} kinds for {response.length} sampled tokens")
+        if response.length == 0:
+            raise ValueError(f"{_where(response)} has no tokens")
+        if kinds.min() < 0 or kinds.max() >= len(TokenKind):
+            raise ValueError(f"{_where(response)}: kinds from {kinds.min()} to {kinds.max()}, known are 0 to 3")
+    flat = np.concatenate([response.kinds for response in responses]).astype(np.int8)
+    return flat, np.array([response.length for response in responses], dtype=np.intp)
+
+
+def _check_decisions(
+    responses: Sequence[ResponseTokens],
+    kind_of_token: NDArray[np.int8],
+    row_of_token: NDArray[np.intp],
+    valid_N: Bools,
+    boundary_N: Bools,
+) -> None:
+    """Each decision of a valid response has tokens to carry its credit, in the order the decisions are made."""
+    N, K = len(responses), len(TokenKind)
+    has_N4 = np.bincount(row_of_token * K + kind_of_token, minlength=N * K).reshape(N, K) > 0
+    needs = {
+        TokenKind.SWITCH: valid_N,
+        # A kept subgoal may be empty where tags do not count as its tokens: it has no loss anyway.
+        TokenKind.SUBGOAL: valid_N & boundary_N,
+        TokenKind.ACTION: valid_N,
+    }
+    for kind, needed_N in needs.items():
+        if response := _first(responses, needed_N & ~has_N4[:, kind]):
+            raise ValueError(f"{_where(response)} is valid but has no {kind.name.lower()} tokens")
+
+    decides = kind_of_token != TokenKind.OTHER
+    kinds, rows = kind_of_token[decides], row_of_token[decides]
+    backwards = (np.diff(kinds) < 0) & (np.diff(rows) == 0)
+    disordered_N = np.bincount(rows[1:][backwards], minlength=N) > 0
+    if response := _first(responses, valid_N & disordered_N):
+        raise ValueError(f"{_where(response)} is valid but its decisions are not in the order switch, subgoal, action")
+
+
+def _values(name: str, values_BT: Floats, turns: Turns) -> Floats:
+    if values_BT.shape != turns.mask_BT.shape:
+        raise ValueError(f"credit.{name} has shape {values_BT.shape}, the turns have {turns.mask_BT.shape}")
+    if wrong := np.argwhere(turns.mask_BT & ~np.isfinite(values_BT)).tolist():
+        raise ValueError(f"credit.{name} is not a number at (episode, turn) {wrong[0]}")
+    return values_BT
+
+
+def _first(responses: Sequence[ResponseTokens], wrong_N: Bools) -> ResponseTokens | None:
+    return responses[int(wrong_N.argmax())] if wrong_N.any() else None
+
+
+def _where(response: ResponseTokens) -> str:
+    return f"the response at episode {response.episode}, turn {response.turn}"
