@@ -1,0 +1,320 @@
+"""A rule-based ALFWorld player that knows no more than an agent: the goal, what it has read, the admissible actions.
+
+It is written to be *imitated*. Nearly every decision is a function of what a prompt shows (goal, current subgoal,
+current observation, admissible actions), so that a small model can learn it:
+
+- All receptacles of a room stand in one fixed order, the kinds that hold most per turn of looking first
+  (:mod:`hiper.envs.alfworld.priors`), then by number. A search visits the successor of the place it is at,
+  cyclically: who sees where it is knows where to go next, and a search that was thrown off resumes.
+- A closed receptacle on the way is opened, and left open.
+- A wanted object within reach is taken; an object that nobody asked for is put down at once.
+- Tools and destinations are the first of their kind.
+
+Subgoals, for a task that wants a clean plate in the fridge, are ``find plate``, ``take plate``, ``clean plate``,
+``put plate in fridge``. Under a lamp: ``find cd``, ``take cd``, ``find desklamp``, ``use desklamp``. For two
+objects the last three name the second one: ``find second cd``, ``take second cd``, ``put second cd in safe``.
+``drop bowl`` gets rid of what was picked up by mistake.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from hiper.envs.alfworld.priors import worth
+from hiper.envs.base import Observation, Start
+from hiper.errors import UserError
+from hiper.plan_execute.decision import Decision
+
+TREATMENTS = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
+"""What is done to an object, by the word in the goal."""
+
+TOOLS = {"clean": ("sinkbasin", "sink"), "heat": ("microwave",), "cool": ("fridge",)}
+"""The kinds of receptacle that do it."""
+
+_GOALS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"put two (?P<two>\w+) in (?P<target>\w+)",
+        r"find two (?P<two>\w+) and put them in (?P<target>\w+)",
+        r"put a (?P<treatment>clean|hot|cool) (?P<thing>\w+) in (?P<target>\w+)",
+        r"(?P<treatment>clean|heat|cool) some (?P<thing>\w+) and put it in (?P<target>\w+)",
+        r"put (?:a|some) (?P<thing>\w+) (?:in|on) (?P<target>\w+)",
+        r"(?:look at|examine the) (?P<thing>\w+) (?:under|with) the (?P<lamp>\w+)",
+    )
+)
+_ENTITY = re.compile(r"[a-z]+ \d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A goal sentence, understood."""
+
+    thing: str
+    """The kind of object that is wanted."""
+    target: str
+    """The kind of receptacle it belongs in, or of lamp it is to be held under."""
+    treatment: str | None = None
+    """``clean``, ``heat`` or ``cool`` before delivery."""
+    two: bool = False
+    """Two of them, in the same receptacle."""
+    lamp: bool = False
+    """The target is a lamp."""
+
+    @classmethod
+    def read(cls, goal: str) -> Errand:
+        """Understand a goal sentence in any of the official phrasings of the six task types.
+
+        Raises:
+            UserError: it is none of them.
+        """
+        for pattern in _GOALS:
+            if match := pattern.search(goal):
+                part = match.groupdict()
+                return cls(
+                    thing=part.get("two") or part["thing"],
+                    target=part.get("lamp") or part["target"],
+                    treatment=TREATMENTS.get(part.get("treatment") or ""),
+                    two="two" in part,
+                    lamp="lamp" in part,
+                )
+        raise UserError(
+            f"the ALFWorld expert does not understand the goal {goal!r}; "
+            "it knows the six official task types, such as 'put a clean plate in fridge'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The admissible actions, read as a description of the situation."""
+
+    actions: frozenset[str]
+    here: tuple[str, ...]
+    """Receptacles within reach (several may share a place), in search order; empty in the middle of the room."""
+    holding: str | None
+    takes: tuple[tuple[str, str], ...]
+    """What can be taken: (object, receptacle)."""
+    puts: dict[str, str]
+    """The action that puts the held object into a receptacle, by receptacle."""
+
+    @classmethod
+    def read(cls, actions: Iterable[str], order: Sequence[str]) -> Scene:
+        """The situation in which ``actions`` are admissible, in a room whose receptacles are ``order``."""
+        actions = frozenset(actions)
+        takes, puts, holding = [], {}, None
+        for action in sorted(actions):
+            verb, *words = action.split()
+            first, last = " ".join(words[:2]), " ".join(words[-2:])
+            if verb == "take":
+                takes.append((first, last))
+            elif verb in ("move", "put"):  # games before 2025 say: put cd 1 in/on safe 1
+                puts[last] = action
+            elif verb == "examine" and first not in order:
+                holding = first
+        here = tuple(place for place in order if f"examine {place}" in actions)
+        return cls(actions, here, holding, tuple(takes), puts)
+
+    def first(self, actions: Iterable[str]) -> str | None:
+        """The first of ``actions`` that is admissible."""
+        return next((action for action in actions if action in self.actions), None)
+
+
+@dataclass
+class AlfworldExpert:
+    """The player. Its only state beyond the scene: where it looks, what it did to what it holds, what is delivered.
+
+    With ``memory`` it also remembers the contents of every place it has seen: it goes straight to a wanted object
+    and leaves out places already searched. Shorter episodes, but decisions that a short history does not explain.
+    """
+
+    memory: bool = False
+    _errand: Errand = field(init=False)
+    _order: tuple[str, ...] = field(init=False, default=())
+    _focus: str | None = field(init=False, default=None)
+    _treated: bool = field(init=False, default=False)
+    _delivered: frozenset[str] = field(init=False, default=frozenset())
+    _seen: dict[str, frozenset[str]] = field(init=False, default_factory=dict)
+    _subgoal: str | None = field(init=False, default=None)
+
+    def reset(self, start: Start) -> None:
+        """Forget the last episode and read the new task.
+
+        Raises:
+            UserError: the goal is not understood, or the environment lists no admissible actions.
+        """
+        self._errand = Errand.read(start.goal)
+        places = [action.removeprefix("go to ") for action in _admissible(start.observation) if action[:6] == "go to "]
+        self._order = tuple(sorted(places, key=search_key))
+        self._focus, self._treated, self._subgoal = None, False, None
+        self._delivered, self._seen = frozenset(), {}
+
+    def acted(self, action: str, observation: Observation) -> None:
+        """Read what came of ``action``, whoever chose it. The text tells everything, so the action is not needed."""
+        scene = self._scene(observation)
+        text = observation.text
+        named = _ENTITY.findall(text)
+        self._focus = next((name for name in named if name in scene.here), self._focus)
+        if scene.holding is None:
+            self._treated = False
+        elif text.startswith(("You clean", "You heat", "You cool")):
+            self._treated = text.split()[1] == self._errand.treatment
+        self._note_contents(text, named)
+
+    def act(self, observation: Observation) -> Decision:
+        """Decide on the next turn. The action is always an admissible one."""
+        subgoal, action = self._decide(self._scene(observation))
+        switch = subgoal != self._subgoal
+        self._subgoal = subgoal
+        return Decision(switch, subgoal, action)
+
+    def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
+        """A mistake an imitator makes: what would complete the current step, tried where it cannot be done.
+
+        The action is inadmissible. None where the step can be completed here.
+        """
+        scene, errand = self._scene(observation), self._errand
+        subgoal, action = self._decide(scene)
+        held = scene.holding or f"{errand.thing} 1"
+        if subgoal.startswith("find") and scene.holding:
+            subgoal, action = f"use {errand.target}", f"use {errand.target} 1"
+        elif subgoal.startswith("find") and self._focus:
+            subgoal = subgoal.replace("find", "take")
+            action = f"take {errand.thing} {rng.randint(1, 3)} from {self._focus}"
+        elif subgoal.startswith("put"):
+            action = f"move {held} to {self._destinations[0]}"
+        elif subgoal.startswith(tuple(TOOLS)) and (tools := self._tools):
+            action = f"{errand.treatment} {held} with {tools[0]}"
+        return None if action in scene.actions else Decision(subgoal != self._subgoal, subgoal, action)
+
+    # What to do
+
+    def _decide(self, scene: Scene) -> tuple[str, str]:
+        """The subgoal and the action for a situation."""
+        errand = self._errand
+        if scene.holding is None:
+            return self._acquire(scene)
+        if kind_of(scene.holding) != errand.thing:
+            return f"drop {kind_of(scene.holding)}", self._put_down(scene)
+        if errand.lamp:
+            return self._illuminate(scene)
+        if errand.treatment and not self._treated:
+            return f"{errand.treatment} {errand.thing}", self._treat(scene, scene.holding)
+        return f"put {self._wanted} in {errand.target}", self._deliver(scene)
+
+    def _acquire(self, scene: Scene) -> tuple[str, str]:
+        for name, place in scene.takes:
+            if self._wants(name, place):
+                return f"take {self._wanted}", f"take {name} from {place}"
+        return f"find {self._wanted}", self._search(scene)
+
+    def _illuminate(self, scene: Scene) -> tuple[str, str]:
+        lamp = self._errand.target
+        use = next((action for action in sorted(scene.actions) if action.startswith(f"use {lamp} ")), None)
+        return (f"use {lamp}", use) if use else (f"find {lamp}", self._search(scene))
+
+    def _treat(self, scene: Scene, held: str) -> str:
+        uses = (f"{self._errand.treatment} {held} with {tool}" for tool in self._tools)
+        return scene.first(uses) or self._go(scene, self._tools)
+
+    def _deliver(self, scene: Scene) -> str:
+        return self._put(scene, self._destinations) or self._go(scene, self._destinations)
+
+    def _put_down(self, scene: Scene) -> str:
+        nearest_first = sorted(scene.here, key=lambda place: place != self._focus)
+        return self._put(scene, nearest_first) or self._search(scene)
+
+    def _put(self, scene: Scene, places: Sequence[str]) -> str | None:
+        """Put the held object into one of ``places``, or open one that is here; None where neither can be done."""
+        put = next((scene.puts[place] for place in places if place in scene.puts), None)
+        return put or scene.first(f"open {place}" for place in places)
+
+    def _go(self, scene: Scene, places: Sequence[str]) -> str:
+        """Go to the first of ``places``; search on where there is none to go to."""
+        return scene.first(f"go to {place}" for place in places) or self._search(scene)
+
+    def _search(self, scene: Scene) -> str:
+        """Look into the place in focus if it is closed, else go on to its successor in the order."""
+        if self._focus in scene.here and f"open {self._focus}" in scene.actions:
+            return f"open {self._focus}"
+        at = self._order.index(self._focus) if self._focus else -1
+        ahead = self._order[at + 1 :] + self._order[: at + 1]
+        if self.memory:
+            ahead = self._best_first(ahead, looking_for_lamp=scene.holding is not None)
+        # A successor that shares this place cannot be gone to: it is opened from here, or in view already.
+        steps = (f"{verb} {place}" for place in ahead for verb in ("go to", "open"))
+        return scene.first(steps) or scene.first(("look",)) or min(scene.actions)
+
+    def _best_first(self, ahead: Sequence[str], looking_for_lamp: bool) -> tuple[str, ...]:
+        """``ahead``, but first where a wanted object was seen, then what has not been looked into, then the rest."""
+
+        def wanted(name: str, place: str) -> bool:
+            return kind_of(name) == self._errand.target if looking_for_lamp else self._wants(name, place)
+
+        def rank(place: str) -> int:
+            if place not in self._seen:
+                return 1
+            return 0 if any(wanted(name, place) for name in self._seen[place]) else 2
+
+        return tuple(sorted(ahead, key=rank))
+
+    # What it knows
+
+    @property
+    def _wanted(self) -> str:
+        """The object that is wanted now, as subgoals name it."""
+        second = self._errand.two and self._delivered
+        return f"second {self._errand.thing}" if second else self._errand.thing
+
+    @property
+    def _destinations(self) -> tuple[str, ...]:
+        """Where to deliver. Two objects must end up in the same receptacle, so there the first of its kind it is."""
+        places = tuple(place for place in self._order if kind_of(place) == self._errand.target)
+        return places[:1] if self._errand.two else places
+
+    @property
+    def _tools(self) -> tuple[str, ...]:
+        kinds = TOOLS.get(self._errand.treatment or "", ())
+        return tuple(place for place in self._order if kind_of(place) in kinds)
+
+    def _wants(self, name: str, place: str) -> bool:
+        """Whether ``name``, lying in ``place``, is to be taken: not where it already counts as delivered."""
+        errand = self._errand
+        return kind_of(name) == errand.thing and not (errand.two and place in self._destinations)
+
+    def _scene(self, observation: Observation) -> Scene:
+        return Scene.read(_admissible(observation), self._order)
+
+    def _note_contents(self, text: str, named: Sequence[str]) -> None:
+        """Keep :attr:`_seen` and :attr:`_delivered` up to date with what ``text`` says of the place in focus."""
+        place = self._focus
+        if place is None:
+            return
+        before = self._seen.get(place, frozenset())
+        if text.startswith("You pick up"):
+            self._seen[place] = before - {named[0]}
+        elif text.startswith(("You move", "You put")):
+            self._seen[place] = before | {named[0]}
+        elif f"the {place}, you see" in text or f"The {place} is open." in text:
+            self._seen[place] = frozenset(name for name in named if name not in self._order)
+        if self._errand.two and place in self._destinations:
+            inside = self._seen.get(place, frozenset())
+            self._delivered = frozenset(name for name in inside if kind_of(name) == self._errand.thing)
+
+
+def kind_of(name: str) -> str:
+    """``cabinet`` for ``cabinet 12``."""
+    return name.rpartition(" ")[0]
+
+
+def search_key(place: str) -> tuple[float, str, int]:
+    """Sorts receptacles into the order in which they are searched."""
+    kind, _, number = place.rpartition(" ")
+    return (-worth(kind), kind, int(number))
+
+
+def _admissible(observation: Observation) -> tuple[str, ...]:
+    if observation.admissible is None:
+        raise UserError("the ALFWorld expert reads the admissible actions, and this environment gives none")
+    return observation.admissible
