@@ -3,9 +3,10 @@
 It is written to be *imitated*. Nearly every decision is a function of what a prompt shows (goal, current subgoal,
 current observation, admissible actions), so that a small model can learn it:
 
-- All receptacles of a room stand in one fixed order, the kinds that hold most per turn of looking first
-  (:mod:`hiper.envs.alfworld.priors`), then by number. A search visits the successor of the place it is at,
-  cyclically: who sees where it is knows where to go next, and a search that was thrown off resumes.
+- All receptacles of a room stand in one fixed order: the most promising kinds first
+  (:mod:`hiper.envs.alfworld.priors`), then by number. A search begins with the first of them and visits the
+  successor of the place it is at, cyclically: who sees where it is knows where to go next, and a search that was
+  thrown off its course goes on from where it finds itself.
 - A closed receptacle on the way is opened, and left open.
 - A wanted object within reach is taken; an object that nobody asked for is put down at once.
 - Tools and destinations are the first of their kind.
@@ -161,6 +162,8 @@ class AlfworldExpert:
         elif text.startswith(("You clean", "You heat", "You cool")):
             self._treated = text.split()[1] == self._errand.treatment
         self._note_contents(text, named)
+        if text.startswith(("You pick up", "You move", "You put")) and kind_of(named[0]) == self._errand.thing:
+            self._focus = None  # whatever is looked for next, look for it from the start
 
     def act(self, observation: Observation) -> Decision:
         """Decide on the next turn. The action is always an admissible one."""

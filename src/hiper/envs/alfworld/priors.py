@@ -1,4 +1,4 @@
-"""How much lies about on each kind of receptacle: what a searcher who knows households, but not this one, expects.
+"""Where things are in households: what a searcher expects who knows the kind of room, but not this one.
 
 The table was counted over the 3,553 games of the official train split by this module::
 
@@ -10,74 +10,76 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-CONTENTS: dict[str, float] = {
-    "diningtable": 9.22,
-    "countertop": 6.09,
-    "desk": 5.96,
-    "fridge": 4.22,
-    "coffeetable": 4.07,
-    "bed": 4.05,
-    "dresser": 3.95,
-    "cart": 3.19,
-    "tvstand": 2.72,
-    "toilet": 2.45,
-    "sofa": 2.44,
-    "sidetable": 2.39,
-    "sinkbasin": 1.55,
-    "bathtubbasin": 1.38,
-    "ottoman": 1.1,
-    "microwave": 1.06,
-    "shelf": 0.99,
-    "towelholder": 0.87,
-    "armchair": 0.84,
-    "garbagecan": 0.83,
-    "handtowelholder": 0.79,
-    "stoveburner": 0.65,
-    "drawer": 0.51,
-    "safe": 0.48,
-    "cabinet": 0.44,
-    "coffeemachine": 0.39,
-    "toiletpaperhanger": 0.23,
-    "toaster": 0.0,
+CHANCE: dict[str, float] = {
+    "desk": 0.464,
+    "diningtable": 0.452,
+    "toilet": 0.387,
+    "dresser": 0.386,
+    "coffeetable": 0.365,
+    "countertop": 0.323,
+    "tvstand": 0.283,
+    "sidetable": 0.254,
+    "sofa": 0.238,
+    "cart": 0.222,
+    "bed": 0.217,
+    "fridge": 0.176,
+    "bathtubbasin": 0.166,
+    "armchair": 0.106,
+    "shelf": 0.087,
+    "garbagecan": 0.075,
+    "sinkbasin": 0.071,
+    "handtowelholder": 0.07,
+    "microwave": 0.066,
+    "coffeemachine": 0.061,
+    "ottoman": 0.052,
+    "stoveburner": 0.036,
+    "toiletpaperhanger": 0.033,
+    "safe": 0.03,
+    "cabinet": 0.022,
+    "drawer": 0.015,
     "laundryhamper": 0.0,
+    "toaster": 0.0,
+    "towelholder": 0.0,
 }
-"""Mean number of portable objects on or in one receptacle of the kind, at the start of a game."""
+"""How often one receptacle of the kind holds an object that the task asks for, at the start of a game."""
 
-OPENABLE = frozenset({"fridge", "microwave", "drawer", "safe", "cabinet"})
+OPENABLE = frozenset({"cabinet", "drawer", "fridge", "microwave", "safe"})
 """Kinds that have to be opened first: looking into one costs two turns instead of one."""
 
-UNKNOWN = 1.0
-"""Expectation for a kind that is not in the table."""
+UNKNOWN = 0.1
+"""Chance for a kind that is not in the table: after the large surfaces, before the many small places."""
 
-_FACT = re.compile(r"\((inReceptacle|pickupable|openable|receptacleAtLocation) ([^\s()]+)(?: ([^\s()]+))?\)")
+_FACT = re.compile(r"\((objectType|pickupable|openable|receptacleAtLocation|inReceptacle) ([^\s()]+)(?: ([^\s()]+))?\)")
+_GOAL_TYPE = re.compile(r"\(objectType \?\w+ (\w+)\)")
 
 
 def worth(kind: str) -> float:
-    """Objects a searcher expects to see per turn spent on one receptacle of this kind."""
-    expected = CONTENTS.get(kind, UNKNOWN)
-    return expected / 2 if kind in OPENABLE else expected
+    """The chance of success per turn spent on one receptacle of this kind."""
+    chance = CHANCE.get(kind, UNKNOWN)
+    return chance / 2 if kind in OPENABLE else chance
 
 
-def count_contents(problems: Iterable[str]) -> tuple[dict[str, float], frozenset[str]]:
-    """:data:`CONTENTS` and :data:`OPENABLE` as found in these PDDL problems."""
-    instances, portables = Counter[str](), Counter[str]()
+def count(problems: Iterable[str]) -> tuple[dict[str, float], frozenset[str]]:
+    """:data:`CHANCE` and :data:`OPENABLE` as found in these PDDL problems."""
+    instances, hits = Counter[str](), Counter[str]()
     openable: set[str] = set()
     for problem in problems:
-        facts = _FACT.findall(problem.split("(:goal")[0])
-        portable = {first for name, first, _ in facts if name == "pickupable"}
-        for name, first, second in facts:
-            if name == "receptacleAtLocation":
-                instances[_kind(first)] += 1
-            elif name == "openable":
-                openable.add(_kind(first))
-            elif name == "inReceptacle" and first in portable:
-                portables[_kind(second)] += 1
-    means = {kind: round(portables[kind] / count, 2) for kind, count in instances.items()}
-    return dict(sorted(means.items(), key=lambda item: -item[1])), frozenset(openable & set(means))
+        init, _, goal = problem.partition("(:goal")
+        facts = defaultdict[str, list[tuple[str, str]]](list)
+        for name, first, second in _FACT.findall(init):
+            facts[name].append((first, second))
+        asked_for = set(_GOAL_TYPE.findall(goal))
+        portable = {entity for entity, _ in facts["pickupable"]}
+        wanted = {entity for entity, kind in facts["objectType"] if kind in asked_for and entity in portable}
+        instances.update(_kind(place) for place, _ in facts["receptacleAtLocation"])
+        hits.update(_kind(place) for place in {place for entity, place in facts["inReceptacle"] if entity in wanted})
+        openable.update(_kind(place) for place, _ in facts["openable"])
+    chances = {kind: round(hits[kind] / total, 3) for kind, total in instances.items()}
+    return dict(sorted(chances.items(), key=lambda item: -item[1])), frozenset(openable & set(chances))
 
 
 def _kind(entity: str) -> str:
@@ -90,8 +92,9 @@ def _kind(entity: str) -> str:
 def main(folder: str) -> None:
     """Count over all games under ``folder`` and write the table to standard output."""
     games = sorted(Path(folder).rglob("game.tw-pddl"))
-    means, openable = count_contents(json.loads(game.read_text())["pddl_problem"] for game in games)
-    sys.stdout.write(f"{len(games)} games\nCONTENTS = {means}\nOPENABLE = {sorted(openable)}\n")
+    chances, openable = count(json.loads(game.read_text())["pddl_problem"] for game in games)
+    rows = "".join(f"    {json.dumps(kind)}: {chance},\n" for kind, chance in chances.items())
+    sys.stdout.write(f"{len(games)} games\nCHANCE = {{\n{rows}}}\nOPENABLE = {sorted(openable)}\n")
 
 
 if __name__ == "__main__":
