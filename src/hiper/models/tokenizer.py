@@ -1,0 +1,80 @@
+"""Text to token ids and back: the word-level tokenizer of small models, and encoding for any tokenizer.
+
+A word-level tokenizer knows the words of one environment's language and nothing else. Words, numbers and tags are a
+token each, and so is every other character; white space only separates. Text of words and numbers with single spaces
+between them, as the environments' actions are, comes back exactly; :func:`unspeakable` tells which texts do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import PreTrainedTokenizerFast
+
+from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, response_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hiper.plan_execute.decision import Decision
+
+PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
+
+# Understood alike by Python's `re` and by the tokenizers library: a tag, a number, a word, any other character.
+_WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+|[^\s]"
+_SPLIT = re.compile(_WORD)
+
+
+def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer for the language of ``texts`` (prompts and responses).
+
+    Its vocabulary, in this order: special tokens, tags and switch words, every number up to the largest seen below
+    100, all other words sorted. So it depends on the set of words alone, and an unseen count of a known thing is no
+    unknown word.
+
+    Args:
+        texts: all the model is going to read and write; a sample that shows every word once is enough.
+        extra_words: further words, for example names known to appear in held-out tasks only.
+    """
+    seen = {word for text in (*texts, *extra_words) for word in _SPLIT.findall(text)}
+    largest = max((int(word) for word in seen if re.fullmatch("[0-9]{1,2}", word)), default=-1)
+    fixed = [PAD, EOS, UNK, *TAGS, *SWITCH_WORDS, *map(str, range(largest + 1))]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*fixed, *sorted(seen)]))}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = Split(Regex(_WORD), behavior="removed", invert=True)
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=EOS,
+        unk_token=UNK,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of ``text`` and nothing else: no special tokens are added, nothing is cut."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.truncation is None:
+        # The same ids without the wrapper, whose bookkeeping costs more than the encoding.
+        return list(backend.encode(text, add_special_tokens=False).ids)
+    return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def encode_response(tokenizer: PreTrainedTokenizerBase, decision: Decision) -> list[int]:
+    """The ids of the response that states ``decision``, with the token that ends it: what a sampled one looks like."""
+    return [*encode_text(tokenizer, response_text(decision)), tokenizer.eos_token_id]
+
+
+def unspeakable(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
+    """Those of ``texts`` (actions, say) that do not come back unchanged through the tokenizer."""
+    return [text for text in texts if _round_trip(tokenizer, text) != text]
+
+
+def _round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    return str(tokenizer.decode(encode_text(tokenizer, text), clean_up_tokenization_spaces=False))

@@ -1,0 +1,234 @@
+"""Which tokens of a response made which decision, under any tokenizer.
+
+Everything is derived from the response's own token ids: each token's extent in the text is worked out from what that
+token decodes to, and nothing is ever tokenised again. A token may straddle blocks (byte-level BPE likes "><") or hold
+a part of a character only; it then extends over every character of which it holds a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import decoders
+from tokenizers.models import WordLevel
+
+from hiper.plan_execute.parse import BlockName, Parsed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TokenKind(IntEnum):
+    """The decision a response token belongs to."""
+
+    OTHER = 0
+    SWITCH = 1
+    SUBGOAL = 2
+    ACTION = 3
+
+
+KIND_OF_BLOCK = {
+    BlockName.SWITCH: TokenKind.SWITCH,
+    BlockName.SUBGOAL: TokenKind.SUBGOAL,
+    BlockName.ACTION: TokenKind.ACTION,
+}
+
+IntArray = NDArray[np.int64]
+
+
+class TokenText(NamedTuple):
+    """A response's text, and each token's characters in it: ``starts[i]`` up to, not including, ``ends[i]``.
+
+    Neither ever decreases, and together the tokens cover the text.
+    """
+
+    text: str
+    starts: IntArray
+    ends: IntArray
+
+
+class TokenReader:
+    """Turns the ids of responses into :class:`TokenText`. One per tokenizer: it remembers what tokens decode to."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._eos = tokenizer.eos_token_id
+        self._decoder = _decoder_for(tokenizer)
+
+    def read(self, ids: Sequence[int]) -> TokenText:
+        """The text of a response. The eos token at its end, if it has one, has an empty extent behind the text."""
+        finished = bool(ids) and ids[-1] == self._eos
+        text, starts, ends = self._decoder.decode(ids[:-1] if finished else ids)
+        if finished:
+            starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
+        return TokenText(text, starts, ends)
+
+
+def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) -> NDArray[np.int8]:
+    """The :class:`TokenKind` of each token of a response.
+
+    A token belongs to a block if it holds any of its characters, and to the first of several, except that a block's
+    content takes precedence over a neighbour's tag. Tokens outside all blocks are OTHER. Blocks that are missing or
+    torn (see :attr:`Parsed.blocks`) have no tokens.
+
+    Args:
+        tokens: the response as its tokens.
+        parsed: what ``tokens.text`` was parsed to.
+        include_tags: whether the tags belong to their blocks.
+    """
+    kinds = np.full(len(tokens.starts), TokenKind.OTHER, dtype=np.int8)
+    in_order = [(KIND_OF_BLOCK[name], parsed.blocks[name]) for name in BlockName if name in parsed.blocks]
+    if include_tags:
+        for kind, block in reversed(in_order):  # a later assignment wins
+            kinds[_overlapping(tokens, *block.outer)] = kind
+    for kind, block in reversed(in_order):
+        kinds[_overlapping(tokens, *block.inner)] = kind
+    return kinds
+
+
+def low_index(tokens: TokenText, parsed: Parsed) -> int | None:
+    """The token with which </subgoal> is complete, counted within the response; None where there is no subgoal block.
+
+    V_low is read from the hidden state at this token: the first that knows the whole subgoal.
+    """
+    block = parsed.blocks.get(BlockName.SUBGOAL)
+    return None if block is None else _overlapping(tokens, *block.outer).stop - 1
+
+
+def _overlapping(tokens: TokenText, start: int, end: int) -> slice:
+    """The tokens that hold any of the characters ``start`` up to ``end``; they are consecutive."""
+    if start == end:
+        return slice(0, 0)
+    first = tokens.ends.searchsorted(start, side="right")
+    stop = tokens.starts.searchsorted(end, side="left")
+    return slice(int(first), int(stop))
+
+
+# --- Decoders: what each token contributes to the text ---------------------------------------------------------------
+
+
+class _Decoder(Protocol):
+    def decode(self, ids: Sequence[int]) -> TokenText: ...
+
+
+def _decoder_for(tokenizer: PreTrainedTokenizerBase) -> _Decoder:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
+        return _ByteLevelDecoder(tokenizer)
+    if backend is not None and backend.decoder is None and isinstance(backend.model, WordLevel):
+        return _WordDecoder(tokenizer)
+    return _IncrementalDecoder(tokenizer)
+
+
+def _token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
+    """A token as its vocabulary writes it; nothing for an id without a token (models have spare rows)."""
+    return str(tokenizer.convert_ids_to_tokens(token_id) or "")
+
+
+class _WordDecoder:
+    """Tokens are words; the text is the words with a space before each but the first."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._word = lru_cache(maxsize=None)(self._find_word)
+
+    def decode(self, ids: Sequence[int]) -> TokenText:
+        words = [self._word(i) for i in ids]
+        ends = np.fromiter(map(len, words), dtype=np.int64, count=len(words)).cumsum() + np.arange(len(words))
+        starts = np.concatenate([[0], ends[:-1]])[: len(words)]  # the space belongs to the word behind it
+        return TokenText(" ".join(words), starts, ends)
+
+    def _find_word(self, token_id: int) -> str:
+        return _token(self._tokenizer, token_id)
+
+
+class _ByteLevelDecoder:
+    """Tokens are byte strings, written with a printable character for each byte (GPT-2's table)."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._bytes = lru_cache(maxsize=None)(self._find_bytes)
+
+    def decode(self, ids: Sequence[int]) -> TokenText:
+        pieces = [self._bytes(i) for i in ids]
+        data = b"".join(pieces)
+        ends = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)).cumsum()
+        starts = np.concatenate([[0], ends[:-1]])[: len(pieces)]
+        if data.isascii():
+            return TokenText(data.decode("ascii"), starts, ends)
+        text, char_of_byte = _decode_utf8(data)
+        # A token's last character is the one that holds its last byte.
+        char_ends = np.where(ends > starts, char_of_byte[ends - 1] + 1, char_of_byte[ends])
+        return TokenText(text, char_of_byte[starts], char_ends)
+
+    def _find_bytes(self, token_id: int) -> bytes:
+        token = _token(self._tokenizer, token_id)
+        table = _byte_of_symbol()
+        try:
+            return bytes(table[symbol] for symbol in token)
+        except KeyError:  # an added token stands for itself
+            return token.encode()
+
+
+@lru_cache(maxsize=1)
+def _byte_of_symbol() -> dict[str, int]:
+    """GPT-2's table: printable bytes stand for themselves, the others for the characters from U+0100 on."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _decode_utf8(data: bytes) -> tuple[str, IntArray]:
+    """The text, broken sequences replaced, and for each byte (and the end) the index of the character that holds it."""
+    begins = (np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80
+    parts: list[str] = []
+    rest = 0
+    while rest < len(data):
+        try:
+            parts.append(data[rest:].decode())
+            break
+        except UnicodeDecodeError as error:
+            start, end = rest + error.start, rest + error.end
+            parts += [data[rest:start].decode(), "\N{REPLACEMENT CHARACTER}"]
+            begins[start:end] = False
+            begins[start] = True
+            rest = end
+    text = "".join(parts)
+    return text, np.append(begins.cumsum() - 1, len(text))
+
+
+class _IncrementalDecoder:
+    """Any other tokenizer: decode a growing window and see by how much the text grows.
+
+    Tokens whose text is not settled yet (parts of a character) all extend over what they settle to together. The
+    window moves on with settled text, so the time is linear in the length.
+    """
+
+    _MAX_UNSETTLED = 8  # a character has four bytes at most; what is not settled by then is broken
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def decode(self, ids: Sequence[int]) -> TokenText:
+        starts, ends = [], []
+        text = ""
+        window, settled = 0, 0  # decode from `window`; tokens before `settled` have their extents
+        for stop in range(1, len(ids) + 1):
+            known = self._text(ids[window:settled])
+            grown = self._text(ids[window:stop])
+            pending = stop - settled
+            if grown.endswith("\N{REPLACEMENT CHARACTER}") and stop < len(ids) and pending < self._MAX_UNSETTLED:
+                continue
+            new = grown[len(known) :]
+            starts += [len(text)] * pending
+            text += new
+            ends += [len(text)] * pending
+            window, settled = settled, stop
+        return TokenText(text, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
