@@ -1,0 +1,8 @@
+"""ALFWorld: an exact engine in plain Python, and the games it plays."""
+
+from hiper.envs.alfworld.data import TASK_TYPES, GameSource, Library, open_split
+from hiper.envs.alfworld.engine import Engine
+from hiper.envs.alfworld.env import AlfworldEnv
+from hiper.envs.alfworld.game import Game, parse_game
+
+__all__ = ["TASK_TYPES", "AlfworldEnv", "Engine", "Game", "GameSource", "Library", "open_split", "parse_game"]

@@ -1,0 +1,245 @@
+"""Where games come from: folders, tar archives, or any other :class:`GameSource`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from hiper.envs.alfworld.game import Game, parse_game
+from hiper.envs.panels import Panel, Task
+from hiper.errors import UserError
+
+TASK_TYPES = (
+    "pick_and_place_simple",
+    "look_at_obj_in_light",
+    "pick_clean_then_place_in_recep",
+    "pick_heat_then_place_in_recep",
+    "pick_cool_then_place_in_recep",
+    "pick_two_obj_and_place",
+)
+GAME_FILE = "game.tw-pddl"
+RELEASE = "json_2.1.1"
+DEFAULT_FOLDER = "~/.cache/alfworld"
+_HOW_TO_GET = (
+    "download the games with `alfworld-download`, set ALFWORLD_DATA, or give `data=` a folder or a tar archive"
+)
+
+
+class GameSource(Protocol):
+    """The games of one split."""
+
+    name: str
+    """Name of the panel."""
+
+    def tasks(self) -> Iterable[Task]:
+        """Every game: stable id ("<split>/<task folder>/<trial>"), one of :data:`TASK_TYPES`, digest of its text."""
+
+    def dialects(self) -> Iterable[tuple[str, str]]:
+        """Task id and "put" or "move" of every game."""
+
+    def read(self, task_id: str) -> bytes | str:
+        """The JSON text of a game."""
+
+    def where(self, task_id: str) -> str:
+        """How to name the game's file in a message."""
+
+
+class Library:
+    """The games of one split: their panel, and the games themselves, parsed when first played."""
+
+    def __init__(self, source: GameSource) -> None:
+        self.panel = Panel.of(source.name, source.tasks())
+        self.dialect = _one_dialect(source)
+        self._source = source
+        self._games: dict[str, Game] = {}
+
+    def game(self, task_id: str) -> Game:
+        """The game of a task.
+
+        Raises:
+            UserError: the id is not in the panel, or the file is broken.
+        """
+        game = self._games.get(task_id)
+        if game is None:
+            task = self.panel[task_id]
+            game = self._games[task_id] = parse_game(self._source.read(task.id), self._source.where(task.id))
+        return game
+
+
+def open_split(split: str, data: str | os.PathLike[str] | None = None) -> Library:
+    """The games of ``split`` under ``data``.
+
+    Args:
+        split: "train", "valid_seen", "valid_unseen" or whatever the data hold.
+        data: a folder or a tar archive; None looks where ALFWORLD_DATA says, then in ``~/.cache/alfworld``.
+
+    Raises:
+        UserError: there are no such games.
+    """
+    path = Path(data).expanduser() if data is not None else _default_data()
+    if path.is_file():
+        return Library(ArchiveSource(path, split))
+    if path.is_dir():
+        return Library(FolderSource(path, split))
+    raise UserError(f"there are no ALFWorld games at '{path}': no such file or folder; {_HOW_TO_GET}")
+
+
+def _default_data() -> Path:
+    named = os.environ.get("ALFWORLD_DATA")
+    path = Path(named or DEFAULT_FOLDER).expanduser()
+    if not path.exists():
+        origin = "ALFWORLD_DATA says" if named else "the default folder is"
+        raise UserError(f"no ALFWorld games found: {origin} '{path}', which does not exist; {_HOW_TO_GET}")
+    return path
+
+
+class FolderSource:
+    """Games unpacked in a folder, laid out as the official release: ``[json_2.1.1/]<split>/<task>/<trial>/``."""
+
+    def __init__(self, root: Path, split: str) -> None:
+        self.name = f"alfworld/{split}"
+        self._split = split
+        self._folder = self._find(root, split)
+        self._catalogue = _Catalogue(self._folder)
+        for file in self._folder.glob(f"*/*/{GAME_FILE}"):
+            task, trial = file.parts[-3:-1]
+            self._catalogue.add(f"{split}/{task}/{trial}", _read_bytes(file))
+
+    @staticmethod
+    def _find(root: Path, split: str) -> Path:
+        levels = (root, root / RELEASE)
+        for level in levels:
+            if (level / split).is_dir():
+                return level / split
+        present = sorted(
+            {entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir()}
+        )
+        raise UserError(
+            f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {_HOW_TO_GET}"
+        )
+
+    def tasks(self) -> Iterable[Task]:
+        """See :class:`GameSource`."""
+        return self._catalogue.tasks()
+
+    def dialects(self) -> Iterable[tuple[str, str]]:
+        """See :class:`GameSource`."""
+        return self._catalogue.dialects.items()
+
+    def read(self, task_id: str) -> bytes:
+        """See :class:`GameSource`."""
+        return _read_bytes(self._file(task_id))
+
+    def where(self, task_id: str) -> str:
+        """See :class:`GameSource`."""
+        return str(self._file(task_id))
+
+    def _file(self, task_id: str) -> Path:
+        return self._folder / task_id.removeprefix(f"{self._split}/") / GAME_FILE
+
+
+class ArchiveSource:
+    """Games in a tar archive, compressed or not: read once from end to end, kept compressed in memory."""
+
+    def __init__(self, archive: Path, split: str) -> None:
+        self.name = f"alfworld/{split}"
+        self._archive = archive
+        self._catalogue = _Catalogue(archive)
+        self._packed: dict[str, bytes] = {}
+        splits = set()
+        for member, text in _archived_games(archive):
+            *_, its_split, task, trial, _ = member.parts
+            splits.add(its_split)
+            if its_split == split and self._catalogue.add(f"{split}/{task}/{trial}", text):
+                self._packed[f"{split}/{task}/{trial}"] = zlib.compress(text)
+        if split not in splits:
+            raise UserError(f"'{archive}' has no split '{split}' (it holds {', '.join(sorted(splits)) or 'no games'})")
+
+    def tasks(self) -> Iterable[Task]:
+        """See :class:`GameSource`."""
+        return self._catalogue.tasks()
+
+    def dialects(self) -> Iterable[tuple[str, str]]:
+        """See :class:`GameSource`."""
+        return self._catalogue.dialects.items()
+
+    def read(self, task_id: str) -> bytes:
+        """See :class:`GameSource`."""
+        return zlib.decompress(self._packed[task_id])
+
+    def where(self, task_id: str) -> str:
+        """See :class:`GameSource`."""
+        return f"{self._archive}:{task_id}/{GAME_FILE}"
+
+
+class _Catalogue:
+    """What is known of the games of a split without parsing them."""
+
+    _UNSOLVABLE = re.compile(rb'"solvable"\s*:\s*false')
+    _PUT = b"put {o} in/on {r}"
+    _NEVER_PLAYED = ("movable", "Sliced")
+    """Marks of task folders that every user of the benchmark leaves out, as their games do not work."""
+
+    def __init__(self, origin: Path) -> None:
+        self._origin = origin
+        self._tasks: list[Task] = []
+        self.dialects: dict[str, str] = {}
+        self.left_out = 0
+
+    def add(self, task_id: str, text: bytes) -> bool:
+        """Enter a game, unless the benchmark leaves it out."""
+        folder = task_id.split("/")[1]
+        if any(mark in folder for mark in self._NEVER_PLAYED) or self._UNSOLVABLE.search(text):
+            self.left_out += 1
+            return False
+        kind = folder.partition("-")[0]
+        if kind not in TASK_TYPES:
+            raise UserError(
+                f"'{self._origin}': the folder '{folder}' should begin with a task type and '-'; "
+                f"the types are {', '.join(TASK_TYPES)}"
+            )
+        self._tasks.append(Task(task_id, kind, hashlib.sha256(text).hexdigest()))
+        self.dialects[task_id] = "put" if self._PUT in text else "move"
+        return True
+
+    def tasks(self) -> list[Task]:
+        if not self._tasks:
+            rest = (
+                f"{self.left_out} are marked unsolvable or unsupported" if self.left_out else f"no {GAME_FILE} at all"
+            )
+            raise UserError(f"'{self._origin}' holds no playable game ({rest}); {_HOW_TO_GET}")
+        return self._tasks
+
+
+def _one_dialect(source: GameSource) -> str:
+    examples = {dialect: task_id for task_id, dialect in source.dialects()}
+    if len(examples) > 1:
+        raise UserError(
+            f"{source.name} mixes two generations of data: '{examples['put']}' says \"put X in/on Y\", "
+            f"'{examples['move']}' says \"move X to Y\"; keep them apart, their results cannot be compared"
+        )
+    return next(iter(examples))
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"'{file}' cannot be read: {error.strerror}") from None
+
+
+def _archived_games(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    try:
+        with tarfile.open(archive, mode="r|*") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                if path.name == GAME_FILE and len(path.parts) >= 4 and (content := tar.extractfile(member)):
+                    yield path, content.read()
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise UserError(f"'{archive}' is no complete tar archive ({error}); fetch it again") from None

@@ -1,0 +1,220 @@
+"""Which rules and which words a game file speaks.
+
+A game file carries its own PDDL domain and its own text grammar. The engine implements one set of rules in
+plain Python, so the domain and the grammar are not interpreted but recognised: each action of the domain, each
+command template and each text production must be one that the engine reproduces. Anything else is refused, never
+played approximately. The two generations of data, "put X in/on Y" and "move X to Y", differ only in wording.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from hiper.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The wording and the optional rules of a game."""
+
+    name: str
+    """ "move" or "put": the verb for laying an object down."""
+    put_command: str
+    put_feedback: str
+    arrive_at_location: bool
+    """Whether going somewhere names the location ("loc 5") instead of the receptacle."""
+    help: str | None
+    """What the command ``help`` prints; None where there is no such command."""
+    sink_types: frozenset[str]
+    """Receptacle types an object can be cleaned with."""
+
+
+ACTION_DIGESTS = {
+    "look": {"6e7bb1b38b831ecb"},
+    "inventory": {"59a5e9e207c4ca61"},
+    "examinereceptacle": {"9b40d37f8d40f113"},
+    "examineobject": {"a771a77ce1882d57"},
+    "gotolocation": {"dd0dd2a56c32ce82"},
+    "openobject": {"dd0fde414a559eb3"},
+    "closeobject": {"67570af6ce69d510"},
+    "pickupobject": {"31f0a7f87d757c04"},
+    "putobject": {"01c6ab9bdb2d2fbe"},
+    "cleanobject": {"6a8a73de194fdbaf", "a058970025154665"},
+    "heatobject": {"d87d98147384b7ca"},
+    "coolobject": {"a9efc8e0c80a2668"},
+    "toggleobject": {"004b357daaea4c24"},
+    "sliceobject": {"3c00049923343c71"},
+    "help": {"aa2f8e54f31dbb8a"},
+}
+"""Digest of each PDDL action the engine implements, over its tokens in lower case without comments."""
+
+_CLEAN_WITH_SINK_TOO = "6a8a73de194fdbaf"
+
+COMMANDS = {
+    "GotoLocation": "go to [{r.name | receptacleatlocation(r:receptacle, lend:location)}]",
+    "OpenObject": "open {r}",
+    "CloseObject": "close {r}",
+    "PickupObject": "take {o} from {r}",
+    "inventory": "inventory",
+    "examineReceptacle": "examine {r}",
+    "examineObject": "examine {o}",
+    "ToggleObject": "use {o}",
+    "HeatObject": "heat {o} with {r}",
+    "CleanObject": "clean {o} with {r}",
+    "CoolObject": "cool {o} with {r}",
+    "SliceObject": "slice {co} with {ko}",
+    "look": "look",
+}
+"""Command template of every action whose wording is the same in all data."""
+
+_PUT_COMMANDS = {"move {o} to {r}": "move", "put {o} in/on {r}": "put"}
+_PUT_FEEDBACK = {"You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."}
+_ARRIVALS = {
+    "You arrive at {r.name}. #examineReceptacle.feedback#": False,
+    "You arrive at {lend.name}. #examineReceptacle.feedback#": True,
+}
+
+PRODUCTIONS_DIGEST = "6a70a8900bc2e6b0"
+"""Digest of all other text productions that the engine's sentences reproduce, in :data:`_PRODUCTIONS` order."""
+
+_PRODUCTIONS = (
+    "intro",
+    "OpenObject.feedback",
+    "CloseObject.feedback",
+    "PickupObject.feedback",
+    "inventory.feedback",
+    "examineReceptacle.feedback",
+    "examineObject.feedback",
+    "toggleObject.feedback",
+    "heatObject.feedback",
+    "cleanObject.feedback",
+    "coolObject.feedback",
+    "sliceObject.feedback",
+    "look.feedback",
+    "look-variations",
+    "list_objects_on_the_floor",
+    "list_appliances",
+    "overview(o)",
+    "overview(r)",
+    "list_empty",
+    "list_separator",
+    "list_last_separator",
+)
+
+_TASK = re.compile(r'"rhs"\s*:\s*"Your task is to: ((?:[^"\\]|\\.)*)"')
+_ACTION = re.compile(r"^action (\w+)\s*\{(.*?)^\}", re.MULTILINE | re.DOTALL)
+_TEMPLATE = re.compile(r'template\s*::\s*"([^"]*)"')
+_FEEDBACK = re.compile(r'feedback\s*::\s*"([^"]*)"')
+_BLOCK = re.compile(r'grammar\s*::\s*"""(.*?)"""', re.DOTALL)
+_PDDL_TOKEN = re.compile(r"[()]|[^\s()]+")
+_PDDL_COMMENT = re.compile(r";[^\n]*")
+
+
+def read_language(domain: str, grammar: str, where: str) -> tuple[Dialect, str]:
+    """The dialect of a game and its task sentence.
+
+    Raises:
+        UserError: a rule or a sentence is not one that the engine knows.
+    """
+    found = _TASK.search(grammar)
+    if not found:
+        raise UserError(f"{where}: the grammar has no task sentence; this is not an ALFWorld game file")
+    common = grammar[: found.start(1)] + grammar[found.end(1) :]
+    try:
+        task = json.loads(f'"{found.group(1)}"', strict=False)
+        if any(mark in task for mark in "#{}[]|"):
+            raise UserError(f"the task sentence {task!r} holds a mark of the grammar itself")
+        return _dialect(domain, common), task
+    except (UserError, json.JSONDecodeError) as error:
+        raise UserError(f"{where}: {error}; only standard ALFWorld games can be played") from None
+
+
+@lru_cache(maxsize=32)
+def _dialect(domain: str, grammar: str) -> Dialect:
+    """The dialect of a domain and a grammar: parsed once, as all games of a set share them."""
+    actions = _action_digests(domain)
+    commands, feedback, productions = _read_grammar(grammar)
+    for action, command in COMMANDS.items():
+        _expect(commands.get(action) == command, f"the command of action '{action}'", commands.get(action))
+    put = commands.get("PutObject", "")
+    _expect(put in _PUT_COMMANDS, "the command of action 'PutObject'", put)
+    laid = _only(productions, "PutObject.feedback")
+    _expect(laid in _PUT_FEEDBACK, "the text of action 'PutObject'", laid)
+    arrival = _only(productions, "GotoLocation.feedback")
+    _expect(arrival in _ARRIVALS, "the text of action 'GotoLocation'", arrival)
+    _expect(productions_digest(productions) == PRODUCTIONS_DIGEST, "one of the texts", "an unknown text")
+    has_help = "help" in actions
+    return Dialect(
+        name=_PUT_COMMANDS[put],
+        put_command=put,
+        put_feedback=laid.replace(".name", ""),
+        arrive_at_location=_ARRIVALS[arrival],
+        help=_help_text(feedback.get("help", ""), productions) if has_help else None,
+        sink_types=frozenset(
+            {"sinktype", "sinkbasintype"} if actions["cleanobject"] == _CLEAN_WITH_SINK_TOO else {"sinkbasintype"}
+        ),
+    )
+
+
+def _action_digests(domain: str) -> dict[str, str]:
+    """Name and digest of each action of a PDDL domain, all of them known ones."""
+    digests = dict(_actions(_PDDL_TOKEN.findall(_PDDL_COMMENT.sub("", domain).lower())))
+    for action, digest in digests.items():
+        _expect(digest in ACTION_DIGESTS.get(action, ()), f"the rule of action '{action}'", "an unknown rule")
+    for action in ACTION_DIGESTS:
+        _expect(action in digests or action == "help", f"the rule of action '{action}'", "nothing")
+    return digests
+
+
+def _actions(tokens: list[str]) -> Iterator[tuple[str, str]]:
+    starts = [i for i, token in enumerate(tokens) if token == ":action"]
+    for start in starts:
+        depth, end = 1, start
+        while depth and end < len(tokens):
+            depth += (tokens[end] == "(") - (tokens[end] == ")")
+            end += 1
+        text = " ".join(["(", *tokens[start:end]])
+        yield tokens[start + 1], hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_grammar(grammar: str) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
+    """Command template and feedback of each action, and the text productions by name."""
+    commands: dict[str, str] = {}
+    feedback: dict[str, str] = {}
+    for name, body in _ACTION.findall(grammar):
+        for field, table in ((_TEMPLATE, commands), (_FEEDBACK, feedback)):
+            if found := field.search(body):
+                table[name] = found.group(1)
+    productions: dict[str, Any] = {}
+    for block in _BLOCK.findall(grammar):
+        productions.update(json.loads(block))
+    return commands, feedback, productions
+
+
+def productions_digest(productions: dict[str, Any]) -> str:
+    """Digest of the productions behind the engine's sentences."""
+    text = json.dumps([productions.get(name) for name in _PRODUCTIONS], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _only(productions: dict[str, Any], name: str) -> str:
+    match productions.get(name):
+        case [{"rhs": str(text), **rest}] if not rest:
+            return text
+        case other:
+            raise UserError(f"the text '{name}' is {str(other)[:80]!r}, which the engine does not know")
+
+
+def _help_text(feedback: str, productions: dict[str, Any]) -> str:
+    return _only(productions, feedback[1:-1]) if feedback.startswith("#") else feedback
+
+
+def _expect(known: bool, what: str, found: object) -> None:
+    if not known:
+        raise UserError(f"{what} is {str(found)[:80]!r}, which the engine does not know")

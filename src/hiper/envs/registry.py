@@ -1,0 +1,65 @@
+"""Environments by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from hiper.envs.base import TextEnv
+from hiper.errors import UserError
+
+Factory = Callable[..., TextEnv]
+
+_factories: dict[str, Factory | str] = {
+    "alfworld": "hiper.envs.alfworld.env:make",
+    "corridor": "hiper.envs.corridor:make",
+}
+"""A factory, or where to import one from when it is first asked for."""
+
+
+def register(name: str, factory: Factory | str) -> None:
+    """Make ``make(name, ...)`` call ``factory``, a callable or "module:function".
+
+    Raises:
+        ValueError: the name is taken by another factory.
+    """
+    if _factories.setdefault(name, factory) != factory:
+        raise ValueError(f"an environment is already registered as '{name}'; choose another name")
+
+
+def names() -> list[str]:
+    """The registered names, sorted."""
+    return sorted(_factories)
+
+
+def make(name: str, **options: Any) -> TextEnv:
+    """The environment registered as ``name``, built with ``options``.
+
+    Raises:
+        UserError: there is no such environment or option, or it cannot be built.
+    """
+    try:
+        factory = _factories[name]
+    except KeyError:
+        near = get_close_matches(name, _factories, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names())}"
+        raise UserError(f"there is no environment '{name}'; {hint}") from None
+    if isinstance(factory, str):
+        module, _, function = factory.partition(":")
+        factory = getattr(import_module(module), function)
+    _refuse_unknown_options(name, factory, options)
+    return factory(**options)
+
+
+def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
+    parameters = signature(factory).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            near = get_close_matches(option, parameters, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}"
+            raise UserError(f"environment '{name}' has no option '{option}'; {hint}")
