@@ -1,0 +1,110 @@
+"""Generated games: rooms, objects and tasks of our own, written as standard ``game.tw-pddl`` files.
+
+A game is a pure function of split, index, size and task type, the same on every machine. Rooms of train (shared with
+valid_seen), valid_unseen and test are disjoint: no room of one is furnished like a room of another.
+
+    >>> game = generate_game("valid_unseen", 0, size="tiny")
+    >>> game.type
+    'pick_and_place_simple'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from hiper.envs.alfworld.generate.contents import Goal, draw_goal, fill, possible_goals
+from hiper.envs.alfworld.generate.dice import Dice
+from hiper.envs.alfworld.generate.household import household
+from hiper.envs.alfworld.generate.scene import GENERATOR_VERSION, SIZES, SPLITS, Scene, Size, draw_scene
+from hiper.envs.alfworld.generate.standard import SENTENCES, game_text
+from hiper.errors import UserError
+
+TASK_TYPES = tuple(SENTENCES)
+"""The six task types, in the order in which a split cycles through them."""
+
+__all__ = [
+    "GENERATOR_VERSION",
+    "SIZES",
+    "SPLITS",
+    "TASK_TYPES",
+    "GeneratedGame",
+    "Size",
+    "generate_game",
+    "write_games",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedGame:
+    """One game."""
+
+    task_id: str
+    """E.g. ``generated-small/valid_unseen/pick_and_place_simple-Mug-None-Shelf-kitchen642/g00017``."""
+    type: str
+    text: str
+    """The complete JSON of the game's ``game.tw-pddl`` file."""
+
+
+def generate_game(split: str, index: int, size: str = "small", task_types: Iterable[str] = TASK_TYPES) -> GeneratedGame:
+    """Game number ``index`` of a split, which is endless and cycles through ``task_types``.
+
+    Raises:
+        UserError: unknown split, size or task type, no task type at all, or a negative index.
+    """
+    _known("split", split, SPLITS)
+    _known("size of generated games", size, SIZES)
+    kinds = [kind for kind in TASK_TYPES if kind in _checked_types(task_types)]
+    if index < 0:
+        raise UserError(f"the index of a generated game must not be negative, but is {index}")
+    task = kinds[index % len(kinds)]
+
+    dice = Dice(GENERATOR_VERSION, "game", size, split, task, index)
+    scene, goal = _set_task(task, size, split, dice)
+    items = fill(scene, goal, SIZES[size], dice)
+
+    folder = f"{task}-{goal.object}-None-{goal.target}-{scene.name}"
+    name = f"generated_{size}_{split}_{scene.name}_{index}"
+    text = game_text(scene, goal, items, name, wording=dice.between(0, 1))
+    return GeneratedGame(f"generated-{size}/{split}/{folder}/g{index:05d}", task, text)
+
+
+def write_games(
+    folder: Path, split: str, count: int, size: str = "small", task_types: Sequence[str] = TASK_TYPES
+) -> list[Path]:
+    """Writes the first ``count`` games of a split below ``folder``, laid out as the official data is."""
+    paths = []
+    for index in range(count):
+        game = generate_game(split, index, size, task_types)
+        path = folder.joinpath(*game.task_id.split("/")[1:], "game.tw-pddl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(game.text, encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def _set_task(task: str, size: str, split: str, dice: Dice) -> tuple[Scene, Goal]:
+    """A room of the split that allows a task of this type, and one such task."""
+    while True:
+        scene = draw_scene(size, dice.weighted(household().tasks[task]), split, dice)
+        if goals := possible_goals(task, scene):
+            return scene, draw_goal(goals, scene, dice)
+
+
+def _checked_types(task_types: Iterable[str]) -> set[str]:
+    chosen = set(task_types)
+    if not chosen:
+        raise UserError(f"no task types for generated games; choose from: {', '.join(TASK_TYPES)}")
+    for kind in sorted(chosen):
+        _known("task type", kind, TASK_TYPES)
+    return chosen
+
+
+def _known(what: str, given: str, choice: Iterable[str]) -> None:
+    options = list(choice)
+    if given not in options:
+        near = get_close_matches(given, options, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(options)}"
+        raise UserError(f"unknown {what} '{given}'; {hint}")

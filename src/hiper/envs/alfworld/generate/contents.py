@@ -1,0 +1,153 @@
+"""What a game puts into a room: a goal that the room allows, the objects it is about, and all the rest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hiper.envs.alfworld.generate.dice import Dice
+from hiper.envs.alfworld.generate.household import ObjectKind, household
+from hiper.envs.alfworld.generate.scene import Receptacle, Scene, Size, new_id
+
+APPLIANCES = {
+    "pick_clean_then_place_in_recep": ("clean", "SinkBasin"),
+    "pick_heat_then_place_in_recep": ("heat", "Microwave"),
+    "pick_cool_then_place_in_recep": ("cool", "Fridge"),
+}
+"""The task types that treat an object: what it must allow, and where that is done."""
+
+LAMP = "DeskLamp"
+
+_COPIES = {0: 6, 1: 3, 2: 1}
+"""How many more instances of the object there are than the task needs, by weight."""
+_MOST_COPIES = 3
+"""Of an object the task does not name."""
+_KINSHIP = 3
+"""Objects of the target's family are so many times as likely as others."""
+_CHILLED = 0.1
+"""Chance that food or crockery in the fridge is cool already, as in some official games."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A task: its type, the object type and the receptacle type (the lamp's type for look_at_obj_in_light)."""
+
+    task: str
+    object: str
+    target: str
+
+    @property
+    def needs(self) -> int:
+        """How many objects it takes."""
+        return 2 if self.task == "pick_two_obj_and_place" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An object in its first place."""
+
+    id: str
+    kind: ObjectKind
+    place: Receptacle
+    cool: bool
+
+
+def possible_goals(task: str, scene: Scene) -> Mapping[str, list[Goal]]:
+    """The goals of one task type that the room allows, by object type.
+
+    An object must have somewhere to start other than the target, so that no goal holds at the start.
+    """
+    ability, appliance = APPLIANCES.get(task, (None, None))
+    if appliance and not scene.of_kind(appliance):
+        return {}
+    goals = {}
+    for name in scene.room.objects:
+        kind = household().objects[name]
+        if not kind.portable or (ability and ability not in kind.abilities):
+            continue
+        candidates = [Goal(task, name, target) for target in _targets(task, kind, scene) if target != appliance]
+        if possible := [goal for goal in candidates if _starts(kind, scene, goal.target) >= goal.needs]:
+            goals[name] = possible
+    return goals
+
+
+def draw_goal(goals: Mapping[str, list[Goal]], scene: Scene, dice: Dice) -> Goal:
+    """A goal: the object by its weight in the room, the target with equal chances."""
+    return dice.pick(goals[dice.weighted({name: scene.room.objects[name] for name in goals})])
+
+
+def fill(scene: Scene, goal: Goal, size: Size, dice: Dice) -> list[Item]:
+    """All objects of a game, those the goal is about first."""
+    objects = household().objects
+    stock = _Stock(scene, dice)
+    wanted = objects[goal.object]
+    for _ in range(min(goal.needs + dice.weighted(_COPIES), _starts(wanted, scene, goal.target))):
+        stock.add(wanted, avoid=goal.target)
+    if goal.target == LAMP:
+        stock.add(objects[LAMP])
+    low, high = (round(bound * (size.kitchen if scene.room.name == "kitchen" else 1)) for bound in size.objects)
+    _clutter(stock, goal, dice.between(low, high))
+    return stock.items
+
+
+def _targets(task: str, kind: ObjectKind, scene: Scene) -> list[str]:
+    if task == "look_at_obj_in_light":
+        return [LAMP] if _starts(household().objects[LAMP], scene) else []
+    present = sorted({receptacle.kind for receptacle in scene.receptacles})
+    return [name for name in present if name in kind.places and household().receptacles[name].target]
+
+
+def _starts(kind: ObjectKind, scene: Scene, avoid: str = "") -> int:
+    """How many objects of a type can start in the room without lying in a receptacle of type ``avoid``."""
+    return sum(
+        household().receptacles[receptacle.kind].holds
+        for receptacle in scene.receptacles
+        if kind.places.get(receptacle.kind) and receptacle.kind != avoid
+    )
+
+
+def _clutter(stock: _Stock, goal: Goal, count: int) -> None:
+    """Adds objects that the goal is not about until there are ``count``."""
+    objects = household().objects
+    family = objects[goal.object].family
+    weights = {
+        name: weight * (_KINSHIP if objects[name].family == family else 1)
+        for name, weight in stock.scene.room.objects.items()
+        if name not in (goal.object, goal.target)
+    }
+    copies: Counter[str] = Counter()
+    while weights and len(stock.items) < count:
+        name = stock.dice.weighted(weights)
+        copies[name] += stock.add(objects[name])
+        full = not stock.room_for(objects[name])
+        if full or copies[name] == (_MOST_COPIES if objects[name].portable else 1):
+            del weights[name]
+
+
+class _Stock:
+    """The objects of a room in the making."""
+
+    def __init__(self, scene: Scene, dice: Dice) -> None:
+        self.scene = scene
+        self.dice = dice
+        self.items: list[Item] = []
+        self._ids = {receptacle.id for receptacle in scene.receptacles}
+        self._free = {receptacle: household().receptacles[receptacle.kind].holds for receptacle in scene.receptacles}
+
+    def room_for(self, kind: ObjectKind, avoid: str = "") -> dict[str, int]:
+        """The receptacle types where an object of this type may still start, by weight."""
+        free = {receptacle.kind for receptacle, left in self._free.items() if left}
+        return {name: weight for name, weight in kind.places.items() if weight and name in free and name != avoid}
+
+    def add(self, kind: ObjectKind, avoid: str = "") -> bool:
+        """Puts one more object somewhere sensible; False where there is no room left."""
+        weights = self.room_for(kind, avoid)
+        if not weights:
+            return False
+        name = self.dice.weighted(weights)
+        place = self.dice.pick([receptacle for receptacle in self.scene.of_kind(name) if self._free[receptacle]])
+        cool = name == "Fridge" and "cool" in kind.abilities and self.dice.chance(_CHILLED)
+        self._free[place] -= 1
+        self.items.append(Item(new_id(kind.name, self.dice, self._ids), kind, place, cool))
+        return True
