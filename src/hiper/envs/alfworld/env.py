@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from hiper.envs.alfworld.data import Library, open_split
 from hiper.envs.alfworld.engine import Engine
+from hiper.envs.alfworld.expert import AlfworldExpert
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
 
@@ -61,6 +62,10 @@ class AlfworldEnv(TextEnv):
     def accepts(self, action: str, observation: Observation) -> bool:
         """Whether the game would understand ``action``; spaces around it do not matter."""
         return super().accepts(action.strip(), observation)
+
+    def expert(self) -> AlfworldExpert:
+        """A player that searches in one fixed order and remembers next to nothing: easy to imitate."""
+        return AlfworldExpert()
 
 
 def make(
