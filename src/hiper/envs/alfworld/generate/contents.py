@@ -19,8 +19,6 @@ APPLIANCES = {
 
 LAMP = "DeskLamp"
 
-_COPIES = {0: 6, 1: 3, 2: 1}
-"""How many more instances of the object there are than the task needs, by weight."""
 _MOST_COPIES = 3
 """Of an object the task does not name."""
 _KINSHIP = 3
@@ -82,7 +80,7 @@ def fill(scene: Scene, goal: Goal, size: Size, dice: Dice) -> list[Item]:
     objects = household().objects
     stock = _Stock(scene, dice)
     wanted = objects[goal.object]
-    for _ in range(min(goal.needs + dice.weighted(_COPIES), _starts(wanted, scene, goal.target))):
+    for _ in range(min(goal.needs + dice.weighted(dict(enumerate(size.spare))), _starts(wanted, scene, goal.target))):
         stock.add(wanted, avoid=goal.target)
     if goal.target == LAMP:
         stock.add(objects[LAMP])

@@ -24,16 +24,19 @@ class Size:
     """Receptacles that start closed are at most this share of all (cabinets, drawers, ...)."""
     shared: float
     """Chance that a receptacle stands at the same location as the one before it."""
+    spare: tuple[int, ...]
+    """Weights of having 0, 1, 2, ... more of the wanted object than the task needs."""
     kitchen: float = 1.0
     """Kitchens have this many times as much of everything."""
 
 
 SIZES = {
-    "tiny": Size(receptacles=(6, 8), objects=(6, 8), closed=0.4, shared=0.0),
-    "small": Size(receptacles=(9, 13), objects=(11, 15), closed=0.5, shared=0.05, kitchen=1.2),
-    "medium": Size(receptacles=(11, 17), objects=(15, 21), closed=0.65, shared=0.1, kitchen=1.5),
-    "official": Size(receptacles=(8, 24), objects=(16, 30), closed=0.8, shared=0.1, kitchen=2.0),
+    "tiny": Size(receptacles=(6, 8), objects=(6, 8), closed=0.4, shared=0.0, spare=(6, 3, 1)),
+    "small": Size(receptacles=(9, 13), objects=(11, 15), closed=0.5, shared=0.05, spare=(6, 4, 2), kitchen=1.2),
+    "medium": Size(receptacles=(11, 17), objects=(15, 21), closed=0.65, shared=0.1, spare=(6, 5, 3), kitchen=1.5),
+    "official": Size(receptacles=(8, 24), objects=(16, 30), closed=0.8, shared=0.1, spare=(6, 5, 4, 3), kitchen=2.0),
 }
+"""From a first exercise to rooms like those of the official games, where kitchens are twice as full as the rest."""
 
 SPLITS = {"train": "train", "valid_seen": "train", "valid_unseen": "valid_unseen", "test": "test"}
 """Splits, and whose rooms each plays in."""
