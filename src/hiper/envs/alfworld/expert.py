@@ -88,7 +88,7 @@ class Errand:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Situation:
     """The admissible actions, read as a description of the situation."""
 
     actions: frozenset[str]
@@ -101,7 +101,7 @@ class Scene:
     """The action that puts the held object into a receptacle, by receptacle."""
 
     @classmethod
-    def read(cls, actions: Iterable[str], order: Sequence[str]) -> Scene:
+    def read(cls, actions: Iterable[str], order: Sequence[str]) -> Situation:
         """The situation in which ``actions`` are admissible, in a room whose receptacles are ``order``."""
         actions = frozenset(actions)
         takes, puts, holding = [], {}, None
@@ -124,10 +124,12 @@ class Scene:
 
 @dataclass
 class AlfworldExpert:
-    """The player. Its only state beyond the scene: where it looks, what it did to what it holds, what is delivered.
+    """The player.
 
-    With ``memory`` it also remembers the contents of every place it has seen: it goes straight to a wanted object
-    and leaves out places already searched. Shorter episodes, but decisions that a short history does not explain.
+    What it knows beyond the present scene: where it looks, whether the object in its hands has been treated, and
+    what it last saw in each place. Of the latter it only uses how many objects are delivered, unless it plays with
+    ``memory``: then it goes straight to where a wanted object was seen and leaves out places already searched.
+    Episodes get a little shorter, but a short history does not explain its decisions any more.
     """
 
     memory: bool = False
@@ -135,7 +137,6 @@ class AlfworldExpert:
     _order: tuple[str, ...] = field(init=False, default=())
     _focus: str | None = field(init=False, default=None)
     _treated: bool = field(init=False, default=False)
-    _delivered: frozenset[str] = field(init=False, default=frozenset())
     _seen: dict[str, frozenset[str]] = field(init=False, default_factory=dict)
     _subgoal: str | None = field(init=False, default=None)
 
@@ -149,15 +150,15 @@ class AlfworldExpert:
         places = [action.removeprefix("go to ") for action in _admissible(start.observation) if action[:6] == "go to "]
         self._order = tuple(sorted(places, key=search_key))
         self._focus, self._treated, self._subgoal = None, False, None
-        self._delivered, self._seen = frozenset(), {}
+        self._seen = {}
 
     def acted(self, action: str, observation: Observation) -> None:
         """Read what came of ``action``, whoever chose it. The text tells everything, so the action is not needed."""
-        scene = self._scene(observation)
+        now = self._situation(observation)
         text = observation.text
         named = _ENTITY.findall(text)
-        self._focus = next((name for name in named if name in scene.here), self._focus)
-        if scene.holding is None:
+        self._focus = next((name for name in named if name in now.here), self._focus)
+        if now.holding is None:
             self._treated = False
         elif text.startswith(("You clean", "You heat", "You cool")):
             self._treated = text.split()[1] == self._errand.treatment
@@ -167,7 +168,7 @@ class AlfworldExpert:
 
     def act(self, observation: Observation) -> Decision:
         """Decide on the next turn. The action is always an admissible one."""
-        subgoal, action = self._decide(self._scene(observation))
+        subgoal, action = self._decide(self._situation(observation))
         switch = subgoal != self._subgoal
         self._subgoal = subgoal
         return Decision(switch, subgoal, action)
@@ -177,77 +178,77 @@ class AlfworldExpert:
 
         The action is inadmissible. None where the step can be completed here.
         """
-        scene, errand = self._scene(observation), self._errand
-        subgoal, action = self._decide(scene)
-        held = scene.holding or f"{errand.thing} 1"
-        if subgoal.startswith("find") and scene.holding:
+        now, errand = self._situation(observation), self._errand
+        subgoal, action = self._decide(now)
+        held = now.holding or f"{errand.thing} 1"
+        if subgoal.startswith("find") and now.holding:
             subgoal, action = f"use {errand.target}", f"use {errand.target} 1"
         elif subgoal.startswith("find") and self._focus:
             subgoal = subgoal.replace("find", "take")
             action = f"take {errand.thing} {rng.randint(1, 3)} from {self._focus}"
-        elif subgoal.startswith("put"):
+        elif subgoal.startswith("put") and self._destinations:
             action = f"move {held} to {self._destinations[0]}"
         elif subgoal.startswith(tuple(TOOLS)) and (tools := self._tools):
             action = f"{errand.treatment} {held} with {tools[0]}"
-        return None if action in scene.actions else Decision(subgoal != self._subgoal, subgoal, action)
+        return None if action in now.actions else Decision(subgoal != self._subgoal, subgoal, action)
 
     # What to do
 
-    def _decide(self, scene: Scene) -> tuple[str, str]:
+    def _decide(self, now: Situation) -> tuple[str, str]:
         """The subgoal and the action for a situation."""
         errand = self._errand
-        if scene.holding is None:
-            return self._acquire(scene)
-        if kind_of(scene.holding) != errand.thing:
-            return f"drop {kind_of(scene.holding)}", self._put_down(scene)
+        if now.holding is None:
+            return self._acquire(now)
+        if kind_of(now.holding) != errand.thing:
+            return f"drop {kind_of(now.holding)}", self._put_down(now)
         if errand.lamp:
-            return self._illuminate(scene)
+            return self._illuminate(now)
         if errand.treatment and not self._treated:
-            return f"{errand.treatment} {errand.thing}", self._treat(scene, scene.holding)
-        return f"put {self._wanted} in {errand.target}", self._deliver(scene)
+            return f"{errand.treatment} {errand.thing}", self._treat(now, now.holding)
+        return f"put {self._wanted} in {errand.target}", self._deliver(now)
 
-    def _acquire(self, scene: Scene) -> tuple[str, str]:
-        for name, place in scene.takes:
+    def _acquire(self, now: Situation) -> tuple[str, str]:
+        for name, place in now.takes:
             if self._wants(name, place):
                 return f"take {self._wanted}", f"take {name} from {place}"
-        return f"find {self._wanted}", self._search(scene)
+        return f"find {self._wanted}", self._search(now)
 
-    def _illuminate(self, scene: Scene) -> tuple[str, str]:
+    def _illuminate(self, now: Situation) -> tuple[str, str]:
         lamp = self._errand.target
-        use = next((action for action in sorted(scene.actions) if action.startswith(f"use {lamp} ")), None)
-        return (f"use {lamp}", use) if use else (f"find {lamp}", self._search(scene))
+        use = next((action for action in sorted(now.actions) if action.startswith(f"use {lamp} ")), None)
+        return (f"use {lamp}", use) if use else (f"find {lamp}", self._search(now))
 
-    def _treat(self, scene: Scene, held: str) -> str:
+    def _treat(self, now: Situation, held: str) -> str:
         uses = (f"{self._errand.treatment} {held} with {tool}" for tool in self._tools)
-        return scene.first(uses) or self._go(scene, self._tools)
+        return now.first(uses) or self._go(now, self._tools)
 
-    def _deliver(self, scene: Scene) -> str:
-        return self._put(scene, self._destinations) or self._go(scene, self._destinations)
+    def _deliver(self, now: Situation) -> str:
+        return self._put(now, self._destinations) or self._go(now, self._destinations)
 
-    def _put_down(self, scene: Scene) -> str:
-        nearest_first = sorted(scene.here, key=lambda place: place != self._focus)
-        return self._put(scene, nearest_first) or self._search(scene)
+    def _put_down(self, now: Situation) -> str:
+        nearest_first = sorted(now.here, key=lambda place: place != self._focus)
+        return self._put(now, nearest_first) or self._search(now)
 
-    def _put(self, scene: Scene, places: Sequence[str]) -> str | None:
+    def _put(self, now: Situation, places: Sequence[str]) -> str | None:
         """Put the held object into one of ``places``, or open one that is here; None where neither can be done."""
-        put = next((scene.puts[place] for place in places if place in scene.puts), None)
-        return put or scene.first(f"open {place}" for place in places)
+        put = next((now.puts[place] for place in places if place in now.puts), None)
+        return put or now.first(f"open {place}" for place in places)
 
-    def _go(self, scene: Scene, places: Sequence[str]) -> str:
+    def _go(self, now: Situation, places: Sequence[str]) -> str:
         """Go to the first of ``places``; search on where there is none to go to."""
-        return scene.first(f"go to {place}" for place in places) or self._search(scene)
+        return now.first(f"go to {place}" for place in places) or self._search(now)
 
-    def _search(self, scene: Scene) -> str:
+    def _search(self, now: Situation) -> str:
         """Look into the place in focus if it is closed, else go on to its successor in the order."""
-        if self._focus in scene.here and f"open {self._focus}" in scene.actions:
+        if self._focus in now.here and f"open {self._focus}" in now.actions:
             return f"open {self._focus}"
         at = self._order.index(self._focus) if self._focus else -1
         ahead = self._order[at + 1 :] + self._order[: at + 1]
         if self.memory:
-            ahead = self._best_first(ahead, looking_for_lamp=scene.holding is not None)
+            ahead = self._best_first(ahead, looking_for_lamp=now.holding is not None)
         # A successor that shares this place cannot be gone to: it is opened from here, or in view already.
         steps = (f"{verb} {place}" for place in ahead for verb in ("go to", "open"))
-        return scene.first(steps) or scene.first(("look",)) or min(scene.actions)
+        return now.first(steps) or now.first(("look",)) or min(now.actions)
 
     def _best_first(self, ahead: Sequence[str], looking_for_lamp: bool) -> tuple[str, ...]:
         """``ahead``, but first where a wanted object was seen, then what has not been looked into, then the rest."""
@@ -267,8 +268,9 @@ class AlfworldExpert:
     @property
     def _wanted(self) -> str:
         """The object that is wanted now, as subgoals name it."""
-        second = self._errand.two and self._delivered
-        return f"second {self._errand.thing}" if second else self._errand.thing
+        thing = self._errand.thing
+        delivered = (name for place in self._destinations for name in self._seen.get(place, ()))
+        return f"second {thing}" if self._errand.two and thing in map(kind_of, delivered) else thing
 
     @property
     def _destinations(self) -> tuple[str, ...]:
@@ -286,11 +288,11 @@ class AlfworldExpert:
         errand = self._errand
         return kind_of(name) == errand.thing and not (errand.two and place in self._destinations)
 
-    def _scene(self, observation: Observation) -> Scene:
-        return Scene.read(_admissible(observation), self._order)
+    def _situation(self, observation: Observation) -> Situation:
+        return Situation.read(_admissible(observation), self._order)
 
     def _note_contents(self, text: str, named: Sequence[str]) -> None:
-        """Keep :attr:`_seen` and :attr:`_delivered` up to date with what ``text`` says of the place in focus."""
+        """Keep :attr:`_seen` up to date with what ``text`` says of the place in focus."""
         place = self._focus
         if place is None:
             return
@@ -301,9 +303,6 @@ class AlfworldExpert:
             self._seen[place] = before | {named[0]}
         elif f"the {place}, you see" in text or f"The {place} is open." in text:
             self._seen[place] = frozenset(name for name in named if name not in self._order)
-        if self._errand.two and place in self._destinations:
-            inside = self._seen.get(place, frozenset())
-            self._delivered = frozenset(name for name in inside if kind_of(name) == self._errand.thing)
 
 
 def kind_of(name: str) -> str:
