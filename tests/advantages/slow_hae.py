@@ -1,13 +1,19 @@
 """Hierarchical advantage estimation, one episode at a time, straight from its definition.
 
-Written from the formulas alone and sharing no code with `hiper.advantages`, so that the two can check each
-other: plain Python, recursive, no arrays. Tests compare against it and `benchmarks/advantages.py` times it.
+`slow_hae` is written from the formulas alone: plain Python, recursive, no arrays, no code of `hiper.advantages`, so
+that the two can check each other. Below it: episodes of `Turns` in its form, and its results in that of `Credit`.
+Tests compare against it and `benchmarks/advantages.py` times it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
+
+import numpy as np
+
+from hiper.advantages import HAE, Credit, Turns
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def slow_hae(
     starts = [t for t in range(T) if turns[t].boundary]  # s_k
     ends = [s - 1 for s in starts[1:]] + [T - 1]  # e_k
     K = len(starts)
-    segment_of = [max(k for k in range(K) if starts[k] <= t) for t in range(T)]
+    segment_of = [k - 1 for k in accumulate(int(turn.boundary) for turn in turns)]
 
     def after(k: int, own_value: float) -> float:
         """What comes after segment k: the next segment's V_high, or what the episode's end is worth."""
@@ -92,4 +98,69 @@ def slow_hae(
         return_low=[a + turn.v_low for a, turn in zip(low, turns, strict=True)],
         return_high=[a + turn.v_high if turn.boundary else 0.0 for a, turn in zip(high, turns, strict=True)],
         return_switch=[0.0 if gap else r_switch(t) for t in range(T)],
+    )
+
+
+def slow_episodes(turns: Turns) -> list[tuple[list[SlowTurn], bool]]:
+    """Each episode's turns, and whether it terminated."""
+    zeros = np.zeros_like(turns.reward_BT)
+    columns = [
+        turns.reward_BT,
+        turns.boundary_BT,
+        turns.v_low_BT,
+        turns.v_high_BT,
+        zeros if turns.v_switch_BT is None else turns.v_switch_BT,
+        zeros.astype(bool) if turns.said_switch_BT is None else turns.said_switch_BT,
+        zeros if turns.switch_prob_BT is None else turns.switch_prob_BT,
+    ]
+    lengths = turns.mask_BT.sum(axis=1)
+    return [
+        ([SlowTurn(*(column[b, t].item() for column in columns)) for t in range(length)], bool(turns.terminated_B[b]))
+        for b, length in enumerate(lengths)
+    ]
+
+
+def slow_credit(episodes: list[tuple[list[SlowTurn], bool]], parameters: HAE, shape: tuple[int, int]) -> Credit:
+    """What `parameters` asks for (but its normalisation), as (B, T) arrays."""
+    gap = parameters.switch_form == "value-gap"
+    arrays = {field: np.zeros(shape) for field in SlowCredit.__dataclass_fields__}
+    for b, (turns, terminated) in enumerate(episodes):
+        if not turns:
+            continue
+        credit = slow_hae(
+            turns,
+            terminated,
+            parameters.gamma,
+            parameters.lambda_turn,
+            parameters.lambda_seg,
+            parameters.bootstrap_truncated,
+            gap,
+        )
+        for field, array in arrays.items():
+            array[b, : len(turns)] = getattr(credit, field)
+    return Credit(**{f"{field}_BT": None if gap and field == "return_switch" else a for field, a in arrays.items()})
+
+
+def random_turns(
+    rng: np.random.Generator, B: int, T: int, full_length: bool = False, switch_rate: float = 0.25
+) -> Turns:
+    """Episodes of random length, rewards, values and decisions; padding holds NaN and True."""
+    lengths = np.full(B, T) if full_length else rng.integers(1, T + 1, B)
+    mask = np.arange(T) < lengths[:, None]
+    said = rng.random((B, T)) < switch_rate
+    boundary = said | (np.arange(T) == 0)
+
+    def floats(low: float = -3.0, high: float = 3.0) -> np.ndarray:
+        return np.where(mask, rng.uniform(low, high, (B, T)), np.nan)
+
+    return Turns(
+        mask_BT=mask,
+        reward_BT=floats(),
+        boundary_BT=boundary | ~mask,
+        terminated_B=rng.random(B) < 0.5,
+        v_low_BT=floats(),
+        v_high_BT=floats(),
+        v_switch_BT=floats(),
+        switch_prob_BT=floats(0.0, 1.0),
+        said_switch_BT=said | ~mask,
     )

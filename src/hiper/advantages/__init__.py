@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from hiper.advantages.hae import HAE
 from hiper.advantages.shaping import Rewards, Shaping, shape
-from hiper.advantages.spread import ResponseTokens, TokenCredit, TokenKind, spread
+from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
 from hiper.advantages.types import Credit, Turns
 from hiper.errors import UserError
 
@@ -26,7 +26,6 @@ __all__ = [
     "Rewards",
     "Shaping",
     "TokenCredit",
-    "TokenKind",
     "Turns",
     "make_estimator",
     "shape",

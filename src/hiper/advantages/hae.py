@@ -27,12 +27,17 @@ Switch decision, in one of two published forms:
     A_switch(t) = R_switch(t) - V_switch(t)                                    `termination-value` (the code's form)
     A_switch(t) = (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t))          `value-gap` (the paper's form)
 
-Targets are R_low = A_low + V_low and R_high = A_high + V_high, before any normalisation.
+Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop
+of its own for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
+(:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in what they mix at a segment's end:
 
-Departures from the reference: none in the numbers. It gathers segments episode by episode; here, the planner's
-quantities ride on the recurrences over turns. R_switch at a boundary is already the segment's discounted reward with
-its continuation, so delta_k = R_switch(s_k) - V_high(s_k); and a trace that decays by gamma on every turn and once by
-lambda_seg at a segment's end arrives at the segment's start with gamma^{d_k} * lambda_seg.
+    lambda_t    inside a segment   at its end    at the episode's end
+    low         lambda_turn        0             0
+    high        1                  lambda_seg    0
+    switch      1                  0             0
+
+For `high`, passing everything on inside a segment discounts and sums its rewards, so that R at s_k is
+G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+1)): the planner's recursion above.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 
 from hiper.advantages.normalize import normalized
-from hiper.advantages.recurrence import backward_sum, shift
+from hiper.advantages.recurrence import lambda_returns, shift
 from hiper.advantages.types import Bools, Credit, Floats, Turns
 from hiper.errors import UserError
 
@@ -86,40 +91,36 @@ class HAE:
         """
         v_low_BT = _needed(turns.v_low_BT, "v_low_BT", "HAE")
         v_high_BT = _needed(turns.v_high_BT, "v_high_BT", "HAE")
-        end_BT, last_BT = turns.segment_end_BT, turns.last_BT
-        next_high_BT = shift(v_high_BT)
-        bootstrap_B1 = (~turns.terminated_B & self.bootstrap_truncated)[:, None]
+        boundary_BT, end_BT = turns.boundary_BT, turns.segment_end_BT
+        # V_low follows inside a segment, V_high after its end, and nothing after the episode's last turn: padding is
+        # zero. Where a truncated episode is bootstrapped, the value at hand follows it, and nothing else is mixed in.
+        after_low_BT = np.where(end_BT, shift(v_high_BT), shift(v_low_BT))
+        after_high_BT = after_low_BT.copy()
+        lambda_high_BT = np.where(end_BT, self.lambda_seg, 1.0)
+        if self.bootstrap_truncated:
+            cut_N = np.flatnonzero(~turns.terminated_B)
+            last_N = cut_N, turns.length_B[cut_N] - 1
+            after_low_BT[last_N] = v_low_BT[last_N]
+            after_high_BT[last_N] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
+            lambda_high_BT[last_N] = 0.0
+        mixes = [(after_low_BT, np.where(end_BT, 0.0, self.lambda_turn)), (after_high_BT, lambda_high_BT)]
+        if self.switch_form == "termination-value":
+            v_switch_BT = _needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
+            mixes.append((after_high_BT, np.where(end_BT, 0.0, 1.0)))
+            return_low_BT, return_high_BT, return_switch_BT = lambda_returns(turns.reward_BT, self.gamma, *mixes)
+            switch_BT = return_switch_BT - v_switch_BT
+        else:
+            return_low_BT, return_high_BT = lambda_returns(turns.reward_BT, self.gamma, *mixes)
+            return_switch_BT = None
+            switch_BT = _value_gap(turns, v_low_BT, v_high_BT)
 
-        # What follows turn t, for the executor everywhere and for the planner at segment ends. Beyond the episode's
-        # last turn, the value at hand is the turn's own V_low, or V_high of the segment the turn belongs to.
-        after_low_BT = np.where(end_BT, next_high_BT, shift(v_low_BT))
-        after_low_BT = np.where(last_BT, bootstrap_B1 * v_low_BT, after_low_BT)
-        after_high_BT = np.where(last_BT, bootstrap_B1 * _of_last_segment(v_high_BT, turns.boundary_BT), next_high_BT)
-
-        low_BT = backward_sum(
-            turns.reward_BT + self.gamma * after_low_BT - v_low_BT,
-            np.where(end_BT, 0.0, self.gamma * self.lambda_turn),
-        )
-        return_switch_BT = backward_sum(
-            turns.reward_BT + np.where(end_BT, self.gamma * after_high_BT, 0.0),
-            np.where(end_BT, 0.0, self.gamma),
-        )
-        delta_high_BT = np.where(turns.boundary_BT, return_switch_BT - v_high_BT, 0.0)
-        trace_BT = np.where(last_BT, 0.0, np.where(end_BT, self.gamma * self.lambda_seg, self.gamma))
-        high_BT = np.where(turns.boundary_BT, backward_sum(delta_high_BT, trace_BT), 0.0)
-
-        termination_value = self.switch_form == "termination-value"
         credit = Credit(
-            low_BT=low_BT,
-            high_BT=high_BT,
-            switch_BT=(
-                return_switch_BT - _needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
-                if termination_value
-                else _value_gap(turns, v_low_BT, v_high_BT)
-            ),
-            return_low_BT=low_BT + v_low_BT,
-            return_high_BT=np.where(turns.boundary_BT, high_BT + v_high_BT, 0.0),
-            return_switch_BT=return_switch_BT if termination_value else None,
+            low_BT=return_low_BT - v_low_BT,
+            high_BT=np.where(boundary_BT, return_high_BT - v_high_BT, 0.0),
+            switch_BT=switch_BT,
+            return_low_BT=return_low_BT,
+            return_high_BT=np.where(boundary_BT, return_high_BT, 0.0),
+            return_switch_BT=return_switch_BT,
         )
         return normalized(credit, turns) if self.normalize else credit
 
@@ -132,12 +133,6 @@ def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:
     said_BT = _needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
     beta_BT = _needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")
     return (said_BT - beta_BT) * (v_high_BT - v_low_BT)
-
-
-def _of_last_segment(v_high_BT: Floats, boundary_BT: Bools) -> Floats:
-    """V_high at the start of each episode's last segment, as a column."""
-    starts_B = boundary_BT.shape[1] - 1 - boundary_BT[:, ::-1].argmax(axis=1)
-    return np.take_along_axis(v_high_BT, starts_B[:, None], axis=1)
 
 
 def _needed(array: Array | None, name: str, who: str) -> Array:

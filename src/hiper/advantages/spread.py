@@ -15,21 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiper.advantages.types import Bools, Credit, Floats, Turns
-
-
-class TokenKind(IntEnum):
-    """Which decision of a response a token belongs to, in the order the decisions are made."""
-
-    OTHER = 0
-    SWITCH = 1
-    SUBGOAL = 2
-    ACTION = 3
+from hiper.plan_execute.spans import TokenKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)

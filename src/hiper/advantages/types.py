@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,15 +69,24 @@ class Turns:
         if beta is not None and (beta.min() < 0 or beta.max() > 1):
             raise ValueError(f"switch_prob_BT reaches from {beta.min()} to {beta.max()}: not probabilities")
 
-    @cached_property
-    def last_BT(self) -> Bools:
-        """The episode's last turn."""
-        return self.mask_BT & ~_next(self.mask_BT)
+    @property
+    def length_B(self) -> NDArray[np.int64]:
+        """Turns played."""
+        length_B: NDArray[np.int64] = self.mask_BT.sum(axis=1, dtype=np.int64)
+        return length_B
 
-    @cached_property
+    @property
+    def last_boundary_B(self) -> NDArray[np.int64]:
+        """The turn at which the episode's last segment begins."""
+        from_the_end_B: NDArray[np.int64] = self.boundary_BT[:, ::-1].argmax(axis=1).astype(np.int64)
+        return self.boundary_BT.shape[1] - 1 - from_the_end_B
+
+    @property
     def segment_end_BT(self) -> Bools:
-        """The last turn of its segment: the next turn is a boundary, or there is none."""
-        return self.last_BT | _next(self.boundary_BT)
+        """The last turn of its segment: the next turn is a boundary, or the episode has no next turn."""
+        end_BT = self.mask_BT.copy()
+        end_BT[:, :-1] &= self.boundary_BT[:, 1:] | ~self.mask_BT[:, 1:]
+        return end_BT
 
     @property
     def segment_lengths(self) -> NDArray[np.int64]:
@@ -110,10 +118,3 @@ class Credit:
     """R_high, at boundary turns."""
     return_switch_BT: Floats | None = None
     """R_switch, at every turn."""
-
-
-def _next(values_BT: Bools) -> Bools:
-    """Turn t+1's entry at turn t; False at the last column."""
-    shifted = np.zeros_like(values_BT)
-    shifted[:, :-1] = values_BT[:, 1:]
-    return shifted
