@@ -56,7 +56,7 @@ def generate_game(split: str, index: int, size: str = "small", task_types: Itera
     """
     _known("split", split, SPLITS)
     _known("size of generated games", size, SIZES)
-    kinds = [kind for kind in TASK_TYPES if kind in _checked_types(task_types)]
+    kinds = _in_order(task_types)
     if index < 0:
         raise UserError(f"the index of a generated game must not be negative, but is {index}")
     task = kinds[index % len(kinds)]
@@ -93,13 +93,14 @@ def _set_task(task: str, size: str, split: str, dice: Dice) -> tuple[Scene, Goal
             return scene, draw_goal(goals, scene, dice)
 
 
-def _checked_types(task_types: Iterable[str]) -> set[str]:
+def _in_order(task_types: Iterable[str]) -> list[str]:
+    """The chosen task types in the order of :data:`TASK_TYPES`, so that the order of choosing does not matter."""
     chosen = set(task_types)
     if not chosen:
         raise UserError(f"no task types for generated games; choose from: {', '.join(TASK_TYPES)}")
     for kind in sorted(chosen):
         _known("task type", kind, TASK_TYPES)
-    return chosen
+    return [kind for kind in TASK_TYPES if kind in chosen]
 
 
 def _known(what: str, given: str, choice: Iterable[str]) -> None:
