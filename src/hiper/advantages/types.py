@@ -78,8 +78,8 @@ class Turns:
     @property
     def last_boundary_B(self) -> NDArray[np.int64]:
         """The turn at which the episode's last segment begins."""
-        from_the_end_B: NDArray[np.int64] = self.boundary_BT[:, ::-1].argmax(axis=1).astype(np.int64)
-        return self.boundary_BT.shape[1] - 1 - from_the_end_B
+        last_boundary_B: NDArray[np.int64] = self.boundary_BT.shape[1] - 1 - self.boundary_BT[:, ::-1].argmax(axis=1)
+        return last_boundary_B
 
     @property
     def segment_end_BT(self) -> Bools:

@@ -1,0 +1,72 @@
+"""What an estimator may rely on: `Turns` refuses what does not fit and blanks what must not be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hiper.advantages import Turns
+
+YES, NO = True, False
+
+
+def good() -> dict[str, Any]:
+    """Two episodes, of three turns and of one."""
+    return {
+        "mask_BT": np.array([[YES, YES, YES], [YES, NO, NO]]),
+        "reward_BT": np.array([[1.0, 2.0, 3.0], [4.0, np.nan, np.inf]]),
+        "boundary_BT": np.array([[YES, NO, YES], [YES, YES, YES]]),
+        "terminated_B": np.array([YES, NO]),
+    }
+
+
+def test_padding_is_blanked() -> None:
+    turns = Turns(**good())
+    np.testing.assert_array_equal(turns.reward_BT, [[1, 2, 3], [4, 0, 0]])
+    np.testing.assert_array_equal(turns.boundary_BT, [[YES, NO, YES], [YES, NO, NO]])
+
+
+def test_arrays_are_copied_in_double_precision() -> None:
+    given = good() | {"reward_BT": np.ones((2, 3), dtype=np.float32)}
+    turns = Turns(**given)
+    given["reward_BT"][:] = 9.0
+    given["mask_BT"][:] = NO
+    given["terminated_B"][:] = NO
+    assert turns.reward_BT.dtype == np.float64
+    assert turns.reward_BT[0, 0] == 1.0
+    assert turns.mask_BT[0, 0]
+    assert turns.terminated_B[0]
+
+
+def test_segments() -> None:
+    turns = Turns(**good())
+    np.testing.assert_array_equal(turns.segment_end_BT, [[NO, YES, YES], [YES, NO, NO]])
+    assert turns.segment_lengths.tolist() == [2, 1, 1]
+    assert turns.length_B.tolist() == [3, 1]
+    assert turns.last_boundary_B.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mask_BT": np.array([[YES, NO, YES], [YES, NO, NO]])}, "episode 0 skips turn 1 but plays turn 2"),
+        ({"mask_BT": np.array([[NO, YES, YES], [YES, NO, NO]])}, "episode 0 skips turn 0 but plays turn 1"),
+        ({"mask_BT": np.ones((2, 3), dtype=int)}, "mask_BT must be boolean, got int64"),
+        ({"mask_BT": np.ones(3, dtype=bool)}, r"mask_BT must have B > 0 episodes .* got shape \(3,\)"),
+        ({"mask_BT": np.ones((0, 3), dtype=bool)}, "mask_BT must have B > 0 episodes"),
+        ({"reward_BT": np.ones((2, 4))}, r"reward_BT has shape \(2, 4\), mask_BT has \(2, 3\)"),
+        ({"reward_BT": np.full((2, 3), np.nan)}, "reward_BT is nan at episode 0, turn 0"),
+        ({"v_low_BT": np.array([[0, 0, np.inf], [0, 0, 0]])}, "v_low_BT is inf at episode 0, turn 2"),
+        ({"boundary_BT": np.array([[YES, NO, YES], [NO, NO, NO]])}, "episode 1 is False at turn 0"),
+        ({"boundary_BT": np.ones((2, 3))}, "boundary_BT must be boolean, got float64"),
+        ({"terminated_B": np.array([YES])}, "terminated_B must be one boolean per episode"),
+        ({"terminated_B": np.array([1, 0])}, "terminated_B must be one boolean per episode"),
+        ({"switch_prob_BT": np.full((2, 3), 1.5)}, "not probabilities"),
+        ({"switch_prob_BT": np.full((2, 3), -0.1)}, "not probabilities"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Turns(**(good() | change))
