@@ -1,32 +1,35 @@
 """Text to token ids and back: the word-level tokenizer of small models, and encoding for any tokenizer.
 
-A word-level tokenizer knows the words of one environment's language and nothing else. Words, numbers and tags are a
-token each, and so is every other character; white space only separates. Text of words and numbers with single spaces
-between them, as the environments' actions are, comes back exactly; :func:`unspeakable` tells which texts do not.
+A word-level tokenizer knows the words of one environment's language and nothing else. A word ("in/on" is one), a
+number, a tag is a token each, and so is every other character; white space only separates. Text of words and numbers
+with single spaces between them, as ALFWorld's actions are, comes back exactly; :func:`unspeakable` tells which texts
+do not.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from transformers import PreTrainedTokenizerFast
 
+from hiper.errors import UserError
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, response_text
 
+# transformers takes seconds to import; those who only build prompts do without.
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     from hiper.plan_execute.decision import Decision
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
 # Understood alike by Python's `re` and by the tokenizers library: a tag, a number, a word, any other character.
-_WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+|[^\s]"
+_WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+(?:[/'-][^\W\d_]+)*|[^\s]"
 _SPLIT = re.compile(_WORD)
 
 
@@ -45,16 +48,46 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
     largest = max((int(word) for word in seen if re.fullmatch("[0-9]{1,2}", word)), default=-1)
     fixed = [PAD, EOS, UNK, *TAGS, *SWITCH_WORDS, *map(str, range(largest + 1))]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*fixed, *sorted(seen)]))}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
-    tokenizer.pre_tokenizer = Split(Regex(_WORD), behavior="removed", invert=True)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer,
+    core = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
+    core.pre_tokenizer = Split(Regex(_WORD), behavior="removed", invert=True)
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=core,
         pad_token=PAD,
         eos_token=EOS,
         unk_token=UNK,
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
+    # Beside a Qwen2 model's config, AutoTokenizer of transformers 5 takes the words for the merges of a Qwen2Tokenizer,
+    # whatever tokenizer.json says; with any entry here it reads the file.
+    tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": [None, None]}
+    return tokenizer
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """A tokenizer saved with a model, or one by name, exactly as its files describe it.
+
+    ``AutoTokenizer`` prefers the class registered for the model's architecture to the one the files name, and rebuilds
+    the tokenizer as that class does. Where the files name no particular class, they are read as they are.
+
+    Raises:
+        UserError: there is no tokenizer.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+    try:
+        named = get_tokenizer_config(str(source)).get("tokenizer_class")
+        generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
+        loader = PreTrainedTokenizerFast if generic else AutoTokenizer
+        tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(str(source))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub ({error})"
+        ) from error
+    return tokenizer
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -24,7 +24,6 @@ decision rather than a wrong form; it is counted as a kind of its own and told a
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,6 +50,7 @@ class BlockName(StrEnum):
 TAGS = tuple(tag for name in BlockName for tag in (f"<{name}>", f"</{name}>"))
 """The tags of a response, in order."""
 
+_BLOCK_OF_TAGS = {(f"<{name}>", f"</{name}>"): name for name in BlockName}
 _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
 
@@ -90,7 +90,7 @@ class Block(NamedTuple):
     outer: Span
     """With its tags."""
     inner: Span
-    """Without."""
+    """Its content: without tags, and without white space around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,8 @@ def parse_response(
         hit_limit: whether generation was stopped by the token limit.
     """
     tags = list(_TAG.finditer(text))
-    blocks = _find_blocks(tags)
-    contents = {name: block.inner.of(text).strip() for name, block in blocks.items()}
+    blocks = _find_blocks(text, tags)
+    contents = {name: block.inner.of(text) for name, block in blocks.items()}
     invalid = _check_form([tag[0] for tag in tags], contents, hit_limit)
     if invalid is not None:
         return Parsed(invalid, None, None, previous_subgoal, blocks)
@@ -182,19 +182,23 @@ def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: b
         return None
     if hit_limit and TAGS[-1] not in tags:
         return InvalidKind.CUT_OFF
-    if max(Counter(tags).values(), default=0) > 1:
+    if len(set(tags)) < len(tags):
         return InvalidKind.REPEATED_BLOCK
     return InvalidKind.MISSING_BLOCK if len(tags) < len(TAGS) else InvalidKind.WRONG_ORDER
 
 
-def _find_blocks(tags: list[re.Match[str]]) -> Mapping[BlockName, Block]:
+def _find_blocks(text: str, tags: list[re.Match[str]]) -> Mapping[BlockName, Block]:
     """The blocks whose tags stand there once, one right behind the other."""
-    counts = Counter(tag[0] for tag in tags)
-    blocks = {}
-    for opening, closing in pairwise(tags):
-        name = opening[0].strip("<>")
-        if closing[0] == f"</{name}>" and counts[opening[0]] == counts[closing[0]] == 1:
-            blocks[BlockName(name)] = Block(
-                outer=Span(opening.start(), closing.end()), inner=Span(opening.end(), closing.start())
-            )
-    return blocks
+    words = [tag[0] for tag in tags]
+    return {
+        _BLOCK_OF_TAGS[opening[0], closing[0]]: Block(
+            outer=Span(opening.start(), closing.end()), inner=_content(text, opening.end(), closing.start())
+        )
+        for opening, closing in pairwise(tags)
+        if (opening[0], closing[0]) in _BLOCK_OF_TAGS and words.count(opening[0]) == words.count(closing[0]) == 1
+    }
+
+
+def _content(text: str, start: int, end: int) -> Span:
+    content = text[start:end].lstrip()
+    return Span(end - len(content), end - len(content) + len(content.rstrip()))

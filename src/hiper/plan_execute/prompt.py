@@ -214,6 +214,23 @@ class Template:
         """Name, version and content in short, for result cards: ``terse-1-0a1b2c3d``."""
         return f"{self.data.name}-{self.data.version}-{self.content_hash[:8]}"
 
+    @property
+    def wording(self) -> list[str]:
+        """All words the template itself may add to a prompt, for a tokenizer that has to know every word."""
+        data = self.data
+        formats = [
+            *data.parts,
+            *data.when_empty.values(),
+            data.history.turn,
+            *(group.show for group in data.admissible.groups),
+        ]
+        return [
+            *(" ".join(literal for literal, *_ in Formatter().parse(text)) for text in formats),
+            *(re.sub(r"\\(\d|g<\w+>)", " ", rule.put) for rule in (*data.goal.rewrite, *data.observation.rewrite)),
+            *(data.separator, data.history.separator, data.admissible.separator),
+            *("-" for group in data.admissible.groups if group.range_from is not None),
+        ]
+
     def render(self, context: PromptContext) -> str | list[Message]:
         """The prompt as text, or as messages for a template of kind ``chat``."""
         text = self._fill(context)
@@ -404,7 +421,7 @@ class PromptBuilder:
             )
         self.template = template
         self._tokenizer = tokenizer
-        self._history_window = history_window
+        self.history_window = history_window
         self._max_tokens = max_tokens
         self._overflow = overflow
 
@@ -414,7 +431,7 @@ class PromptBuilder:
         Raises:
             PromptTooLongError: it does not fit, and the policy allows no further cut.
         """
-        history = context.history[max(0, len(context.history) - self._history_window) :]
+        history = context.history[max(0, len(context.history) - self.history_window) :]
         prompt = Prompt(self._encode(replace(context, history=history)))
         if self._overflow == "drop_history":
             for dropped in range(1, len(history) + 1):

@@ -7,9 +7,11 @@ a part of a character only; it then extends over every character of which it hol
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders
 from tokenizers.models import WordLevel
 
-from hiper.plan_execute.parse import BlockName, Parsed
+from hiper.plan_execute.parse import BlockName, Parsed, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,24 +34,23 @@ class TokenKind(IntEnum):
     ACTION = 3
 
 
-KIND_OF_BLOCK = {
-    BlockName.SWITCH: TokenKind.SWITCH,
-    BlockName.SUBGOAL: TokenKind.SUBGOAL,
-    BlockName.ACTION: TokenKind.ACTION,
-}
-
-IntArray = NDArray[np.int64]
+_KINDS_LAST_FIRST = (
+    (BlockName.ACTION, TokenKind.ACTION),
+    (BlockName.SUBGOAL, TokenKind.SUBGOAL),
+    (BlockName.SWITCH, TokenKind.SWITCH),
+)
 
 
 class TokenText(NamedTuple):
     """A response's text, and each token's characters in it: ``starts[i]`` up to, not including, ``ends[i]``.
 
-    Neither ever decreases, and together the tokens cover the text.
+    Neither ever decreases, and together the tokens cover the text. Lists rather than arrays: responses are short and
+    many.
     """
 
     text: str
-    starts: IntArray
-    ends: IntArray
+    starts: list[int]
+    ends: list[int]
 
 
 class TokenReader:
@@ -62,10 +63,10 @@ class TokenReader:
     def read(self, ids: Sequence[int]) -> TokenText:
         """The text of a response. The eos token at its end, if it has one, has an empty extent behind the text."""
         finished = bool(ids) and ids[-1] == self._eos
-        text, starts, ends = self._decoder.decode(ids[:-1] if finished else ids)
-        if finished:
-            starts, ends = np.append(starts, len(text)), np.append(ends, len(text))
-        return TokenText(text, starts, ends)
+        if not finished:
+            return self._decoder.decode(ids)
+        text, starts, ends = self._decoder.decode(ids[:-1])
+        return TokenText(text, [*starts, len(text)], [*ends, len(text)])
 
 
 def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) -> NDArray[np.int8]:
@@ -81,12 +82,12 @@ def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) ->
         include_tags: whether the tags belong to their blocks.
     """
     kinds = np.full(len(tokens.starts), TokenKind.OTHER, dtype=np.int8)
-    in_order = [(KIND_OF_BLOCK[name], parsed.blocks[name]) for name in BlockName if name in parsed.blocks]
+    last_first = [(kind, parsed.blocks[name]) for name, kind in _KINDS_LAST_FIRST if name in parsed.blocks]
     if include_tags:
-        for kind, block in reversed(in_order):  # a later assignment wins
-            kinds[_overlapping(tokens, *block.outer)] = kind
-    for kind, block in reversed(in_order):
-        kinds[_overlapping(tokens, *block.inner)] = kind
+        for kind, block in last_first:  # of two assignments to a token the later stands
+            kinds[_overlapping(tokens, block.outer)] = kind
+    for kind, block in last_first:
+        kinds[_overlapping(tokens, block.inner)] = kind
     return kinds
 
 
@@ -96,16 +97,14 @@ def low_index(tokens: TokenText, parsed: Parsed) -> int | None:
     V_low is read from the hidden state at this token: the first that knows the whole subgoal.
     """
     block = parsed.blocks.get(BlockName.SUBGOAL)
-    return None if block is None else _overlapping(tokens, *block.outer).stop - 1
+    return None if block is None else _overlapping(tokens, block.outer).stop - 1
 
 
-def _overlapping(tokens: TokenText, start: int, end: int) -> slice:
-    """The tokens that hold any of the characters ``start`` up to ``end``; they are consecutive."""
-    if start == end:
+def _overlapping(tokens: TokenText, span: Span) -> slice:
+    """The tokens that hold any of the characters of ``span``; they are consecutive."""
+    if span.start == span.end:
         return slice(0, 0)
-    first = tokens.ends.searchsorted(start, side="right")
-    stop = tokens.starts.searchsorted(end, side="left")
-    return slice(int(first), int(stop))
+    return slice(bisect_right(tokens.ends, span.start), bisect_left(tokens.starts, span.end))
 
 
 # --- Decoders: what each token contributes to the text ---------------------------------------------------------------
@@ -134,12 +133,12 @@ class _WordDecoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._word = lru_cache(maxsize=None)(self._find_word)
+        self._word = cache(self._find_word)
 
     def decode(self, ids: Sequence[int]) -> TokenText:
         words = [self._word(i) for i in ids]
-        ends = np.fromiter(map(len, words), dtype=np.int64, count=len(words)).cumsum() + np.arange(len(words))
-        starts = np.concatenate([[0], ends[:-1]])[: len(words)]  # the space belongs to the word behind it
+        ends = [end - 1 for end in accumulate(len(word) + 1 for word in words)]
+        starts = [0, *ends][: len(words)]  # a space belongs to the word behind it
         return TokenText(" ".join(words), starts, ends)
 
     def _find_word(self, token_id: int) -> str:
@@ -151,19 +150,19 @@ class _ByteLevelDecoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._bytes = lru_cache(maxsize=None)(self._find_bytes)
+        self._bytes = cache(self._find_bytes)
 
     def decode(self, ids: Sequence[int]) -> TokenText:
         pieces = [self._bytes(i) for i in ids]
         data = b"".join(pieces)
-        ends = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces)).cumsum()
-        starts = np.concatenate([[0], ends[:-1]])[: len(pieces)]
+        edges = [0, *accumulate(map(len, pieces))]
         if data.isascii():
-            return TokenText(data.decode("ascii"), starts, ends)
+            return TokenText(data.decode("ascii"), edges[:-1], edges[1:])
         text, char_of_byte = _decode_utf8(data)
-        # A token's last character is the one that holds its last byte.
-        char_ends = np.where(ends > starts, char_of_byte[ends - 1] + 1, char_of_byte[ends])
-        return TokenText(text, char_of_byte[starts], char_ends)
+        starts = [char_of_byte[start] for start in edges[:-1]]
+        # Up to and with the character that holds the token's last byte; a token without bytes has no characters.
+        ends = [char_of_byte[max(end - 1, start)] + (end > start) for start, end in pairwise(edges)]
+        return TokenText(text, starts, ends)
 
     def _find_bytes(self, token_id: int) -> bytes:
         token = _token(self._tokenizer, token_id)
@@ -174,7 +173,7 @@ class _ByteLevelDecoder:
             return token.encode()
 
 
-@lru_cache(maxsize=1)
+@cache
 def _byte_of_symbol() -> dict[str, int]:
     """GPT-2's table: printable bytes stand for themselves, the others for the characters from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
@@ -182,23 +181,26 @@ def _byte_of_symbol() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def _decode_utf8(data: bytes) -> tuple[str, IntArray]:
+def _decode_utf8(data: bytes) -> tuple[str, list[int]]:
     """The text, broken sequences replaced, and for each byte (and the end) the index of the character that holds it."""
-    begins = (np.frombuffer(data, dtype=np.uint8) & 0xC0) != 0x80
     parts: list[str] = []
-    rest = 0
-    while rest < len(data):
+    widths: list[int] = []  # bytes of each character
+    done = 0
+    while done < len(data):
+        broken = slice(len(data), len(data))
         try:
-            parts.append(data[rest:].decode())
-            break
+            data[done:].decode()
         except UnicodeDecodeError as error:
-            start, end = rest + error.start, rest + error.end
-            parts += [data[rest:start].decode(), "\N{REPLACEMENT CHARACTER}"]
-            begins[start:end] = False
-            begins[start] = True
-            rest = end
+            broken = slice(done + error.start, done + error.end)
+        valid = data[done : broken.start].decode()
+        parts.append(valid)
+        widths += [len(character.encode()) for character in valid]
+        if broken.start < broken.stop:
+            parts.append("\N{REPLACEMENT CHARACTER}")
+            widths.append(broken.stop - broken.start)
+        done = broken.stop
     text = "".join(parts)
-    return text, np.append(begins.cumsum() - 1, len(text))
+    return text, [*(char for char, width in enumerate(widths) for _ in range(width)), len(text)]
 
 
 class _IncrementalDecoder:
@@ -214,7 +216,8 @@ class _IncrementalDecoder:
         self._tokenizer = tokenizer
 
     def decode(self, ids: Sequence[int]) -> TokenText:
-        starts, ends = [], []
+        starts: list[int] = []
+        ends: list[int] = []
         text = ""
         window, settled = 0, 0  # decode from `window`; tokens before `settled` have their extents
         for stop in range(1, len(ids) + 1):
@@ -228,7 +231,7 @@ class _IncrementalDecoder:
             text += new
             ends += [len(text)] * pending
             window, settled = settled, stop
-        return TokenText(text, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64))
+        return TokenText(text, starts, ends)
 
     def _text(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import pytest
+
+from hiper.plan_execute.decision import Decision
+from hiper.plan_execute.parse import NO_ACTION, TAGS, BlockName, InvalidKind, parse_response, response_text
+
+S, G, A = "<switch>KEEP</switch>", "<subgoal>find mug</subgoal>", "<action>look</action>"
+VALID = S + G + A
+
+
+def parse(text: str, previous: str | None = "find mug", **options):
+    return parse_response(text, previous_subgoal=previous, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", InvalidKind.MISSING_BLOCK),
+        ("go to the fridge", InvalidKind.MISSING_BLOCK),
+        (G + A, InvalidKind.MISSING_BLOCK),
+        (S + A, InvalidKind.MISSING_BLOCK),
+        (S + G, InvalidKind.MISSING_BLOCK),
+        (S + G + "<action>look", InvalidKind.MISSING_BLOCK),
+        (S + G + "look</action>", InvalidKind.MISSING_BLOCK),
+        (VALID.replace("<action>", "<Action>"), InvalidKind.MISSING_BLOCK),
+        (VALID + A, InvalidKind.REPEATED_BLOCK),
+        (VALID + VALID, InvalidKind.REPEATED_BLOCK),
+        (f"<think>I say {S} now</think>" + VALID, InvalidKind.REPEATED_BLOCK),
+        (S + G + "<action><action>look</action>", InvalidKind.REPEATED_BLOCK),
+        (S + S + A, InvalidKind.REPEATED_BLOCK),
+        (G + S + A, InvalidKind.WRONG_ORDER),
+        (A + S + G, InvalidKind.WRONG_ORDER),
+        (S + "<subgoal>find <action>look</action></subgoal>", InvalidKind.WRONG_ORDER),
+        ("</switch>KEEP<switch>" + G + A, InvalidKind.WRONG_ORDER),
+        (S + "<subgoal> \n</subgoal>" + A, InvalidKind.EMPTY_BLOCK),
+        (S + G + "<action></action>", InvalidKind.EMPTY_BLOCK),
+        ("<switch></switch>" + G + A, InvalidKind.EMPTY_BLOCK),
+        ("<switch>keep</switch>" + G + A, InvalidKind.UNKNOWN_SWITCH),
+        ("<switch>KEEP|SWITCH</switch>" + G + A, InvalidKind.UNKNOWN_SWITCH),
+        ("<switch>CONTINUE</switch>" + G + A, InvalidKind.UNKNOWN_SWITCH),
+    ],
+)
+def test_wrong_form_is_named_and_never_acted_on(text, kind):
+    parsed = parse(text)
+    assert parsed.invalid == kind
+    assert parsed.decision is None
+    assert parsed.stated_subgoal is None
+    assert not parsed.format_valid
+    assert not parsed.admissible
+    assert parsed.action == NO_ACTION
+    assert parsed.subgoal == "find mug"  # the previous one stays
+    assert not parsed.boundary
+    assert not parsed.copy_differs
+
+
+@pytest.mark.parametrize("length", range(len(VALID)))
+def test_cut_off_anywhere_before_the_action_is_closed(length):
+    assert parse(VALID[:length], hit_limit=True).invalid == InvalidKind.CUT_OFF
+
+
+def test_hitting_the_limit_behind_the_action_does_no_harm():
+    assert parse(VALID + " and so", hit_limit=True).invalid is None
+
+
+def test_without_a_previous_subgoal_an_invalid_response_leaves_none():
+    assert parse(S + A, previous=None).subgoal is None
+
+
+def test_keep_follows_the_previous_subgoal():
+    parsed = parse(VALID)
+    assert parsed.invalid is None
+    assert parsed.decision == Decision(switch=False, subgoal="find mug", action="look")
+    assert (parsed.subgoal, parsed.boundary, parsed.copy_differs) == ("find mug", False, False)
+
+
+def test_keep_with_another_text_is_valid_but_followed_is_the_previous():
+    parsed = parse(VALID, previous="heat mug")
+    assert parsed.invalid is None
+    assert parsed.decision == Decision(switch=False, subgoal="heat mug", action="look")
+    assert (parsed.stated_subgoal, parsed.subgoal) == ("find mug", "heat mug")
+    assert (parsed.boundary, parsed.copy_differs) == (False, True)
+
+
+def test_keep_without_a_previous_subgoal_begins_with_the_stated_one():
+    parsed = parse(VALID, previous=None)
+    assert parsed.decision == Decision(switch=False, subgoal="find mug", action="look")
+    assert (parsed.boundary, parsed.copy_differs) == (True, False)
+
+
+def test_switch_follows_the_stated_subgoal_even_an_equal_one():
+    text = VALID.replace("KEEP", "SWITCH")
+    assert parse(text, previous="heat mug").decision == Decision(switch=True, subgoal="find mug", action="look")
+    parsed = parse(text)
+    assert (parsed.boundary, parsed.copy_differs) == (True, False)
+
+
+def test_inadmissible_action_is_counted_but_well_formed():
+    parsed = parse(VALID, accepts={"wait"}.__contains__)
+    assert parsed.invalid == InvalidKind.INADMISSIBLE_ACTION
+    assert parsed.format_valid
+    assert not parsed.admissible
+    assert parsed.decision == Decision(switch=False, subgoal="find mug", action="look")
+    assert parsed.action == "look"
+
+
+def test_white_space_and_text_around_blocks_are_free():
+    text = (
+        "<think>Where is it?</think>\n<switch> KEEP </switch> \n <subgoal>\n find  mug </subgoal>; "
+        "<action> go to desk 1 </action> ok"
+    )
+    parsed = parse(text, accepts={"go to desk 1"}.__contains__)
+    assert parsed.invalid is None
+    assert parsed.decision == Decision(switch=False, subgoal="find mug", action="go to desk 1")
+    assert not parsed.copy_differs
+    assert [block.outer.of(text)[:5] for block in parsed.blocks.values()] == ["<swit", "<subg", "<acti"]
+    assert parsed.blocks[BlockName.ACTION].inner.of(text) == "go to desk 1"
+
+
+def test_the_inside_of_an_action_is_left_alone():
+    assert parse(S + G + "<action>go  to desk 1</action>").action == "go  to desk 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        (S + G + "<action>lo", {BlockName.SWITCH, BlockName.SUBGOAL}),
+        (S + "<subgoal>find" + A, {BlockName.SWITCH, BlockName.ACTION}),
+        (S + G + A + A, {BlockName.SWITCH, BlockName.SUBGOAL}),
+        (S + "<subgoal>find <action>look</action></subgoal>", {BlockName.SWITCH, BlockName.ACTION}),
+        ("", set()),
+    ],
+)
+def test_only_whole_blocks_are_found(text, whole):
+    assert set(parse(text).blocks) == whole
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_what_is_written_is_read(switch):
+    decision = Decision(switch=switch, subgoal="put mug in cabinet", action="move mug 1 to cabinet 2")
+    parsed = parse(response_text(decision), previous="put mug in cabinet")
+    assert parsed.decision == decision
+    assert parsed.invalid is None
+
+
+def test_tags_in_order():
+    assert TAGS == ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>")
