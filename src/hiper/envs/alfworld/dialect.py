@@ -23,14 +23,16 @@ from hiper.errors import UserError
 class Dialect:
     """The wording and the optional rules of a game."""
 
-    name: str
-    """ "move" or "put": the verb for laying an object down."""
-    put_command: str
-    put_feedback: str
+    put_verb: str
+    """ "move" or "put": the verb for laying an object down, by which data generations are told apart."""
+    put_joint: str
+    """What stands between object and receptacle: " to " or " in/on "."""
     arrive_at_location: bool
     """Whether going somewhere names the location ("loc 5") instead of the receptacle."""
     help: str | None
     """What the command ``help`` prints; None where there is no such command."""
+    always: tuple[str, ...]
+    """The commands that are always understood."""
     sink_types: frozenset[str]
     """Receptacle types an object can be cleaned with."""
 
@@ -73,8 +75,11 @@ COMMANDS = {
 }
 """Command template of every action whose wording is the same in all data."""
 
-_PUT_COMMANDS = {"move {o} to {r}": "move", "put {o} in/on {r}": "put"}
-_PUT_FEEDBACK = {"You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."}
+_PUTS = {
+    ("move {o} to {r}", "You move the {o.name} to the {r.name}."): ("move", " to "),
+    ("put {o} in/on {r}", "You put the {o.name} in/on the {r.name}."): ("put", " in/on "),
+}
+"""Command and text of laying down, and their verb and joint."""
 _ARRIVALS = {
     "You arrive at {r.name}. #examineReceptacle.feedback#": False,
     "You arrive at {lend.name}. #examineReceptacle.feedback#": True,
@@ -148,20 +153,19 @@ def _dialect(domain: str, grammar: str) -> Dialect:
     commands, feedback, productions = _read_grammar(grammar)
     for action, command in COMMANDS.items():
         _expect(commands.get(action) == command, f"the command of action '{action}'", commands.get(action))
-    put = commands.get("PutObject", "")
-    _expect(put in _PUT_COMMANDS, "the command of action 'PutObject'", put)
-    laid = _only(productions, "PutObject.feedback")
-    _expect(laid in _PUT_FEEDBACK, "the text of action 'PutObject'", laid)
+    put = (commands.get("PutObject", ""), _only(productions, "PutObject.feedback"))
+    _expect(put in _PUTS, "the command and text of action 'PutObject'", put)
     arrival = _only(productions, "GotoLocation.feedback")
     _expect(arrival in _ARRIVALS, "the text of action 'GotoLocation'", arrival)
     _expect(productions_digest(productions) == PRODUCTIONS_DIGEST, "one of the texts", "an unknown text")
-    has_help = "help" in actions
+    help_text = _help_text(feedback.get("help", ""), productions) if "help" in actions else None
+    put_verb, put_joint = _PUTS[put]
     return Dialect(
-        name=_PUT_COMMANDS[put],
-        put_command=put,
-        put_feedback=laid.replace(".name", ""),
+        put_verb=put_verb,
+        put_joint=put_joint,
         arrive_at_location=_ARRIVALS[arrival],
-        help=_help_text(feedback.get("help", ""), productions) if has_help else None,
+        help=help_text,
+        always=("inventory", "look") if help_text is None else ("help", "inventory", "look"),
         sink_types=frozenset(
             {"sinktype", "sinkbasintype"} if actions["cleanobject"] == _CLEAN_WITH_SINK_TOO else {"sinkbasintype"}
         ),
@@ -176,11 +180,11 @@ def language_digest(domain: str, grammar: str) -> str:
 def _generated_dialect(grammar: str) -> Dialect:
     _, feedback, productions = _read_grammar(grammar)
     return Dialect(
-        name="move",
-        put_command="move {o} to {r}",
-        put_feedback="You move the {o} to the {r}.",
+        put_verb="move",
+        put_joint=" to ",
         arrive_at_location=False,
         help=_help_text(feedback["help"], productions),
+        always=("help", "inventory", "look"),
         sink_types=frozenset({"sinkbasintype"}),
     )
 

@@ -46,6 +46,13 @@ class Engine:
         "won",
     )
 
+    game: Game
+    won: bool
+    """Whether the goal holds now."""
+    _admissible: tuple[str, ...] | None
+    _taken_from: frozenset[tuple[int, int]]
+    """Object and receptacle of every take not undone by a put: "look" finds these objects beside the receptacle."""
+
     def __init__(self, game: Game) -> None:
         self.game = game
         self.reset()
@@ -57,8 +64,7 @@ class Engine:
         self._held = _NOTHING_HELD
         self._contents = game.contents
         self._lying = game.lying
-        self._taken_from: frozenset[tuple[int, int]] = frozenset()
-        """Object and receptacle of every take not undone by a put: "look" finds these objects beside the receptacle."""
+        self._taken_from = frozenset()
         self._opened = game.opened
         self._clean = game.clean
         self._hot = game.hot
@@ -82,68 +88,58 @@ class Engine:
     @property
     def admissible(self) -> tuple[str, ...]:
         """Every command that is understood now, in string order."""
-        if self._admissible is None:
-            self._admissible = self._commands()
-        return self._admissible
+        commands = self._admissible
+        if commands is None:
+            commands = self._admissible = self._commands()
+        return commands
 
     def _changed(self) -> None:
-        self._admissible: tuple[str, ...] | None = None
+        self._admissible = None
         self.won = self._goal_reached()
 
     # --- what can be done --------------------------------------------------------------------------------------
 
     def _commands(self) -> tuple[str, ...]:
-        """The admissible commands, verb by verb, which is string order as no verb is a prefix of another."""
-        game, held = self.game, self._held
-        place = game.place(self._location)
-        here = place.receptacles
-        names, objects = game.receptacles, game.objects
-        opened = self._opened
-        reachable = [r for r in here if r not in game.openable or r in opened]
-        treat: dict[Appliance, list[str]] = {appliance: [] for appliance in Appliance}
-        examine = [f"examine {names[r]}" for r in here]
-        lay: list[str] = []
-        take: list[str] = []
-        cut: list[str] = []
-        if held == _NOTHING_HELD:
-            take = [
-                f"take {objects[o]} from {names[r]}"
-                for r in reachable
-                for o in self._contents[r]
-                if o in game.pickupable
-            ]
-        else:
-            holding = objects[held]
-            examine.append(f"examine {holding}")
-            fits = game.fits[held]
-            lay = [game.dialect.put_command.format(o=holding, r=names[r]) for r in reachable if r in fits]
-            for r in here:
+        """The admissible commands in string order: as verbs before and after "go" and the fixed commands."""
+        game, place = self.game, self.game.place(self._location)
+        early = list(place.examine)
+        heat: list[str] = []
+        late: list[str] = []
+        held = self._held
+        holding = "" if held == _NOTHING_HELD else game.objects[held]
+        if holding:
+            early.append(f"examine {holding}")
+            if held in game.knives:
+                at = self._location
+                late += [f"slice {game.objects[o]} with {holding}" for o in game.sliceable if (o, at) in self._lying]
+        for r in place.receptacles:
+            name = game.receptacles[r]
+            contents = self._contents[r]
+            closed = False
+            if r in game.openable:
+                closed = r not in self._opened
+                if closed:
+                    late.append(f"open {name}")
+                else:
+                    early.append(f"close {name}")
+            if not holding:
+                if not closed:
+                    late += [f"take {game.objects[o]} from {name}" for o in contents if o in game.pickupable]
+            else:
+                if not closed and r in game.fits[held]:
+                    late.append(f"{game.dialect.put_verb} {holding}{game.dialect.put_joint}{name}")
                 appliance = game.appliances.get(r)
                 if appliance and held in game.treatable[appliance]:
-                    treat[appliance].append(f"{appliance.value} {holding} with {names[r]}")
-            if held in game.knives:
-                cut = [
-                    f"slice {objects[o]} with {holding}" for o in game.sliceable if (o, self._location) in self._lying
-                ]
-        use = {f"use {objects[o]}" for r in here for o in self._contents[r] if o in game.toggleable}
-        put_first = game.dialect.name == "move"
-        return (
-            *sorted(treat[Appliance.SINK]),
-            *sorted(f"close {names[r]}" for r in here if r in game.openable and r in opened),
-            *sorted(treat[Appliance.FRIDGE]),
-            *sorted(examine),
-            *place.go_commands,
-            *sorted(treat[Appliance.MICROWAVE]),
-            *(("help",) if game.dialect.help is not None else ()),
-            "inventory",
-            "look",
-            *(sorted(lay) if put_first else ()),
-            *sorted(f"open {names[r]}" for r in here if r in game.openable and r not in opened),
-            *(() if put_first else sorted(lay)),
-            *sorted(cut),
-            *sorted(take),
-            *sorted(use),
-        )
+                    commands = heat if appliance is Appliance.MICROWAVE else early
+                    commands.append(f"{appliance.value} {holding} with {name}")
+            for o in game.toggleable.intersection(contents):
+                command = f"use {game.objects[o]}"
+                if command not in late:
+                    late.append(command)
+        early.sort()
+        heat.sort()
+        late.sort()
+        return (*early, *place.go, *heat, *game.dialect.always, *late)
 
     # --- what the game says ------------------------------------------------------------------------------------
 
@@ -242,17 +238,15 @@ class Engine:
         return f"You pick up the {name} from the {source}."
 
     def _put(self, rest: str) -> str:
-        game, o = self.game, self._held
-        name = game.objects[o]
-        receptacle = game.dialect.put_command.format(o=name, r="").partition(" ")[2]
-        target = rest.removeprefix(receptacle)
-        r = game.numbers[target]
+        dialect, o = self.game.dialect, self._held
+        name, _, target = rest.partition(dialect.put_joint)
+        r = self.game.numbers[target]
         self._held = _NOTHING_HELD
         self._replace_contents(r, sorted({*self._contents[r], o}))
         self._lying |= {(o, self._location)}
         self._taken_from -= {(o, r)}
         self._changed()
-        return game.dialect.put_feedback.format(o=name, r=target)
+        return f"You {dialect.put_verb} the {name}{dialect.put_joint}the {target}."
 
     def _replace_contents(self, receptacle: int, objects: Iterable[int]) -> None:
         contents = list(self._contents)

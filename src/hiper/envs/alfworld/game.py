@@ -43,7 +43,9 @@ class Place:
     """A location: what stands there and the commands that depend on nothing else."""
 
     receptacles: tuple[int, ...]
-    go_commands: tuple[str, ...]
+    examine: tuple[str, ...]
+    """ "examine" every receptacle here."""
+    go: tuple[str, ...]
     """ "go to" every receptacle that stands elsewhere, sorted."""
 
 
@@ -104,8 +106,9 @@ class Game:
         place = self.places.get(location)
         if place is None:
             here = tuple(r for r, at in enumerate(self.stands_at) if at == location)
+            examine = tuple(f"examine {self.receptacles[r]}" for r in here)
             away = sorted(f"go to {name}" for r, name in enumerate(self.receptacles) if r not in here)
-            place = self.places[location] = Place(here, tuple(away))
+            place = self.places[location] = Place(here, examine, tuple(away))
         return place
 
 
@@ -149,7 +152,6 @@ def _load(text: str | bytes, where: str) -> dict[str, Any]:
 # --- the PDDL problem --------------------------------------------------------------------------------------------
 
 _COMMENT = re.compile(r";[^\n]*")
-_FACT = re.compile(r"\(\s*([^()\s]+)([^()]*)\)")
 _NUMERIC = re.compile(r"\(\s*=\s*\([^()]*\)[^()]*\)")
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 
@@ -198,41 +200,48 @@ T = TypeVar("T", bound=Hashable)
 class _Problem:
     """A PDDL problem, lower-cased as planners read it."""
 
-    facts: Mapping[str, Sequence[tuple[str, ...]]]
+    facts: Mapping[str, Sequence[list[str]]]
+    """The facts of each predicate, each fact the predicate and its arguments."""
     goal: str
     """One space between tokens."""
 
     @classmethod
     def read(cls, text: str) -> _Problem:
-        text = _COMMENT.sub("", text).lower()
+        text = text.lower()
+        if ";" in text:
+            text = _COMMENT.sub("", text)
         init, goal = text.find("(:init"), text.find("(:goal")
         if not 0 <= init < goal:
             raise UserError("the PDDL problem lacks '(:init' or, after it, '(:goal'")
-        facts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for predicate, rest in _FACT.findall(_NUMERIC.sub("", text[init + len("(:init") : goal])):
-            facts[predicate].append(tuple(rest.split()))
+        initial = text[init + len("(:init") : goal]
+        if "=" in initial:
+            initial = _NUMERIC.sub("", initial)
+        facts: dict[str, list[list[str]]] = defaultdict(list)
+        for fact in initial.replace("(", " ").split(")"):
+            if words := fact.split():
+                facts[words[0]].append(words)
         for predicate, found in facts.items():
             arity = len(_SIGNATURES.get(predicate, ()))
-            if not arity or any(len(args) != arity for args in found):
-                raise UserError(f"the initial fact '({predicate} {' '.join(found[0])})' is not one the engine knows")
+            if not arity or {*map(len, found)} != {1 + arity}:
+                raise UserError(f"the initial fact '({' '.join(found[0])})' is not one the engine knows")
         return cls(facts, " ".join(_TOKEN.findall(text[goal:])))
 
     def pairs(self, predicate: str) -> Iterable[tuple[str, str]]:
-        return ((first, second) for first, second in self.facts.get(predicate, ()))
+        return [(first, second) for _, first, second in self.facts.get(predicate, ())]
 
     def entities(self) -> dict[str, str]:
         """Everything that a fact mentions, types aside, and its sort."""
         sorts: dict[str, str] = {}
         for predicate, found in self.facts.items():
-            for position, sort in enumerate(_SIGNATURES[predicate]):
+            for position, sort in enumerate(_SIGNATURES[predicate], start=1):
                 if sort in "alro":
-                    for args in found:
-                        if sorts.setdefault(args[position], sort) != sort:
-                            raise UserError(f"'{args[position]}' is of two sorts in the PDDL problem")
+                    for entity in {fact[position] for fact in found}:
+                        if sorts.setdefault(entity, sort) != sort:
+                            raise UserError(f"'{entity}' is of two sorts in the PDDL problem")
         return sorts
 
     def those(self, predicate: str) -> set[str]:
-        return {args[0] for args in self.facts.get(predicate, ())}
+        return {fact[1] for fact in self.facts.get(predicate, ())}
 
 
 def _names(ids: Collection[str]) -> dict[str, str]:
@@ -266,31 +275,29 @@ def _goal_pattern(text: str) -> re.Pattern[str]:
 
 _PUT = "(exists (?r - receptacle) (exists (?o - object) (and {})))"
 _TREATED = "({0}able ?o) (objecttype ?o O) (receptacletype ?r R) ({1} ?o) (inreceptacle ?o ?r)"
-_GOALS: tuple[tuple[re.Pattern[str], int, Treatment | None], ...] = tuple(
-    (_goal_pattern(f"(:goal (and {text}))"), count, treatment)
-    for text, count, treatment in (
-        (_PUT.format("(inreceptacle ?o ?r) (objecttype ?o O) (receptacletype ?r R)"), 1, None),
-        (_PUT.format(_TREATED.format("clean", "isclean")), 1, "clean"),
-        (_PUT.format(_TREATED.format("heat", "ishot")), 1, "hot"),
-        (_PUT.format(_TREATED.format("cool", "iscool")), 1, "cool"),
-        (
-            "(exists (?r - receptacle) (exists (?o1 - object)"
-            " (and (objecttype ?o1 O) (receptacletype ?r R) (inreceptacle ?o1 ?r)"
-            " (exists (?o2 - object)"
-            " (and (not (= ?o1 ?o2)) (objecttype ?o2 O) (receptacletype ?r R) (inreceptacle ?o2 ?r))))))",
-            2,
-            None,
-        ),
-        (
-            "(exists (?ot - object ?r - receptacle ?a - agent ?l - location)"
-            " (and (objecttype ?ot L) (toggleable ?ot) (istoggled ?ot) (receptacleatlocation ?r ?l)"
-            " (atlocation ?a ?l) (inreceptacle ?ot ?r)))"
-            " (exists (?o - object ?a - agent) (and (objecttype ?o O) (holds ?a ?o)))",
-            1,
-            None,
-        ),
-    )
+_GOAL_SHAPES: tuple[tuple[str, int, Treatment | None], ...] = (
+    (_PUT.format("(inreceptacle ?o ?r) (objecttype ?o O) (receptacletype ?r R)"), 1, None),
+    (_PUT.format(_TREATED.format("clean", "isclean")), 1, "clean"),
+    (_PUT.format(_TREATED.format("heat", "ishot")), 1, "hot"),
+    (_PUT.format(_TREATED.format("cool", "iscool")), 1, "cool"),
+    (
+        "(exists (?r - receptacle) (exists (?o1 - object)"
+        " (and (objecttype ?o1 O) (receptacletype ?r R) (inreceptacle ?o1 ?r)"
+        " (exists (?o2 - object)"
+        " (and (not (= ?o1 ?o2)) (objecttype ?o2 O) (receptacletype ?r R) (inreceptacle ?o2 ?r))))))",
+        2,
+        None,
+    ),
+    (
+        "(exists (?ot - object ?r - receptacle ?a - agent ?l - location)"
+        " (and (objecttype ?ot L) (toggleable ?ot) (istoggled ?ot) (receptacleatlocation ?r ?l)"
+        " (atlocation ?a ?l) (inreceptacle ?ot ?r)))"
+        " (exists (?o - object ?a - agent) (and (objecttype ?o O) (holds ?a ?o)))",
+        1,
+        None,
+    ),
 )
+_GOALS = tuple((_goal_pattern(f"(:goal (and {text}))"), count, treatment) for text, count, treatment in _GOAL_SHAPES)
 _ABLE = {"clean": "cleanable", "hot": "heatable", "cool": "coolable"}
 
 
@@ -336,7 +343,7 @@ def _build(problem: _Problem, where: str, task: str, dialect: Dialect, walkthrou
     )
 
     def those(predicate: str, numbers: Mapping[str, int] = objects) -> frozenset[int]:
-        return _shared(frozenset(numbers[entity] for entity in problem.those(predicate)))
+        return _shared(frozenset([numbers[entity] for entity in problem.those(predicate)]))
 
     def grouped(predicate: str, owners: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
         """For each owner (second argument), its objects (first argument) in order."""
@@ -351,7 +358,7 @@ def _build(problem: _Problem, where: str, task: str, dialect: Dialect, walkthrou
     starts = problem.facts.get("atlocation", ())
     if len(starts) != 1:
         raise UserError(f"there are {len(starts)} agents placed in the room instead of one")
-    contents = grouped("inreceptacle", receptacles)
+    contents, inside = grouped("inreceptacle", receptacles), grouped("inreceptacleobject", objects)
     return Game(
         where=where,
         task=task,
@@ -378,11 +385,8 @@ def _build(problem: _Problem, where: str, task: str, dialect: Dialect, walkthrou
         knives=_shared(
             frozenset(objects[o] for o, kind in problem.pairs("objecttype") if kind in ("knifetype", "butterknifetype"))
         ),
-        inside={
-            objects[vessel]: grouped("inreceptacleobject", objects).get(objects[vessel], ())
-            for vessel in problem.those("isreceptacleobject")
-        },
-        start=locations[starts[0][1]],
+        inside={objects[o]: inside.get(objects[o], ()) for o in problem.those("isreceptacleobject")},
+        start=locations[starts[0][2]],
         contents=tuple(contents.get(number, ()) for number in range(len(receptacles))),
         lying=frozenset((objects[o], locations[at]) for o, at in problem.pairs("objectatlocation")),
         opened=those("opened", receptacles),
@@ -409,7 +413,8 @@ def _fits(problem: _Problem, objects: Mapping[str, int], receptacles: Mapping[st
         of_kind[kind].add(receptacles[receptacle])
     takes: dict[str, set[int]] = defaultdict(set)
     for receptacle_kind, object_kind in problem.pairs("cancontain"):
-        takes[object_kind] |= of_kind[receptacle_kind]
+        if receptacle_kind in of_kind:
+            takes[object_kind] |= of_kind[receptacle_kind]
     fits: list[frozenset[int]] = [frozenset()] * len(objects)
     for entity, kind in problem.pairs("objecttype"):
         fits[objects[entity]] |= takes[kind]

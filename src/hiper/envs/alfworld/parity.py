@@ -291,14 +291,14 @@ def _play(job: _Job) -> GameResult:
     style = job.style or rng.choice(list(STYLES))
     player = STYLES[style](game, rng, job.max_turns)
     understood: Counter[str] = Counter()
-    seconds = [0.0, 0.0]
+    seconds = {"theirs": 0.0, "ours": 0.0}
     past: list[tuple[str, str]] = []
     commands: list[str] = []
     answers: list[str] = []
 
     def both(command: str | None) -> tuple[_Frame, _Frame]:
         frames = []
-        for engine, side in ((theirs, 0), (ours, 1)):
+        for engine, side in ((theirs, "theirs"), (ours, "ours")):
             begin = time.perf_counter()
             frames.append(engine.reset() if command is None else engine.step(command))
             seconds[side] += time.perf_counter() - begin
@@ -307,7 +307,16 @@ def _play(job: _Job) -> GameResult:
 
     def result(turn: int, won: bool, difference: Difference | None) -> GameResult:
         return GameResult(
-            job.id, style, turn, won, dict(understood), *seconds, difference, tuple(commands), tuple(answers)
+            id=job.id,
+            style=style,
+            turns=turn,
+            won=won,
+            understood=dict(understood),
+            textworld_seconds=seconds["theirs"],
+            our_seconds=seconds["ours"],
+            difference=difference,
+            commands=tuple(commands),
+            answers=tuple(answers),
         )
 
     with tempfile.TemporaryDirectory() as folder:
@@ -398,6 +407,9 @@ def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
         home = rng.choice(homes)
         return [*visit(home), f"take {game.objects[o]} from {home}", "look"]
 
+    def put(name: str, receptacle: str) -> str:
+        return f"{game.dialect.put_verb} {name}{game.dialect.put_joint}{receptacle}"
+
     def handle(o: int) -> list[str]:
         name = game.objects[o]
         commands = [f"examine {name}"]
@@ -406,8 +418,15 @@ def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
             commands += [f"go to {at}", f"{appliance.value} {name} with {at}", f"examine {name}"]
         target = rng.choice(sorted(game.fits[o]) or [0])
         at = game.receptacles[target]
-        put = game.dialect.put_command.format(o=name, r=at)
-        return [*commands, *visit(at), put, "look", f"examine {at}", f"take {name} from {at}", f"examine {name}"]
+        return [
+            *commands,
+            *visit(at),
+            put(name, at),
+            "look",
+            f"examine {at}",
+            f"take {name} from {at}",
+            f"examine {name}",
+        ]
 
     movable = sorted(game.pickupable)
     knives, foods = sorted(game.knives), sorted(game.sliceable)
@@ -422,7 +441,7 @@ def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
         targets = [game.receptacles[r] for r in sorted(game.fits[knife])]
         if targets:
             down = rng.choice(targets)
-            plan += [*visit(down), game.dialect.put_command.format(o=game.objects[knife], r=down)]
+            plan += [*visit(down), put(game.objects[knife], down)]
         plan += [*fetch(food), *handle(food)]
     while len(plan) < max_turns and movable:
         o = rng.choice(movable)
