@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hiper.envs.alfworld import TASK_TYPES as OFFICIAL_TASK_TYPES
 from hiper.envs.alfworld import Engine, Game, open_split, parse_game
 from hiper.envs.alfworld.dialect import GENERATED_LANGUAGE_DIGEST, language_digest
 from hiper.envs.alfworld.expert import AlfworldExpert
-from hiper.envs.alfworld.generate import SIZES, SPLITS, TASK_TYPES, Size, generate_game, write_games
+from hiper.envs.alfworld.generate import SIZES, SPLITS, TASK_TYPES, Size, generate_game, regenerate, write_games
 from hiper.envs.alfworld.generate.contents import APPLIANCES, LAMP
 from hiper.envs.alfworld.generate.dice import Dice
 from hiper.envs.alfworld.generate.household import household
@@ -102,6 +103,25 @@ def test_a_game_does_not_depend_on_what_was_generated_before_it() -> None:
     for index in range(20):
         generate_game("train", index, "tiny")
     assert generate_game("train", 7, "tiny") == alone
+
+
+def test_a_game_can_be_had_again_from_its_id() -> None:
+    for index in range(12):
+        game = generate_game("test", index, "small")
+        assert regenerate(game.task_id) == game
+
+
+@pytest.mark.parametrize(
+    "task_id",
+    [
+        "valid_unseen/pick_and_place_simple-Mug-None-Shelf-3/trial_T20190909",
+        "generated-tiny/train/pick_and_place_simple-Mug-None-Shelf-kitchen999/g00000",
+        "generated-huge/train/pick_and_place_simple-Mug-None-Shelf-kitchen001/g00000",
+    ],
+)
+def test_an_id_of_no_generated_game_is_refused(task_id: str) -> None:
+    with pytest.raises(UserError, match=r"no generated game|unknown size"):
+        regenerate(task_id)
 
 
 # --- tasks -------------------------------------------------------------------------------------------------------
@@ -316,7 +336,7 @@ def test_the_household_is_consistent() -> None:
         assert sum(room.most.values()) >= max(
             size.receptacles[1] * (size.kitchen if room.name == "kitchen" else 1) for size in SIZES.values()
         )
-    assert set(house.tasks) == set(TASK_TYPES)
+    assert set(house.tasks) == set(TASK_TYPES) == set(OFFICIAL_TASK_TYPES)
 
 
 # --- beside TextWorld --------------------------------------------------------------------------------------------

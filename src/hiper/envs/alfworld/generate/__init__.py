@@ -10,6 +10,7 @@ valid_seen), valid_unseen and test are disjoint: no room of one is furnished lik
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -25,6 +26,8 @@ from hiper.errors import UserError
 TASK_TYPES = tuple(SENTENCES)
 """The six task types, in the order in which a split cycles through them."""
 
+_TASK_ID = re.compile(r"generated-(?P<size>\w+)/(?P<split>\w+)/(?P<task>\w+)-[^/]*/g(?P<index>\d{5,})")
+
 __all__ = [
     "GENERATOR_VERSION",
     "SIZES",
@@ -33,6 +36,7 @@ __all__ = [
     "GeneratedGame",
     "Size",
     "generate_game",
+    "regenerate",
     "write_games",
 ]
 
@@ -69,6 +73,21 @@ def generate_game(split: str, index: int, size: str = "small", task_types: Itera
     name = f"generated_{size}_{split}_{scene.name}_{index}"
     text = game_text(scene, goal, items, name, wording=dice.between(0, 1))
     return GeneratedGame(f"generated-{size}/{split}/{folder}/g{index:05d}", task, text)
+
+
+def regenerate(task_id: str) -> GeneratedGame:
+    """The game that :func:`generate_game` gave this id, so that nobody needs to keep thousands of texts.
+
+    Raises:
+        UserError: no game of this version of the generator has the id.
+    """
+    if parts := _TASK_ID.fullmatch(task_id):
+        game = generate_game(parts["split"], int(parts["index"]), parts["size"], [parts["task"]])
+        if game.task_id == task_id:
+            return game
+    raise UserError(
+        f"there is no generated game '{task_id}'; version {GENERATOR_VERSION} of the generator made no such"
+    )
 
 
 def write_games(
