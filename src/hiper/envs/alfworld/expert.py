@@ -9,11 +9,13 @@ current observation, admissible actions), so that a small model can learn it:
   thrown off its course goes on from where it finds itself.
 - A closed receptacle on the way is opened, and left open.
 - A wanted object within reach is taken; an object that nobody asked for is put down at once.
-- Tools and destinations are the first of their kind.
+- Tools and destinations are the first of their kind, or one that is within reach already.
+- What is put down counts as untreated, and a second object is looked for from the start: nothing has to be
+  remembered but the subgoal.
 
 Subgoals, for a task that wants a clean plate in the fridge, are ``find plate``, ``take plate``, ``clean plate``,
 ``put plate in fridge``. Under a lamp: ``find cd``, ``take cd``, ``find desklamp``, ``use desklamp``. For two
-objects the last three name the second one: ``find second cd``, ``take second cd``, ``put second cd in safe``.
+objects the last three of six name the second: ``find second cd``, ``take second cd``, ``put second cd in safe``.
 ``drop bowl`` gets rid of what was picked up by mistake.
 """
 
@@ -147,8 +149,8 @@ class AlfworldExpert:
             UserError: the goal is not understood, or the environment lists no admissible actions.
         """
         self._errand = Errand.read(start.goal)
-        places = [action.removeprefix("go to ") for action in _admissible(start.observation) if action[:6] == "go to "]
-        self._order = tuple(sorted(places, key=search_key))
+        goes = (action for action in _admissible(start.observation) if action.startswith("go to "))
+        self._order = tuple(sorted((action.removeprefix("go to ") for action in goes), key=search_key))
         self._focus, self._treated, self._subgoal = None, False, None
         self._seen = {}
 
