@@ -12,6 +12,7 @@ from hiper.models.tokenizer import (
     encode_response,
     encode_text,
     load_tokenizer,
+    text_encoder,
     unspeakable,
 )
 from hiper.plan_execute.decision import Decision
@@ -126,6 +127,16 @@ def test_encode_text_adds_and_cuts_nothing(bpe_tokenizer):
         assert encode_text(bpe_tokenizer, text) == ids
     finally:
         bpe_tokenizer.backend_tokenizer.no_truncation()
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, "\ngo<action>to\u00a0cabinet 1-6\t</action> <eos> x<eos>.", "unseen, it's", " ", ""]
+)
+@pytest.mark.parametrize("name", ["word", "bpe"])
+def test_the_fast_encoder_agrees(tokenizer, bpe_tokenizer, name, text):
+    chosen = {"word": tokenizer, "bpe": bpe_tokenizer}[name]
+    encode = text_encoder(chosen)
+    assert encode(text) == encode(text) == encode_text(chosen, text)
 
 
 @pytest.mark.parametrize("name", ["word", "bpe"])

@@ -9,7 +9,8 @@ do not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
     fixed = [PAD, EOS, UNK, *TAGS, *SWITCH_WORDS, *map(str, range(largest + 1))]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*fixed, *sorted(seen)]))}
     core = Tokenizer(WordLevel(vocabulary, unk_token=UNK))
-    core.pre_tokenizer = Split(Regex(_WORD), behavior="removed", invert=True)
+    core.pre_tokenizer = _word_splitter()
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
@@ -97,6 +98,25 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         # The same ids without the wrapper, whose bookkeeping costs more than the encoding.
         return list(backend.encode(text, add_special_tokens=False).ids)
     return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
+    """:func:`encode_text` for many texts: with a word-level tokenizer some ten times faster, by remembering words."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    splitter = getattr(backend, "pre_tokenizer", None)
+    if splitter is None or splitter.__getstate__() != _word_splitter().__getstate__():
+        return partial(encode_text, tokenizer)
+
+    @lru_cache(maxsize=1 << 16)
+    def encode_chunk(chunk: str) -> tuple[int, ...]:
+        return tuple(encode_text(tokenizer, chunk))
+
+    # White space only separates, so what stands between it can be encoded on its own.
+    return lambda text: [token for chunk in text.split() for token in encode_chunk(chunk)]
+
+
+def _word_splitter() -> Split:
+    return Split(Regex(_WORD), behavior="removed", invert=True)
 
 
 def encode_response(tokenizer: PreTrainedTokenizerBase, decision: Decision) -> list[int]:

@@ -22,7 +22,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from hiper.errors import UserError
-from hiper.models.tokenizer import encode_text
+from hiper.models.tokenizer import text_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -421,6 +421,7 @@ class PromptBuilder:
             )
         self.template = template
         self._tokenizer = tokenizer
+        self._ids = text_encoder(tokenizer)
         self.history_window = history_window
         self._max_tokens = max_tokens
         self._overflow = overflow
@@ -457,4 +458,4 @@ class PromptBuilder:
         rendered = self.template.render(context)
         if not isinstance(rendered, str):
             rendered = str(self._tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True))
-        return encode_text(self._tokenizer, rendered)
+        return self._ids(rendered)
