@@ -101,8 +101,12 @@ def slow_hae(
     )
 
 
-def slow_episodes(turns: Turns) -> list[tuple[list[SlowTurn], bool]]:
-    """Each episode's turns, and whether it terminated."""
+SlowEpisode = tuple[list[SlowTurn], bool]
+"""An episode's turns, and whether it terminated."""
+
+
+def slow_episodes(turns: Turns) -> list[SlowEpisode]:
+    """The episodes of `turns`, one by one."""
     zeros = np.zeros_like(turns.reward_BT)
     columns = [
         turns.reward_BT,
@@ -120,25 +124,29 @@ def slow_episodes(turns: Turns) -> list[tuple[list[SlowTurn], bool]]:
     ]
 
 
-def slow_credit(episodes: list[tuple[list[SlowTurn], bool]], parameters: HAE, shape: tuple[int, int]) -> Credit:
-    """What `parameters` asks for (but its normalisation), as (B, T) arrays."""
-    gap = parameters.switch_form == "value-gap"
-    arrays = {field: np.zeros(shape) for field in SlowCredit.__dataclass_fields__}
-    for b, (turns, terminated) in enumerate(episodes):
-        if not turns:
-            continue
-        credit = slow_hae(
-            turns,
-            terminated,
-            parameters.gamma,
-            parameters.lambda_turn,
-            parameters.lambda_seg,
-            parameters.bootstrap_truncated,
-            gap,
-        )
+def slow_episode(episode: SlowEpisode, parameters: HAE) -> SlowCredit:
+    """What `parameters` asks for, but its normalisation."""
+    return slow_hae(
+        *episode,
+        parameters.gamma,
+        parameters.lambda_turn,
+        parameters.lambda_seg,
+        parameters.bootstrap_truncated,
+        gap=parameters.switch_form == "value-gap",
+    )
+
+
+def slow_credit(turns: Turns, parameters: HAE) -> Credit:
+    """The same for all episodes, as (B, T) arrays."""
+    arrays = {field: np.zeros(turns.mask_BT.shape) for field in SlowCredit.__dataclass_fields__}
+    for b, episode in enumerate(slow_episodes(turns)):
+        credit = slow_episode(episode, parameters)
         for field, array in arrays.items():
-            array[b, : len(turns)] = getattr(credit, field)
-    return Credit(**{f"{field}_BT": None if gap and field == "return_switch" else a for field, a in arrays.items()})
+            array[b, : len(episode[0])] = getattr(credit, field)
+    arrays = {f"{field}_BT": array for field, array in arrays.items()}
+    if parameters.switch_form == "value-gap":
+        del arrays["return_switch_BT"]
+    return Credit(**arrays)
 
 
 def random_turns(

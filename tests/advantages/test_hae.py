@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_hae import random_turns, slow_credit, slow_episodes
+from slow_hae import random_turns, slow_credit
 
 from hiper.advantages import ESTIMATORS, HAE, Credit, Turns, make_estimator
 from hiper.errors import UserError
@@ -130,7 +130,7 @@ def test_equals_the_definition(seed: int, form: Any, bootstrap: bool) -> None:
         rng = RNG([seed, number])
         turns = random_turns(rng, B=9, T=17, switch_rate=rng.random())
         hae = HAE(gamma, lambda_turn, lambda_seg, form, bootstrap)
-        assert_same(hae(turns), slow_credit(slow_episodes(turns), hae, turns.mask_BT.shape))
+        assert_same(hae(turns), slow_credit(turns, hae))
 
 
 class TestIdentities:

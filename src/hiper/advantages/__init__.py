@@ -14,18 +14,22 @@ from typing import Any, TypeAlias
 from hiper.advantages.hae import HAE
 from hiper.advantages.shaping import Rewards, Shaping, shape
 from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
-from hiper.advantages.types import Credit, Turns
+from hiper.advantages.types import Bools, Credit, Floats, Turns
 from hiper.errors import UserError
+from hiper.plan_execute.spans import TokenKind
 
 __all__ = [
     "ESTIMATORS",
     "HAE",
+    "Bools",
     "Credit",
     "Estimator",
+    "Floats",
     "ResponseTokens",
     "Rewards",
     "Shaping",
     "TokenCredit",
+    "TokenKind",
     "Turns",
     "make_estimator",
     "shape",

@@ -27,14 +27,14 @@ Switch decision, in one of two published forms:
     A_switch(t) = R_switch(t) - V_switch(t)                                    `termination-value` (the code's form)
     A_switch(t) = (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t))          `value-gap` (the paper's form)
 
-Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop
-of its own for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
-(:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in what they mix at a segment's end:
+Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop of its own
+for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
+(:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in lambda_t and in the value at a truncated end:
 
-    lambda_t    inside a segment   at its end    at the episode's end
-    low         lambda_turn        0             0
-    high        1                  lambda_seg    0
-    switch      1                  0             0
+    lambda_t    inside a segment   at its end    at the episode's end    value at hand
+    low         lambda_turn        0             0                       V_low(t)
+    high        1                  lambda_seg    0                       V_high(s_k)
+    switch      1                  0             0                       V_high(s_k)
 
 For `high`, passing everything on inside a segment discounts and sums its rewards, so that R at s_k is
 G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+1)): the planner's recursion above.
@@ -128,7 +128,8 @@ class HAE:
 def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:
     """(1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t)).
 
-    Its expectation under the policy is beta_t's gradient times the gap: what switching gains over keeping.
+    Weighting the gradient of log P(q_t), its expectation over q_t is the gradient of beta_t times the gap: the policy
+    switches more often where a fresh subgoal is worth more than the one at hand.
     """
     said_BT = _needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
     beta_BT = _needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")

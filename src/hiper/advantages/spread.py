@@ -36,7 +36,8 @@ class ResponseTokens:
     length: int
     """Response tokens as sampled; ``kinds`` must agree."""
     valid: bool
-    """The response was valid; the kinds of an invalid one are not looked at."""
+    """The response has the right form, so that its decisions are known. An action that is well stated but that the
+    environment does not understand is a decision like any other. The kinds of an invalid response do not matter."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +119,9 @@ def _kinds(responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.int8], NDArr
         if response.length == 0:
             raise ValueError(f"{_where(response)} has no tokens")
         if kinds.min() < 0 or kinds.max() >= len(TokenKind):
-            raise ValueError(f"{_where(response)}: kinds from {kinds.min()} to {kinds.max()}, known are 0 to 3")
+            raise ValueError(
+                f"{_where(response)}: kinds from {kinds.min()} to {kinds.max()}, known are 0 to {max(TokenKind)}"
+            )
     flat = np.concatenate([response.kinds for response in responses]).astype(np.int8)
     return flat, np.array([response.length for response in responses], dtype=np.intp)
 
