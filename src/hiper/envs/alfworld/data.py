@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import lzma
 import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from hiper.envs.alfworld.game import Game, parse_game
+from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.panels import Panel, Task
 from hiper.errors import UserError
 
@@ -25,9 +30,15 @@ TASK_TYPES = (
 )
 GAME_FILE = "game.tw-pddl"
 RELEASE = "json_2.1.1"
+"""The folder that the official download puts around the splits."""
+GENERATED = "generated"
+"""As ``data``: generated games instead of official ones."""
+GENERATED_GAMES = 600
+"""How many generated games a split has unless told."""
 DEFAULT_FOLDER = "~/.cache/alfworld"
 _HOW_TO_GET = (
-    "download the games with `alfworld-download`, set ALFWORLD_DATA, or give `data=` a folder or a tar archive"
+    "download the games with `alfworld-download`, set ALFWORLD_DATA, or let `data` name a folder, a tar archive or "
+    f"'{GENERATED}'"
 )
 
 
@@ -40,8 +51,8 @@ class GameSource(Protocol):
     def tasks(self) -> Iterable[Task]:
         """Every game: stable id ("<split>/<task folder>/<trial>"), one of :data:`TASK_TYPES`, digest of its text."""
 
-    def dialects(self) -> Iterable[tuple[str, str]]:
-        """Task id and "put" or "move" of every game."""
+    def dialects(self) -> Mapping[str, str]:
+        """ "put" or "move", by task id."""
 
     def read(self, task_id: str) -> bytes | str:
         """The JSON text of a game."""
@@ -51,13 +62,26 @@ class GameSource(Protocol):
 
 
 class Library:
-    """The games of one split: their panel, and the games themselves, parsed when first played."""
+    """The games of one split: their panel, and the games themselves, parsed when first played.
 
-    def __init__(self, source: GameSource) -> None:
-        self.panel = Panel.of(source.name, source.tasks())
-        self.dialect = _one_dialect(source)
+    Args:
+        source: where the games are.
+        count: how many of them, chosen by the hash of their ids; None: all.
+    """
+
+    def __init__(self, source: GameSource, count: int | None = None) -> None:
+        panel = Panel.of(source.name, source.tasks())
+        self.panel = panel if count is None else panel.subset(count)
+        self.dialect = _one_dialect(source.name, {task.id: source.dialects()[task.id] for task in self.panel})
+        """ "move" or "put": how these games say to lay something down."""
         self._source = source
         self._games: dict[str, Game] = {}
+
+    @property
+    def official(self) -> bool | None:
+        """Whether this is exactly the official panel of its name; None if there is no such panel."""
+        known = official_panels().get(self.panel.name)
+        return None if known is None else known["sha256"] == self.panel.hash
 
     def game(self, task_id: str) -> Game:
         """The game of a task.
@@ -72,21 +96,35 @@ class Library:
         return game
 
 
-def open_split(split: str, data: str | os.PathLike[str] | None = None) -> Library:
+@cache
+def official_panels() -> Mapping[str, Mapping[str, Any]]:
+    """Number of tasks and hash of the official panels, by name."""
+    text = files("hiper.envs.alfworld").joinpath("panels", "official.json").read_text()
+    return cast(Mapping[str, Mapping[str, Any]], json.loads(text))
+
+
+def open_split(
+    split: str, data: str | os.PathLike[str] | None = None, games: int | None = None, size: str = "small"
+) -> Library:
     """The games of ``split`` under ``data``.
 
     Args:
         split: "train", "valid_seen", "valid_unseen" or whatever the data hold.
-        data: a folder or a tar archive; None looks where ALFWORLD_DATA says, then in ``~/.cache/alfworld``.
+        data: a folder or a tar archive; :data:`GENERATED` for generated games; None looks where ALFWORLD_DATA
+            says, then in ``~/.cache/alfworld``.
+        games: how many; None: all, or for generated games :data:`GENERATED_GAMES`.
+        size: size of generated games.
 
     Raises:
         UserError: there are no such games.
     """
+    if data == GENERATED:
+        return Library(GeneratedSource(split, size, GENERATED_GAMES if games is None else games))
     path = Path(data).expanduser() if data is not None else _default_data()
     if path.is_file():
-        return Library(ArchiveSource(path, split))
+        return Library(ArchiveSource(path, split), games)
     if path.is_dir():
-        return Library(FolderSource(path, split))
+        return Library(FolderSource(path, split), games)
     raise UserError(f"there are no ALFWorld games at '{path}': no such file or folder; {_HOW_TO_GET}")
 
 
@@ -104,33 +142,18 @@ class FolderSource:
 
     def __init__(self, root: Path, split: str) -> None:
         self.name = f"alfworld/{split}"
-        self._split = split
-        self._folder = self._find(root, split)
-        self._catalogue = _Catalogue(self._folder)
+        self._folder = _split_folder(root, split)
+        self._catalogue = _Catalogue(str(self._folder))
         for file in self._folder.glob(f"*/*/{GAME_FILE}"):
-            task, trial = file.parts[-3:-1]
-            self._catalogue.add(f"{split}/{task}/{trial}", _read_bytes(file))
-
-    @staticmethod
-    def _find(root: Path, split: str) -> Path:
-        levels = (root, root / RELEASE)
-        for level in levels:
-            if (level / split).is_dir():
-                return level / split
-        present = sorted(
-            {entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir()}
-        )
-        raise UserError(
-            f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {_HOW_TO_GET}"
-        )
+            self._catalogue.add("/".join((split, *file.parts[-3:-1])), _read_bytes(file))
 
     def tasks(self) -> Iterable[Task]:
         """See :class:`GameSource`."""
         return self._catalogue.tasks()
 
-    def dialects(self) -> Iterable[tuple[str, str]]:
+    def dialects(self) -> Mapping[str, str]:
         """See :class:`GameSource`."""
-        return self._catalogue.dialects.items()
+        return self._catalogue.dialects
 
     def read(self, task_id: str) -> bytes:
         """See :class:`GameSource`."""
@@ -141,7 +164,18 @@ class FolderSource:
         return str(self._file(task_id))
 
     def _file(self, task_id: str) -> Path:
-        return self._folder / task_id.removeprefix(f"{self._split}/") / GAME_FILE
+        return self._folder.joinpath(*task_id.split("/")[1:], GAME_FILE)
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    levels = (root, root / RELEASE)
+    for level in levels:
+        if (level / split).is_dir():
+            return level / split
+    present = sorted(entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir())
+    raise UserError(
+        f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {_HOW_TO_GET}"
+    )
 
 
 class ArchiveSource:
@@ -150,14 +184,14 @@ class ArchiveSource:
     def __init__(self, archive: Path, split: str) -> None:
         self.name = f"alfworld/{split}"
         self._archive = archive
-        self._catalogue = _Catalogue(archive)
+        self._catalogue = _Catalogue(str(archive))
         self._packed: dict[str, bytes] = {}
         splits = set()
-        for member, text in _archived_games(archive):
-            *_, its_split, task, trial, _ = member.parts
-            splits.add(its_split)
-            if its_split == split and self._catalogue.add(f"{split}/{task}/{trial}", text):
-                self._packed[f"{split}/{task}/{trial}"] = zlib.compress(text)
+        for parts, text in _archived_games(archive):
+            task_id = "/".join(parts[-4:-1])
+            splits.add(parts[-4])
+            if parts[-4] == split and self._catalogue.add(task_id, text):
+                self._packed[task_id] = zlib.compress(text, level=1)
         if split not in splits:
             raise UserError(f"'{archive}' has no split '{split}' (it holds {', '.join(sorted(splits)) or 'no games'})")
 
@@ -165,9 +199,9 @@ class ArchiveSource:
         """See :class:`GameSource`."""
         return self._catalogue.tasks()
 
-    def dialects(self) -> Iterable[tuple[str, str]]:
+    def dialects(self) -> Mapping[str, str]:
         """See :class:`GameSource`."""
-        return self._catalogue.dialects.items()
+        return self._catalogue.dialects
 
     def read(self, task_id: str) -> bytes:
         """See :class:`GameSource`."""
@@ -178,6 +212,38 @@ class ArchiveSource:
         return f"{self._archive}:{task_id}/{GAME_FILE}"
 
 
+class GeneratedSource:
+    """The first ``count`` generated games of a split; they need no data and are made again when read."""
+
+    def __init__(self, split: str, size: str, count: int) -> None:
+        if count < 1:
+            raise UserError(f"{count} generated games were asked for; ask for at least one")
+        self.name = f"alfworld-generated-{size}/{split}"
+        self._split, self._size = split, size
+        self._catalogue = _Catalogue(self.name)
+        self._index: dict[str, int] = {}
+        for index in range(count):
+            game = generate_game(split, index, size)
+            self._catalogue.add(game.task_id, game.text.encode())
+            self._index[game.task_id] = index
+
+    def tasks(self) -> Iterable[Task]:
+        """See :class:`GameSource`."""
+        return self._catalogue.tasks()
+
+    def dialects(self) -> Mapping[str, str]:
+        """See :class:`GameSource`."""
+        return self._catalogue.dialects
+
+    def read(self, task_id: str) -> str:
+        """See :class:`GameSource`."""
+        return generate_game(self._split, self._index[task_id], self._size).text
+
+    def where(self, task_id: str) -> str:
+        """See :class:`GameSource`."""
+        return f"generated game '{task_id}'"
+
+
 class _Catalogue:
     """What is known of the games of a split without parsing them."""
 
@@ -186,7 +252,7 @@ class _Catalogue:
     _NEVER_PLAYED = ("movable", "Sliced")
     """Marks of task folders that every user of the benchmark leaves out, as their games do not work."""
 
-    def __init__(self, origin: Path) -> None:
+    def __init__(self, origin: str) -> None:
         self._origin = origin
         self._tasks: list[Task] = []
         self.dialects: dict[str, str] = {}
@@ -194,7 +260,7 @@ class _Catalogue:
 
     def add(self, task_id: str, text: bytes) -> bool:
         """Enter a game, unless the benchmark leaves it out."""
-        folder = task_id.split("/")[1]
+        folder = task_id.split("/")[-2]
         if any(mark in folder for mark in self._NEVER_PLAYED) or self._UNSOLVABLE.search(text):
             self.left_out += 1
             return False
@@ -217,11 +283,11 @@ class _Catalogue:
         return self._tasks
 
 
-def _one_dialect(source: GameSource) -> str:
-    examples = {dialect: task_id for task_id, dialect in source.dialects()}
+def _one_dialect(panel: str, dialects: Mapping[str, str]) -> str:
+    examples = {dialect: task_id for task_id, dialect in dialects.items()}
     if len(examples) > 1:
         raise UserError(
-            f"{source.name} mixes two generations of data: '{examples['put']}' says \"put X in/on Y\", "
+            f"{panel} mixes two generations of data: '{examples['put']}' says \"put X in/on Y\", "
             f"'{examples['move']}' says \"move X to Y\"; keep them apart, their results cannot be compared"
         )
     return next(iter(examples))
@@ -234,14 +300,15 @@ def _read_bytes(file: Path) -> bytes:
         raise UserError(f"'{file}' cannot be read: {error.strerror}") from None
 
 
-def _archived_games(archive: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _archived_games(archive: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
+    """The path, in parts, and the text of every game in an archive, in one pass."""
     try:
-        with tarfile.open(archive, mode="r|*") as tar:
+        with tarfile.open(archive, mode="r:*") as tar:
             for member in tar:
-                path = PurePosixPath(member.name)
-                if path.name == GAME_FILE and len(path.parts) >= 4 and (content := tar.extractfile(member)):
-                    yield path, content.read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+                parts = PurePosixPath(member.name).parts
+                if len(parts) >= 4 and parts[-1] == GAME_FILE and (content := tar.extractfile(member)):
+                    yield parts, content.read()
+    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, zlib.error) as error:
         raise UserError(f"'{archive}' is no complete tar archive ({error}); fetch it again") from None
 
 
@@ -266,7 +333,9 @@ def read_games(paths: Iterable[Path], count: int | None = None, seed: int = 0) -
         wanted.setdefault(path, {})[inner] = game_id
     for path, members in wanted.items():
         if path.is_file() and path.name != GAME_FILE:
-            yield from ((members[str(inner)], text) for inner, text in _archived_games(path) if str(inner) in members)
+            yield from (
+                (members[key], text) for parts, text in _archived_games(path) if (key := "/".join(parts)) in members
+            )
         else:
             yield from ((game_id, _read_bytes(Path(inner))) for inner, game_id in members.items())
 
@@ -278,7 +347,7 @@ def _locate(path: Path) -> Iterator[tuple[str, str]]:
     elif path.name == GAME_FILE:
         inner = [(path.resolve().parts, str(path))]
     elif path.is_file():
-        inner = [(member.parts, str(member)) for member, _ in _archived_games(path)]
+        inner = [(parts, "/".join(parts)) for parts, _ in _archived_games(path)]
     else:
         raise UserError(f"'{path}' does not exist; give game files, folders of games or tar archives")
     return (("/".join(parts[-4:-1]), place) for parts, place in inner)

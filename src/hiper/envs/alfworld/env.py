@@ -11,6 +11,10 @@ from hiper.envs.alfworld.expert import AlfworldExpert
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
 
+_RUNNING = Info()
+_WON = Info(won=True, end=EndReason.WON)
+_OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT)
+
 
 class AlfworldEnv(TextEnv):
     """Household tasks in text, as TextWorld prints them, byte for byte.
@@ -28,6 +32,8 @@ class AlfworldEnv(TextEnv):
         self.panel = library.panel
         self.dialect = library.dialect
         """ "move" or "put": how these games say to lay something down."""
+        self.official = library.official
+        """Whether these are exactly the official games of this split; None where there is no official panel."""
         self.max_turns = max_turns
         self.reward = reward
         self._library = library
@@ -50,13 +56,12 @@ class AlfworldEnv(TextEnv):
         self._turn += 1
         won = engine.won
         truncated = not won and self._turn >= self.max_turns
-        end = EndReason.WON if won else EndReason.TURN_LIMIT if truncated else None
         return Step(
             observation=Observation(text, engine.admissible),
             reward=self.reward if won else 0.0,
             terminated=won,
             truncated=truncated,
-            info=Info(won=won, end=end),
+            info=_WON if won else _OUT_OF_TIME if truncated else _RUNNING,
         )
 
     def accepts(self, action: str, observation: Observation) -> bool:
@@ -71,6 +76,8 @@ class AlfworldEnv(TextEnv):
 def make(
     split: str = "train",
     data: str | os.PathLike[str] | None = None,
+    games: int | None = None,
+    size: str = "small",
     max_turns: int = 50,
     reward: float = 10.0,
 ) -> AlfworldEnv:
@@ -78,11 +85,14 @@ def make(
 
     Args:
         split: "train", "valid_seen", "valid_unseen" or whatever the data hold.
-        data: folder or tar archive of games; None: where ALFWORLD_DATA says, then ``~/.cache/alfworld``.
+        data: folder or tar archive of games; "generated" for generated ones, which need no data; None: where
+            ALFWORLD_DATA says, then ``~/.cache/alfworld``.
+        games: play this many of them; None: all (of generated games, 600).
+        size: how large generated games are.
         max_turns: turns until an unfinished game is truncated.
         reward: what winning pays.
 
     Raises:
         UserError: there are no such games.
     """
-    return AlfworldEnv(open_split(split, data), max_turns=max_turns, reward=reward)
+    return AlfworldEnv(open_split(split, data, games, size), max_turns=max_turns, reward=reward)

@@ -266,8 +266,8 @@ class _Ours:
     def tasks(self) -> list[Task]:
         return [Task("game", "parity")]
 
-    def dialects(self) -> list[tuple[str, str]]:
-        return [("game", "")]
+    def dialects(self) -> dict[str, str]:
+        return {"game": ""}
 
     def read(self, task_id: str) -> bytes:
         return self._text
