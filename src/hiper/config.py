@@ -1,0 +1,304 @@
+"""The one typed tree of settings. Every default is stated here (or in the part it configures) and nowhere else.
+
+A recipe is a YAML file of this shape; ``dotted.key=value`` on the command line overrides it. Unknown keys are refused
+with the nearest valid name, and the resolved tree is saved with every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hiper.advantages import ESTIMATORS, Estimator, Shaping, make_estimator
+from hiper.errors import UserError
+from hiper.models.nano import NanoConfig
+from hiper.plan_execute.prompt import Overflow
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and without room for misspelt keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EnvConfig(BaseModel):
+    """Which environment. Keys beyond these are options of the environment itself, checked by it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "alfworld"
+    train_split: str = "train"
+    train_tasks: int | None = Field(None, ge=1)
+    """Train on a fixed subset of so many tasks; None: all."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What :func:`hiper.envs.make` gets besides name and split."""
+        return dict(self.model_extra or {})
+
+
+class PromptConfig(Section):
+    """How turns are shown to the model."""
+
+    template: str = "instruct"
+    """A shipped template's name or a YAML file."""
+    history_window: int = Field(2, ge=0)
+    max_tokens: int = Field(2048, ge=1)
+    overflow: Overflow = "drop_history"
+    """What to do with a longer prompt; it is counted in any case."""
+    include_tags: bool = True
+    """Tags of a block share its advantage."""
+
+
+class ModelConfig(Section):
+    """Policy and critic."""
+
+    path: str | None = None
+    """A Hugging Face name or directory of a causal LM; None: a nano model, made on the spot."""
+    nano: NanoConfig = NanoConfig()
+    critic: Literal["own", "shared"] = "own"
+    """A backbone of its own (a copy of the policy's at the start), or the policy's."""
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 where the hardware has it, else float32."""
+    gradient_checkpointing: bool = False
+
+
+class WarmStartConfig(Section):
+    """Supervised fine-tuning on the expert's demonstrations, before reinforcement learning."""
+
+    tasks: int = Field(64, ge=0)
+    """Demonstrated tasks, of the training split; 0: no warm start."""
+    perturb: float = Field(0.1, ge=0, le=1)
+    """Share of turns at which another action than the expert's is played, so that recovery is shown."""
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the demonstrations; each pass plays them anew with other perturbations."""
+    batch_turns: int = Field(64, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    prompt_loss: float = Field(0.0, ge=0, le=1)
+    """Weight of the language-modelling loss on the prompt, which helps models that begin from nothing."""
+
+
+class RolloutConfig(Section):
+    """How episodes are collected."""
+
+    episodes: int = Field(128, ge=1)
+    """Per iteration."""
+    group_size: int = Field(1, ge=1)
+    """Episodes per task; ``episodes`` must be a multiple of it."""
+    slots: int = Field(128, ge=1)
+    """Episodes that run side by side."""
+    temperature: float = Field(1.0, gt=0)
+    max_response_tokens: int = Field(512, ge=1)
+    batch_tokens: int = Field(131_072, ge=1)
+    """Most tokens of one generation batch, padding included."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.episodes % self.group_size:
+            raise ValueError(f"episodes ({self.episodes}) must be a multiple of group_size ({self.group_size})")
+        return self
+
+
+class AdvantageConfig(BaseModel):
+    """Which estimator; the other keys are its parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = "hae"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve(cls, data: Any) -> Any:
+        """Check the parameters, and fill in their defaults so that the saved tree is complete."""
+        if not isinstance(data, Mapping):
+            return data
+        parameters = {str(key): value for key, value in data.items() if key != "type"}
+        estimator_type = data.get("type", "hae")
+        if estimator_type in ESTIMATORS:
+            known = [field.name for field in dataclasses.fields(ESTIMATORS[estimator_type])]  # type: ignore[arg-type]
+            for key in parameters:
+                if key not in known:
+                    raise ValueError(f"unknown key '{key}'{_hint(key, known)}")
+        estimator = make_estimator(estimator_type, **parameters)
+        return {"type": estimator_type, **dataclasses.asdict(estimator)}  # type: ignore[call-overload]
+
+    def estimator(self) -> Estimator:
+        """The estimator itself."""
+        return make_estimator(self.type, **(self.model_extra or {}))
+
+
+class LearnerConfig(Section):
+    """Proximal policy optimisation (PPO)."""
+
+    lr: float = Field(1e-6, ge=0)
+    critic_lr: float = Field(1e-5, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_iterations: int = Field(0, ge=0)
+    """Iterations over which the policy's learning rate rises linearly from zero."""
+    final_lr_fraction: float = Field(1.0, ge=0, le=1)
+    """Both learning rates fall linearly to this fraction of themselves at the last iteration."""
+    epochs: int = Field(1, ge=1)
+    minibatch_turns: int = Field(256, ge=1)
+    micro_batch_tokens: int = Field(16_384, ge=1)
+    """Most tokens of one forward pass, padding included; gradients accumulate over a mini-batch."""
+    clip: float = Field(0.2, gt=0)
+    dual_clip: float = Field(3.0, gt=1)
+    kl_coef: float = Field(0.01, ge=0)
+    """Weight of the KL divergence from the frozen reference policy; 0: no reference is loaded."""
+    entropy_coef: float = Field(0.001, ge=0)
+    value_coef: float = Field(1.0, ge=0)
+    value_clip: float | None = Field(0.5, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class EvaluationConfig(Section):
+    """Evaluation on held-out tasks during and after training."""
+
+    splits: tuple[str, ...] = ("valid_seen",)
+    tasks: int | None = Field(None, ge=1)
+    """A fixed subset of so many tasks per split for the evaluations during training; None: all."""
+    every: int = Field(5, ge=0)
+    """Iterations between evaluations; 0: only before and after training."""
+    temperature: float = Field(0.4, ge=0)
+    final_tasks: int | None = Field(None, ge=1)
+    """Tasks per split for the evaluations before and after training; None: all."""
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    iterations: int = Field(150, ge=0)
+    checkpoint_every: int = Field(10, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None: torch's own choice."""
+    device: str = "auto"
+
+
+class Config(Section):
+    """Everything that decides what a run does."""
+
+    name: str = "run"
+    seed: int = Field(0, ge=0)
+    env: EnvConfig = EnvConfig()
+    prompt: PromptConfig = PromptConfig()
+    model: ModelConfig = ModelConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    shaping: Shaping = Shaping()
+    advantages: AdvantageConfig = AdvantageConfig.model_validate({})
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def to_yaml(self) -> str:
+        """The resolved tree."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(file.name.removesuffix(".yaml") for file in _recipes().iterdir() if file.name.endswith(".yaml"))
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """A shipped recipe by name, or a YAML file, with ``dotted.key=value`` overrides.
+
+    Raises:
+        UserError: no such recipe or file, or a key or value is wrong; the message names it.
+    """
+    shipped = _recipes() / f"{source}.yaml"
+    path = Path(source)
+    if shipped.is_file():
+        text = shipped.read_text(encoding="utf-8")
+    elif path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        names = recipe_names()
+        raise UserError(f"no recipe '{source}'{_hint(str(source), names)}: neither a shipped recipe nor a YAML file")
+    try:
+        tree = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{source}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{source}: a recipe is a mapping of keys, this is a {type(tree).__name__}")
+    for override in overrides:
+        _override(tree, override)
+    return validate_config(tree, str(source))
+
+
+def validate_config(tree: Mapping[str, Any], source: str) -> Config:
+    """The typed tree.
+
+    Raises:
+        UserError: names every wrong key and value, with the nearest valid name for unknown keys.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "\n  ".join(_problems(error))) from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"'{override}' is not of the form dotted.key=value")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"'{override}': '{parent}' is a value, not a section")
+    try:
+        tree[leaf] = _number(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise UserError(f"'{override}': the value is not valid YAML: {error}") from error
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text; people mean a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            yield f"unknown key '{'.'.join(path)}'{_hint(path[-1], _keys_at(path[:-1]))}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = "" if isinstance(problem["input"], Mapping) else f" (given: {problem['input']!r})"
+            yield f"{'.'.join(path) or 'recipe'}: {message}{given}"
+
+
+def _keys_at(path: Sequence[str]) -> list[str]:
+    """The valid keys of the section at ``path``."""
+    section: Any = Config()
+    for part in path:
+        section = getattr(section, part, None)
+    if isinstance(section, BaseModel):
+        return list(type(section).model_fields)
+    return [field.name for field in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean '{near[0]}'?"
+    return f"; known are {', '.join(known)}" if known else ""
+
+
+def _recipes() -> Any:
+    return resources.files("hiper") / "recipes"

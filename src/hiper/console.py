@@ -1,0 +1,108 @@
+"""What a person sees while something long goes on: bars, and one aligned line per iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hiper.evaluation.evaluate import Evaluation
+    from hiper.training.assembly import Assembly
+
+COLUMNS = (
+    ("success", "success/all", "{:7.1%}"),
+    ("turns", "episode/turns", "{:5.1f}"),
+    ("invalid", "invalid/all", "{:7.1%}"),
+    ("switch", "plan/switch_rate", "{:6.1%}"),
+    ("segment", "plan/segment_turns", "{:7.1f}"),
+    ("EV low", "critic/explained_variance_low", "{:6.2f}"),
+    ("EV high", "critic/explained_variance_high", "{:7.2f}"),
+    ("entropy", "policy/entropy", "{:7.3f}"),
+    ("KL", "policy/kl", "{:7.4f}"),
+    ("clipped", "policy/clip_fraction", "{:7.1%}"),
+    ("seconds", "time/iteration", "{:7.1f}"),
+)
+"""Heading, metric and format of an iteration's line."""
+
+
+class Display:
+    """Writes to a terminal; where output is not a terminal, bars are left out.
+
+    Args:
+        command: the command that was given, for result cards.
+        console: where to write.
+    """
+
+    def __init__(self, command: str = "", console: Console | None = None) -> None:
+        self.command = command
+        self.console = console or Console(highlight=False)
+        self._lines = 0
+
+    @contextmanager
+    def bar(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+        """A progress bar; call what it gives for each unit done."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda: progress.advance(task)
+
+    def note(self, text: str) -> None:
+        """A line of plain text."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def header(self, path: Path, parts: Assembly) -> None:
+        """What is about to be trained, on what, where to."""
+        model, env = parts.learner.model, parts.env
+        policy = sum(p.numel() for p in model.policy.parameters())
+        critic = "its own backbone" if model.backbone is not None else "the policy's backbone"
+        self.note(f"run        {path}")
+        self.note(f"policy     {policy:,} parameters, critic on {critic}, {parts.learner.device}")
+        self.note(f"train      {env.panel.name}: {len(env.panel)} tasks, sha256 {env.panel.hash[:12]}")
+        for split, held_out in parts.held_out.items():
+            panel = held_out.panel
+            self.note(f"held out   {split}: {len(panel)} tasks, sha256 {panel.hash[:12]}")
+
+    def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        """One aligned line."""
+        if self._lines % 25 == 0:
+            self.note("iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in COLUMNS))
+        self._lines += 1
+        cells = "  ".join(shape.format(metrics.get(key, float("nan"))) for _, key, shape in COLUMNS)
+        self.note(f"{f'{done}/{total}':>9}  {cells}")
+
+    def evaluation(self, done: int, split: str, result: Evaluation) -> None:
+        """One line."""
+        outcome = result.overall
+        low, high = outcome.interval
+        self.note(
+            f"          evaluation after {done} iterations on {split}: {outcome.success:.1%} of {outcome.episodes} "
+            f"[{low:.1%}, {high:.1%}], {outcome.turns:.1f} turns, {result.seconds:.0f} s"
+        )
+
+    def outcomes(self, title: str, result: Evaluation) -> None:
+        """A table by task type."""
+        table = Table(title=title)
+        for heading in ("task type", "episodes", "success", "95% interval", "turns", "invalid"):
+            table.add_column(heading, justify="left" if heading == "task type" else "right")
+        for name, outcome in result.outcomes.items():
+            low, high = outcome.interval
+            invalid = f"{sum(outcome.invalid.values()):.1%}"
+            row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
+            table.add_row(*row, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
+        self.console.print(table)
+
+    def interrupted(self, path: Path, checkpoints: Sequence[Path]) -> None:
+        """Where things stand after an interrupt."""
+        kept = f"saved up to {checkpoints[-1].name}" if checkpoints else "nothing had been finished yet"
+        self.note(f"interrupted; {kept}. Continue with: hiper train --resume {path}")
+
+
+def _width(shape: str) -> int:
+    return len(shape.format(0.0))

@@ -1,0 +1,148 @@
+"""The one record of what happened: it feeds training, the disk and every display.
+
+An :class:`Episode` is written by the rollout, never changed, and later joined by its :class:`Credit`
+(values, advantages, reward parts). On disk an episode is one JSON object per line, stamped with
+:data:`RECORD_VERSION`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper.errors import UserError
+from hiper.files import whole_file
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn: what was shown, what was sampled, what it meant, what came of it."""
+
+    observation: str
+    """The environment's own text before the turn."""
+    admissible: tuple[str, ...] | None
+    prompt_ids: tuple[int, ...]
+    """Exactly the tokens the policy read."""
+    response_ids: tuple[int, ...]
+    """Exactly the tokens the policy sampled, end-of-sequence token included if it was reached."""
+    logprobs: tuple[float, ...]
+    """The sampler's log-probability of each response token, at the sampling temperature."""
+    kinds: tuple[int, ...]
+    """The :class:`~hiper.plan_execute.spans.TokenKind` of each response token."""
+    low_index: int | None
+    """Index of the response token that completes ``</subgoal>``; None where there is none."""
+    text: str
+    """The response, decoded."""
+    switch: bool
+    """SWITCH was said (False too where the response is invalid)."""
+    boundary: bool
+    """A segment begins here: SWITCH was said, or it is the first turn."""
+    subgoal: str
+    """The subgoal followed from this turn on ('' where none was ever stated)."""
+    action: str
+    """What was sent to the environment."""
+    invalid: str | None
+    """Why the response is invalid (:class:`~hiper.plan_execute.parse.InvalidKind`); None where it is valid."""
+    copy_differs: bool
+    """KEEP was said, but the subgoal stated is not a copy of the previous one."""
+    reward: float
+    """From the environment, before shaping."""
+    prompt_cut: bool = False
+    """The prompt was longer than allowed and was shortened."""
+
+    @property
+    def format_valid(self) -> bool:
+        """Whether the response had the right form, whatever the environment thought of its action."""
+        return self.invalid in (None, "inadmissible_action")
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """What credit assignment made of one episode: sequences of one number per turn, by name.
+
+    Names: ``value/low``, ``value/high``, ``value/switch``; ``advantage/*`` and ``return/*`` likewise;
+    ``reward/<part>`` for each part of the shaped reward.
+    """
+
+    series: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One episode, whole."""
+
+    task_id: str
+    task_type: str
+    seed: int
+    goal: str
+    turns: tuple[Turn, ...]
+    terminated: bool
+    truncated: bool
+    won: bool
+    end: str
+    """Why it ended (:class:`~hiper.envs.base.EndReason`)."""
+    score: float
+    """Graded outcome in [0, 1]; 1 or 0 by success where the environment has no grades."""
+    credit: Credit | None = None
+
+    @property
+    def total_reward(self) -> float:
+        """Sum of the environment's rewards, before shaping."""
+        return sum(turn.reward for turn in self.turns)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, versioned."""
+        return {"version": RECORD_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Episode:
+        """Read back what :meth:`to_json` wrote.
+
+        Raises:
+            UserError: the record is of another version or lacks a field.
+        """
+        fields = dict(record)
+        version = fields.pop("version", None)
+        if version != RECORD_VERSION:
+            raise UserError(f"episode record of version {version}; this program reads version {RECORD_VERSION}")
+        try:
+            turns = tuple(Turn(**{k: _tupled(v) for k, v in turn.items()}) for turn in fields.pop("turns"))
+            credit = fields.pop("credit")
+            series = {k: tuple(v) for k, v in credit["series"].items()} if credit else None
+            return cls(**fields, turns=turns, credit=Credit(series) if series is not None else None)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"damaged episode record: {error}") from error
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+    """Write episodes as gzipped JSON lines, whole or not at all."""
+    with whole_file(path) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=3) as file:
+        for episode in episodes:
+            file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """Read what :func:`write_episodes` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, or of another version.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                yield Episode.from_json(json.loads(line))
+    except FileNotFoundError:
+        raise UserError(f"no episode file at {path}") from None
+    except (OSError, EOFError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is not a readable episode file: {error}") from error

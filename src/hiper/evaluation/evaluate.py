@@ -1,0 +1,93 @@
+"""Evaluation: the training rollout code on a panel, and the result card that makes the number reproducible."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper import __version__
+from hiper.envs.base import TextEnv
+from hiper.envs.panels import Panel
+from hiper.episode import Episode
+from hiper.evaluation.summary import Outcome, summarize
+from hiper.files import write_text
+from hiper.rollout.agent import Agent
+from hiper.rollout.collector import Assignment, collect
+from hiper.seeding import derive_seed
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A panel, played once."""
+
+    panel: Panel
+    episodes: list[Episode]
+    outcomes: dict[str, Outcome]
+    seconds: float
+
+    @property
+    def overall(self) -> Outcome:
+        """All task types together."""
+        return self.outcomes["all"]
+
+
+def evaluate(
+    env: TextEnv,
+    agent: Agent,
+    *,
+    tasks: int | None = None,
+    slots: int = 128,
+    seed: int = 0,
+    on_episode: Callable[[Episode], None] = lambda episode: None,
+) -> Evaluation:
+    """Play every task of the environment's panel once.
+
+    Args:
+        env: its panel is played.
+        agent: who plays.
+        tasks: play a fixed subset of so many tasks; None, or more than there are: all.
+        slots: episodes side by side.
+        seed: of sampling and of the environment.
+        on_episode: called as episodes end.
+    """
+    began = time.perf_counter()
+    panel = env.panel if tasks is None or tasks >= len(env.panel) else env.panel.subset(tasks)
+    assignments = [Assignment(task.id, derive_seed(seed, task.id)) for task in panel]
+    episodes, _ = collect(
+        env, assignments, agent, slots=slots, seed=derive_seed(seed, "sampling"), on_episode=on_episode
+    )
+    return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
+
+
+def result_card(
+    evaluation: Evaluation, env: TextEnv, agent: Agent, *, checkpoint: str, seed: int, command: str
+) -> dict[str, Any]:
+    """All that someone needs to reproduce, compare or distrust the number."""
+    return {
+        "card": 1,
+        "hiper": __version__,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "checkpoint": checkpoint,
+        "environment": {"name": env.name, "version": env.version, "max_turns": env.max_turns},
+        "panel": {"name": evaluation.panel.name, "tasks": len(evaluation.panel), "sha256": evaluation.panel.hash},
+        "template": agent.prompts.template.label,
+        "history_window": agent.prompts.history_window,
+        "sampling": dataclasses.asdict(agent.params),
+        "seed": seed,
+        "seconds": round(evaluation.seconds, 1),
+        "machine": f"{platform.machine()}, Python {platform.python_version()}",
+        "outcomes": {name: dataclasses.asdict(outcome) for name, outcome in evaluation.outcomes.items()},
+    }
+
+
+def write_card(path: Path, card: dict[str, Any]) -> None:
+    """Write a card, whole or not at all."""
+    write_text(path, json.dumps(card, indent=2) + "\n")

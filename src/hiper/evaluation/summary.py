@@ -1,0 +1,67 @@
+"""What episodes came to: success with Wilson intervals, overall and per task type."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hiper.episode import Episode
+
+
+def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval for a proportion (95% by default); Wilson 1927, JASA 22(158).
+
+    Raises:
+        ValueError: there are no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= trials or trials == 0:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    p = successes / trials
+    centre = p + z * z / (2 * trials)
+    spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
+    scale = 1 + z * z / trials
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Episodes of one task type, or of all."""
+
+    episodes: int
+    won: int
+    success: float
+    interval: tuple[float, float]
+    """Wilson, 95%."""
+    score: float
+    """Mean graded outcome; equals success where the environment has no grades."""
+    turns: float
+    """Mean length."""
+    truncated: int
+    invalid: dict[str, float]
+    """Share of turns that were invalid, by kind."""
+
+
+def summarize(episodes: Sequence[Episode]) -> dict[str, Outcome]:
+    """One :class:`Outcome` per task type, sorted, and ``all`` first."""
+    by_type: dict[str, list[Episode]] = defaultdict(list)
+    for episode in episodes:
+        by_type[episode.task_type].append(episode)
+    return {"all": _outcome(episodes), **{name: _outcome(by_type[name]) for name in sorted(by_type)}}
+
+
+def _outcome(episodes: Sequence[Episode]) -> Outcome:
+    n, won = len(episodes), sum(episode.won for episode in episodes)
+    turns = [turn for episode in episodes for turn in episode.turns]
+    kinds = sorted({turn.invalid for turn in turns if turn.invalid is not None})
+    return Outcome(
+        episodes=n,
+        won=won,
+        success=won / n,
+        interval=wilson(won, n),
+        score=sum(episode.score for episode in episodes) / n,
+        turns=len(turns) / n,
+        truncated=sum(episode.truncated for episode in episodes),
+        invalid={kind: sum(turn.invalid == kind for turn in turns) / len(turns) for kind in kinds},
+    )

@@ -1,0 +1,1 @@
+"""Policies and critics through transformers, and the nano model with its tokenizer."""

@@ -1,0 +1,102 @@
+"""Policies, critics and tokenizers: loaded from Hugging Face directories or names, or made on the spot."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from hiper.config import ModelConfig
+from hiper.errors import UserError
+from hiper.models.actor_critic import ActorCritic
+from hiper.models.nano import build_nano
+from hiper.models.tokenizer import build_word_tokenizer
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``: a CUDA device if there is one, else the CPU.
+
+    Raises:
+        UserError: torch does not know or have the device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"training.device={name}: {str(error).splitlines()[0]}") from error
+
+
+def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | None:
+    """The number format of forward passes where it differs from that of the parameters.
+
+    On CPUs without bfloat16 instructions bfloat16 is emulated and many times slower, so ``auto`` leaves it alone there.
+    """
+    compute = config.compute_dtype
+    if compute == "auto":
+        native = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        compute = "bfloat16" if native else "float32"
+    return None if compute == config.param_dtype else getattr(torch, compute)
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved at, or named, ``path``, with a padding token.
+
+    Raises:
+        UserError: there is none, or it has no end-of-sequence token.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"no tokenizer can be loaded from '{path}': {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of '{path}' has no end-of-sequence token, so responses could not end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
+    """The causal language model saved at, or named, ``path``.
+
+    Raises:
+        UserError: there is none, it is of another kind, or its weights do not fit its config.
+    """
+    try:
+        AutoConfig.from_pretrained(path)
+        policy, problems = AutoModelForCausalLM.from_pretrained(
+            path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
+    missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
+    if missing:
+        raise UserError(
+            f"the weights at '{path}' do not fit their config: {len(missing)} missing, such as {missing[0]}"
+        )
+    if getattr(policy.config.get_text_config(), "final_logit_softcapping", None):
+        raise UserError(f"'{path}' caps its logits after the language head, which the learner does not reproduce")
+    if config.gradient_checkpointing:
+        policy.gradient_checkpointing_enable()
+    return policy  # type: ignore[no-any-return]
+
+
+def make_nano(
+    config: ModelConfig, language: Iterable[str], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A nano model, and a tokenizer for the language of the texts given."""
+    tokenizer = build_word_tokenizer(language)
+    return build_nano(config.nano, tokenizer, seed), tokenizer
+
+
+def add_critic(policy: PreTrainedModel, config: ModelConfig) -> ActorCritic:
+    """Policy and critic; a backbone of the critic's own begins as a copy of the policy's."""
+    backbone = copy.deepcopy(policy.get_decoder()) if config.critic == "own" else None
+    return ActorCritic(policy, backbone)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

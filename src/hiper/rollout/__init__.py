@@ -1,0 +1,1 @@
+"""Playing many episodes at once with one language model."""

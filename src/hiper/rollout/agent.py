@@ -1,0 +1,67 @@
+"""One language model as planner and executor: contexts in, turns out, for many episodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from hiper.plan_execute.parse import Parsed, parse_response
+from hiper.plan_execute.prompt import Prompt, PromptBuilder, PromptContext
+from hiper.plan_execute.spans import TokenReader, low_index, token_kinds
+from hiper.rollout.sampler import Sample, Sampler, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A sampled response, understood. Everything in it derives from the sampled ids themselves."""
+
+    prompt: Prompt
+    sample: Sample
+    text: str
+    parsed: Parsed
+    kinds: tuple[int, ...]
+    low_index: int | None
+
+
+class Agent:
+    """A sampler, with what it takes to ask it and to understand it."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptBuilder,
+        params: SamplingParams,
+        include_tags: bool = True,
+    ) -> None:
+        self.sampler = sampler
+        self.prompts = prompts
+        self.params = params
+        self._reader = TokenReader(tokenizer)
+        self._include_tags = include_tags
+
+    def reply(
+        self, contexts: Sequence[PromptContext], accepts: Sequence[Callable[[str], bool]], seed: int
+    ) -> list[Reply]:
+        """One reply per context, in order.
+
+        Args:
+            contexts: what is known before each turn.
+            accepts: for each, whether the environment would understand an action.
+            seed: of the sampling.
+        """
+        prompts = [self.prompts.build(context) for context in contexts]
+        samples = self.sampler.sample([prompt.ids for prompt in prompts], self.params, seed)
+        return [self._understand(*parts) for parts in zip(contexts, accepts, prompts, samples, strict=True)]
+
+    def _understand(
+        self, context: PromptContext, accepts: Callable[[str], bool], prompt: Prompt, sample: Sample
+    ) -> Reply:
+        tokens = self._reader.read(sample.ids)
+        parsed = parse_response(
+            tokens.text, previous_subgoal=context.subgoal, accepts=accepts, hit_limit=not sample.finished
+        )
+        kinds = tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags))
+        return Reply(prompt, sample, tokens.text, parsed, kinds, low_index(tokens, parsed))

@@ -1,0 +1,1 @@
+"""Warm start, PPO updates, the training loop, and the run directory."""

@@ -1,0 +1,133 @@
+"""Everything a run is made of, built from its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hiper import envs
+from hiper.config import Config
+from hiper.envs.base import TextEnv
+from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, load_tokenizer, make_nano
+from hiper.plan_execute.demonstrations import demonstrate
+from hiper.plan_execute.parse import response_text
+from hiper.plan_execute.prompt import PromptBuilder, Template
+from hiper.rollout.agent import Agent
+from hiper.rollout.sampler import SamplingParams, TransformersSampler
+from hiper.seeding import derive_seed
+from hiper.training.learner import Learner
+
+LANGUAGE_TASKS = 400
+"""Tasks played by the expert to learn the words of an environment's language."""
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run."""
+
+    config: Config
+    env: TextEnv
+    """Over the training tasks."""
+    held_out: dict[str, TextEnv]
+    """By split."""
+    tokenizer: PreTrainedTokenizerBase
+    prompts: PromptBuilder
+    learner: Learner
+
+    def agent(self, temperature: float | None = None) -> Agent:
+        """An agent on the current weights; by default at the training temperature."""
+        return make_agent(
+            self.learner.model.policy,
+            self.tokenizer,
+            self.prompts,
+            self.config,
+            self.config.rollout.temperature if temperature is None else temperature,
+            self.learner.autocast,
+        )
+
+
+def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
+    """Build everything.
+
+    Args:
+        config: the settings.
+        policy_path: a checkpoint's policy to continue from; None: as the settings say.
+
+    Raises:
+        UserError: data, a model or a setting is not usable.
+    """
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    device = choose_device(config.training.device)
+    env = make_env(config, config.env.train_split)
+    held_out = {split: make_env(config, split) for split in config.evaluation.splits}
+    template = Template.load(config.prompt.template)
+    policy, tokenizer = _policy(config, policy_path, env, template)
+    policy.to(device)  # type: ignore[arg-type]
+    learner = Learner(
+        add_critic(policy, config.model).to(device),
+        config.learner,
+        pad_id=tokenizer.pad_token_id,
+        temperature=config.rollout.temperature,
+        autocast=choose_autocast(config.model, device),
+    )
+    return Assembly(config, env, held_out, tokenizer, make_prompts(config, template, tokenizer), learner)
+
+
+def make_env(config: Config, split: str) -> TextEnv:
+    """The environment over one split."""
+    return envs.make(config.env.name, split=split, **config.env.options)
+
+
+def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:
+    """The prompt builder of the settings."""
+    prompt = config.prompt
+    return PromptBuilder(
+        template,
+        tokenizer,
+        history_window=prompt.history_window,
+        max_tokens=prompt.max_tokens,
+        overflow=prompt.overflow,
+    )
+
+
+def make_agent(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: PromptBuilder,
+    config: Config,
+    temperature: float,
+    autocast: torch.dtype | None,
+) -> Agent:
+    """An agent that samples from ``policy`` in this process."""
+    rollout = config.rollout
+    sampler = TransformersSampler(
+        policy,
+        eos_id=tokenizer.eos_token_id,
+        pad_id=tokenizer.pad_token_id,
+        max_batch_tokens=rollout.batch_tokens,
+        autocast=autocast,
+    )
+    params = SamplingParams(temperature, rollout.max_response_tokens)
+    return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
+
+
+def _policy(
+    config: Config, path: Path | None, env: TextEnv, template: Template
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    source = path or config.model.path
+    if source is not None:
+        return load_policy(source, config.model), load_tokenizer(source)
+    return make_nano(config.model, language(env, template), derive_seed(config.seed, "model"))
+
+
+def language(env: TextEnv, template: Template) -> Iterator[str]:
+    """What prompts and responses look like: the expert at play on a sample of tasks."""
+    for task in env.panel.subset(min(LANGUAGE_TASKS, len(env.panel))):
+        for turn in demonstrate(env, task.id, perturb=0.2).turns:
+            yield str(template.render(turn.context))
+            yield response_text(turn.decision)

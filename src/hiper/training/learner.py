@@ -1,0 +1,237 @@
+"""The learner: scores rows under the current weights, then improves policy and critic on them.
+
+Legend: N rows (turns), K response tokens of all rows together, 3 value heads.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hiper.config import LearnerConfig
+from hiper.models.actor_critic import HEADS, ActorCritic, Outputs, Row, RowBatch, token_logprobs
+from hiper.seeding import derive_seed
+from hiper.training.batches import micro_batches, minibatches, padding_share
+from hiper.training.ppo import k3, policy_loss, value_loss
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A row under the weights that sampled it."""
+
+    logprobs: Array
+    """Of each response token, under the learner's forward pass."""
+    values: Array
+    """(3,), in the order of the value heads."""
+    reference: Array | None
+    """Log-probabilities under the frozen reference policy."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRow:
+    """A row with all that the losses need."""
+
+    row: Row
+    scores: Scores
+    advantages: Array
+    """Of each response token."""
+    mask: NDArray[np.bool_]
+    """The token has a policy loss."""
+    targets: Array
+    """(3,)"""
+    target_mask: NDArray[np.bool_]
+    """(3,) the head is trained on this row."""
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class Learner:
+    """PPO on rows.
+
+    Args:
+        model: policy and critic, on their device.
+        config: see :class:`~hiper.config.LearnerConfig`.
+        pad_id: token that fills batches.
+        temperature: of the sampling; log-probabilities are taken at it.
+        autocast: number format of the forward passes, None for that of the parameters.
+    """
+
+    def __init__(
+        self,
+        model: ActorCritic,
+        config: LearnerConfig,
+        *,
+        pad_id: int,
+        temperature: float,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.model = model
+        self.config = config
+        self._reference: PreTrainedModel | None = None
+        self.pad_id = pad_id
+        self._temperature = temperature
+        self.autocast = autocast
+        self.optimizer = self._make_optimizer()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def hold_on_to(self, reference: PreTrainedModel) -> None:
+        """Freeze ``reference`` as the policy that the KL term holds on to."""
+        self._reference = reference.eval().requires_grad_(False)
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        config, groups = self.config, []
+        parts = {"policy": (self.model.policy, config.lr), "heads": (self.model.heads, config.critic_lr)}
+        if self.model.backbone is not None:
+            parts["backbone"] = (self.model.backbone, config.critic_lr)
+        for module, lr in parts.values():
+            groups.append({"params": list(module.parameters()), "lr": lr, "base_lr": lr})
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+    def forward(self, rows: Sequence[Row]) -> Outputs:
+        """One forward pass over a micro-batch."""
+        batch = RowBatch.of(rows, self.pad_id, self.device)
+        with self.precision():
+            return self.model(batch, self._temperature)  # type: ignore[no-any-return]
+
+    def precision(self) -> torch.autocast:
+        """The number format of forward passes."""
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[Row]) -> list[Scores]:
+        """Log-probabilities and values of every row under the current weights, in the order given."""
+        self.model.eval()
+        scores: dict[int, Scores] = {}
+        for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
+            chosen = [rows[i] for i in indices]
+            outputs = self.forward(chosen)
+            cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
+            logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
+            references = self._reference_logprobs(chosen, cuts)
+            values = outputs.values_N3.float().cpu().numpy()
+            scores.update((i, Scores(*each)) for i, *each in zip(indices, logprobs, values, references, strict=True))
+        return [scores[i] for i in range(len(rows))]
+
+    def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
+        if self._reference is None:
+            return [None] * len(rows)
+        batch = RowBatch.of(rows, self.pad_id, self.device)
+        with self.precision():
+            logprobs_K = token_logprobs(self._reference, batch, self._temperature)
+        return np.split(logprobs_K.float().cpu().numpy(), cuts)
+
+    def update(self, rows: Sequence[TrainRow], *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
+        """Improve policy and critic; metrics are averaged over the tokens, turns or steps they are about.
+
+        Args:
+            rows: one per turn.
+            seed: of the shuffling.
+            lr_scale: factor on both learning rates, for schedules.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * lr_scale
+        self.model.train()
+        meter = Meter()
+        for epoch in range(self.config.epochs):
+            for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
+                self._step(chosen, meter)
+        return meter.means()
+
+    def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
+        """One optimiser step over a mini-batch, its gradient accumulated over micro-batches."""
+        tokens = max(1, sum(int(row.mask.sum()) for row in rows))
+        turns_3 = np.maximum(1, np.stack([row.target_mask for row in rows]).sum(0))
+        lengths = list(map(len, rows))
+        batches = micro_batches(lengths, self.config.micro_batch_tokens)
+        meter.add("update/padding", padding_share(lengths, batches))
+        self.optimizer.zero_grad(set_to_none=True)
+        for indices in batches:
+            self._loss([rows[i] for i in indices], tokens, turns_3, meter).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+        if not torch.isfinite(norm):
+            # Skipped rather than taken: one broken step would cost the whole run.
+            meter.add("update/skipped_steps", 1.0)
+            return
+        meter.add("update/skipped_steps", 0.0)
+        meter.add("update/grad_norm", float(norm))
+        self.optimizer.step()
+
+    def _loss(self, rows: Sequence[TrainRow], tokens: int, turns_3: NDArray[np.int64], meter: Meter) -> Tensor:
+        """This micro-batch's part of the mini-batch's loss: token means for the policy, turn means for each head."""
+        config = self.config
+        outputs = self.forward([row.row for row in rows])
+        mask_K = self._tensor(np.concatenate([row.mask for row in rows]))
+        old_K = self._tensor(np.concatenate([row.scores.logprobs for row in rows]))[mask_K]
+        advantage_K = self._tensor(np.concatenate([row.advantages for row in rows]))[mask_K]
+        logprobs_K, entropy_K = outputs.logprobs_K[mask_K], outputs.entropy_K[mask_K]
+        log_ratio_K = (logprobs_K - old_K).clamp(-20, 20)
+        surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
+        loss = (surrogate_K.sum() - config.entropy_coef * entropy_K.sum()) / tokens
+        if config.kl_coef:
+            kl_K = k3(logprobs_K, self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))[mask_K])
+            loss = loss + config.kl_coef * kl_K.sum() / tokens
+            meter.add_all("policy/kl_reference", kl_K)
+        with torch.no_grad():
+            ratio_K = log_ratio_K.exp()
+            meter.add_all("policy/loss", surrogate_K)
+            meter.add_all("policy/entropy", entropy_K)
+            meter.add_all("policy/kl", ratio_K - 1 - log_ratio_K)
+            meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
+        return loss + config.value_coef * self._value_loss(outputs.values_N3, rows, turns_3, meter)
+
+    def _value_loss(
+        self, values_N3: Tensor, rows: Sequence[TrainRow], turns_3: NDArray[np.int64], meter: Meter
+    ) -> Tensor:
+        old_N3 = self._tensor(np.stack([row.scores.values for row in rows]))
+        target_N3 = self._tensor(np.stack([row.targets for row in rows]))
+        mask_N3 = self._tensor(np.stack([row.target_mask for row in rows]))
+        loss_N3 = value_loss(values_N3, old_N3, target_N3, self.config.value_clip) * mask_N3
+        for h, name in enumerate(HEADS):
+            meter.add_all(f"critic/loss_{name}", loss_N3[:, h][mask_N3[:, h]].detach())
+        return (loss_N3.sum(0) / self._tensor(turns_3)).sum()
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class Meter:
+    """Means over everything that was added under a name."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._counts: dict[str, int] = defaultdict(int)
+
+    def add(self, name: str, value: float) -> None:
+        """One number."""
+        self._sums[name] += value
+        self._counts[name] += 1
+
+    def add_all(self, name: str, values: Tensor) -> None:
+        """Each entry of a tensor."""
+        self._sums[name] += float(values.detach().sum())
+        self._counts[name] += values.numel()
+
+    def means(self) -> dict[str, float]:
+        """The mean under each name that got a number."""
+        return {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
+
+
+def _given(reference: Array | None) -> Array:
+    if reference is None:
+        raise ValueError("kl_coef is not zero, but the rows were scored without a reference policy")
+    return reference

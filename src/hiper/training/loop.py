@@ -1,0 +1,194 @@
+"""The training loop: collect -> score -> assign credit -> update -> log, and evaluate now and then."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hiper.config import Config
+from hiper.console import Display
+from hiper.envs.panels import Panel
+from hiper.episode import write_episodes
+from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.models.build import load_policy
+from hiper.rollout.collector import Assignment, collect
+from hiper.seeding import derive_seed
+from hiper.training.assembly import Assembly, assemble
+from hiper.training.credit import assign_credit, rows_of
+from hiper.training.interrupt import Stop
+from hiper.training.metrics import credit_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.run import MetricsLog, Run, save_policy
+from hiper.training.sft import warm_start
+
+Metrics = dict[str, float]
+
+
+def train(run: Run, display: Display) -> None:
+    """Run to the last iteration, from the beginning or from the newest checkpoint.
+
+    An interrupt ends it at the next safe point, with a checkpoint; continuing gives what an uninterrupted run gives.
+    """
+    config = run.config
+    with Stop(display) as stop:
+        parts, done = _begin(run, display)
+        log = MetricsLog(run, after=done)
+        if done == 0:
+            _evaluate(run, parts, 0, display, log, tasks=config.evaluation.final_tasks)
+        saved = done
+        try:
+            while done < config.training.iterations:
+                metrics = _iterate(run, parts, done, display, stop)
+                done += 1
+                log.write(done, metrics)
+                display.iteration(done, config.training.iterations, metrics)
+                last = done == config.training.iterations
+                if last or stop.asked or done % config.training.checkpoint_every == 0:
+                    _save(run, parts, done)
+                    saved = done
+                if last or (config.evaluation.every and done % config.evaluation.every == 0 and not stop.asked):
+                    tasks = config.evaluation.final_tasks if last else config.evaluation.tasks
+                    _evaluate(run, parts, done, display, log, tasks=tasks)
+                stop.check()
+        except KeyboardInterrupt:
+            if saved < done and stop.weights_whole:
+                _save(run, parts, done)
+            display.interrupted(run.path, run.checkpoints)
+            raise
+        finally:
+            log.close()
+
+
+def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop) -> Metrics:
+    """One iteration, ``done`` having been completed before it."""
+    config, learner = run.config, parts.learner
+    seed = derive_seed(config.seed, "iteration", done)
+    assignments = assignments_of(config, parts.env.panel, done)
+    with display.bar("episodes", len(assignments)) as advance:
+        episodes, timing = collect(
+            parts.env,
+            assignments,
+            parts.agent(),
+            slots=config.rollout.slots,
+            seed=derive_seed(seed, "sampling"),
+            on_episode=lambda _: (advance(), stop.check()),
+        )
+    rows = rows_of(episodes)
+    clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.other})
+    with clock("scoring"):
+        scores = learner.score(rows)
+    with clock("credit"):
+        assigned = assign_credit(episodes, scores, config.shaping, config.advantages.estimator())
+    with clock("update"), stop.weights_changing():
+        update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scale=lr_scale(config, done))
+    with clock("writing"):
+        write_episodes(run.episodes_file(f"iter-{done + 1:05d}"), assigned.episodes)
+    trained = sum(map(len, rows)) * config.learner.epochs
+    generated = sum(len(row.response_ids) for row in rows)
+    return {
+        **rollout_metrics(episodes),
+        **credit_metrics(assigned),
+        **mismatch_metrics(episodes, scores),
+        **update,
+        **time_metrics(clock.seconds, trained, generated),
+    }
+
+
+def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignment]:
+    """The episodes of an iteration: tasks in shuffled passes over the panel, ``group_size`` episodes each."""
+    tasks = panel.tasks if config.env.train_tasks is None else panel.subset(config.env.train_tasks).tasks
+    count, size = config.rollout.episodes // config.rollout.group_size, config.rollout.group_size
+    chosen = []
+    for n in range(iteration * count, (iteration + 1) * count):
+        shuffle = random.Random(derive_seed(config.seed, "tasks", n // len(tasks)))
+        chosen.append(shuffle.sample(tasks, len(tasks))[n % len(tasks)])
+    return [
+        Assignment(task.id, derive_seed(config.seed, "episode", iteration, i))
+        for i, task in enumerate(task for task in chosen for _ in range(size))
+    ]
+
+
+def lr_scale(config: Config, iteration: int) -> float:
+    """The schedule: a linear rise, then a linear fall."""
+    learner, total = config.learner, config.training.iterations
+    rise = min(1.0, (iteration + 1) / (learner.warmup_iterations + 1))
+    return rise * (1.0 - (1.0 - learner.final_lr_fraction) * iteration / max(1, total - 1))
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time a phase."""
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+
+def _begin(run: Run, display: Display) -> tuple[Assembly, int]:
+    """Build the parts; warm-start them, or restore the newest checkpoint. Returns them and the iterations done."""
+    config, warm = run.config, run.path / "warm-start"
+    if run.checkpoints:
+        newest = run.checkpoints[-1]
+        display.note(f"continuing from {newest}")
+        parts = assemble(config, newest / "policy")
+        _hold_reference(parts, warm if warm.exists() else None)
+        return parts, run.load_checkpoint(newest, parts.learner)
+    parts = assemble(config)
+    display.header(run.path, parts)
+    if config.warm_start.tasks:
+        warm_start(parts, display)
+        save_policy(warm, parts.learner, parts.tokenizer, config)
+    _hold_reference(parts, None)
+    _save(run, parts, 0)
+    return parts, 0
+
+
+def _hold_reference(parts: Assembly, path: Path | None) -> None:
+    """Freeze the policy that the KL term holds on to: the one at ``path``, or the current one. None is needed without
+    a KL term."""
+    if parts.config.learner.kl_coef == 0:
+        return
+    policy = parts.learner.model.policy
+    source = path or parts.config.model.path
+    frozen = load_policy(source, parts.config.model) if path is not None and source else copy.deepcopy(policy)
+    parts.learner.hold_on_to(frozen.to(parts.learner.device))
+
+
+def _save(run: Run, parts: Assembly, done: int) -> None:
+    run.save_checkpoint(done, parts.learner, parts.tokenizer, run.config.training.keep_checkpoints)
+
+
+def _evaluate(run: Run, parts: Assembly, done: int, display: Display, log: MetricsLog, tasks: int | None) -> None:
+    """Play the held-out panels; store the episodes and a card for each."""
+    config = run.config
+    agent = parts.agent(config.evaluation.temperature)
+    for split, env in parts.held_out.items():
+        total = min(tasks or len(env.panel), len(env.panel))
+        seed = derive_seed(config.seed, "evaluation")
+        with display.bar(f"evaluation on {split}", total) as advance:
+            result = evaluate(
+                env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=lambda _: advance()
+            )
+        name = f"eval-{done:05d}-{split}"
+        write_episodes(run.episodes_file(name), result.episodes)
+        checkpoint = f"{run.path.name}, iteration {done}"
+        card = result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command)
+        write_card(run.path / "evaluations" / f"{name}.json", card)
+        log.write(
+            done,
+            {
+                f"eval/{split}/success": result.overall.success,
+                f"eval/{split}/turns": result.overall.turns,
+                f"eval/{split}/seconds": result.seconds,
+                **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
+            },
+        )
+        display.evaluation(done, split, result)

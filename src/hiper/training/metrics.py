@@ -1,0 +1,103 @@
+"""Metrics of one iteration, each averaged over what it is about."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hiper.advantages import Bools, Floats
+from hiper.episode import Episode, Turn
+from hiper.evaluation.summary import summarize
+from hiper.training.credit import Assigned
+from hiper.training.learner import Scores
+
+
+def rollout_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Success, length, and how plans were made and followed."""
+    turns = [turn for episode in episodes for turn in episode.turns]
+    outcomes = summarize(episodes)
+    stated = [turn for turn in turns if turn.format_valid]
+    later = [t for episode in episodes for t in episode.turns[1:] if t.format_valid]
+    kept = [turn for turn in stated if not turn.boundary]
+    return {
+        **{f"success/{name}": outcome.success for name, outcome in outcomes.items()},
+        "episode/return": _mean([episode.total_reward for episode in episodes]),
+        "episode/score": outcomes["all"].score,
+        "episode/turns": outcomes["all"].turns,
+        "episode/truncated": outcomes["all"].truncated / len(episodes),
+        "invalid/all": _mean([turn.invalid is not None for turn in turns]),
+        **{f"invalid/{kind}": share for kind, share in outcomes["all"].invalid.items()},
+        # The first turn is a boundary whatever is said, so it says nothing about the habit of switching.
+        "plan/switch_rate": _mean([turn.switch for turn in later]),
+        "plan/segment_turns": len(turns) / max(1, sum(turn.boundary for turn in turns)),
+        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in episodes]),
+        "plan/copies_that_differ": _mean([turn.copy_differs for turn in kept]),
+        "plan/repeated_actions": _mean([_repeats(episode.turns) for episode in episodes]),
+        "prompt/cut": _mean([turn.prompt_cut for turn in turns]),
+        "tokens/prompt": _mean([len(turn.prompt_ids) for turn in turns]),
+        "tokens/response": _mean([len(turn.response_ids) for turn in turns]),
+    }
+
+
+def credit_metrics(assigned: Assigned) -> dict[str, float]:
+    """Rewards by part, advantages over the turns that use them, explained variance over each head's own turns."""
+    turns, credit = assigned.turns, assigned.credit
+    metrics = {
+        f"reward/{name}": float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
+    }
+    heads = {
+        "low": (credit.low_BT, credit.return_low_BT, turns.v_low_BT, turns.mask_BT),
+        "high": (credit.high_BT, credit.return_high_BT, turns.v_high_BT, turns.boundary_BT),
+        "switch": (credit.switch_BT, credit.return_switch_BT, turns.v_switch_BT, turns.mask_BT),
+    }
+    for name, (advantage_BT, return_BT, value_BT, used_BT) in heads.items():
+        metrics[f"advantage/{name}_mean"] = float(advantage_BT[used_BT].mean())
+        metrics[f"advantage/{name}_std"] = float(advantage_BT[used_BT].std())
+        if return_BT is not None and value_BT is not None:
+            metrics[f"critic/explained_variance_{name}"] = explained_variance(value_BT, return_BT, used_BT)
+            metrics[f"critic/value_{name}"] = float(value_BT[used_BT].mean())
+    return metrics
+
+
+def explained_variance(value_BT: Floats, return_BT: Floats, used_BT: Bools) -> float:
+    """1 - Var(return - value) / Var(return) over the entries used; 0 where returns do not vary."""
+    variance = float(return_BT[used_BT].var())
+    return 1.0 - float((return_BT - value_BT)[used_BT].var()) / variance if variance > 1e-12 else 0.0
+
+
+def mismatch_metrics(episodes: Sequence[Episode], scores: Sequence[Scores]) -> dict[str, float]:
+    """How far the sampler's log-probabilities are from the learner's, over all sampled tokens.
+
+    ``kl`` is the k3 estimate of KL(sampler || learner).
+    """
+    sampler = np.concatenate([np.asarray(turn.logprobs) for e in episodes for turn in e.turns])
+    learner = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
+    difference = learner - sampler
+    return {
+        "mismatch/kl": float((np.exp(difference) - 1 - difference).mean()),
+        "mismatch/mean_abs": float(np.abs(difference).mean()),
+        "mismatch/max_abs": float(np.abs(difference).max()),
+    }
+
+
+def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> dict[str, float]:
+    """Seconds and shares of an iteration's phases, and tokens per second of generation and update."""
+    total = sum(seconds.values())
+    return {
+        "time/iteration": total,
+        **{f"time/{name}_share": part / total for name, part in seconds.items()},
+        "speed/generated_tokens": generated / max(seconds["generation"], 1e-9),
+        "speed/update_tokens": tokens / max(seconds["update"], 1e-9),
+    }
+
+
+def _repeats(turns: Sequence[Turn]) -> float:
+    """Share of turns whose action was already played on the same observation in this episode."""
+    pairs = Counter((turn.observation, turn.action) for turn in turns)
+    return 1.0 - len(pairs) / len(turns)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -1,0 +1,186 @@
+"""The run directory: settings, metrics, every episode, checkpoints.
+
+RUN/config.yaml                     the resolved settings
+    metrics.jsonl                   one line per iteration and per evaluation; the same in tensorboard/
+    episodes/iter-00012.jsonl.gz    every training episode, with its credit
+    episodes/eval-...jsonl.gz       every evaluation episode
+    evaluations/*.json              result cards
+    checkpoints/iter-00010/policy   a Hugging Face directory; critic and optimiser beside it
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerBase
+
+from hiper.config import Config, validate_config
+from hiper.errors import UserError
+from hiper.files import whole_folder, write_text
+from hiper.training.learner import Learner
+
+SETTINGS = "hiper.yaml"
+"""Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory."""
+
+    path: Path
+    config: Config
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> Run:
+        """A new run.
+
+        Raises:
+            UserError: there is one already, or the folder cannot be made.
+        """
+        if (path / "config.yaml").exists():
+            raise UserError(
+                f"there is a run in {path} already; continue it with `hiper train --resume {path}`, "
+                "or choose another folder with --out"
+            )
+        try:
+            write_text(path / "config.yaml", config.to_yaml())
+        except OSError as error:
+            raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """A run that exists.
+
+        Raises:
+            UserError: there is none, or its settings cannot be read.
+        """
+        return cls(path, read_settings(path / "config.yaml"))
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(p for p in (self.path / "checkpoints").glob("iter-*") if re.fullmatch(r"iter-\d+", p.name))
+
+    def episodes_file(self, name: str) -> Path:
+        """Where the episodes of an iteration or evaluation are stored."""
+        return self.path / "episodes" / f"{name}.jsonl.gz"
+
+    def save_checkpoint(self, iteration: int, learner: Learner, tokenizer: PreTrainedTokenizerBase, keep: int) -> Path:
+        """Save everything that continuing needs, whole or not at all; then delete all but the newest ``keep``."""
+        path = self.path / "checkpoints" / f"iter-{iteration:05d}"
+        model = learner.model
+        with whole_folder(path) as folder:
+            save_policy(folder / "policy", learner, tokenizer, self.config)
+            save_file(_named(model.heads), folder / "heads.safetensors")
+            if model.backbone is not None:
+                save_file(_named(model.backbone), folder / "critic.safetensors")
+            torch.save({"iteration": iteration, "optimizer": learner.optimizer.state_dict()}, folder / "trainer.pt")
+        for old in self.checkpoints[:-keep]:
+            shutil.rmtree(old)
+        return path
+
+    def load_checkpoint(self, path: Path, learner: Learner) -> int:
+        """Restore critic and optimiser (the policy is loaded with the model); the number of iterations done.
+
+        Raises:
+            UserError: the checkpoint is damaged or of another architecture.
+        """
+        try:
+            learner.model.heads.load_state_dict(load_file(path / "heads.safetensors"))
+            if learner.model.backbone is not None:
+                learner.model.backbone.load_state_dict(load_file(path / "critic.safetensors"))
+            state = torch.load(path / "trainer.pt", map_location=learner.device, weights_only=True)
+            learner.optimizer.load_state_dict(state["optimizer"])
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise UserError(f"checkpoint {path} does not fit this run: {str(error).splitlines()[0]}") from error
+        return int(state["iteration"])
+
+
+def save_policy(path: Path, learner: Learner, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
+    """The policy as an ordinary Hugging Face directory, with the settings it needs to play."""
+    learner.model.policy.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    write_text(path / SETTINGS, config.to_yaml())
+
+
+def read_settings(path: Path) -> Config:
+    """The settings saved with a run or a policy.
+
+    Raises:
+        UserError: there are none, or they are not valid.
+    """
+    try:
+        return validate_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}") from None
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def find_policy(path: Path) -> Path:
+    """The policy directory meant by a run, a checkpoint, or a policy directory itself.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if (path / SETTINGS).is_file():
+        return path
+    if (path / "policy" / SETTINGS).is_file():
+        return path / "policy"
+    if (path / "config.yaml").is_file() and (checkpoints := Run.open(path).checkpoints):
+        return checkpoints[-1] / "policy"
+    raise UserError(f"{path} is neither a run with a checkpoint, nor a checkpoint, nor a policy directory")
+
+
+class MetricsLog:
+    """Appends metrics to ``metrics.jsonl`` and to TensorBoard.
+
+    Args:
+        run: whose.
+        after: drop what an earlier, interrupted process wrote of later iterations than this.
+    """
+
+    def __init__(self, run: Run, after: int) -> None:
+        self._path = run.path / "metrics.jsonl"
+        kept = [record for record in read_metrics(run.path) if record["iteration"] <= after]
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
+        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=after + 1)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """One line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, iteration)
+        self._board.flush()
+
+    def close(self) -> None:
+        """Flush TensorBoard's file."""
+        self._board.close()
+
+
+def read_metrics(run_path: Path) -> list[dict[str, Any]]:
+    """The metrics of a run, in the order written; a half-written last line is left out."""
+    path = run_path / "metrics.jsonl"
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}

@@ -1,0 +1,144 @@
+"""Warm start: supervised fine-tuning of the policy on demonstrations, with prompts and responses as in rollouts."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from hiper.config import WarmStartConfig
+from hiper.console import Display
+from hiper.envs.base import TextEnv
+from hiper.models.actor_critic import Row, RowBatch, decode, vocabulary_logprobs
+from hiper.models.tokenizer import encode_response
+from hiper.plan_execute.demonstrations import demonstrate
+from hiper.plan_execute.prompt import PromptBuilder
+from hiper.seeding import derive_seed
+from hiper.training.assembly import Assembly
+from hiper.training.batches import micro_batches
+from hiper.training.learner import Learner
+
+
+def demonstration_rows(
+    env: TextEnv,
+    task_ids: Sequence[str],
+    prompts: PromptBuilder,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    perturb: float,
+    seed: int,
+) -> list[Row]:
+    """One row per demonstrated decision worth imitating, of one episode per task.
+
+    Episodes in which the expert itself did not succeed are left out.
+    """
+    rows = []
+    for task_id in task_ids:
+        episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb)
+        if episode.info.won:
+            rows += [
+                Row(tuple(prompts.build(turn.context).ids), tuple(encode_response(tokenizer, turn.decision)), None)
+                for turn in episode.turns
+                if turn.target
+            ]
+    return rows
+
+
+def warm_start(parts: Assembly, display: Display) -> None:
+    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned."""
+    config, panel = parts.config.warm_start, parts.env.panel
+    seed = derive_seed(parts.config.seed, "warm start")
+    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
+    rows: list[Row] = []
+    with display.bar("demonstrations", math.ceil(config.epochs)) as advance:
+        for epoch in range(math.ceil(config.epochs)):
+            rows += demonstration_rows(
+                parts.env,
+                tasks,
+                parts.prompts,
+                parts.tokenizer,
+                perturb=config.perturb,
+                seed=derive_seed(seed, epoch),
+            )
+            advance()
+    steps = max(1, round(len(rows) * config.epochs / math.ceil(config.epochs) / config.batch_turns))
+    batches = shuffled_batches(rows, config.batch_turns, seed)
+    began, losses = time.perf_counter(), []
+    with display.bar("warm start", steps) as advance:
+        fine_tune(parts.learner, batches, steps, config, on_step=lambda _, loss: (losses.append(loss), advance()))
+    parts.learner.model.copy_backbone()
+    display.note(
+        f"warm start: {len(tasks)} demonstrated tasks, {len(rows)} turns, {steps} steps, "
+        f"loss {np.mean(losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
+    )
+
+
+def fine_tune(
+    learner: Learner,
+    batches: Iterator[Sequence[Row]],
+    steps: int,
+    config: WarmStartConfig,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> None:
+    """``steps`` AdamW steps on mini-batches of rows; the learning rate rises briefly, then falls linearly to zero.
+
+    Args:
+        learner: its policy is trained; its critic and its optimiser are left alone.
+        batches: mini-batches, as many as steps at least.
+        steps: how many.
+        config: learning rate and loss weights.
+        on_step: called with the step's number and its mean loss per response token.
+    """
+    policy = learner.model.policy
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    warmup = max(1, min(20, steps // 10))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    )
+    policy.train()
+    for step in range(steps):
+        rows = next(batches)
+        optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for indices in micro_batches(list(map(len, rows)), learner.config.micro_batch_tokens):
+            chosen = [rows[i] for i in indices]
+            with learner.precision():
+                loss = imitation_loss(learner, chosen, config.prompt_loss) * (len(chosen) / len(rows))
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), learner.config.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        if not math.isfinite(total):
+            raise FloatingPointError(f"the warm start diverged at step {step}: the loss is {total}")
+        on_step(step, total)
+
+
+def imitation_loss(learner: Learner, rows: Sequence[Row], prompt_weight: float) -> Tensor:
+    """Mean negative log-likelihood of response tokens, plus ``prompt_weight`` times that of prompt tokens."""
+    policy = learner.model.policy
+    batch = RowBatch.of(rows, learner.pad_id, learner.device)
+    hidden_NLH = decode(policy.get_decoder(), batch)
+    logprobs_KV = vocabulary_logprobs(policy, hidden_NLH, batch, temperature=1.0)
+    loss = torch.nn.functional.nll_loss(logprobs_KV, batch.target_K)
+    if prompt_weight == 0:
+        return loss
+    whole = batch.of_prompts(rows)
+    logprobs_KV = vocabulary_logprobs(policy, hidden_NLH, whole, temperature=1.0)
+    return loss + prompt_weight * torch.nn.functional.nll_loss(logprobs_KV, whole.target_K)
+
+
+def shuffled_batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
+    """Mini-batches for ever, each pass over the rows in a new order."""
+    rng = random.Random(seed)
+    while True:
+        order = list(rows)
+        rng.shuffle(order)
+        for start in range(0, len(order) - size + 1, size) if len(order) > size else (0,):
+            yield order[start : start + size]
