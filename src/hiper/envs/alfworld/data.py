@@ -309,7 +309,8 @@ def _archived_games(archive: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
                 if len(parts) >= 4 and parts[-1] == GAME_FILE and (content := tar.extractfile(member)):
                     yield parts, content.read()
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"'{archive}' is no complete tar archive ({error}); fetch it again") from None
+        reason = str(error).partition(":\n")[0]
+        raise UserError(f"'{archive}' is no complete tar archive ({reason}); fetch it again") from None
 
 
 def read_games(paths: Iterable[Path], count: int | None = None, seed: int = 0) -> Iterator[tuple[str, bytes]]:
