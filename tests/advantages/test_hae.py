@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from typing import Any
 
@@ -35,6 +35,11 @@ def turns_of(terminated: bool = True, **rows: Any) -> Turns:
         terminated_B=np.array([terminated]),
         **{f"{name}_BT": np.array([row]) for name, row in rows.items()},
     )
+
+
+def arrays_of(turns: Turns) -> dict[str, np.ndarray]:
+    """The fields by name."""
+    return {field.name: getattr(turns, field.name) for field in fields(turns)}
 
 
 def flat_gae(turns: Turns, values_BT: np.ndarray, gamma: float, lambda_: float, bootstrap: bool) -> np.ndarray:
@@ -225,7 +230,7 @@ class TestBatch:
     @pytest.mark.parametrize("normalize", [False, True])
     def test_padding_does_not_matter(self, normalize: bool) -> None:
         turns = random_turns(RNG(9), 8, 10)
-        wider = Turns(**{name: _widened(name, array) for name, array in vars(turns).items()})
+        wider = Turns(**{name: _widened(name, array) for name, array in arrays_of(turns).items()})
         hae = HAE(0.9, 0.8, normalize=normalize)
         for field in FIELDS:
             narrow, wide = getattr(hae(turns), field), getattr(hae(wider), field)
@@ -236,7 +241,7 @@ class TestBatch:
         turns, hae = random_turns(RNG(10), 8, 10), HAE(0.9, 0.8)
         whole = hae(turns)
         for b in range(8):
-            alone = hae(Turns(**{name: array[b : b + 1] for name, array in vars(turns).items()}))
+            alone = hae(Turns(**{name: array[b : b + 1] for name, array in arrays_of(turns).items()}))
             for field in FIELDS:
                 np.testing.assert_array_equal(getattr(alone, field)[0], getattr(whole, field)[b])
 
@@ -258,11 +263,11 @@ class TestBatch:
 
     def test_input_is_left_alone_and_output_is_its_own(self) -> None:
         turns = random_turns(RNG(13), 4, 6)
-        before = {name: array.copy() for name, array in vars(turns).items()}
+        before = {name: array.copy() for name, array in arrays_of(turns).items()}
         credit = HAE(normalize=True)(turns)
         for field in FIELDS:
             getattr(credit, field)[:] = 7.0
-        for name, array in vars(turns).items():
+        for name, array in arrays_of(turns).items():
             np.testing.assert_array_equal(array, before[name])
 
 

@@ -1,4 +1,7 @@
-"""Turning what callers give into arrays an estimator can trust: right shape, right type, padding set to zero."""
+"""Turning what callers give into arrays an estimator can trust: right shape, right type, padding set to zero.
+
+All of them are copies in Fortran order, in which all episodes' turn t lies in one piece: recurrences run along turns.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ def played_mask(mask_BT: ArrayLike) -> Bools:
         raise ValueError(
             f"mask_BT of episode {episode} skips turn {turn} but plays turn {turn + 1}: pad at the end only"
         )
-    return mask
+    return mask.copy(order="F")
 
 
 def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
@@ -37,7 +40,7 @@ def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
     """
     array = _bools(name, values)
     _check_shape(name, array.shape, mask_BT)
-    return array & mask_BT
+    return np.logical_and(array, mask_BT, order="F")
 
 
 def masked_floats(name: str, values: ArrayLike, mask_BT: Bools) -> Floats:
@@ -48,7 +51,8 @@ def masked_floats(name: str, values: ArrayLike, mask_BT: Bools) -> Floats:
     """
     array = np.asarray(values, dtype=np.float64)
     _check_shape(name, array.shape, mask_BT)
-    clean = np.where(mask_BT, array, 0.0)
+    clean = np.zeros(mask_BT.shape, order="F")
+    np.copyto(clean, array, where=mask_BT)
     if not np.isfinite(clean).all():
         episode, turn = np.argwhere(~np.isfinite(clean))[0]
         raise ValueError(f"{name} is {array[episode, turn]} at episode {episode}, turn {turn}")

@@ -48,7 +48,7 @@ from typing import Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 
 from hiper.advantages.normalize import normalized
-from hiper.advantages.recurrence import lambda_returns, shift
+from hiper.advantages.recurrence import following, lambda_returns
 from hiper.advantages.types import Bools, Credit, Floats, Turns
 from hiper.errors import UserError
 
@@ -91,22 +91,28 @@ class HAE:
         """
         v_low_BT = _needed(turns.v_low_BT, "v_low_BT", "HAE")
         v_high_BT = _needed(turns.v_high_BT, "v_high_BT", "HAE")
-        boundary_BT, end_BT = turns.boundary_BT, turns.segment_end_BT
-        # V_low follows inside a segment, V_high after its end, and nothing after the episode's last turn: padding is
-        # zero. Where a truncated episode is bootstrapped, the value at hand follows it, and nothing else is mixed in.
-        after_low_BT = np.where(end_BT, shift(v_high_BT), shift(v_low_BT))
-        after_high_BT = after_low_BT.copy()
-        lambda_high_BT = np.where(end_BT, self.lambda_seg, 1.0)
+        boundary_BT = turns.boundary_BT
+
+        # What follows a turn is V_low inside a segment, V_high after its end, and nothing after the episode's last
+        # turn, as padding is zero. lambda is written with 1 inside a segment and 0 at its end.
+        after_low_BT = following(np.where(boundary_BT, v_high_BT, v_low_BT))
+        after_high_BT = after_low_BT.copy(order="K")
+        inside_BT = following((turns.mask_BT & ~boundary_BT).astype(np.float64))
+        lambda_low_BT = self.lambda_turn * inside_BT
+        lambda_high_BT = np.maximum(inside_BT, self.lambda_seg)
+        lambda_switch_BT = inside_BT
         if self.bootstrap_truncated:
+            # After a truncated episode comes the value at hand, and nothing else to mix it with.
             cut_N = np.flatnonzero(~turns.terminated_B)
             last_N = cut_N, turns.length_B[cut_N] - 1
             after_low_BT[last_N] = v_low_BT[last_N]
             after_high_BT[last_N] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
             lambda_high_BT[last_N] = 0.0
-        mixes = [(after_low_BT, np.where(end_BT, 0.0, self.lambda_turn)), (after_high_BT, lambda_high_BT)]
+
+        mixes = [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT)]
         if self.switch_form == "termination-value":
             v_switch_BT = _needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
-            mixes.append((after_high_BT, np.where(end_BT, 0.0, 1.0)))
+            mixes.append((after_high_BT, lambda_switch_BT))
             return_low_BT, return_high_BT, return_switch_BT = lambda_returns(turns.reward_BT, self.gamma, *mixes)
             switch_BT = return_switch_BT - v_switch_BT
         else:

@@ -18,24 +18,24 @@ def lambda_returns(reward_BT: Floats, gamma: float, *mixes: tuple[Floats, Floats
     """
     B, T = reward_BT.shape
     K = len(mixes)
-    # One loop for all K pairs, turns first so that each step reads and writes contiguous memory, and in place: the
-    # arrays of one turn are so small that calls and allocations take most of the time.
+    # One loop for all K pairs, and in place: the arrays of one turn are so small that calls and allocations take most
+    # of the time. Turns come first, as they do in the memory of `Turns`, so that each step works on contiguous rows.
     return_TKB = np.empty((T, K, B))
     decay_TKB = np.empty((T, K, B))
-    for k, (following_BT, lambda_BT) in enumerate(mixes):
-        decay_BT = gamma * lambda_BT
-        return_TKB[:, k] = (reward_BT + (gamma - decay_BT) * following_BT).T
-        decay_TKB[:, k] = decay_BT.T
-    return_TN, decay_TN = return_TKB.reshape(T, K * B), decay_TKB.reshape(T, K * B)
-    passed_on_N = np.empty(K * B)
-    for this_N, decay_N, next_N in zip(return_TN[-2::-1], decay_TN[-2::-1], return_TN[:0:-1], strict=True):
-        np.multiply(decay_N, next_N, passed_on_N)
-        np.add(this_N, passed_on_N, this_N)
-    return [np.ascontiguousarray(return_TKB[:, k].T) for k in range(K)]
+    for k, (v_BT, lambda_BT) in enumerate(mixes):
+        decay_TB = np.multiply(gamma, lambda_BT.T, out=decay_TKB[:, k])
+        np.add(reward_BT.T, (gamma - decay_TB) * v_BT.T, out=return_TKB[:, k])
+    returns, decays = list(return_TKB.reshape(T, K * B)), list(decay_TKB.reshape(T, K * B))
+    passed_on = np.empty(K * B)
+    for t in range(T - 2, -1, -1):
+        np.multiply(decays[t], returns[t + 1], passed_on)
+        np.add(returns[t], passed_on, returns[t])
+    return [return_TKB[:, k].copy().T for k in range(K)]
 
 
-def shift(x_BT: Floats) -> Floats:
+def following(x_BT: Floats) -> Floats:
     """x_{t+1} at turn t; zero at the last column."""
-    shifted = np.zeros_like(x_BT)
+    shifted = np.empty_like(x_BT)
     shifted[:, :-1] = x_BT[:, 1:]
+    shifted[:, -1] = 0.0
     return shifted

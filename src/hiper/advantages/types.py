@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ class Turns:
     """What an estimator sees of B episodes of up to T turns.
 
     Arrays are checked and copied on construction, and everything beyond an episode's end is set to zero, so that
-    an estimator is its formula and nothing else. Arrays that only some estimators need may be None.
+    an estimator is its formula and nothing else. In memory, turns come first (Fortran order): recurrences run along
+    them, and all episodes' turn t lies in one piece. Arrays that only some estimators need may be None.
 
     Raises:
         ValueError: shapes or types disagree, a played turn holds NaN, or an episode does not begin with a boundary.
@@ -53,7 +55,7 @@ class Turns:
             )
         # A frozen dataclass is assigned to through `object`; this is the one place that does so.
         put = object.__setattr__
-        put(self, "mask_BT", mask.copy())
+        put(self, "mask_BT", mask)
         put(self, "terminated_B", terminated.copy())
         for name in ("boundary_BT", "said_switch_BT"):
             if (bools := getattr(self, name)) is not None:
@@ -69,7 +71,7 @@ class Turns:
         if beta is not None and (beta.min() < 0 or beta.max() > 1):
             raise ValueError(f"switch_prob_BT reaches from {beta.min()} to {beta.max()}: not probabilities")
 
-    @property
+    @cached_property
     def length_B(self) -> NDArray[np.int64]:
         """Turns played."""
         length_B: NDArray[np.int64] = self.mask_BT.sum(axis=1, dtype=np.int64)
@@ -84,7 +86,7 @@ class Turns:
     @property
     def segment_end_BT(self) -> Bools:
         """The last turn of its segment: the next turn is a boundary, or the episode has no next turn."""
-        end_BT = self.mask_BT.copy()
+        end_BT = self.mask_BT.copy(order="K")
         end_BT[:, :-1] &= self.boundary_BT[:, 1:] | ~self.mask_BT[:, 1:]
         return end_BT
 
