@@ -74,7 +74,7 @@ class Library:
         self.panel = panel if count is None else panel.subset(count)
         self.dialect = _one_dialect(source.name, {task.id: source.dialects()[task.id] for task in self.panel})
         """ "move" or "put": how these games say to lay something down."""
-        self._source = source
+        self.source = source
         self._games: dict[str, Game] = {}
 
     @property
@@ -92,7 +92,7 @@ class Library:
         game = self._games.get(task_id)
         if game is None:
             task = self.panel[task_id]
-            game = self._games[task_id] = parse_game(self._source.read(task.id), self._source.where(task.id))
+            game = self._games[task_id] = parse_game(self.source.read(task.id), self.source.where(task.id))
         return game
 
 

@@ -375,19 +375,19 @@ def _wanderer(game: Game, rng: random.Random, max_turns: int) -> Player:
 def _solver(game: Game, rng: random.Random, max_turns: int) -> Player:
     """The game's walkthrough, with harmless and odd commands strewn in so that it ends at a turn drawn at random.
 
-    A third of the time the last command falls on the last turn, or on the one after it.
+    A third of the time it ends on the last turn, or would end on the one after it.
     """
     steps = list(game.walkthrough)
     last = rng.choice((max_turns, max_turns + 1, *[rng.randint(min(len(steps), max_turns), max_turns)] * 4))
 
     def play(turn: int, admissible: Sequence[str]) -> str:
         spare = last - turn - len(steps)
-        if steps and (spare <= 0 or rng.random() < len(steps) / (len(steps) + spare)):
-            return steps.pop(0)
-        if rng.random() < 0.4:
-            return _odd(game, rng, admissible)
-        harmless = ("look", "inventory", "examine", "help")
-        return rng.choice([command for command in admissible if command.startswith(harmless)])
+        if spare <= 0 or (len(steps) > 1 and rng.random() < len(steps) / (len(steps) + spare)):
+            return steps.pop(0) if steps else "look"
+        harmless = [command for command in admissible if command.startswith(("look", "inventory", "examine", "help"))]
+        odd = _odd(game, rng, admissible)
+        derails = odd.strip() in admissible and odd.strip() not in harmless
+        return odd if rng.random() < 0.4 and not derails else rng.choice(harmless)
 
     return play
 

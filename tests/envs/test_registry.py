@@ -1,0 +1,38 @@
+"""Environments by name."""
+
+from __future__ import annotations
+
+import pytest
+
+import hiper.envs
+from hiper.envs import registry
+from hiper.envs.corridor import CorridorEnv, make
+from hiper.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+
+
+def test_those_that_ship_are_there() -> None:
+    assert {"alfworld", "corridor"} <= set(hiper.envs.names())
+    assert isinstance(hiper.envs.make("corridor", cells=4), CorridorEnv)
+
+
+@pytest.mark.parametrize("factory", [make, "hiper.envs.corridor:make"])
+def test_registering(factory: registry.Factory | str) -> None:
+    hiper.envs.register("hall", factory)
+    hiper.envs.register("hall", factory)  # the same again is no conflict
+    assert isinstance(hiper.envs.make("hall"), CorridorEnv)
+    with pytest.raises(ValueError, match="already registered as 'hall'"):
+        hiper.envs.register("hall", lambda: make())
+
+
+def test_unknown_names_and_options_get_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"no environment 'alfwrld'; did you mean 'alfworld'\?"):
+        hiper.envs.make("alfwrld")
+    with pytest.raises(UserError, match="there are alfworld, corridor"):
+        hiper.envs.make("zzz")
+    with pytest.raises(UserError, match=r"'corridor' has no option 'cell'; did you mean 'cells'\?"):
+        hiper.envs.make("corridor", cell=3)
