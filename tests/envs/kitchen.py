@@ -60,6 +60,14 @@ BOWL_IN_LIGHT = """
              (atLocation ?a ?l) (inReceptacle ?ot ?r)))
     (exists (?o - object ?a - agent) (and (objectType ?o BowlType) (holds ?a ?o)))"""
 
+ODD_FACTS = """(opened Cabinet_bar_1) (isHot Apple_bar_1) (isCool Apple_bar_1) (isClean Apple_bar_1)
+    (isToggled DeskLamp_bar_1) (isSliced Lettuce_bar_1) (pickupable DeskLamp_bar_1) (isOn DeskLamp_bar_1)
+    (canContain CabinetType DeskLampType) (canContain CounterTopType DeskLampType)
+    (inReceptacle ButterKnife_bar_1 CounterTop_bar_1) (objectAtLocation Bowl_bar_1 loc_bar_2)
+    (receptacleType CounterTop_bar_1 SinkBasinType) (inReceptacle DeskLamp_bar_1 CounterTop_bar_1)
+    (toggleable Bowl_bar_1) (objectType Apple_bar_1 LettuceType) (checked CounterTop_bar_1)"""
+"""What no official game holds, but a game file may."""
+
 
 def problem(goal: str = PUT_APPLE_IN_CABINET, start: str = "loc_bar_1", more: str = "") -> str:
     """The PDDL problem of the kitchen."""

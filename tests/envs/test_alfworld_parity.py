@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import kitchen
@@ -66,10 +67,18 @@ class TestBesideTextWorld:
     def test_official_games(self, official: GameSource, seed: int) -> None:
         assert_same(list(draw_official(official, random.Random(seed))), seed)
 
-    def test_official_games_as_the_older_data_word_them(self, official: GameSource, seed: int) -> None:
-        """The generation of data that says "put X in/on Y" and "You arrive at loc 5"."""
-        task = random.Random(seed).choice(list(official.tasks()))
-        assert_same([(task.id, in_older_words(official.read(task.id)))], seed, "wander")
+    @pytest.mark.parametrize("older", [False, True])
+    def test_the_language_of_official_games(self, seed: int, older: bool) -> None:
+        """Rules and words as the package alfworld ships them, and as data before 2025 have them."""
+        shipped = files("alfworld").joinpath("data")
+        language = {
+            "pddl_domain": shipped.joinpath("alfred.pddl").read_text(),
+            "grammar": shipped.joinpath("alfred.twl2").read_text().replace("UNKNOWN GOAL", "put a apple in cabinet"),
+        }
+        text = json.dumps(kitchen.game_data() | language)
+        text = in_older_words(text) if older else text
+        assert parse_game(text, "kitchen").dialect.put_verb == ("put" if older else "move")
+        assert_same([("kitchen", text)], seed, "wander")
 
     def test_generated_games(self, seed: int) -> None:
         first = 6 * random.Random(seed).randrange(10**6)
@@ -82,20 +91,19 @@ class TestBesideTextWorld:
 
     @pytest.mark.parametrize("style", ["wander", "cook"])
     def test_the_kitchen_of_the_engine_tests(self, seed: int, style: str) -> None:
-        goals = {
-            kitchen.COOL_LETTUCE_ON_SIDETABLE: "loc_bar_2",
-            kitchen.TWO_APPLES_IN_FRIDGE: "loc_bar_1",
-            kitchen.BOWL_IN_LIGHT: "loc_bar_4",
-        }
+        setups = [
+            (kitchen.COOL_LETTUCE_ON_SIDETABLE, "loc_bar_2", ""),
+            (kitchen.TWO_APPLES_IN_FRIDGE, "loc_bar_1", kitchen.ODD_FACTS),
+            (kitchen.BOWL_IN_LIGHT, "loc_bar_4", kitchen.ODD_FACTS),
+        ]
         games: list[tuple[str, bytes | str]] = [
-            (f"kitchen{number}", json.dumps(kitchen.game_data(goal, start)))
-            for number, (goal, start) in enumerate(goals.items())
+            (f"kitchen{number}", json.dumps(kitchen.game_data(*setup))) for number, setup in enumerate(setups)
         ]
         assert_same(games, seed, style)
 
 
 def in_older_words(text: bytes | str) -> str:
-    """The same game in the words of the data before 2025."""
+    """The same game in the words of the data before 2025: "put X in/on Y", "You arrive at loc 5"."""
     data = json.loads(text)
     for new, old in (
         ("move {o} to {r}", "put {o} in/on {r}"),

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 MAX_TURNS = 50
 _CONTEXT = 6
 """Turns before a difference that a report keeps."""
+_GAMES_PER_PROCESS = 40
+"""TextWorld never gives back the memory of a game (about 7 MB), so a process plays this many and ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def check_parity(
         seed: with a game's id, decides how it is played.
         max_turns: turns per game.
         record: a JSONL file of finished games: those in it (same text, seed, turns) are compared with the record.
-        workers: processes; 1 plays in this one.
+        workers: games played at a time, each in a process of its own (a single short run plays in this one).
         style: one of :data:`STYLES` for every game; None: drawn per game.
 
     Raises:
@@ -170,10 +172,10 @@ class _Job:
 
 
 def _play_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, GameResult]]:
-    if workers <= 1:
+    if workers <= 1 and len(jobs) <= _GAMES_PER_PROCESS:
         yield from ((job, _play(job)) for job in jobs)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=40) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=_GAMES_PER_PROCESS) as pool:
         yield from zip(jobs, pool.map(_play, jobs), strict=True)
 
 
