@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from hiper.envs.alfworld.game import Appliance, Game
+from hiper.envs.alfworld.game import NOWHERE, Appliance, Game
 
 NOTHING_HAPPENS = "Nothing happens."
 _NOTHING_HELD = -1
@@ -148,7 +148,7 @@ class Engine:
         if game.place(self._location).receptacles:
             return self._look("")
         return _middle_of_room(
-            [f"a {name}" for name, at in zip(game.receptacles, game.stands_at, strict=True) if at >= 0]
+            [f"a {name}" for name, at in zip(game.receptacles, game.stands_at, strict=True) if at != NOWHERE]
         )
 
     def _look(self, _: str) -> str:

@@ -15,6 +15,9 @@ from hiper.errors import UserError
 
 Treatment = Literal["clean", "hot", "cool"]
 
+NOWHERE = -1
+"""Location of a receptacle that stands nowhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -31,7 +34,7 @@ class Goal:
 
 
 class Appliance(Enum):
-    """What a receptacle does to the object in hand: the verb of the command, the participle of the effect."""
+    """What a receptacle does to the object in hand; the value is the verb of its command."""
 
     SINK = "clean"
     MICROWAVE = "heat"
@@ -107,7 +110,8 @@ class Game:
         if place is None:
             here = tuple(r for r, at in enumerate(self.stands_at) if at == location)
             examine = tuple(f"examine {self.receptacles[r]}" for r in here)
-            away = sorted(f"go to {name}" for r, name in enumerate(self.receptacles) if r not in here)
+            elsewhere = (r for r, at in enumerate(self.stands_at) if at not in (location, NOWHERE))
+            away = sorted(f"go to {self.receptacles[r]}" for r in elsewhere)
             place = self.places[location] = Place(here, examine, tuple(away))
         return place
 
@@ -189,9 +193,6 @@ _SIGNATURES = {
 
 Starting with an object in hand is not supported.
 """
-
-NOWHERE = -1
-"""Location of a receptacle that stands nowhere."""
 
 T = TypeVar("T", bound=Hashable)
 
