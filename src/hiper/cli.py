@@ -1,18 +1,23 @@
-"""The command line. Each command is a few lines over a function that can be called from Python as well."""
+"""The command line. Each command is a few lines over functions that can be called from Python as well.
+
+Whatever takes long to import is imported inside the command that needs it, so that help and messages come at once.
+"""
 
 from __future__ import annotations
 
+import random
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hiper import envs
-from hiper.config import load_config, recipe_names
-from hiper.console import Display
-from hiper.errors import UserError
+from hiper.errors import UnwritableError, UserError
+
+if TYPE_CHECKING:
+    from hiper.console import Display
 
 app = typer.Typer(
     add_completion=False,
@@ -21,47 +26,169 @@ app = typer.Typer(
     help="Hierarchical plan-execute reinforcement learning for LLM agents.",
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[dotted.key=value]...", help="Settings to override.")]
+Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")]
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[dotted.key=value]...", help="Settings to override.")]
+Env = Annotated[str, typer.Argument(help="An environment's name.")]
+Options = Annotated[
+    list[str] | None, typer.Argument(metavar="[option=value]...", help="Options of the environment, as in a recipe.")
+]
+Split = Annotated[str | None, typer.Option(help="Which tasks [default: the environment's or the run's own].")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")]
 
 
 @app.command()
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name or a YAML file.")] = None,
-    overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/RECIPE-seedN].")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    settings: Settings = None,
+    out: Out = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder, under its settings.")] = None,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, evaluation before and after."""
-    from hiper.training.loop import train as run_training
-    from hiper.training.run import Run
+    from hiper.config import load_config
 
     if (recipe is None) == (resume is None):
         raise UserError("name a recipe (`hiper recipes` lists them), or a run to go on with: --resume RUN")
-    if resume is not None:
-        run = Run.open(resume)
-    else:
-        config = load_config(str(recipe), overrides or [])
+    if out is not None and resume is not None:
+        raise UserError("--resume goes on in the run's own folder: leave out --out")
+    config = None if recipe is None else load_config(recipe, settings or [])
+
+    from hiper.evaluation.report import write_report
+    from hiper.training.loop import train as run_training
+    from hiper.training.run import Run
+
+    if config is not None:
         run = Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
-    run_training(run, Display(command=shlex.join(["hiper", *sys.argv[1:]])))
+    else:
+        run = Run.open(Path(str(resume)))
+    display = _display()
+    if run.finished:
+        display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
+    else:
+        try:
+            run_training(run, display)
+        except UnwritableError as error:
+            raise UserError(f"{error}. Make room, then continue with: hiper train --resume {run.path}") from error
+    display.report(write_report(run))
+
+
+@app.command()
+def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
+    """Clone the environment's expert: a recipe's warm start alone, saved as a policy that `hiper eval` reads."""
+    from hiper.config import load_config
+
+    config = load_config(recipe, settings or [])
+    path = out or Path("runs") / f"{config.name}-sft-seed{config.seed}"
+    if path.exists():
+        raise UserError(f"{path} exists already; choose another folder with --out")
+    if config.warm_start.tasks == 0:
+        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
+
+    from hiper.files import whole_folder
+    from hiper.training.assembly import assemble
+    from hiper.training.run import save_policy
+    from hiper.training.sft import warm_start
+
+    display = _display()
+    parts = assemble(config)
+    display.header(path, parts)
+    with whole_folder(path) as folder:
+        warm_start(parts, display)
+        save_policy(folder, parts.learner, parts.tokenizer, config)
+    display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
+
+
+@app.command(name="eval")
+def evaluate(
+    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a policy directory.")],
+    settings: Settings = None,
+    env: Annotated[str | None, typer.Option(help="Environment [default: the run's own].")] = None,
+    split: Split = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Play a fixed subset of so many tasks.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy [default: the run's own].")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the sampling [default: the run's own].")] = None,
+    out: Out = None,
+) -> None:
+    """Play held-out tasks; print the outcome, and write a result card and the episodes."""
+    from hiper.evaluation.command import evaluate_policy
+    from hiper.evaluation.saved import SavedPolicy
+
+    saved = SavedPolicy.open(policy, env, settings or [])
+    splits = saved.config.evaluation.splits if split is None else (split,)
+    folder = out or Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
+    evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
+
+
+@app.command()
+def play(
+    env: Env,
+    options: Options = None,
+    agent: Annotated[str, typer.Option(help="human, expert, or a run, checkpoint or policy directory.")] = "human",
+    split: Split = None,
+    task: Annotated[str | None, typer.Option(help="A task's id [default: one drawn with the seed].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the environment and the sampling.")] = 0,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Of a checkpoint [default: its own].")] = None,
+    auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
+) -> None:
+    """Step through one episode in the terminal, subgoals shown."""
+    from rich.console import Console
+
+    from hiper import play as table
+
+    console = Console(highlight=False, soft_wrap=True)
+    world, player = table.seat(
+        env, options or [], agent, split=split, temperature=temperature, seed=seed, console=console
+    )
+    chosen = task or random.Random(seed).choice(world.panel.tasks).id
+    table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
 
 
 @app.command()
 def recipes() -> None:
     """List the shipped recipes."""
-    for name in recipe_names():
-        typer.echo(name)
+    from hiper.config import recipe_names, recipe_summary
+
+    names = recipe_names()
+    for name in names:
+        typer.echo(f"{name:{max(map(len, names))}}  {recipe_summary(name)}")
 
 
 @app.command()
-def tasks(
-    env: Annotated[str, typer.Argument(help="An environment's name.")],
-    options: Overrides = None,
-) -> None:
-    """List an environment's tasks: id and type, in panel order."""
-    chosen = dict(option.split("=", 1) for option in options or [])
-    panel = envs.make(env, **chosen).panel
+def tasks(env: Env, options: Options = None, split: Split = None) -> None:
+    """List an environment's tasks, id and type, in panel order; the panel's hash goes to standard error."""
+    from hiper import envs
+    from hiper.config import overridden
+
+    chosen = {} if split is None else {"split": split}
+    panel = envs.make(env, **overridden(chosen, options or [])).panel
     for task in panel:
         typer.echo(f"{task.id}\t{task.type}")
+    typer.echo(f"{panel.name}: {len(panel)} tasks, sha256 {panel.hash}", err=True)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Show what came of a run, and write its report and learning curve anew."""
+    from hiper.evaluation.report import write_report
+    from hiper.training.run import Run
+
+    _display().report(write_report(Run.open(run)))
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def parity(context: typer.Context) -> None:
+    """Play ALFWorld games beside TextWorld (the extra `textworld`) and compare everything; see `hiper parity -h`."""
+    from hiper.envs.alfworld.parity import main as compare
+
+    raise typer.Exit(compare(context.args))
+
+
+def _display() -> Display:
+    from hiper.console import Display
+
+    return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
 
 
 def main() -> None:
@@ -71,8 +198,6 @@ def main() -> None:
     except UserError as error:
         typer.echo(f"hiper: {error}", err=True)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ with the nearest valid name, and the resolved tree is saved with every run.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import resources
+from importlib.resources.abc import Traversable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hiper.advantages import ESTIMATORS, Estimator, Shaping, make_estimator
 from hiper.errors import UserError
-from hiper.models.nano import NanoConfig
 from hiper.plan_execute.prompt import Overflow
 
 
@@ -57,14 +59,34 @@ class PromptConfig(Section):
     """Tags of a block share its advantage."""
 
 
+class NanoConfig(Section):
+    """Sizes of a nano model."""
+
+    layers: int = Field(2, ge=1)
+    hidden: int = Field(128, ge=8)
+    feed_forward: int = Field(384, ge=8)
+    heads: int = Field(4, ge=1)
+    kv_heads: int = Field(4, ge=1)
+    max_positions: int = Field(1024, ge=64)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
 class ModelConfig(Section):
     """Policy and critic."""
 
     path: str | None = None
     """A Hugging Face name or directory of a causal LM; None: a nano model, made on the spot."""
     nano: NanoConfig = NanoConfig()
-    critic: Literal["own", "shared"] = "own"
-    """A backbone of its own (a copy of the policy's at the start), or the policy's."""
+    critic: Literal["own", "shared", "detached"] = "own"
+    """A backbone of its own (a copy of the policy's at the start); or the policy's, trained by both losses; or the
+    policy's hidden states as they are, which costs next to nothing and leaves the policy alone."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the hardware has it, else float32."""
@@ -201,12 +223,18 @@ class Config(Section):
 
     def to_yaml(self) -> str:
         """The resolved tree."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def recipe_names() -> list[str]:
     """Names of the shipped recipes."""
     return sorted(file.name.removesuffix(".yaml") for file in _recipes().iterdir() if file.name.endswith(".yaml"))
+
+
+def recipe_summary(name: str) -> str:
+    """What a shipped recipe is for: the comment it begins with."""
+    lines = (_recipes() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -216,23 +244,27 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: no such recipe or file, or a key or value is wrong; the message names it.
     """
     shipped = _recipes() / f"{source}.yaml"
-    path = Path(source)
-    if shipped.is_file():
-        text = shipped.read_text(encoding="utf-8")
-    elif path.is_file():
-        text = path.read_text(encoding="utf-8")
-    else:
-        names = recipe_names()
-        raise UserError(f"no recipe '{source}'{_hint(str(source), names)}: neither a shipped recipe nor a YAML file")
+    if not shipped.is_file() and not Path(source).is_file():
+        raise UserError(
+            f"no recipe '{source}'{_hint(str(source), recipe_names())}: neither a shipped recipe nor a YAML file"
+        )
+    tree = read_tree(shipped if shipped.is_file() else Path(source))
+    return validate_config(overridden(tree, overrides), str(source))
+
+
+def read_tree(file: Path | Traversable) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
     try:
-        tree = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{source}: not valid YAML: {error}") from error
+        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} is not a readable YAML file: {error}") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{source}: a recipe is a mapping of keys, this is a {type(tree).__name__}")
-    for override in overrides:
-        _override(tree, override)
-    return validate_config(tree, str(source))
+        raise UserError(f"{file} should hold a mapping of keys to values; it holds a {type(tree).__name__}")
+    return tree
 
 
 def validate_config(tree: Mapping[str, Any], source: str) -> Config:
@@ -247,19 +279,34 @@ def validate_config(tree: Mapping[str, Any], source: str) -> Config:
         raise UserError(f"{source}: " + "\n  ".join(_problems(error))) from None
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"'{override}' is not of the form dotted.key=value")
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"'{override}': '{parent}' is a value, not a section")
+def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``tree`` with ``dotted.key=value`` settings in place of its own; values are read as YAML.
+
+    Raises:
+        UserError: a setting is not of that form, or goes below something that is a value.
+    """
+    changed = copy.deepcopy(dict(tree))
+    for override in overrides:
+        (*parents, leaf), value = _setting(override)
+        section: Any = changed
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UserError(f"'{override}': '{parent}' is a value, not a section")
+        section[leaf] = value
+    return changed
+
+
+def _setting(text: str) -> tuple[list[str], Any]:
+    """The parts of the key, and the value."""
+    key, equals, value = text.partition("=")
+    parts = key.split(".")
+    if not equals or not all(parts):
+        raise UserError(f"'{text}' is not of the form dotted.key=value")
     try:
-        tree[leaf] = _number(yaml.safe_load(value))
+        return parts, _number(yaml.safe_load(value))
     except yaml.YAMLError as error:
-        raise UserError(f"'{override}': the value is not valid YAML: {error}") from error
+        raise UserError(f"'{text}': the value is not valid YAML: {error}") from error
 
 
 def _number(value: Any) -> Any:
@@ -300,5 +347,6 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"; known are {', '.join(known)}" if known else ""
 
 
-def _recipes() -> Any:
+def _recipes() -> Traversable:
+    """The folder of the shipped recipes."""
     return resources.files("hiper") / "recipes"

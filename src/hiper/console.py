@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from hiper.evaluation.transcript import transcript
+
 if TYPE_CHECKING:
     from hiper.evaluation.evaluate import Evaluation
+    from hiper.evaluation.report import Report
     from hiper.training.assembly import Assembly
 
 COLUMNS = (
@@ -97,6 +101,26 @@ class Display:
             row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
             table.add_row(*row, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
         self.console.print(table)
+
+    def report(self, report: Report) -> None:
+        """What came of a run."""
+        self.console.print(f"\n[bold]{escape(report.title)}[/bold]")
+        for sentence in report.summary():
+            self.note(sentence)
+        for split, (headings, *rows) in report.tables().items():
+            table = Table(title=f"held out: {split}", title_justify="left")
+            for heading in headings:
+                table.add_column(heading, justify="left" if heading == headings[0] else "right")
+            for row in rows:
+                table.add_row(*row, style="bold" if row[0] == "all" else None)
+            self.console.print(table)
+        if report.sample is not None:
+            self.console.print("[bold]a held-out episode[/bold]")
+            self.note("\n".join(transcript(report.sample, width=max(80, self.console.width))))
+        self.console.print("\n[bold]where everything lies[/bold]")
+        width = max(len(place) for place, _ in report.places())
+        for place, what in report.places():
+            self.note(f"  {place:{width}}  {what}")
 
     def interrupted(self, path: Path, checkpoints: Sequence[Path]) -> None:
         """Where things stand after an interrupt."""

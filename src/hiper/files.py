@@ -5,32 +5,69 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from hiper.errors import UnwritableError, UserError
+
+FULL = 1 << 16
+"""A disk with fewer free bytes than these is full."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around writing to ``path``.
+
+    Raises:
+        UnwritableError: the disk refused; the message names ``path``.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
+    except Exception as error:
+        # Tensors are written by libraries that know no OSError, and some do not even say what went wrong.
+        if _is_full(path):
+            raise UnwritableError(f"cannot write {path}: no space left on the disk") from error
+        raise
+
+
+def _is_full(path: Path) -> bool:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(folder).free < FULL
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; what is there takes its place only if all went well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Gives a path beside ``path`` to write to; what is there takes its place only if all went well.
+
+    Raises:
+        UnwritableError: see :func:`writing`.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
-        yield partial
-        os.replace(partial, path)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Likewise for a folder; one that is there already is replaced."""
     partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        with writing(path):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -7,29 +7,9 @@ Hugging Face directory: whatever loads Qwen2.5 loads it.
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
-
-class NanoConfig(BaseModel):
-    """Sizes of a nano model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    layers: int = Field(2, ge=1)
-    hidden: int = Field(128, ge=8)
-    feed_forward: int = Field(384, ge=8)
-    heads: int = Field(4, ge=1)
-    kv_heads: int = Field(4, ge=1)
-    max_positions: int = Field(1024, ge=64)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> NanoConfig:
-        if self.hidden % (2 * self.heads):
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        return self
+from hiper.config import NanoConfig
 
 
 def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:

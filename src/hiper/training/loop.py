@@ -32,34 +32,49 @@ def train(run: Run, display: Display) -> None:
 
     An interrupt ends it at the next safe point, with a checkpoint; continuing gives what an uninterrupted run gives.
     """
-    config = run.config
     with Stop(display) as stop:
-        parts, done = _begin(run, display)
-        log = MetricsLog(run, after=done)
-        if done == 0:
-            _evaluate(run, parts, 0, display, log, tasks=config.evaluation.final_tasks)
-        saved = done
         try:
-            while done < config.training.iterations:
-                metrics = _iterate(run, parts, done, display, stop)
-                done += 1
-                log.write(done, metrics)
-                display.iteration(done, config.training.iterations, metrics)
-                last = done == config.training.iterations
-                if last or stop.asked or done % config.training.checkpoint_every == 0:
-                    _save(run, parts, done)
-                    saved = done
-                if last or (config.evaluation.every and done % config.evaluation.every == 0 and not stop.asked):
-                    tasks = config.evaluation.final_tasks if last else config.evaluation.tasks
-                    _evaluate(run, parts, done, display, log, tasks=tasks)
-                stop.check()
+            _train(run, display, stop)
         except KeyboardInterrupt:
-            if saved < done and stop.weights_whole:
-                _save(run, parts, done)
             display.interrupted(run.path, run.checkpoints)
             raise
-        finally:
-            log.close()
+
+
+def _train(run: Run, display: Display, stop: Stop) -> None:
+    config = run.config
+    parts, begun = _begin(run, display)
+    done, saved, last = begun, begun, config.training.iterations
+    log = MetricsLog(run, after=done)
+    try:
+        while True:
+            for split in due(config, done):
+                # An earlier process may have come as far as the evaluation that follows its last checkpoint.
+                if done != begun or not run.card(done, split).exists():
+                    _evaluate(run, parts, done, split, display, log)
+                    stop.check()
+            if done >= last:
+                return
+            metrics = _iterate(run, parts, done, display, stop)
+            done += 1
+            log.write(done, metrics)
+            display.iteration(done, last, metrics)
+            if done == last or stop.asked or done % config.training.checkpoint_every == 0:
+                _save(run, parts, done)
+                saved = done
+            stop.check()
+    except KeyboardInterrupt:
+        if saved < done and stop.weights_whole:
+            _save(run, parts, done)
+        raise
+    finally:
+        log.close()
+
+
+def due(config: Config, done: int) -> tuple[str, ...]:
+    """The splits to be evaluated after ``done`` iterations."""
+    evaluation = config.evaluation
+    always = done in (0, config.training.iterations)
+    return evaluation.splits if always or (evaluation.every and done % evaluation.every == 0) else ()
 
 
 def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop) -> Metrics:
@@ -85,7 +100,7 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     with clock("update"), stop.weights_changing():
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scale=lr_scale(config, done))
     with clock("writing"):
-        write_episodes(run.episodes_file(f"iter-{done + 1:05d}"), assigned.episodes)
+        write_episodes(run.training_episodes(done + 1), assigned.episodes)
     trained = sum(map(len, rows)) * config.learner.epochs
     generated = sum(len(row.response_ids) for row in rows)
     return {
@@ -166,29 +181,30 @@ def _save(run: Run, parts: Assembly, done: int) -> None:
     run.save_checkpoint(done, parts.learner, parts.tokenizer, run.config.training.keep_checkpoints)
 
 
-def _evaluate(run: Run, parts: Assembly, done: int, display: Display, log: MetricsLog, tasks: int | None) -> None:
-    """Play the held-out panels; store the episodes and a card for each."""
-    config = run.config
+def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display, log: MetricsLog) -> None:
+    """Play a held-out panel; store the episodes and, last of all, the card."""
+    config, env = run.config, parts.held_out[split]
     agent = parts.agent(config.evaluation.temperature)
-    for split, env in parts.held_out.items():
-        total = min(tasks or len(env.panel), len(env.panel))
-        seed = derive_seed(config.seed, "evaluation")
-        with display.bar(f"evaluation on {split}", total) as advance:
-            result = evaluate(
-                env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=lambda _: advance()
-            )
-        name = f"eval-{done:05d}-{split}"
-        write_episodes(run.episodes_file(name), result.episodes)
-        checkpoint = f"{run.path.name}, iteration {done}"
-        card = result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command)
-        write_card(run.path / "evaluations" / f"{name}.json", card)
-        log.write(
-            done,
-            {
-                f"eval/{split}/success": result.overall.success,
-                f"eval/{split}/turns": result.overall.turns,
-                f"eval/{split}/seconds": result.seconds,
-                **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
-            },
+    ends = (0, config.training.iterations)
+    tasks = config.evaluation.final_tasks if done in ends else config.evaluation.tasks
+    seed = derive_seed(config.seed, "evaluation")
+    with display.bar(f"evaluation on {split}", min(tasks or len(env.panel), len(env.panel))) as advance:
+        result = evaluate(
+            env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=lambda _: advance()
         )
-        display.evaluation(done, split, result)
+    display.evaluation(done, split, result)
+    log.write(
+        done,
+        {
+            f"eval/{split}/success": result.overall.success,
+            f"eval/{split}/turns": result.overall.turns,
+            f"eval/{split}/seconds": result.seconds,
+            **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
+        },
+    )
+    write_episodes(run.evaluation_episodes(done, split), result.episodes)
+    checkpoint = f"{run.path.name}, iteration {done}"
+    write_card(
+        run.card(done, split),
+        result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command),
+    )

@@ -11,6 +11,7 @@ RUN/config.yaml                     the resolved settings
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,18 +20,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Config, validate_config
+from hiper.config import Config, read_tree, validate_config
 from hiper.errors import UserError
-from hiper.files import whole_folder, write_text
+from hiper.files import whole_folder, write_text, writing
 from hiper.training.learner import Learner
 
 SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
+
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
+"""What reading a damaged checkpoint, or putting it into another architecture, may raise."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +50,14 @@ class Run:
         """A new run.
 
         Raises:
-            UserError: there is one already, or the folder cannot be made.
+            UserError: there is one already, or the folder cannot be written.
         """
         if (path / "config.yaml").exists():
             raise UserError(
                 f"there is a run in {path} already; continue it with `hiper train --resume {path}`, "
                 "or choose another folder with --out"
             )
-        try:
-            write_text(path / "config.yaml", config.to_yaml())
-        except OSError as error:
-            raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
+        write_text(path / "config.yaml", config.to_yaml())
         return cls(path, config)
 
     @classmethod
@@ -72,13 +74,29 @@ class Run:
         """Whole checkpoints, oldest first."""
         return sorted(p for p in (self.path / "checkpoints").glob("iter-*") if re.fullmatch(r"iter-\d+", p.name))
 
-    def episodes_file(self, name: str) -> Path:
-        """Where the episodes of an iteration or evaluation are stored."""
-        return self.path / "episodes" / f"{name}.jsonl.gz"
+    def training_episodes(self, iteration: int) -> Path:
+        """Where the episodes of an iteration are stored."""
+        return self.path / "episodes" / f"iter-{iteration:05d}.jsonl.gz"
+
+    def evaluation_episodes(self, iteration: int, split: str) -> Path:
+        """Where the episodes of an evaluation are stored."""
+        return self.path / "episodes" / f"eval-{iteration:05d}-{split}.jsonl.gz"
+
+    def card(self, iteration: int, split: str) -> Path:
+        """Where the result card of an evaluation is stored."""
+        return self.path / "evaluations" / f"eval-{iteration:05d}-{split}.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        last = self.config.training.iterations
+        return all(self.card(last, split).exists() for split in self.config.evaluation.splits) and (
+            bool(self.checkpoints) and self.checkpoints[-1].name == checkpoint_name(last)
+        )
 
     def save_checkpoint(self, iteration: int, learner: Learner, tokenizer: PreTrainedTokenizerBase, keep: int) -> Path:
         """Save everything that continuing needs, whole or not at all; then delete all but the newest ``keep``."""
-        path = self.path / "checkpoints" / f"iter-{iteration:05d}"
+        path = self.path / "checkpoints" / checkpoint_name(iteration)
         model = learner.model
         with whole_folder(path) as folder:
             save_policy(folder / "policy", learner, tokenizer, self.config)
@@ -102,9 +120,15 @@ class Run:
                 learner.model.backbone.load_state_dict(load_file(path / "critic.safetensors"))
             state = torch.load(path / "trainer.pt", map_location=learner.device, weights_only=True)
             learner.optimizer.load_state_dict(state["optimizer"])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise UserError(f"checkpoint {path} does not fit this run: {str(error).splitlines()[0]}") from error
+        except DAMAGE as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f"checkpoint {path} is damaged or of another architecture: {reason}") from error
         return int(state["iteration"])
+
+
+def checkpoint_name(iteration: int) -> str:
+    """The folder of a checkpoint."""
+    return f"iter-{iteration:05d}"
 
 
 def save_policy(path: Path, learner: Learner, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
@@ -120,12 +144,9 @@ def read_settings(path: Path) -> Config:
     Raises:
         UserError: there are none, or they are not valid.
     """
-    try:
-        return validate_config(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}") from None
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    if not path.is_file():
+        raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
+    return validate_config(read_tree(path), str(path))
 
 
 def find_policy(path: Path) -> Path:
@@ -159,7 +180,7 @@ class MetricsLog:
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """One line."""
-        with self._path.open("a", encoding="utf-8") as file:
+        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
         for name, value in metrics.items():
             self._board.add_scalar(name, value, iteration)

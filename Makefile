@@ -1,0 +1,46 @@
+# make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU)
+# make test         set up .venv with everything the tests use, run them
+# make check        lint, format and types, over all of the code
+# make setup        only set up .venv, as for the tests
+#
+# Another interpreter: make PYTHON=python3.12 ...
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= runs/quickstart
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
+CODE := src tests benchmarks
+
+.PHONY: quickstart test check setup clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/hiper train quickstart --out $(OUT)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy src benchmarks
+	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests
+
+setup: $(VENV)/.installed-dev
+
+clean:
+	rm -rf $(VENV)
+
+# torch comes first and on its own: it is large, and this way a CPU build is taken where pip has been offered one.
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "HiPER needs Python 3.11 or later; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch and what HiPER needs: a few minutes"
+	$(PIP) torch
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable '.[dev,textworld]'
+	touch $@

@@ -1,0 +1,54 @@
+"""`hiper eval`: a saved policy on held-out tasks, with a card and the episodes for each split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hiper.console import Display
+from hiper.episode import write_episodes
+from hiper.errors import UserError
+from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.evaluation.saved import SavedPolicy
+
+
+def evaluate_policy(
+    saved: SavedPolicy,
+    splits: Sequence[str],
+    folder: Path,
+    display: Display,
+    *,
+    episodes: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> None:
+    """Play each split's panel; write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
+
+    Args:
+        saved: who plays.
+        splits: what is played.
+        folder: where cards and episodes go.
+        display: where the outcomes are shown.
+        episodes: play a fixed subset of so many tasks per split; None: all.
+        temperature: of the sampling; None: as the policy was evaluated in training.
+        seed: of the sampling; None: the policy's own.
+
+    Raises:
+        UserError: there is no such split, it has fewer tasks, or a folder cannot be written.
+    """
+    config = saved.config
+    seed = config.seed if seed is None else seed
+    agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
+    for split in splits:
+        env = saved.env(split)
+        count = len(env.panel) if episodes is None else episodes
+        if count > len(env.panel):
+            raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {count} episodes were asked for")
+        with display.bar(split, count) as advance:
+            slots, on_episode = config.rollout.slots, lambda _: advance()
+            result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
+        display.outcomes(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", result)
+        write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
+        card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
+        write_card(folder / f"{split}.json", card)
+        display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")

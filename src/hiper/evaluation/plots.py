@@ -1,0 +1,85 @@
+"""Figures, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from hiper.files import whole_file
+
+TRAINING = "#9aa5b1"
+HELD_OUT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+"""Told apart with any colour vision (Okabe and Ito's palette)."""
+INK = "#333f48"
+
+
+class Estimate(NamedTuple):
+    """Success on held-out tasks, with its interval."""
+
+    iteration: int
+    success: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a learning curve shows."""
+
+    title: str
+    training: Sequence[tuple[int, float]]
+    """Iteration and success of its episodes."""
+    held_out: Mapping[str, Sequence[Estimate]]
+    """By split."""
+
+
+def draw_learning_curve(path: Path, curve: Curve) -> None:
+    """A PNG of success over iterations: of training episodes, and on held-out tasks with 95% intervals."""
+    figure = Figure(figsize=(7.2, 4.2), dpi=160, layout="constrained")
+    axes = figure.add_subplot()
+    _style(axes, curve.title)
+    if curve.training:
+        axes.plot(
+            *zip(*curve.training, strict=True), color=TRAINING, linewidth=1.2, marker=".", label="training episodes"
+        )
+    for colour, (split, estimates) in zip(HELD_OUT * len(curve.held_out), curve.held_out.items(), strict=False):
+        _draw_estimates(axes, split, estimates, colour)
+    axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _draw_estimates(axes: Axes, split: str, estimates: Sequence[Estimate], colour: str) -> None:
+    iterations, successes = [e.iteration for e in estimates], [e.success for e in estimates]
+    bars = [[e.success - e.low for e in estimates], [e.high - e.success for e in estimates]]
+    axes.errorbar(
+        iterations, successes, yerr=bars, color=colour, marker="o", linewidth=2, elinewidth=1.2, capsize=3, zorder=3,
+        clip_on=False, label=f"held out: {split}, with 95% intervals",
+    )  # fmt: skip
+    for estimate in (estimates[0], estimates[-1])[: len(estimates)]:
+        axes.annotate(
+            f"{estimate.success:.0%}", (estimate.iteration, estimate.high), xytext=(0, 5),
+            textcoords="offset points", ha="center", color=colour, fontsize=10, fontweight="bold",
+        )  # fmt: skip
+
+
+def _style(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.set_xlabel("iteration", color=INK)
+    axes.set_ylabel("success", color=INK)
+    axes.set_ylim(0, 1)
+    axes.margins(x=0.06)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=INK, length=0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color("#cbd2d9")

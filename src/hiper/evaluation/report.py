@@ -1,0 +1,205 @@
+"""What came of a run, drawn from its folder: outcomes before and after, the learning curve, a sample episode."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiper.config import Config
+from hiper.episode import Episode, read_episodes
+from hiper.errors import UserError
+from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
+from hiper.evaluation.summary import Outcome
+from hiper.evaluation.transcript import transcript
+from hiper.files import write_text
+from hiper.training.run import Run, read_metrics
+
+CURVE = "curve.png"
+REPORT = "report.md"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a run, read back from its card."""
+
+    iteration: int
+    split: str
+    panel: str
+    """Its name and the beginning of its hash."""
+    outcomes: Mapping[str, Outcome]
+
+    @property
+    def overall(self) -> Outcome:
+        """All task types together."""
+        return self.outcomes["all"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """See the module."""
+
+    path: Path
+    config: Config
+    training: Sequence[tuple[int, float]]
+    """Iteration and success of its training episodes."""
+    evaluations: Mapping[str, Sequence[Evaluated]]
+    """By split, in the order of iterations; at least one each."""
+    sample: Episode | None
+    """A held-out episode of the last evaluation."""
+    seconds: float
+    """Spent in iterations."""
+
+    @property
+    def title(self) -> str:
+        """Which run this is."""
+        return f"{self.config.name}, seed {self.config.seed}"
+
+    def summary(self) -> list[str]:
+        """What happened, in sentences."""
+        episodes = len(self.training) * self.config.rollout.episodes
+        worked = f"{len(self.training)} iterations, {episodes:,} episodes, {self.seconds / 60:.1f} minutes of training."
+        return [worked, *map(_rise, self.evaluations.values())]
+
+    def tables(self) -> dict[str, list[list[str]]]:
+        """Rows of text by split, the headings first."""
+        return {split: _table(evaluations[0], evaluations[-1]) for split, evaluations in self.evaluations.items()}
+
+    def places(self) -> list[tuple[str, str]]:
+        """Where everything lies, and what it is."""
+        newest = Run(self.path, self.config).checkpoints[-1:]
+        known = (
+            (REPORT, "this report"),
+            (CURVE, "the learning curve"),
+            *(
+                (str(c.relative_to(self.path) / "policy"), "the trained policy, a Hugging Face directory")
+                for c in newest
+            ),
+            ("warm-start", "the policy as reinforcement learning found it"),
+            ("evaluations", "result cards"),
+            ("episodes", "every episode: turns, tokens, log-probabilities, credit"),
+            ("metrics.jsonl", "metrics of every iteration; the same in tensorboard/"),
+            ("config.yaml", "the settings"),
+        )
+        return [(str(self.path / name), what) for name, what in known if name == REPORT or (self.path / name).exists()]
+
+    def markdown(self) -> str:
+        """The report as a document that lies in the run's folder."""
+        parts = [f"# {self.title}", "\n".join(f"- {sentence}" for sentence in self.summary())]
+        for split, rows in self.tables().items():
+            parts += [f"## Held out: {split}", _markdown_table(rows)]
+        parts += ["## Learning curve", f"![success while training, and on held-out tasks]({CURVE})"]
+        if self.sample is not None:
+            parts += ["## A held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
+        places = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
+        parts += ["## Where everything lies", _markdown_table([["path", "what"], *places])]
+        return "\n\n".join(parts) + "\n"
+
+
+def write_report(run: Run) -> Report:
+    """Write ``report.md`` and the learning curve into the run's folder.
+
+    Raises:
+        UserError: the run has not been evaluated yet, or a file of it is damaged.
+    """
+    report = read_report(run)
+    held_out = {split: [_estimate(e) for e in evaluations] for split, evaluations in report.evaluations.items()}
+    draw_learning_curve(run.path / CURVE, Curve(report.title, report.training, held_out))
+    write_text(run.path / REPORT, report.markdown())
+    return report
+
+
+def read_report(run: Run) -> Report:
+    """Gather what a run's folder tells.
+
+    Raises:
+        UserError: the run has not been evaluated yet, or a file of it is damaged.
+    """
+    metrics = [record for record in read_metrics(run.path) if "success/all" in record]
+    evaluations = _read_evaluations(run)
+    if not evaluations:
+        raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
+    last = next(iter(evaluations.values()))[-1]
+    return Report(
+        path=run.path,
+        config=run.config,
+        training=[(record["iteration"], record["success/all"]) for record in metrics],
+        evaluations=evaluations,
+        sample=choose_sample(read_episodes(run.evaluation_episodes(last.iteration, last.split))),
+        seconds=sum(record["time/iteration"] for record in metrics),
+    )
+
+
+def choose_sample(episodes: Iterable[Episode]) -> Episode | None:
+    """The won episode that followed the most different subgoals; of equals the shortest. A lost one if all were."""
+
+    def worth(episode: Episode) -> tuple[bool, int, int]:
+        return episode.won, len({turn.subgoal for turn in episode.turns}), -len(episode.turns)
+
+    return max(episodes, key=worth, default=None)
+
+
+def _read_evaluations(run: Run) -> dict[str, list[Evaluated]]:
+    by_split: dict[str, list[Evaluated]] = {}
+    for path in sorted((run.path / "evaluations").glob("*.json")):
+        if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
+            by_split.setdefault(name[2], []).append(_read_card(path, int(name[1]), name[2]))
+    return by_split
+
+
+def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
+        return Evaluated(iteration, split, f"{card['panel']['name']}, sha256 {card['panel']['sha256'][:12]}", outcomes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a readable result card: {error}") from error
+
+
+def _estimate(evaluated: Evaluated) -> Estimate:
+    low, high = evaluated.overall.interval
+    return Estimate(evaluated.iteration, evaluated.overall.success, low, high)
+
+
+def _rise(evaluations: Sequence[Evaluated]) -> str:
+    """One sentence on a split."""
+    before, after = evaluations[0], evaluations[-1]
+    result = f"{after.split}: {_rate(after.overall)} of {after.overall.episodes} tasks ({after.panel})"
+    if before is after:
+        return f"{result}."
+    points = 100 * (after.overall.success - before.overall.success)
+    apart = (
+        before.overall.interval[1] < after.overall.interval[0] or after.overall.interval[1] < before.overall.interval[0]
+    )
+    intervals = "the 95% intervals do not overlap" if apart else "the 95% intervals overlap"
+    return f"{result}; before, {_rate(before.overall)}. A change of {points:+.1f} points; {intervals}."
+
+
+def _table(before: Evaluated, after: Evaluated) -> list[list[str]]:
+    rows = [["task type", "tasks", "before", f"after {after.iteration} iterations", "change", "turns"]]
+    for name, outcome in after.outcomes.items():
+        was = before.outcomes.get(name)
+        rows.append(
+            [
+                name,
+                str(outcome.episodes),
+                _rate(was) if was else "",
+                _rate(outcome),
+                f"{100 * (outcome.success - was.success):+.1f}" if was else "",
+                f"{outcome.turns:.1f}",
+            ]
+        )
+    return rows
+
+
+def _rate(outcome: Outcome) -> str:
+    low, high = outcome.interval
+    return f"{outcome.success:.1%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    heading, *body = rows
+    lines = [heading, ["---"] * len(heading), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
