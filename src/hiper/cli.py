@@ -91,8 +91,8 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     display = _display()
     parts = assemble(config)
     display.header(path, parts)
+    warm_start(parts, display)
     with whole_folder(path) as folder:
-        warm_start(parts, display)
         save_policy(folder, parts.learner, parts.tokenizer, config)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
@@ -186,8 +186,14 @@ def parity(context: typer.Context) -> None:
 
 
 def _display() -> Display:
+    """Where progress is shown. Bars of reading and writing weights are left out, those of downloads stay."""
+    from huggingface_hub.utils import enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
     from hiper.console import Display
 
+    disable_progress_bar()
+    enable_progress_bars()
     return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -51,7 +50,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            os.replace(partial, path)
+            partial.replace(path)
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -67,7 +66,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
             partial.mkdir(parents=True)
             yield partial
             shutil.rmtree(path, ignore_errors=True)
-            os.replace(partial, path)
+            partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

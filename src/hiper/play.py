@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -195,7 +196,7 @@ def play(env: TextEnv, player: Player, task_id: str, seed: int, console: Console
             context = PromptContext(
                 start.goal, history, observation.text, subgoal, observation.admissible, len(history)
             )
-            move = player.move(context, lambda action, seen=observation: env.accepts(action, seen))
+            move = player.move(context, partial(_accepts, env, observation))
             _show(console, len(history) + 1, move)
             step = env.step(move.decision.action)
             player.saw(move.decision.action, step.observation)
@@ -210,6 +211,10 @@ def play(env: TextEnv, player: Player, task_id: str, seed: int, console: Console
     except EOFError:
         console.print(f"\nleft after {len(history)} turns")
         return False
+
+
+def _accepts(env: TextEnv, observation: Observation, action: str) -> bool:
+    return env.accepts(action, observation)
 
 
 def _show(console: Console, turn: int, move: Move) -> None:

@@ -3,7 +3,6 @@
 The parts are those of the reference implementation of HiPER (arXiv 2602.16165); its ALFWorld values are the defaults.
 """
 
-# ruff: noqa: N802, N815  (fields and properties carry their axes as a suffix)
 from __future__ import annotations
 
 from dataclasses import dataclass

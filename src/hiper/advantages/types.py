@@ -1,6 +1,5 @@
 """The arrays that credit assignment reads and writes. Legend: B episodes, T turns (padded at the end)."""
 
-# ruff: noqa: N802, N815  (fields and properties carry their axes as a suffix)
 from __future__ import annotations
 
 from dataclasses import dataclass

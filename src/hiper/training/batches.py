@@ -17,7 +17,7 @@ T = TypeVar("T", bound=Sized)
 
 
 def minibatches(rows: Sequence[T], size: int, seed: int) -> Iterator[list[T]]:
-    """Shuffle ``rows`` and cut them into equal parts of about ``size`` (none smaller than half of it if there are two)."""
+    """Shuffle ``rows`` and cut them into equal parts of about ``size`` rows."""
     shuffled = list(rows)
     random.Random(seed).shuffle(shuffled)
     count = max(1, round(len(rows) / size))

@@ -96,7 +96,7 @@ class Grid:
 
     def fill(self, values_N: Sequence[Any] | NDArray[Any], dtype: type = float) -> NDArray[Any]:
         """Row-major: zeros beyond each episode's end."""
-        filled = np.zeros(self.mask_BT.shape, dtype=dtype)
+        filled: NDArray[Any] = np.zeros(self.mask_BT.shape, dtype=dtype)
         filled[self.mask_BT] = values_N
         return filled
 

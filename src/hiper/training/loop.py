@@ -12,7 +12,7 @@ from pathlib import Path
 from hiper.config import Config
 from hiper.console import Display
 from hiper.envs.panels import Panel
-from hiper.episode import write_episodes
+from hiper.episode import Episode, write_episodes
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, collect
@@ -83,13 +83,18 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     seed = derive_seed(config.seed, "iteration", done)
     assignments = assignments_of(config, parts.env.panel, done)
     with display.bar("episodes", len(assignments)) as advance:
+
+        def on_episode(_: Episode) -> None:
+            advance()
+            stop.check()
+
         episodes, timing = collect(
             parts.env,
             assignments,
             parts.agent(),
             slots=config.rollout.slots,
             seed=derive_seed(seed, "sampling"),
-            on_episode=lambda _: (advance(), stop.check()),
+            on_episode=on_episode,
         )
     rows = rows_of(episodes)
     clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.other})
@@ -174,7 +179,7 @@ def _hold_reference(parts: Assembly, path: Path | None) -> None:
     policy = parts.learner.model.policy
     source = path or parts.config.model.path
     frozen = load_policy(source, parts.config.model) if path is not None and source else copy.deepcopy(policy)
-    parts.learner.hold_on_to(frozen.to(parts.learner.device))
+    parts.learner.hold_on_to(frozen.to(parts.learner.device))  # type: ignore[arg-type]
 
 
 def _save(run: Run, parts: Assembly, done: int) -> None:

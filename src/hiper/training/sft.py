@@ -69,9 +69,15 @@ def warm_start(parts: Assembly, display: Display) -> None:
             advance()
     steps = max(1, round(len(rows) * config.epochs / math.ceil(config.epochs) / config.batch_turns))
     batches = shuffled_batches(rows, config.batch_turns, seed)
-    began, losses = time.perf_counter(), []
+    began = time.perf_counter()
+    losses: list[float] = []
     with display.bar("warm start", steps) as advance:
-        fine_tune(parts.learner, batches, steps, config, on_step=lambda _, loss: (losses.append(loss), advance()))
+
+        def on_step(_: int, loss: float) -> None:
+            losses.append(loss)
+            advance()
+
+        fine_tune(parts.learner, batches, steps, config, on_step=on_step)
     parts.learner.model.copy_backbone()
     display.note(
         f"warm start: {len(tasks)} demonstrated tasks, {len(rows)} turns, {steps} steps, "
