@@ -40,6 +40,12 @@ class EnvConfig(BaseModel):
     train_tasks: int | None = Field(None, ge=1)
     """Train on a fixed subset of so many tasks; None: all."""
 
+    @model_validator(mode="after")
+    def _no_split(self) -> Self:
+        if "split" in self.options:
+            raise ValueError("'split' is no option here: splits are env.train_split and evaluation.splits")
+        return self
+
     @property
     def options(self) -> dict[str, Any]:
         """What :func:`hiper.envs.make` gets besides name and split."""

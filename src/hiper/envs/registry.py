@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
-from inspect import signature
-from typing import Any
+from inspect import isclass, signature
+from typing import Any, get_type_hints
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
@@ -51,7 +54,7 @@ def make(name: str, **options: Any) -> TextEnv:
         module, _, function = factory.partition(":")
         factory = getattr(import_module(module), function)
     _refuse_unknown_options(name, factory, options)
-    return factory(**options)
+    return factory(**_typed(name, factory, options))
 
 
 def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
@@ -63,3 +66,26 @@ def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]
             near = get_close_matches(option, parameters, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}"
             raise UserError(f"environment '{name}' has no option '{option}'; {hint}")
+
+
+def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:
+    """The options as the types that the factory asks for, where it says so in a way that can be checked."""
+    typed = dict(options)
+    for option, kind in _types(factory).items():
+        if option in options:
+            try:
+                with suppress(PydanticUserError):
+                    typed[option] = TypeAdapter(kind).validate_python(options[option])
+            except ValidationError as error:
+                problem = error.errors()[0]["msg"]
+                raise UserError(
+                    f"environment '{name}', option '{option}': {problem} (given: {options[option]!r})"
+                ) from None
+    return typed
+
+
+def _types(factory: Factory) -> dict[str, Any]:
+    try:
+        return get_type_hints(factory.__init__ if isclass(factory) else factory)
+    except NameError:  # annotations may name what only a type checker imports
+        return {}

@@ -162,6 +162,7 @@ def _begin(run: Run, display: Display) -> tuple[Assembly, int]:
         _hold_reference(parts, warm if warm.exists() else None)
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
+    run.save_settings()  # now that they are known to be usable
     display.header(run.path, parts)
     if config.warm_start.tasks:
         warm_start(parts, display)

@@ -47,18 +47,21 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: Config) -> Run:
-        """A new run.
+        """A new run. Nothing is written before :meth:`save_settings`.
 
         Raises:
-            UserError: there is one already, or the folder cannot be written.
+            UserError: there is one already.
         """
         if (path / "config.yaml").exists():
             raise UserError(
                 f"there is a run in {path} already; continue it with `hiper train --resume {path}`, "
                 "or choose another folder with --out"
             )
-        write_text(path / "config.yaml", config.to_yaml())
         return cls(path, config)
+
+    def save_settings(self) -> None:
+        """Make the folder, with the settings in it."""
+        write_text(self.path / "config.yaml", self.config.to_yaml())
 
     @classmethod
     def open(cls, path: Path) -> Run:
