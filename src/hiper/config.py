@@ -169,6 +169,8 @@ class LearnerConfig(Section):
     lr: float = Field(1e-6, ge=0)
     critic_lr: float = Field(1e-5, ge=0)
     weight_decay: float = Field(0.01, ge=0)
+    critic_warmup_iterations: int = Field(0, ge=0)
+    """First iterations in which the critic alone learns: credit from an untrained critic can only mislead."""
     warmup_iterations: int = Field(0, ge=0)
     """Iterations over which the policy's learning rate rises linearly from zero."""
     final_lr_fraction: float = Field(1.0, ge=0, le=1)
@@ -238,9 +240,9 @@ def recipe_names() -> list[str]:
 
 
 def recipe_summary(name: str) -> str:
-    """What a shipped recipe is for: the comment it begins with."""
+    """What a shipped recipe is for: the first paragraph of the comment it begins with."""
     lines = (_recipes() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
-    return " ".join(line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines))
+    return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines))
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
