@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from hiper.config import load_config
+from hiper.console import Display
+from hiper.envs.base import EndReason
+from hiper.episode import Episode, Turn
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -58,3 +66,70 @@ def official_games() -> Path:
     if not archive.is_file():
         pytest.skip(f"the official games are not at {archive}")
     return archive
+
+
+@pytest.fixture(scope="session")
+def make_episode() -> Callable[..., Episode]:
+    """Episodes out of "SWITCH subgoal > action" lines; KEEP takes the subgoal from the line before."""
+
+    def make(*lines: str, won: bool = True, task_type: str = "errand", task_id: str = "house/errand-1") -> Episode:
+        turns: list[Turn] = []
+        for number, line in enumerate(lines):
+            plan, _, action = line.partition(" > ")
+            word, _, stated = plan.partition(" ")
+            turns.append(
+                Turn(
+                    observation=f"You see room {number}.",
+                    admissible=("look", action),
+                    prompt_ids=(1, 2, 3),
+                    response_ids=(4, 5),
+                    logprobs=(-0.5, -0.25),
+                    kinds=(1, 3),
+                    low_index=0,
+                    text=line,
+                    switch=word == "SWITCH",
+                    boundary=word == "SWITCH" or number == 0,
+                    subgoal=stated or turns[-1].subgoal,
+                    action=action,
+                    invalid=None,
+                    copy_differs=False,
+                    reward=float(won and number == len(lines) - 1),
+                )
+            )
+        end = EndReason.WON if won else EndReason.TURN_LIMIT
+        return Episode(task_id, task_type, 0, "run an errand.", tuple(turns), won, not won, won, end, float(won))
+
+    return make
+
+
+TINY = """\
+# A corridor, learned in seconds.
+name: tiny
+env: {name: corridor, cells: 3, max_turns: 6}
+prompt: {template: terse, max_tokens: 90}
+model: {nano: {layers: 1, hidden: 64, feed_forward: 128, heads: 2, kv_heads: 1, max_positions: 128}, critic: shared}
+warm_start: {tasks: 100, epochs: 12, lr: 1.0e-2, batch_turns: 32}
+rollout: {episodes: 16, slots: 16, max_response_tokens: 24}
+learner: {lr: 1.0e-3, critic_lr: 1.0e-3, kl_coef: 0.0}
+evaluation: {splits: [held_out], every: 1}
+training: {iterations: 2, checkpoint_every: 1, threads: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that trains in seconds."""
+    file = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
+    file.write_text(TINY)
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of it. Copy it before changing anything."""
+    from hiper.training.loop import train
+    from hiper.training.run import Run
+
+    run = Run.create(tmp_path_factory.mktemp("runs") / "tiny", load_config(tiny_recipe))
+    train(run, Display(command="hiper train tiny", console=Console(file=StringIO())))
+    return run.path

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,11 +109,11 @@ class Episode:
         Raises:
             UserError: the record is of another version or lacks a field.
         """
-        fields = dict(record)
-        version = fields.pop("version", None)
-        if version != RECORD_VERSION:
-            raise UserError(f"episode record of version {version}; this program reads version {RECORD_VERSION}")
         try:
+            fields = dict(record)
+            version = fields.pop("version")
+            if version != RECORD_VERSION:
+                raise UserError(f"episode record of version {version}; this program reads version {RECORD_VERSION}")
             turns = tuple(Turn(**{k: _tupled(v) for k, v in turn.items()}) for turn in fields.pop("turns"))
             credit = fields.pop("credit")
             series = {k: tuple(v) for k, v in credit["series"].items()} if credit else None
@@ -138,11 +139,12 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     Raises:
         UserError: the file is missing, damaged, or of another version.
     """
+    number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
+            for number, line in enumerate(file, 1):
                 yield Episode.from_json(json.loads(line))
     except FileNotFoundError:
         raise UserError(f"no episode file at {path}") from None
-    except (OSError, EOFError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not a readable episode file: {error}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} cannot be read after {number} lines: {error}") from error

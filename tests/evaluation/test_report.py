@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hiper.console import Display
+from hiper.episode import Episode
+from hiper.errors import UserError
+from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
+from hiper.evaluation.report import choose_sample, read_report, write_report
+from hiper.training.run import Run
+
+MakeEpisode = Callable[..., Episode]
+
+
+@pytest.fixture
+def run(tiny_run: Path, tmp_path: Path) -> Run:
+    return Run.open(shutil.copytree(tiny_run, tmp_path / "tiny"))
+
+
+def test_the_report_of_a_run(run: Run):
+    report = write_report(run)
+    assert [iteration for iteration, _ in report.training] == [1, 2]
+    assert [e.iteration for e in report.evaluations["held_out"]] == [0, 1, 2]
+    text = (run.path / "report.md").read_text()
+    assert text.startswith("# tiny, seed 0\n")
+    before, after = report.evaluations["held_out"][0].overall, report.evaluations["held_out"][-1].overall
+    assert f"{after.success:.1%}" in text
+    assert f"{before.success:.1%}" in text
+    assert f"{100 * (after.success - before.success):+.1f} points" in text
+    assert "sha256 fe4548bf7efb" in text
+    for part in ("| locked |", "| unlocked |", "](curve.png)", "subgoal: find the", "`checkpoints/iter-00002/policy`"):
+        assert part in text
+    assert all(Path(place).exists() for place, _ in report.places())
+    with Image.open(run.path / "curve.png") as image:
+        assert image.width > 1000
+
+
+def test_the_report_on_a_terminal(run: Run):
+    out = StringIO()
+    Display(console=Console(file=out, width=100)).report(write_report(run))
+    shown = out.getvalue()
+    for part in ("tiny, seed 0", "held out: held_out", "unlocked", "subgoal: find the", "report.md", "the settings"):
+        assert part in shown
+
+
+def test_a_run_that_was_stopped_after_its_first_evaluation(run: Run):
+    for card in (run.card(1, "held_out"), run.card(2, "held_out"), run.path / "metrics.jsonl"):
+        card.unlink()
+    text = read_report(run).markdown()
+    assert "A change of" not in text
+    assert "0 iterations" in text
+
+
+def test_a_run_without_an_evaluation(run: Run):
+    shutil.rmtree(run.path / "evaluations")
+    with pytest.raises(UserError, match=r"no evaluation yet; continue it with: hiper train --resume"):
+        read_report(run)
+
+
+@pytest.mark.parametrize("content", ["{half", "{}", '{"outcomes": {"all": {}}}', "[]"])
+def test_a_damaged_card_is_named(run: Run, content: str):
+    run.card(1, "held_out").write_text(content)
+    with pytest.raises(UserError, match=r"eval-00001-held_out\.json is not a readable result card"):
+        read_report(run)
+
+
+def test_the_sample_is_won_and_rich_in_subgoals(make_episode: MakeEpisode):
+    lost = make_episode("SWITCH a > x", "SWITCH b > y", "SWITCH c > z", won=False)
+    plain = make_episode("SWITCH a > x", "SWITCH a > y", "SWITCH a > y", "SWITCH a > y")
+    long = make_episode("SWITCH a > x", "SWITCH b > y", "KEEP > z")
+    short = make_episode("SWITCH a > x", "SWITCH b > y")
+    assert choose_sample([lost, plain, long, short]) == short
+    assert choose_sample([lost]) == lost
+    assert choose_sample([]) is None
+
+
+def test_a_curve_of_two_splits_and_no_training(tmp_path: Path):
+    held_out = {split: [Estimate(0, 0.2, 0.1, 0.3)] for split in ("valid_seen", "valid_unseen")}
+    draw_learning_curve(tmp_path / "curve.png", Curve("title", [], held_out))
+    assert (tmp_path / "curve.png").stat().st_size > 5_000

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hiper.episode import Episode
+from hiper.evaluation.summary import summarize, wilson
+
+MakeEpisode = Callable[..., Episode]
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [
+        # By hand, with z = 1.959964 and z^2 = 3.841459: centre (p + z^2/2n) / (1 + z^2/n), half width
+        # z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n).
+        (0, 10, 0.0, 0.277533),  # z^2 / (n + z^2)
+        (10, 10, 0.722467, 1.0),
+        (5, 10, 0.236593, 0.763407),
+        (8, 10, 0.490162, 0.943318),
+        (1, 1, 0.206549, 1.0),
+        (50, 100, 0.403832, 0.596168),
+    ],
+)
+def test_wilson_by_hand(successes: int, trials: int, low: float, high: float):
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_wilson_mirrors():
+    low, high = wilson(3, 17)
+    assert wilson(14, 17) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_refuses_the_impossible(successes: int, trials: int):
+    with pytest.raises(ValueError, match="trials"):
+        wilson(successes, trials)
+
+
+def test_outcomes_by_task_type(make_episode: MakeEpisode):
+    lost = make_episode("SWITCH a > b", "KEEP > c", "KEEP > d", won=False, task_type="cool")
+    stumbled = replace(lost, turns=(replace(lost.turns[0], invalid="cut_off"), *lost.turns[1:]))
+    outcomes = summarize([make_episode("SWITCH a > b", task_type="heat"), lost, stumbled])
+    assert list(outcomes) == ["all", "cool", "heat"]
+    overall, cool = outcomes["all"], outcomes["cool"]
+    assert (overall.episodes, overall.won, overall.truncated) == (3, 1, 2)
+    assert overall.success == overall.score == pytest.approx(1 / 3)
+    assert overall.interval == wilson(1, 3)
+    assert overall.turns == pytest.approx(7 / 3)
+    assert overall.invalid == {"cut_off": pytest.approx(1 / 7)}
+    assert cool.invalid == {"cut_off": pytest.approx(1 / 6)}
+    assert (cool.episodes, cool.won) == (2, 0)

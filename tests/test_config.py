@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hiper.config import Config, load_config, overridden, recipe_names, recipe_summary
+from hiper.errors import UserError
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_parses_and_says_what_it_is_for(name: str):
+    config = load_config(name)
+    assert config.name == name
+    assert recipe_summary(name).endswith(".")
+    config.advantages.estimator()
+
+
+def test_the_recipes_of_the_issue_ship():
+    assert {"quickstart", "alfworld-nano", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b"} <= set(recipe_names())
+
+
+@pytest.mark.parametrize("name", ["alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b"])
+def test_the_published_hyperparameters(name: str):
+    config = load_config(name)
+    learner, advantages = config.learner, config.advantages.model_dump()
+    assert (learner.lr, learner.critic_lr, learner.weight_decay) == (1e-6, 1e-5, 0.01)
+    assert (learner.clip, learner.dual_clip, learner.kl_coef, learner.entropy_coef) == (0.2, 3.0, 0.01, 0.001)
+    assert (learner.value_clip, learner.max_grad_norm, learner.minibatch_turns, learner.epochs) == (0.5, 1.0, 256, 1)
+    assert (advantages["gamma"], advantages["lambda_turn"], advantages["lambda_seg"]) == (1.0, 1.0, 0.95)
+    assert (config.shaping.invalid_penalty, config.shaping.keep_penalty) == (-0.1, -0.3)
+    assert (config.rollout.episodes, config.rollout.max_response_tokens, config.prompt.max_tokens) == (128, 512, 2048)
+    assert (config.training.iterations, config.evaluation.every, config.evaluation.temperature) == (150, 5, 0.4)
+    assert config.model.critic == "own"
+
+
+def test_the_resolved_tree_reads_back_as_itself(tmp_path: Path):
+    config = load_config("quickstart", ["seed=7", "advantages.lambda_seg=0.9"])
+    file = tmp_path / "resolved.yaml"
+    file.write_text(config.to_yaml())
+    assert load_config(file) == config
+    assert "switch_form: termination-value" in config.to_yaml()  # defaults are written out
+
+
+@pytest.mark.parametrize(
+    ("setting", "nearest"),
+    [
+        ("lerner.lr=1", "learner"),
+        ("learner.clop=0.2", "clip"),
+        ("model.nano.hiden=64", "hidden"),
+        ("shaping.keep_penality=-1", "keep_penalty"),
+        ("advantages.gama=1", "gamma"),
+        ("advantages.type=hea", "hae"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: str):
+    with pytest.raises(UserError, match=f"did you mean '{nearest}'"):
+        load_config("quickstart", [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("learner.clip=high", r"learner\.clip: .*number.*'high'"),
+        ("learner.clip=-1", r"learner\.clip: .*greater than 0.*-1"),
+        ("training.iterations=1.5", r"training\.iterations: .*integer.*1\.5"),
+        ("prompt.overflow=ignore", r"prompt\.overflow: .*'drop_history'.*'ignore'"),
+        ("rollout.group_size=3", r"rollout: episodes \(128\) must be a multiple of group_size \(3\)"),
+        ("model.nano.heads=3", r"model\.nano: hidden \(128\) must be a multiple of 2 \* heads \(6\)"),
+        ("shaping.keep_penalty=1", r"keep_penalty is 1.*zero or negative"),
+        ("advantages.gamma=2", r"gamma is 2.*between 0 and 1"),
+        ("env.split=train", r"env: 'split' is no option here"),
+        ("learner=3", r"learner: .*LearnerConfig.*3"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_wrong(setting: str, message: str):
+    with pytest.raises(UserError, match=message):
+        load_config("quickstart", [setting])
+
+
+def test_all_that_is_wrong_is_said_at_once():
+    with pytest.raises(UserError, match=r"(?s)learner\.clip.*training\.iterations"):
+        load_config("quickstart", ["learner.clip=-1", "training.iterations=-1"])
+
+
+def test_overrides_are_read_as_yaml():
+    tree = overridden(
+        {"a": {"b": 1, "c": 2}}, ["a.b=1e-3", "a.d=null", "e.f=[x, y]", "g={h: 1}", "i=", "j=text", "k=a=b"]
+    )
+    assert tree == {
+        "a": {"b": 0.001, "c": 2, "d": None},
+        "e": {"f": ["x", "y"]},
+        "g": {"h": 1},
+        "i": None,
+        "j": "text",
+        "k": "a=b",
+    }
+
+
+def test_overrides_leave_the_original_alone():
+    tree = {"a": {"b": 1}}
+    overridden(tree, ["a.b=2"])
+    assert tree == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("learner.lr", "not of the form"),
+        ("=3", "not of the form"),
+        ("learner..lr=3", "not of the form"),
+        ("seed.more=3", "'seed' is a value, not a section"),
+        ("seed=[1", "not valid YAML"),
+    ],
+)
+def test_malformed_overrides(setting: str, message: str):
+    with pytest.raises(UserError, match=message):
+        overridden({"seed": 0}, [setting])
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match="no recipe 'quikstart'; did you mean 'quickstart'"):
+        load_config("quikstart")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"a: [", "not a readable YAML file"), (b"- a", "mapping.*list"), (b"\xff\xfe\xfa", "not a readable YAML file")],
+)
+def test_a_broken_recipe_file(tmp_path: Path, content: bytes, message: str):
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(file)
+    assert str(file) in str(caught.value)
+
+
+def test_an_empty_recipe_is_all_defaults(tmp_path: Path):
+    file = tmp_path / "empty.yaml"
+    file.write_text("")
+    assert load_config(file) == Config()
+
+
+def test_messages_about_settings_do_not_wait_for_torch():
+    code = "import sys, hiper.config, hiper.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

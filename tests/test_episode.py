@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hiper.episode import Credit, Episode, read_episodes, write_episodes
+from hiper.errors import UserError
+
+MakeEpisode = Callable[..., Episode]
+
+
+@pytest.fixture
+def file(tmp_path: Path, make_episode: MakeEpisode) -> Path:
+    path = tmp_path / "episodes.jsonl.gz"
+    write_episodes(path, [make_episode("SWITCH find it > look"), make_episode("SWITCH find it > wait", won=False)])
+    return path
+
+
+def test_episodes_come_back_equal(tmp_path: Path, make_episode: MakeEpisode):
+    plain = make_episode("SWITCH find « it » > look", "KEEP > take it")
+    free = dataclasses.replace(plain, turns=(dataclasses.replace(plain.turns[0], admissible=None, low_index=None),))
+    credited = dataclasses.replace(plain, credit=Credit({"value/low": (0.5, -1.0)}))
+    path = tmp_path / "new" / "episodes.jsonl.gz"
+    write_episodes(path, [plain, free, credited])
+    assert list(read_episodes(path)) == [plain, free, credited]
+
+
+def test_each_line_names_its_version(file: Path):
+    with gzip.open(file, "rt") as lines:
+        assert [json.loads(line)["version"] for line in lines] == [1, 1]
+
+
+def test_total_reward(make_episode: MakeEpisode):
+    assert make_episode("SWITCH a > b", "KEEP > c").total_reward == 1.0
+
+
+def test_a_missing_file(tmp_path: Path):
+    with pytest.raises(UserError, match=r"no episode file at .*nothing\.gz"):
+        list(read_episodes(tmp_path / "nothing.gz"))
+
+
+def test_a_truncated_file(file: Path):
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_episodes(file))
+
+
+def test_a_file_of_something_else(file: Path):
+    file.write_text("no gzip")
+    with pytest.raises(UserError, match="cannot be read"):
+        list(read_episodes(file))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{half", "cannot be read"),
+        ("[]", "damaged episode record"),
+        ('{"version": 99}', "version 99; this program reads version 1"),
+        ('{"version": 1, "turns": []}', "damaged episode record"),
+        ('{"version": 1, "turns": [{"surprise": 1}], "credit": null}', "damaged episode record.*surprise"),
+    ],
+)
+def test_a_damaged_line_is_named_with_its_file(file: Path, line: str, message: str):
+    with gzip.open(file, "wt") as out:
+        out.write(line + "\n")
+    with pytest.raises(UserError, match=message) as caught:
+        list(read_episodes(file))
+    assert str(file) in str(caught.value)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import errno
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hiper.errors import UnwritableError
+from hiper.files import whole_file, whole_folder, write_text, writing
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path: Path):
+    write_text(tmp_path / "new" / "file.txt", "text")
+    assert (tmp_path / "new" / "file.txt").read_text() == "text"
+    assert names(tmp_path / "new") == ["file.txt"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_failed_folder_leaves_what_was_there(tmp_path: Path):
+    path = tmp_path / "folder"
+    with whole_folder(path) as partial:
+        (partial / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), whole_folder(path) as partial:
+        (partial / "b").write_text("half")
+        raise ZeroDivisionError
+    assert names(path) == ["a"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_new_folder_replaces_the_old_one(tmp_path: Path):
+    path = tmp_path / "folder"
+    for name in ("a", "b"):
+        with whole_folder(path) as partial:
+            (partial / name).touch()
+    assert names(path) == ["b"]
+
+
+def test_a_full_disk_is_said_with_the_path(tmp_path: Path):
+    path = tmp_path / "file.txt"
+    with pytest.raises(UnwritableError, match=r"cannot write .*file\.txt: No space left on device"), whole_file(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_a_library_that_does_not_say_so_is_asked_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100, 0))
+    with pytest.raises(UnwritableError, match="no space left on the disk"), writing(tmp_path / "weights"):
+        raise RuntimeError("unexpected pos 576 vs 534")
+
+
+def test_other_errors_are_no_business_of_the_disk(tmp_path: Path):
+    with pytest.raises(RuntimeError, match="a bug"), writing(tmp_path / "weights"):
+        raise RuntimeError("a bug")
+
+
+def test_a_place_that_is_no_folder(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableError, match="cannot write"):
+        write_text(tmp_path / "file" / "below.txt", "text")
+    with pytest.raises(UnwritableError, match="cannot write"), whole_folder(tmp_path / "file" / "below"):
+        pass
