@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import ModelConfig
@@ -14,6 +16,9 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
 from hiper.models.tokenizer import build_word_tokenizer
+
+UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
+"""What transformers raises about files that are missing, damaged, or at odds with each other."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,7 +55,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
+    except UNLOADABLE as error:
         raise UserError(f"no tokenizer can be loaded from '{path}': {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{path}' has no end-of-sequence token, so responses could not end")
@@ -70,7 +75,7 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         policy, problems = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except UNLOADABLE as error:
         raise UserError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
     missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
     if missing:
