@@ -1,22 +1,28 @@
 """Policy and critic as one module: token log-probabilities and three values per row, in one call.
 
-A *row* is one turn: prompt and response. Legend: N rows, L tokens, K response tokens of all rows together.
+A *row* is one turn: prompt and response. Legend: N rows, L tokens, R places read in a row, K response tokens of all
+rows together, V words, H hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from hiper.rollout.sampler import scaled_logprobs
+from hiper.models import qwen2
+from hiper.models.logits import scaled_logprobs
 
 HEADS = ("low", "high", "switch")
 """The value heads, in the order of the critic's outputs."""
+
+MOST_LOGITS = 1 << 25
+"""Most logits held at once (128 MB in float32)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +40,21 @@ class Row:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows padded at the end to a common length, with the places where something is read."""
+    """Rows padded at the end to a common length, with the places where something is read.
+
+    A row is read from its last prompt token, which predicts the first response token, to its end: R places.
+    """
 
     input_ids_NL: Tensor
+    position_NR: Tensor
+    """The positions read. Rows with a shorter response repeat the last position of the batch; nothing uses those."""
     row_K: Tensor
     """Row of each response token, rows in order."""
-    position_K: Tensor
-    """The position that predicts each response token (one before it)."""
+    place_K: Tensor
+    """Which of the positions read predicts each response token (the one before it)."""
     target_K: Tensor
-    value_position_N3: Tensor
-    """Where each head of :data:`HEADS` is read."""
+    value_place_N3: Tensor
+    """At which of the positions read each head of :data:`HEADS` is read."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], pad_id: int, device: torch.device) -> RowBatch:
@@ -52,28 +63,26 @@ class RowBatch:
         Raises:
             ValueError: a row has an empty prompt or response, or a value position outside its response.
         """
-        width = max(map(len, rows))
-        ids, row_K, position_K, target_K, value_positions = [], [], [], [], []
+        width, reach = max(map(len, rows)), max(len(row.response_ids) for row in rows) + 1
+        ids: list[list[int]] = []
+        positions: list[list[int]] = []
+        row_K: list[int] = []
+        place_K: list[int] = []
+        target_K: list[int] = []
+        value_places: list[tuple[int, int, int]] = []
         for n, row in enumerate(rows):
             prompt, response = len(row.prompt_ids), len(row.response_ids)
             low = response - 1 if row.low_index is None else row.low_index
             if prompt == 0 or not 0 <= low < response:
                 raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {low}")
             ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - len(row))])
+            positions.append([min(prompt - 1 + place, width - 1) for place in range(reach)])
             row_K += [n] * response
-            position_K += range(prompt - 1, prompt - 1 + response)
+            place_K += range(response)
             target_K += row.response_ids
-            value_positions.append((prompt + low, prompt - 1, prompt - 1))
-        return cls(*(torch.tensor(x, device=device) for x in (ids, row_K, position_K, target_K, value_positions)))
-
-    def of_prompts(self, rows: Sequence[Row]) -> RowBatch:
-        """The same rows, with their prompt tokens (but the first, which nothing predicts) as the targets."""
-        device = self.input_ids_NL.device
-        lengths = torch.tensor([len(row.prompt_ids) - 1 for row in rows], device=device)
-        row_K = torch.arange(len(rows), device=device).repeat_interleave(lengths)
-        first_K = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-        position_K = torch.arange(len(row_K), device=device) - first_K
-        return replace(self, row_K=row_K, position_K=position_K, target_K=self.input_ids_NL[row_K, position_K + 1])
+            value_places.append((1 + low, 0, 0))
+        arrays = (ids, positions, row_K, place_K, target_K, value_places)
+        return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
 @dataclass(frozen=True)
@@ -87,18 +96,22 @@ class Outputs:
 
 
 class ValueHeads(nn.Module):
-    """Three scalar heads. They begin at zero, so that an untrained critic adds no noise to advantages."""
+    """Three scalar heads on one hidden layer. Values begin at zero, so that an untrained critic adds no noise."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, len(HEADS))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # equal runs begin equal, whatever was drawn before
+            self.norm = nn.LayerNorm(hidden)
+            self.up = nn.Linear(hidden, hidden)
+            self.out = nn.Linear(hidden, len(HEADS))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden_N3H: Tensor) -> Tensor:
-        """Values (N, 3): head h reads position h."""
-        values_N33 = self.out(self.norm(hidden_N3H.float()))
+        """Values (N, 3): head h reads place h. In float32: in bfloat16 no two values between 8 and 8.06 differ."""
+        with torch.autocast(hidden_N3H.device.type, enabled=False):
+            values_N33 = self.out(nn.functional.gelu(self.up(self.norm(hidden_N3H.float()))))
         return cast(Tensor, values_N33.diagonal(dim1=1, dim2=2))
 
 
@@ -107,14 +120,20 @@ class ActorCritic(nn.Module):
 
     Args:
         policy: any causal LM of transformers.
-        backbone: the critic's own backbone (a model without a language head), or None to share the policy's.
+        backbone: the critic's own backbone (a model without a language head), or None to read the policy's.
+        detached: the policy's hidden states are read as they are: value losses do not reach the policy.
     """
 
-    def __init__(self, policy: PreTrainedModel, backbone: PreTrainedModel | None) -> None:
+    def __init__(self, policy: PreTrainedModel, backbone: PreTrainedModel | None, detached: bool = False) -> None:
         super().__init__()
         self.policy = policy
         self.backbone = backbone
+        self.detached = detached
         self.heads = ValueHeads(policy.config.get_text_config().hidden_size)
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the value losses alone train."""
+        return [*self.heads.parameters(), *(self.backbone.parameters() if self.backbone is not None else ())]
 
     def copy_backbone(self) -> None:
         """Give a critic's own backbone the policy's weights, as they are now."""
@@ -123,31 +142,54 @@ class ActorCritic(nn.Module):
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
         """Log-probabilities at ``temperature``, entropies, and values."""
-        hidden_NLH = decode(self.policy.get_decoder(), batch)
-        logprobs_KV = vocabulary_logprobs(self.policy, hidden_NLH, batch, temperature)
-        logprobs_K = logprobs_KV.gather(1, batch.target_K.unsqueeze(1)).squeeze(1)
-        entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
+        hidden_NRH = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.position_NR)
+        scores = token_scores(self.policy, hidden_NRH[batch.row_K, batch.place_K], batch.target_K, temperature)
+        return Outputs(*scores, self.heads(self._critic_states(batch, hidden_NRH)))
+
+    def _critic_states(self, batch: RowBatch, hidden_NRH: Tensor) -> Tensor:
+        """Hidden states (N, 3, H) at the heads' places."""
         if self.backbone is not None:
-            hidden_NLH = decode(self.backbone, batch)
-        rows_N1 = torch.arange(len(hidden_NLH), device=hidden_NLH.device).unsqueeze(1)
-        return Outputs(logprobs_K, entropy_K, self.heads(hidden_NLH[rows_N1, batch.value_position_N3]))
+            return hidden_states(self.backbone, batch.input_ids_NL, batch.position_NR.gather(1, batch.value_place_N3))
+        rows_N1 = torch.arange(len(hidden_NRH), device=hidden_NRH.device).unsqueeze(1)
+        states_N3H = hidden_NRH[rows_N1, batch.value_place_N3]
+        return states_N3H.detach() if self.detached else states_N3H
 
 
 def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float) -> Tensor:
     """Log-probabilities (K,) of the response tokens under a policy alone."""
-    logprobs_KV = vocabulary_logprobs(policy, decode(policy.get_decoder(), batch), batch, temperature)
-    return logprobs_KV.gather(1, batch.target_K.unsqueeze(1)).squeeze(1)
+    hidden_NRH = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.position_NR)
+    return token_scores(policy, hidden_NRH[batch.row_K, batch.place_K], batch.target_K, temperature)[0]
 
 
-def decode(decoder: nn.Module, batch: RowBatch) -> Tensor:
-    """Last hidden states (N, L, H).
+def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, position_NR: Tensor) -> Tensor:
+    """Last hidden states (N, R, H) at the given positions.
 
     Padding stands at the end, so causal attention alone keeps it from every real token: no mask is needed.
     """
-    return cast(Tensor, decoder(input_ids=batch.input_ids_NL, use_cache=False).last_hidden_state)
+    if qwen2.understands(decoder):
+        return qwen2.read(decoder, ids_NL, position_NR)
+    rows_N1 = torch.arange(len(ids_NL), device=ids_NL.device).unsqueeze(1)
+    return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[rows_N1, position_NR])
 
 
-def vocabulary_logprobs(policy: PreTrainedModel, hidden_NLH: Tensor, batch: RowBatch, temperature: float) -> Tensor:
-    """Log-probabilities (K, V) at the places that predict response tokens; no other logits are computed."""
+def token_scores(
+    policy: PreTrainedModel, hidden_KH: Tensor, target_K: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability (K,) of each target, and the entropy (K,) of the distribution it is from.
+
+    Beyond :data:`MOST_LOGITS`, logits are computed piece by piece, and once more for the gradient rather than kept.
+    """
     head = cast(nn.Module, policy.get_output_embeddings())
-    return scaled_logprobs(head(hidden_NLH[batch.row_K, batch.position_K]), temperature)
+
+    def score(hidden_KH: Tensor, target_K: Tensor) -> tuple[Tensor, Tensor]:
+        logprobs_KV = scaled_logprobs(head(hidden_KH), temperature)
+        entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
+        return logprobs_KV.gather(1, target_K.unsqueeze(1)).squeeze(1), entropy_K
+
+    size = max(1, MOST_LOGITS // policy.config.get_text_config().vocab_size)
+    if len(target_K) <= size:
+        return score(hidden_KH, target_K)
+    pieces = zip(hidden_KH.split(size), target_K.split(size), strict=True)
+    scored = [checkpoint(score, hidden, target, use_reentrant=False) for hidden, target in pieces]
+    logprobs, entropies = zip(*scored, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import ModelConfig
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
 from hiper.models.tokenizer import build_word_tokenizer
+from hiper.models.tokenizer import load_tokenizer as read_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 """What transformers raises about files that are missing, damaged, or at odds with each other."""
@@ -54,7 +57,9 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         UserError: there is none, or it has no end-of-sequence token.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
+        tokenizer = read_tokenizer(path)
+    except UserError:
+        raise
     except UNLOADABLE as error:
         raise UserError(f"no tokenizer can be loaded from '{path}': {_first_line(error)}") from error
     if tokenizer.eos_token_id is None:
@@ -72,9 +77,10 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     """
     try:
         AutoConfig.from_pretrained(path)
-        policy, problems = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
         )
+        policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except UNLOADABLE as error:
         raise UserError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
     missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
@@ -82,11 +88,11 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         raise UserError(
             f"the weights at '{path}' do not fit their config: {len(missing)} missing, such as {missing[0]}"
         )
-    if getattr(policy.config.get_text_config(), "final_logit_softcapping", None):
-        raise UserError(f"'{path}' caps its logits after the language head, which the learner does not reproduce")
+    if not _head_gives_logits(policy):
+        raise UserError(f"'{path}' changes its logits behind the language head, which the learner does not reproduce")
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
-    return policy  # type: ignore[no-any-return]
+    return policy
 
 
 def make_nano(
@@ -100,7 +106,19 @@ def make_nano(
 def add_critic(policy: PreTrainedModel, config: ModelConfig) -> ActorCritic:
     """Policy and critic; a backbone of the critic's own begins as a copy of the policy's."""
     backbone = copy.deepcopy(policy.get_decoder()) if config.critic == "own" else None
-    return ActorCritic(policy, backbone)
+    return ActorCritic(policy, backbone, detached=config.critic == "detached")
+
+
+@torch.no_grad()
+def _head_gives_logits(policy: PreTrainedModel) -> bool:
+    """Whether logits are what the language head makes of the last hidden states, and nothing else.
+
+    The learner asks the head alone, at the places it reads; some models scale or cap what it says.
+    """
+    ids = torch.arange(4, device=policy.device).unsqueeze(0)
+    head = cast(nn.Module, policy.get_output_embeddings())
+    own = head(policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+    return torch.allclose(own.float(), policy(input_ids=ids, use_cache=False).logits.float(), rtol=1e-2, atol=1e-2)
 
 
 def _first_line(error: Exception) -> str:

@@ -53,7 +53,7 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
     core.pre_tokenizer = _word_splitter()
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
         eos_token=EOS,

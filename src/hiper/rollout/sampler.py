@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from hiper.models.batches import micro_batches
+from hiper.models.logits import scaled_logprobs
+from hiper.rollout import decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,89 +49,71 @@ class Sampler(Protocol):
 class TransformersSampler:
     """Batched sampling with a key-value cache, in this process, on the model that is being trained.
 
-    Prompts are sorted by length and cut into batches of at most ``max_batch_tokens`` (padding included).
-    Rows that are finished leave the batch once they are half of it.
+    Prompts are sorted by length and cut into batches. Rows that are finished leave the batch once they are half of it.
+
+    Args:
+        model: any causal language model.
+        eos_id: the token that ends a response, or all those that do.
+        pad_id: token that fills batches.
+        max_batch_tokens: most tokens of a batch, padding and room for responses included.
+        autocast: number format of the forward passes, None for that of the parameters.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        eos_id: int,
+        eos_id: int | Collection[int],
         pad_id: int,
         max_batch_tokens: int = 65_536,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.autocast = autocast
-        self.eos_id = eos_id
+        self.eos_ids = [eos_id] if isinstance(eos_id, int) else sorted(eos_id)
         self.pad_id = pad_id
         self.max_batch_tokens = max_batch_tokens
 
     @torch.no_grad()
     def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
         """See :class:`Sampler`."""
-        was_training = self.model.training
+        device, was_training = self.model.device, self.model.training
+        generator = torch.Generator(device).manual_seed(seed)
+        samples: dict[int, Sample] = {}
         self.model.eval()
-        generator = torch.Generator(self.model.device).manual_seed(seed)
-        samples: list[Sample | None] = [None] * len(prompts)
-        with torch.autocast(self.model.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            for indices in self._batches(prompts, params.max_tokens):
-                decoded = self._decode([prompts[i] for i in indices], params, generator)
-                for i, sample in zip(indices, decoded, strict=True):
-                    samples[i] = sample
+        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
+            for indices in micro_batches([len(p) + params.max_tokens for p in prompts], self.max_batch_tokens):
+                samples.update(
+                    zip(indices, self._decode([prompts[i] for i in indices], params, generator), strict=True)
+                )
         self.model.train(was_training)
-        return [sample for sample in samples if sample is not None]
-
-    def _batches(self, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        batches: list[list[int]] = []
-        for i in order:
-            if not batches or (len(batches[-1]) + 1) * (len(prompts[i]) + max_tokens) > self.max_batch_tokens:
-                batches.append([])
-            batches[-1].append(i)
-        return batches
+        return [samples[i] for i in range(len(prompts))]
 
     def _decode(self, prompts: list[Sequence[int]], params: SamplingParams, generator: torch.Generator) -> list[Sample]:
-        device = self.model.device
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-        # Position ids come from the mask: with left padding the default would shift every prompt.
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self.model.config)
-        rows = torch.arange(len(prompts), device=device)  # which prompts are still in the batch
-        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-        out_ids = torch.full((len(prompts), params.max_tokens), self.pad_id, device=device)
-        out_logprobs = torch.zeros((len(prompts), params.max_tokens), device=device)
-        lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+        count, device = len(prompts), self.model.device
+        eos_ids = torch.tensor(self.eos_ids, device=device)
+        rows = torch.arange(count, device=device)  # which prompts are still in the batch
+        done = torch.zeros(count, dtype=torch.bool, device=device)
+        lengths = torch.zeros(count, dtype=torch.long, device=device)
+        # What a finished row goes on to draw until it leaves the batch is cut off by its length.
+        ids = torch.zeros((count, params.max_tokens), dtype=torch.long, device=device)
+        logprobs = torch.zeros((count, params.max_tokens), device=device)
+        batch = decoding.begin(self.model, prompts, params.max_tokens, self.pad_id)
+        logits = batch.prefill()
         for t in range(params.max_tokens):
-            logits = self.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
             token, logprob = draw(logits, params.temperature, generator)
-            live = ~done[rows]
-            out_ids[rows[live], t] = token[live]
-            out_logprobs[rows[live], t] = logprob[live]
-            lengths[rows[live]] += 1
-            done[rows] |= token == self.eos_id
-            live = ~done[rows]
-            if not live.any():
+            ids[rows, t], logprobs[rows, t] = token, logprob
+            lengths[rows] += ~done[rows]
+            done[rows] |= torch.isin(token, eos_ids)
+            live = (~done[rows]).nonzero().squeeze(1)
+            if len(live) == 0 or t + 1 == params.max_tokens:
                 break
-            positions = positions[:, -1:] + 1
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            if 2 * int(live.sum()) <= len(rows):
-                keep = live.nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
-                rows, token, positions, mask = rows[keep], token[keep], positions[keep], mask[keep]
-            ids = token.unsqueeze(1)
+            if 2 * len(live) <= len(rows):
+                batch.keep(live)
+                rows, token = rows[live], token[live]
+            logits = batch.extend(token)
         return [
             Sample(tuple(i[:n]), tuple(p[:n]), bool(d))
-            for i, p, n, d in zip(out_ids.tolist(), out_logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
+            for i, p, n, d in zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
         ]
 
 
@@ -139,8 +125,3 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tupl
     else:
         token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)
-
-
-def scaled_logprobs(logits: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities in float32 of the distribution sampled from; temperature 0 leaves the logits as they are."""
-    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 
 from hiper.config import LearnerConfig
 from hiper.models.actor_critic import HEADS, ActorCritic, Outputs, Row, RowBatch, token_logprobs
+from hiper.models.batches import micro_batches, padding_share
 from hiper.seeding import derive_seed
-from hiper.training.batches import micro_batches, minibatches, padding_share
+from hiper.training.batches import minibatches
 from hiper.training.ppo import k3, policy_loss, value_loss
 
 Array = NDArray[np.float32]
@@ -94,13 +95,15 @@ class Learner:
         self._reference = reference.eval().requires_grad_(False)
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        config, groups = self.config, []
-        parts = {"policy": (self.model.policy, config.lr), "heads": (self.model.heads, config.critic_lr)}
-        if self.model.backbone is not None:
-            parts["backbone"] = (self.model.backbone, config.critic_lr)
-        for module, lr in parts.values():
-            groups.append({"params": list(module.parameters()), "lr": lr, "base_lr": lr})
+        config = self.config
+        parts = ((self.model.policy.parameters(), config.lr), (self.model.critic_parameters(), config.critic_lr))
+        groups = [{"params": list(parameters), "lr": lr, "base_lr": lr} for parameters, lr in parts]
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+    def _clip_gradients(self) -> list[Tensor]:
+        """Policy and critic on their own: a large error of the critic must not stop the policy from learning."""
+        limit = self.config.max_grad_norm
+        return [torch.nn.utils.clip_grad_norm_(group["params"], limit) for group in self.optimizer.param_groups]
 
     def forward(self, rows: Sequence[Row]) -> Outputs:
         """One forward pass over a micro-batch."""
@@ -135,16 +138,18 @@ class Learner:
             logprobs_K = token_logprobs(self._reference, batch, self._temperature)
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
-    def update(self, rows: Sequence[TrainRow], *, seed: int, lr_scale: float = 1.0) -> dict[str, float]:
+    def update(
+        self, rows: Sequence[TrainRow], *, seed: int, lr_scales: tuple[float, float] = (1.0, 1.0)
+    ) -> dict[str, float]:
         """Improve policy and critic; metrics are averaged over the tokens, turns or steps they are about.
 
         Args:
             rows: one per turn.
             seed: of the shuffling.
-            lr_scale: factor on both learning rates, for schedules.
+            lr_scales: factors on the learning rates of policy and critic, for schedules.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * lr_scale
+        for group, scale in zip(self.optimizer.param_groups, lr_scales, strict=True):
+            group["lr"] = group["base_lr"] * scale
         self.model.train()
         meter = Meter()
         for epoch in range(self.config.epochs):
@@ -162,13 +167,14 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         for indices in batches:
             self._loss([rows[i] for i in indices], tokens, turns_3, meter).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        if not torch.isfinite(norm):
+        policy_norm, critic_norm = self._clip_gradients()
+        if not torch.isfinite(policy_norm + critic_norm):
             # Skipped rather than taken: one broken step would cost the whole run.
             meter.add("update/skipped_steps", 1.0)
             return
         meter.add("update/skipped_steps", 0.0)
-        meter.add("update/grad_norm", float(norm))
+        meter.add("update/grad_norm", float(policy_norm))
+        meter.add("critic/grad_norm", float(critic_norm))
         self.optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], tokens: int, turns_3: NDArray[np.int64], meter: Meter) -> Tensor:

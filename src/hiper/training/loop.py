@@ -103,7 +103,7 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     with clock("credit"):
         assigned = assign_credit(episodes, scores, config.shaping, config.advantages.estimator())
     with clock("update"), stop.weights_changing():
-        update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scale=lr_scale(config, done))
+        update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
     with clock("writing"):
         write_episodes(run.training_episodes(done + 1), assigned.episodes)
     trained = sum(map(len, rows)) * config.learner.epochs
@@ -131,11 +131,13 @@ def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignm
     ]
 
 
-def lr_scale(config: Config, iteration: int) -> float:
-    """The schedule: a linear rise, then a linear fall."""
+def lr_scales(config: Config, iteration: int) -> tuple[float, float]:
+    """The schedule of policy and critic: the critic alone first, a linear rise of the policy's rate, a linear fall."""
     learner, total = config.learner, config.training.iterations
-    rise = min(1.0, (iteration + 1) / (learner.warmup_iterations + 1))
-    return rise * (1.0 - (1.0 - learner.final_lr_fraction) * iteration / max(1, total - 1))
+    fall = 1.0 - (1.0 - learner.final_lr_fraction) * iteration / max(1, total - 1)
+    begun = iteration + 1 - learner.critic_warmup_iterations
+    rise = min(1.0, max(0, begun) / (learner.warmup_iterations + 1))
+    return rise * fall, fall
 
 
 class Clock:

@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerBase
 from hiper.config import WarmStartConfig
 from hiper.console import Display
 from hiper.envs.base import TextEnv
-from hiper.models.actor_critic import Row, RowBatch, decode, vocabulary_logprobs
+from hiper.errors import UserError
+from hiper.models.actor_critic import Row, RowBatch, token_logprobs
+from hiper.models.batches import micro_batches
 from hiper.models.tokenizer import encode_response
 from hiper.plan_execute.demonstrations import demonstrate
 from hiper.plan_execute.prompt import PromptBuilder
 from hiper.seeding import derive_seed
 from hiper.training.assembly import Assembly
-from hiper.training.batches import micro_batches
 from hiper.training.learner import Learner
 
 
@@ -111,33 +112,39 @@ def fine_tune(
     for step in range(steps):
         rows = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for indices in micro_batches(list(map(len, rows)), learner.config.micro_batch_tokens):
-            chosen = [rows[i] for i in indices]
-            with learner.precision():
-                loss = imitation_loss(learner, chosen, config.prompt_loss) * (len(chosen) / len(rows))
-            loss.backward()
-            total += float(loss.detach())
+        loss = _accumulate(learner, rows, config.prompt_loss)
+        if not math.isfinite(loss):
+            raise UserError(f"the warm start diverged at step {step}: its loss is {loss}; lower warm_start.lr")
         torch.nn.utils.clip_grad_norm_(policy.parameters(), learner.config.max_grad_norm)
         optimizer.step()
         schedule.step()
-        if not math.isfinite(total):
-            raise FloatingPointError(f"the warm start diverged at step {step}: the loss is {total}")
-        on_step(step, total)
+        on_step(step, loss)
 
 
-def imitation_loss(learner: Learner, rows: Sequence[Row], prompt_weight: float) -> Tensor:
-    """Mean negative log-likelihood of response tokens, plus ``prompt_weight`` times that of prompt tokens."""
-    policy = learner.model.policy
-    batch = RowBatch.of(rows, learner.pad_id, learner.device)
-    hidden_NLH = decode(policy.get_decoder(), batch)
-    logprobs_KV = vocabulary_logprobs(policy, hidden_NLH, batch, temperature=1.0)
-    loss = torch.nn.functional.nll_loss(logprobs_KV, batch.target_K)
-    if prompt_weight == 0:
-        return loss
-    whole = batch.of_prompts(rows)
-    logprobs_KV = vocabulary_logprobs(policy, hidden_NLH, whole, temperature=1.0)
-    return loss + prompt_weight * torch.nn.functional.nll_loss(logprobs_KV, whole.target_K)
+def _accumulate(learner: Learner, rows: Sequence[Row], prompt_weight: float) -> float:
+    """Add the gradient of :func:`imitation_loss` over all rows, micro-batch by micro-batch; the loss."""
+    responses = sum(len(row.response_ids) for row in rows)
+    prompts = sum(map(len, rows)) - responses - len(rows)
+    total = 0.0
+    for indices in micro_batches(list(map(len, rows)), learner.config.micro_batch_tokens):
+        chosen = [rows[i] for i in indices]
+        response_K, prompt_K = imitation_losses(learner, chosen, with_prompts=prompt_weight > 0)
+        loss = response_K.sum() / responses + prompt_weight * prompt_K.sum() / max(1, prompts)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+def imitation_losses(learner: Learner, rows: Sequence[Row], with_prompts: bool) -> tuple[Tensor, Tensor]:
+    """Negative log-likelihoods: of each response token, and of each prompt token but the first of each row."""
+    policy, device = learner.model.policy, learner.device
+    # To a language model, all that follows a row's first token is a response.
+    read = [Row(r.prompt_ids[:1], r.prompt_ids[1:] + r.response_ids, None) for r in rows] if with_prompts else rows
+    with learner.precision():
+        logprobs_K = token_logprobs(policy, RowBatch.of(read, learner.pad_id, device), temperature=1.0)
+    lengths = [(len(whole.response_ids), len(row.response_ids)) for whole, row in zip(read, rows, strict=True)]
+    said_K = torch.tensor([k >= whole - said for whole, said in lengths for k in range(whole)], device=device)
+    return -logprobs_K[said_K], -logprobs_K[~said_K]
 
 
 def shuffled_batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
