@@ -19,6 +19,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -130,10 +131,14 @@ def measure_ours(samples: Sequence[Sample]) -> dict[str, float]:
     """Median seconds of each operation of the environment as it is used, averaged over many repetitions."""
     first, later, steps = [], [], []
     for sample in samples:
-        first.append(seconds(lambda sample=sample: AlfworldEnv(Library(OneGame(sample))).reset(sample.id), 20))
+
+        def load(sample: Sample = sample) -> None:
+            AlfworldEnv(Library(OneGame(sample))).reset(sample.id)
+
+        first.append(seconds(load, 20))
         env = AlfworldEnv(Library(OneGame(sample)), max_turns=len(sample.commands))
         env.reset(sample.id)
-        later.append(seconds(lambda env=env, sample=sample: env.reset(sample.id), 500))
+        later.append(seconds(partial(env.reset, sample.id), 500))
 
         def episode(env: AlfworldEnv = env, sample: Sample = sample) -> None:
             env.reset(sample.id)
@@ -163,9 +168,14 @@ def measure_textworld(samples: Sequence[Sample]) -> dict[str, float]:
             env: Any = Limit(GenericEnvironment(infos), max_episode_steps=10**6)
             for wrapper in (AlfredDemangler, AlfredInfos, Filter):
                 env = wrapper(env)
-            first.append(seconds(lambda env=env, file=file: (env.load(str(file)), env.reset())))
+
+            def load(env: Any = env, file: Path = file) -> None:
+                env.load(str(file))
+                env.reset()
+
+            first.append(seconds(load))
             later.append(seconds(env.reset))
-            steps.append(median(seconds(lambda env=env, c=command: env.step(c)) for command in sample.commands))
+            steps.append(median(seconds(partial(env.step, command)) for command in sample.commands))
             env.close()
     return {
         "step with admissible list": median(steps),

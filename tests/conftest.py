@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -43,9 +44,10 @@ def train_qwen2_tokenizer(corpus: list[str], vocab_size: int = 400) -> Qwen2Toke
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(corpus, BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
     model = json.loads(core.to_str())["model"]
+    merges: list[Any] = [tuple(merge) for merge in model["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=["<|im_start|>"],

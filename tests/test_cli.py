@@ -326,7 +326,8 @@ def test_a_place_that_cannot_be_written(hiper: Hiper, tiny_recipe: Path, tmp_pat
 def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
     hiper: Hiper, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    out, saved = tmp_path / "run", []
+    out = tmp_path / "run"
+    saved: list[Path] = []
 
     def save_once(tensors: dict[str, torch.Tensor], path: Path) -> None:
         if saved:

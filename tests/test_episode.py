@@ -46,20 +46,20 @@ def test_a_missing_file(tmp_path: Path):
 
 def test_a_truncated_file(file: Path):
     file.write_bytes(file.read_bytes()[:-20])
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read beyond episode"):
         list(read_episodes(file))
 
 
 def test_a_file_of_something_else(file: Path):
     file.write_text("no gzip")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read beyond episode"):
         list(read_episodes(file))
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{half", "cannot be read"),
+        ("{half", "cannot be read beyond episode"),
         ("[]", "damaged episode record"),
         ('{"version": 99}', "version 99; this program reads version 1"),
         ('{"version": 1, "turns": []}', "damaged episode record"),

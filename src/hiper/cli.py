@@ -187,7 +187,7 @@ def parity(context: typer.Context) -> None:
 
 def _display() -> Display:
     """Where progress is shown. Bars of reading and writing weights are left out, those of downloads stay."""
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
     from hiper.console import Display

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ SlowEpisode = tuple[list[SlowTurn], bool]
 def slow_episodes(turns: Turns) -> list[SlowEpisode]:
     """The episodes of `turns`, one by one."""
     zeros = np.zeros_like(turns.reward_BT)
-    columns = [
+    columns: list[Any] = [
         turns.reward_BT,
         turns.boundary_BT,
         turns.v_low_BT,

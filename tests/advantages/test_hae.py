@@ -124,7 +124,7 @@ class TestByHand:
     def test_single_turn(self) -> None:
         turns = turns_of(reward=[3.0], boundary=[True], v_low=[1.0], v_high=[2.0], v_switch=[4.0])
         credit = self.half(turns)
-        assert (credit.low_BT, credit.high_BT, credit.switch_BT) == (2.0, 1.0, -1.0)
+        assert (credit.low_BT.item(), credit.high_BT.item(), credit.switch_BT.item()) == (2.0, 1.0, -1.0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -174,6 +174,8 @@ class TestIdentities:
             v_switch=[0.0] * 4,
         )
         credit = HAE(gamma=1.0, lambda_turn=1.0, lambda_seg=1.0)(turns)
+        assert credit.return_low_BT is not None
+        assert credit.return_high_BT is not None
         np.testing.assert_allclose(credit.return_low_BT, [[1 + 2 + 30, 2 + 30, 3 + 4, 4]])
         np.testing.assert_allclose(credit.return_high_BT, [[1 + 2 + 3 + 4, 0, 3 + 4, 0]])
         np.testing.assert_allclose(credit.low_BT, [[32.9, 31.8, 6.7, 3.6]])
@@ -182,6 +184,7 @@ class TestIdentities:
     def test_with_lambda_turn_one_executor_and_switch_aim_at_the_same(self) -> None:
         turns = random_turns(RNG(3), 20, 12)
         credit = HAE(0.9, lambda_turn=1.0, bootstrap_truncated=False)(turns)
+        assert credit.return_low_BT is not None
         assert credit.return_switch_BT is not None
         np.testing.assert_allclose(credit.return_low_BT, credit.return_switch_BT, atol=1e-10)
 
@@ -304,9 +307,10 @@ class TestParameters:
         ],
     )
     def test_missing_arrays_are_named(self, missing: str, form: Any) -> None:
-        turns = random_turns(RNG(0), 2, 3)
+        without: dict[str, Any] = {missing: None}
+        turns = replace(random_turns(RNG(0), 2, 3), **without)
         with pytest.raises(ValueError, match=f"needs Turns.{missing}"):
-            HAE(switch_form=form)(replace(turns, **{missing: None}))
+            HAE(switch_form=form)(turns)
 
     def test_each_form_needs_only_its_own_arrays(self) -> None:
         turns = random_turns(RNG(0), 2, 3)

@@ -77,7 +77,7 @@ def check(case: Case) -> None:
         mask_BT=grid.mask,
         reward_BT=shaped(case, grid).total_BT,
         boundary_BT=boundary,
-        terminated_B=(grid.array("done") & grid.mask).any(axis=1),
+        terminated_B=np.logical_or.reduce(grid.array("done") & grid.mask, axis=1),
         v_low_BT=grid.array("v_low"),
         v_high_BT=grid.array("v_high"),
         v_switch_BT=grid.array("v_switch"),

@@ -38,7 +38,7 @@ def test_fixed() -> None:
 def test_normalized() -> None:
     rewards = shape(Shaping(keep_penalty=-3.5, keep_mode="normalized"), **episodes())
     # c * (3 / 4) / 3 at each KEEP turn; an episode of one turn pays nothing.
-    expected = [[-0.875, -0.875, 0, -0.875], [0, 0, 0, 0], [0, 0, 0, 0]]
+    expected: list[list[float]] = [[-0.875, -0.875, 0, -0.875], [0, 0, 0, 0], [0, 0, 0, 0]]
     np.testing.assert_allclose(rewards.keep_BT, expected)
     assert rewards.keep_BT[0].sum() == pytest.approx(-3.5 * 3 / 4)
 

@@ -77,7 +77,7 @@ def test_the_same_as_token_by_token() -> None:
         response(b, t, [*sorted([1, 2, 3, *rng.integers(1, 4, rng.integers(0, 30))]), 0], bool(rng.random() < 0.8))
         for b, t in np.argwhere(turns.mask_BT).tolist()
     ]
-    rng.shuffle(responses)  # type: ignore[arg-type]
+    rng.shuffle(responses)
     for row, tokens in zip(responses, spread(credit, turns, responses), strict=True):
         at = row.episode, row.turn
         for kind, advantage, has_loss in zip(row.kinds, tokens.advantages, tokens.mask, strict=True):

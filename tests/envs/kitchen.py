@@ -90,7 +90,7 @@ def problem(goal: str = PUT_APPLE_IN_CABINET, start: str = "loc_bar_1", more: st
 
 def game_data(goal: str = PUT_APPLE_IN_CABINET, start: str = "loc_bar_1", more: str = "") -> dict[str, Any]:
     """The content of the kitchen's game file."""
-    language = json.loads(generate_game("train", 0, "tiny").text)
+    language: dict[str, Any] = json.loads(generate_game("train", 0, "tiny").text)
     return language | {"pddl_problem": problem(goal, start, more), "walkthrough": [], "solvable": True}
 
 
