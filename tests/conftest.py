@@ -109,7 +109,7 @@ TINY = """\
 name: tiny
 env: {name: corridor, cells: 3, max_turns: 6}
 prompt: {template: terse, max_tokens: 90}
-model: {nano: {layers: 1, hidden: 64, feed_forward: 128, heads: 2, kv_heads: 1, max_positions: 128}, critic: shared}
+model: {nano: {layers: 1, hidden: 64, feed_forward: 128, heads: 2, kv_heads: 1, max_positions: 512}, critic: shared}
 warm_start: {tasks: 100, epochs: 12, lr: 1.0e-2, batch_turns: 32}
 rollout: {episodes: 16, slots: 16, max_response_tokens: 24}
 learner: {lr: 1.0e-3, critic_lr: 1.0e-3, kl_coef: 0.0}

@@ -150,7 +150,7 @@ def test_eval_of_a_checkpoint_on_another_split_and_environment(hiper: Hiper, tin
     assert hiper("eval", checkpoint, "--split", "train", "--episodes", 2, "--out", tmp_path).code == 0
     assert (tmp_path / "train.json").exists()
     elsewhere = ["--env", "alfworld", "env.data=generated", "env.games=2", "env.size=tiny", "env.max_turns=2"]
-    roomy = ["prompt.max_tokens=400", "model.nano.max_positions=512"]
+    roomy = ["prompt.max_tokens=400"]
     assert hiper("eval", checkpoint, *elsewhere, *roomy, "--split", "valid_seen", "--out", tmp_path).code == 0
     assert json.loads((tmp_path / "valid_seen.json").read_text())["environment"]["name"] == "alfworld"
 
@@ -208,7 +208,7 @@ def test_train_needs_one_thing_to_do(hiper: Hiper, tmp_path: Path):
 
 @pytest.mark.parametrize("command", ["train", "sft"])
 def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_path: Path):
-    refused(hiper(command, "quikstart"), "no recipe 'quikstart'; did you mean 'quickstart'")
+    refused(hiper(command, "quikstart"), "'quikstart'", "did you mean 'quickstart'")
     refused(hiper(command, tmp_path / "none.yaml"), "neither a shipped recipe nor a YAML file")
     out = tmp_path / "run"
     refused(hiper(command, "quickstart", "learner.clop=0.1", "--out", out), "learner.clop", "did you mean 'clip'")
@@ -221,6 +221,7 @@ def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_
 @pytest.mark.parametrize(
     ("setting", "parts"),
     [
+        ("env.name=my_envs:Echo", ["'my_envs:Echo' cannot be imported", "my_envs"]),
         ("env.name=coridor", ["there is no environment 'coridor'", "did you mean 'corridor'"]),
         ("env.cels=4", ["no option 'cels'", "did you mean 'cells'"]),
         ("env.cells=many", ["option 'cells'", "integer", "'many'"]),
@@ -375,5 +376,5 @@ def test_exit_codes_reach_the_shell():
     command = [sys.executable, "-m", "hiper.cli", "train", "quikstart"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert ended.stderr.startswith("hiper: no recipe 'quikstart'")
+    assert ended.stderr.startswith("hiper: 'quikstart' is neither")
     assert len(ended.stderr.splitlines()) == 1

@@ -96,10 +96,10 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
 
 
 def make_nano(
-    config: ModelConfig, language: Iterable[str], seed: int
+    config: ModelConfig, language: Iterable[str], seed: int, wording: Iterable[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A nano model, and a tokenizer for the language of the texts given."""
-    tokenizer = build_word_tokenizer(language)
+    """A nano model, and a tokenizer for the language of the texts given and of ``wording``."""
+    tokenizer = build_word_tokenizer(language, wording)
     return build_nano(config.nano, tokenizer, seed), tokenizer
 
 
@@ -119,6 +119,14 @@ def _head_gives_logits(policy: PreTrainedModel) -> bool:
     head = cast(nn.Module, policy.get_output_embeddings())
     own = head(policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
     return torch.allclose(own.float(), policy(input_ids=ids, use_cache=False).logits.float(), rtol=1e-2, atol=1e-2)
+
+
+def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a response: the tokenizer's, and those the model names itself (chat models have several)."""
+    generation = getattr(policy, "generation_config", None)
+    named = getattr(generation, "eos_token_id", None)
+    named = [named] if isinstance(named, int) else named or []
+    return sorted({tokenizer.eos_token_id, *named})
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from hiper.config import NanoConfig
 def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
     """A freshly initialised model for ``tokenizer``; the same seed gives the same weights."""
     qwen = Qwen2Config(
-        vocab_size=-(-len(tokenizer) // 8) * 8,
+        vocab_size=len(tokenizer),  # no spare rows, which could be sampled but mean nothing
         hidden_size=config.hidden,
         intermediate_size=config.feed_forward,
         num_hidden_layers=config.layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,8 @@ class Agent:
         self.sampler = sampler
         self.prompts = prompts
         self.params = params
+        self.seconds = 0.0
+        """Spent in the sampler, all calls together."""
         self._reader = TokenReader(tokenizer)
         self._include_tags = include_tags
 
@@ -53,7 +56,9 @@ class Agent:
             seed: of the sampling.
         """
         prompts = [self.prompts.build(context) for context in contexts]
+        began = time.perf_counter()
         samples = self.sampler.sample([prompt.ids for prompt in prompts], self.params, seed)
+        self.seconds += time.perf_counter() - began
         return [self._understand(*parts) for parts in zip(contexts, accepts, prompts, samples, strict=True)]
 
     def _understand(

@@ -27,7 +27,9 @@ class Timing:
 
     environment: float
     generation: float
-    other: float
+    """In the sampler."""
+    prompts: float
+    """Writing prompts and reading responses."""
 
 
 class Running:
@@ -127,7 +129,7 @@ def collect(
         on_episode: called as episodes end, for progress.
     """
     began = time.perf_counter()
-    in_env = in_generation = 0.0
+    in_env, sampled_before = 0.0, agent.seconds
     waiting = iter(enumerate(assignments))
     finished: dict[int, Episode] = {}
     running: list[Running] = []
@@ -140,13 +142,11 @@ def collect(
         in_env += time.perf_counter() - mark
         if not running:
             break
-        mark = time.perf_counter()
         replies = agent.reply(
             [episode.context(window) for episode in running],
             [episode.accepts for episode in running],
             seed=derive_seed(seed, round_number),
         )
-        in_generation += time.perf_counter() - mark
         mark = time.perf_counter()
         over = [episode.play(reply) for episode, reply in zip(running, replies, strict=True)]
         in_env += time.perf_counter() - mark
@@ -155,6 +155,6 @@ def collect(
             on_episode(finished[episode.index])
         running = [episode for episode, ended in zip(running, over, strict=True) if not ended]
         round_number += 1
-    total = time.perf_counter() - began
-    timing = Timing(in_env, in_generation, total - in_env - in_generation)
+    in_generation = agent.seconds - sampled_before
+    timing = Timing(in_env, in_generation, time.perf_counter() - began - in_env - in_generation)
     return [finished[index] for index in range(len(assignments))], timing

@@ -12,8 +12,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper import envs
 from hiper.config import Config
 from hiper.envs.base import TextEnv
-from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, load_tokenizer, make_nano
-from hiper.plan_execute.demonstrations import demonstrate
+from hiper.errors import UserError
+from hiper.models.build import (
+    add_critic,
+    choose_autocast,
+    choose_device,
+    load_policy,
+    load_tokenizer,
+    make_nano,
+    stop_ids,
+)
+from hiper.models.tokenizer import unspeakable
+from hiper.plan_execute.demonstrations import DemonstrationTurn, demonstrate
 from hiper.plan_execute.parse import response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
 from hiper.rollout.agent import Agent
@@ -67,6 +77,7 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
     template = Template.load(config.prompt.template)
     policy, tokenizer = _policy(config, policy_path, env, template)
+    check_room(config, policy)
     policy.to(device)  # type: ignore[arg-type]
     learner = Learner(
         add_critic(policy, config.model).to(device),
@@ -103,11 +114,16 @@ def make_agent(
     temperature: float,
     autocast: torch.dtype | None,
 ) -> Agent:
-    """An agent that samples from ``policy`` in this process."""
+    """An agent that samples from ``policy`` in this process.
+
+    Raises:
+        UserError: see :func:`check_room`.
+    """
+    check_room(config, policy)
     rollout = config.rollout
     sampler = TransformersSampler(
         policy,
-        eos_id=tokenizer.eos_token_id,
+        eos_id=stop_ids(policy, tokenizer),
         pad_id=tokenizer.pad_token_id,
         max_batch_tokens=rollout.batch_tokens,
         autocast=autocast,
@@ -116,18 +132,41 @@ def make_agent(
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
 
 
+def check_room(config: Config, policy: PreTrainedModel) -> None:
+    """Make sure that the longest prompt and response together fit the model.
+
+    Raises:
+        UserError: they do not.
+    """
+    limit = getattr(policy.config.get_text_config(), "max_position_embeddings", None)
+    prompt, response = config.prompt.max_tokens, config.rollout.max_response_tokens
+    if limit is not None and prompt + response > limit:
+        remedy = "" if config.model.path else ", or make the model with a larger model.nano.max_positions"
+        raise UserError(
+            f"prompt.max_tokens ({prompt}) and rollout.max_response_tokens ({response}) come to {prompt + response} "
+            f"tokens, and the model has {limit} positions; allow fewer tokens{remedy}"
+        )
+
+
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = path or config.model.path
     if source is not None:
         return load_policy(source, config.model), load_tokenizer(source)
-    return make_nano(config.model, language(env, template), derive_seed(config.seed, "model"))
+    turns = list(language(env))
+    texts = (text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision)))
+    policy, tokenizer = make_nano(config.model, texts, derive_seed(config.seed, "model"), template.wording)
+    actions = {turn.decision.action for turn in turns}
+    if unsaid := unspeakable(tokenizer, sorted(actions)):
+        raise UserError(
+            f"a nano model cannot say {len(unsaid)} of {len(actions)} actions of '{env.name}', such as {unsaid[0]!r}: "
+            "it knows words with single spaces between them; name a model with a tokenizer of its own in model.path"
+        )
+    return policy, tokenizer
 
 
-def language(env: TextEnv, template: Template) -> Iterator[str]:
-    """What prompts and responses look like: the expert at play on a sample of tasks."""
+def language(env: TextEnv) -> Iterator[DemonstrationTurn]:
+    """What is read and said in an environment: the expert at play on a sample of tasks."""
     for task in env.panel.subset(min(LANGUAGE_TASKS, len(env.panel))):
-        for turn in demonstrate(env, task.id, perturb=0.2).turns:
-            yield str(template.render(turn.context))
-            yield response_text(turn.decision)
+        yield from demonstrate(env, task.id, perturb=0.2).turns

@@ -47,8 +47,7 @@ def assign_credit(
     Raises:
         ValueError: there is not exactly one score per turn, or a score's tokens are not the sampled ones.
     """
-    if len(scores) != sum(len(episode.turns) for episode in episodes):
-        raise ValueError(f"{len(scores)} scores for {sum(len(e.turns) for e in episodes)} turns")
+    _check_tokens(episodes, scores)
     grid = Grid([len(episode.turns) for episode in episodes])
     rewards = shape(
         shaping,
@@ -74,6 +73,21 @@ def assign_credit(
     credit = estimator(turns)
     rows = _train_rows(episodes, scores, turns, credit, grid)
     return Assigned(rows, _with_credit(episodes, value_BT, credit, rewards), turns, credit, rewards)
+
+
+def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None:
+    """What is trained on is what was sampled, token for token."""
+    rows = rows_of(episodes)
+    if len(scores) != len(rows):
+        raise ValueError(f"{len(scores)} scores for {len(rows)} turns")
+    for n, (turn, row, score) in enumerate(zip(_turns(episodes), rows, scores, strict=True)):
+        if score.row != row:
+            raise ValueError(f"turn {n}: the tokens scored are not the tokens sampled")
+        if not len(row.response_ids) == len(turn.logprobs) == len(score.logprobs):
+            raise ValueError(
+                f"turn {n}: {len(row.response_ids)} tokens sampled, with {len(turn.logprobs)} log-probabilities, "
+                f"and {len(score.logprobs)} scored"
+            )
 
 
 def switch_probability(turn: Turn, scores: Scores) -> float:
@@ -130,8 +144,6 @@ def _train_rows(
     mask_N3 = np.stack([grid.rows(zeros if r is None else u) for r, u in zip(returns, used, strict=True)], 1)
     rows = []
     for n, (row, score, token) in enumerate(zip(rows_of(episodes), scores, tokens, strict=True)):
-        if not len(row.response_ids) == len(score.logprobs) == len(token.mask):
-            raise ValueError(f"row {n}: sampled {len(row.response_ids)} tokens, scored {len(score.logprobs)}")
         rows.append(TrainRow(row, score, token.advantages.astype(np.float32), token.mask, target_N3[n], mask_N3[n]))
     return rows
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -12,17 +11,22 @@ from hiper.console import Display
 
 
 class Stop:
-    """While it is entered, SIGINT and SIGTERM set :attr:`asked`; a second one raises at once."""
+    """While it is entered, SIGINT and SIGTERM set :attr:`asked`; a second one raises at once.
+
+    Outside the main thread, where Python takes no signals, it does nothing.
+    """
 
     def __init__(self, display: Display) -> None:
         self._display = display
         self._previous: dict[signal.Signals, Any] = {}
         self.asked = False
         self.weights_whole = True
-        """False while an update is under way: the weights are then those of no iteration."""
+        """False from the beginning of an update until its iteration counts as done: what is saved in between would
+        be the weights of no iteration."""
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -46,10 +50,3 @@ class Stop:
         """
         if self.asked:
             raise KeyboardInterrupt
-
-    @contextmanager
-    def weights_changing(self) -> Iterator[None]:
-        """Around an update."""
-        self.weights_whole = False
-        yield
-        self.weights_whole = True

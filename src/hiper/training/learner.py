@@ -30,6 +30,8 @@ Array = NDArray[np.float32]
 class Scores:
     """A row under the weights that sampled it."""
 
+    row: Row
+    """What was scored."""
     logprobs: Array
     """Of each response token, under the learner's forward pass."""
     values: Array
@@ -127,7 +129,8 @@ class Learner:
             logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
             references = self._reference_logprobs(chosen, cuts)
             values = outputs.values_N3.float().cpu().numpy()
-            scores.update((i, Scores(*each)) for i, *each in zip(indices, logprobs, values, references, strict=True))
+            parts = zip(chosen, logprobs, values, references, strict=True)
+            scores.update(zip(indices, (Scores(*part) for part in parts), strict=True))
         return [scores[i] for i in range(len(rows))]
 
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:

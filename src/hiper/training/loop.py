@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count, islice
 from pathlib import Path
 
 from hiper.config import Config
 from hiper.console import Display
-from hiper.envs.panels import Panel
+from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.files import whole_folder
 from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, collect
 from hiper.seeding import derive_seed
@@ -42,7 +44,7 @@ def train(run: Run, display: Display) -> None:
 
 def _train(run: Run, display: Display, stop: Stop) -> None:
     config = run.config
-    parts, begun = _begin(run, display)
+    parts, begun = _begin(run, display, stop)
     done, saved, last = begun, begun, config.training.iterations
     log = MetricsLog(run, after=done)
     try:
@@ -50,13 +52,13 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
             for split in due(config, done):
                 # An earlier process may have come as far as the evaluation that follows its last checkpoint.
                 if done != begun or not run.card(done, split).exists():
-                    _evaluate(run, parts, done, split, display, log)
-                    stop.check()
+                    _evaluate(run, parts, done, split, display, log, stop)
             if done >= last:
                 return
             metrics = _iterate(run, parts, done, display, stop)
+            log.write(done + 1, metrics)
             done += 1
-            log.write(done, metrics)
+            stop.weights_whole = True
             display.iteration(done, last, metrics)
             if done == last or stop.asked or done % config.training.checkpoint_every == 0:
                 _save(run, parts, done)
@@ -97,19 +99,20 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
             on_episode=on_episode,
         )
     rows = rows_of(episodes)
-    clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.other})
+    clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
     with clock("scoring"):
         scores = learner.score(rows)
     with clock("credit"):
         assigned = assign_credit(episodes, scores, config.shaping, config.advantages.estimator())
-    with clock("update"), stop.weights_changing():
+    with clock("update"):
+        stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
     with clock("writing"):
         write_episodes(run.training_episodes(done + 1), assigned.episodes)
     trained = sum(map(len, rows)) * config.learner.epochs
     generated = sum(len(row.response_ids) for row in rows)
     return {
-        **rollout_metrics(episodes),
+        **rollout_metrics(episodes, unknown_id=parts.tokenizer.unk_token_id),
         **credit_metrics(assigned),
         **mismatch_metrics(episodes, scores),
         **update,
@@ -118,17 +121,26 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
 
 
 def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignment]:
-    """The episodes of an iteration: tasks in shuffled passes over the panel, ``group_size`` episodes each."""
+    """The episodes of an iteration: tasks in shuffled passes over the panel.
+
+    Each task is played ``group_size`` times from the same beginning: a group has the environment's seed in common.
+    """
     tasks = panel.tasks if config.env.train_tasks is None else panel.subset(config.env.train_tasks).tasks
-    count, size = config.rollout.episodes // config.rollout.group_size, config.rollout.group_size
-    chosen = []
-    for n in range(iteration * count, (iteration + 1) * count):
-        shuffle = random.Random(derive_seed(config.seed, "tasks", n // len(tasks)))
-        chosen.append(shuffle.sample(tasks, len(tasks))[n % len(tasks)])
+    size = config.rollout.group_size
+    groups = config.rollout.episodes // size
+    passed, at = divmod(iteration * groups, len(tasks))
+    chosen = islice(_passes(config.seed, tasks, passed), at, at + groups)
     return [
-        Assignment(task.id, derive_seed(config.seed, "episode", iteration, i))
-        for i, task in enumerate(task for task in chosen for _ in range(size))
+        Assignment(task.id, derive_seed(config.seed, "episode", iteration, group))
+        for group, task in enumerate(chosen)
+        for _ in range(size)
     ]
+
+
+def _passes(seed: int, tasks: Sequence[Task], first: int) -> Iterator[Task]:
+    """Passes over ``tasks`` for ever, each in an order of its own, from pass ``first`` on."""
+    for number in count(first):
+        yield from random.Random(derive_seed(seed, "tasks", number)).sample(tasks, len(tasks))
 
 
 def lr_scales(config: Config, iteration: int) -> tuple[float, float]:
@@ -154,34 +166,35 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def _begin(run: Run, display: Display) -> tuple[Assembly, int]:
+def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     """Build the parts; warm-start them, or restore the newest checkpoint. Returns them and the iterations done."""
     config, warm = run.config, run.path / "warm-start"
     if run.checkpoints:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
         parts = assemble(config, newest / "policy")
-        _hold_reference(parts, warm if warm.exists() else None)
+        _hold_reference(parts, warm if warm.exists() else config.model.path)
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
     run.save_settings()  # now that they are known to be usable
     display.header(run.path, parts)
     if config.warm_start.tasks:
-        warm_start(parts, display)
-        save_policy(warm, parts.learner, parts.tokenizer, config)
+        warm_start(parts, display, stop.check)
+    if config.warm_start.tasks or config.model.path is None:
+        with whole_folder(warm) as folder:
+            save_policy(folder, parts.learner, parts.tokenizer, config)
     _hold_reference(parts, None)
     _save(run, parts, 0)
     return parts, 0
 
 
-def _hold_reference(parts: Assembly, path: Path | None) -> None:
-    """Freeze the policy that the KL term holds on to: the one at ``path``, or the current one. None is needed without
-    a KL term."""
+def _hold_reference(parts: Assembly, source: str | Path | None) -> None:
+    """Freeze the policy that the KL term holds on to: the one at ``source``, or the current one; without a KL term,
+    none."""
     if parts.config.learner.kl_coef == 0:
         return
     policy = parts.learner.model.policy
-    source = path or parts.config.model.path
-    frozen = load_policy(source, parts.config.model) if path is not None and source else copy.deepcopy(policy)
+    frozen = copy.deepcopy(policy) if source is None else load_policy(source, parts.config.model)
     parts.learner.hold_on_to(frozen.to(parts.learner.device))  # type: ignore[arg-type]
 
 
@@ -189,7 +202,7 @@ def _save(run: Run, parts: Assembly, done: int) -> None:
     run.save_checkpoint(done, parts.learner, parts.tokenizer, run.config.training.keep_checkpoints)
 
 
-def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display, log: MetricsLog) -> None:
+def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display, log: MetricsLog, stop: Stop) -> None:
     """Play a held-out panel; store the episodes and, last of all, the card."""
     config, env = run.config, parts.held_out[split]
     agent = parts.agent(config.evaluation.temperature)
@@ -197,9 +210,12 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
     tasks = config.evaluation.final_tasks if done in ends else config.evaluation.tasks
     seed = derive_seed(config.seed, "evaluation")
     with display.bar(f"evaluation on {split}", min(tasks or len(env.panel), len(env.panel))) as advance:
-        result = evaluate(
-            env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=lambda _: advance()
-        )
+
+        def on_episode(_: Episode) -> None:
+            advance()
+            stop.check()
+
+        result = evaluate(env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=on_episode)
     display.evaluation(done, split, result)
     log.write(
         done,

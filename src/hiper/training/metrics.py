@@ -14,13 +14,19 @@ from hiper.training.credit import Assigned
 from hiper.training.learner import Scores
 
 
-def rollout_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """Success, length, and how plans were made and followed."""
+def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) -> dict[str, float]:
+    """Success, length, and how plans were made and followed.
+
+    Args:
+        episodes: one at least.
+        unknown_id: the token that stands for words a tokenizer does not know, if it has one.
+    """
     turns = [turn for episode in episodes for turn in episode.turns]
     outcomes = summarize(episodes)
     stated = [turn for turn in turns if turn.format_valid]
     later = [t for episode in episodes for t in episode.turns[1:] if t.format_valid]
     kept = [turn for turn in stated if not turn.boundary]
+    longer = [episode for episode in episodes if len(episode.turns) > 1]
     return {
         **{f"success/{name}": outcome.success for name, outcome in outcomes.items()},
         "episode/return": _mean([episode.total_reward for episode in episodes]),
@@ -32,17 +38,22 @@ def rollout_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         # The first turn is a boundary whatever is said, so it says nothing about the habit of switching.
         "plan/switch_rate": _mean([turn.switch for turn in later]),
         "plan/segment_turns": len(turns) / max(1, sum(turn.boundary for turn in turns)),
-        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in episodes]),
+        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
         "plan/copies_that_differ": _mean([turn.copy_differs for turn in kept]),
         "plan/repeated_actions": _mean([_repeats(episode.turns) for episode in episodes]),
         "prompt/cut": _mean([turn.prompt_cut for turn in turns]),
+        "prompt/unknown": sum(turn.prompt_ids.count(unknown_id) for turn in turns if unknown_id is not None)
+        / sum(len(turn.prompt_ids) for turn in turns),
         "tokens/prompt": _mean([len(turn.prompt_ids) for turn in turns]),
         "tokens/response": _mean([len(turn.response_ids) for turn in turns]),
     }
 
 
 def credit_metrics(assigned: Assigned) -> dict[str, float]:
-    """Rewards by part, advantages over the turns that use them, explained variance over each head's own turns."""
+    """Rewards by part, advantages over the turns that use them, explained variance over each head's own turns.
+
+    An advantage with a target is target - value here, as it was before it may have been normalised.
+    """
     turns, credit = assigned.turns, assigned.credit
     metrics = {
         f"reward/{name}": float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
@@ -53,11 +64,12 @@ def credit_metrics(assigned: Assigned) -> dict[str, float]:
         "switch": (credit.switch_BT, credit.return_switch_BT, turns.v_switch_BT, turns.mask_BT),
     }
     for name, (advantage_BT, return_BT, value_BT, used_BT) in heads.items():
-        metrics[f"advantage/{name}_mean"] = float(advantage_BT[used_BT].mean())
-        metrics[f"advantage/{name}_std"] = float(advantage_BT[used_BT].std())
         if return_BT is not None and value_BT is not None:
+            advantage_BT = return_BT - value_BT
             metrics[f"critic/explained_variance_{name}"] = explained_variance(value_BT, return_BT, used_BT)
             metrics[f"critic/value_{name}"] = float(value_BT[used_BT].mean())
+        metrics[f"advantage/{name}_mean"] = float(advantage_BT[used_BT].mean())
+        metrics[f"advantage/{name}_std"] = float(advantage_BT[used_BT].std())
     return metrics
 
 

@@ -51,8 +51,17 @@ def demonstration_rows(
     return rows
 
 
-def warm_start(parts: Assembly, display: Display) -> None:
-    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned."""
+def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = lambda: None) -> None:
+    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned.
+
+    Args:
+        parts: of the run.
+        display: where progress is shown.
+        check: called between steps; what it raises ends the warm start.
+
+    Raises:
+        UserError: there is nothing to imitate, or the loss diverged.
+    """
     config, panel = parts.config.warm_start, parts.env.panel
     seed = derive_seed(parts.config.seed, "warm start")
     tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
@@ -68,6 +77,9 @@ def warm_start(parts: Assembly, display: Display) -> None:
                 seed=derive_seed(seed, epoch),
             )
             advance()
+            check()
+    if not rows:
+        raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
     steps = max(1, round(len(rows) * config.epochs / math.ceil(config.epochs) / config.batch_turns))
     batches = shuffled_batches(rows, config.batch_turns, seed)
     began = time.perf_counter()
@@ -77,6 +89,7 @@ def warm_start(parts: Assembly, display: Display) -> None:
         def on_step(_: int, loss: float) -> None:
             losses.append(loss)
             advance()
+            check()
 
         fine_tune(parts.learner, batches, steps, config, on_step=on_step)
     parts.learner.model.copy_backbone()
