@@ -60,7 +60,7 @@ def test_word_level_by_hand(word_tokenizer):
     assert tokens.text == "<switch> KEEP </switch> <subgoal> find a mug </subgoal> <action> go to cabinet 3 </action>"
     assert parsed.invalid is None
     assert kinds.dtype == np.int8
-    assert kinds.tolist() == [SWITCH] * 3 + [SUBGOAL] * 5 + [ACTION] * 6 + [OTHER]
+    assert kinds.tolist() == [SWITCH] * 3 + [SUBGOAL] * 5 + [ACTION] * 7  # the last ends the response
     assert low == 7  # "</subgoal>"
     _, _, kinds, _ = analyse(word_tokenizer, ids, include_tags=False)
     assert kinds.tolist() == [0, SWITCH, 0, 0, SUBGOAL, SUBGOAL, SUBGOAL, 0, 0, ACTION, ACTION, ACTION, ACTION, 0, 0]
@@ -73,7 +73,7 @@ def test_byte_level_by_hand(bpe_tokenizer):
         "subgoal": SUBGOAL, ">find": SUBGOAL, "Ġa": SUBGOAL, "Ġmug": SUBGOAL, "</ ": SUBGOAL, "subgoal ": SUBGOAL,
         ">< ": SUBGOAL,  # completes </subgoal>
         "action": ACTION, ">go": ACTION, "Ġto": ACTION, "Ġcabinet": ACTION, "Ġ": ACTION, "3": ACTION,
-        "</  ": ACTION, "action ": ACTION, ">": ACTION, "<|im_end|>": OTHER,
+        "</  ": ACTION, "action ": ACTION, ">": ACTION, "<|im_end|>": ACTION,
     }  # fmt: skip
     ids = bpe_tokenizer.convert_tokens_to_ids([piece.strip() for piece in pieces])
     tokens, parsed, kinds, low = analyse(bpe_tokenizer, ids)

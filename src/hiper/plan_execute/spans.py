@@ -79,13 +79,16 @@ def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) ->
     Args:
         tokens: the response as its tokens.
         parsed: what ``tokens.text`` was parsed to.
-        include_tags: whether the tags belong to their blocks.
+        include_tags: whether the tags belong to their blocks, and the token that ends the response to the action.
+            Without a loss on it, a model trained for long forgets to stop.
     """
     kinds = np.full(len(tokens.starts), TokenKind.OTHER, dtype=np.int8)
     last_first = [(kind, parsed.blocks[name]) for name, kind in _KINDS_LAST_FIRST if name in parsed.blocks]
     if include_tags:
         for kind, block in last_first:  # of two assignments to a token the later stands
             kinds[_overlapping(tokens, block.outer)] = kind
+        if BlockName.ACTION in parsed.blocks and len(kinds) and tokens.starts[-1] == tokens.ends[-1]:
+            kinds[-1] = TokenKind.ACTION
     for kind, block in last_first:
         kinds[_overlapping(tokens, block.inner)] = kind
     return kinds
