@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import takewhile
@@ -20,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hiper.advantages import ESTIMATORS, Estimator, Shaping, make_estimator
-from hiper.errors import UserError
+from hiper.errors import UserError, suggestion
 from hiper.plan_execute.prompt import Overflow
 
 
@@ -154,7 +153,7 @@ class AdvantageConfig(BaseModel):
             known = [field.name for field in dataclasses.fields(ESTIMATORS[estimator_type])]  # type: ignore[arg-type]
             for key in parameters:
                 if key not in known:
-                    raise ValueError(f"unknown key '{key}'{_hint(key, known)}")
+                    raise ValueError(f"unknown key '{key}'; {suggestion(key, known)}")
         estimator = make_estimator(estimator_type, **parameters)
         return {"type": estimator_type, **dataclasses.asdict(estimator)}  # type: ignore[call-overload]
 
@@ -254,7 +253,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     shipped = _recipes() / f"{source}.yaml"
     if not shipped.is_file() and not Path(source).is_file():
         raise UserError(
-            f"no recipe '{source}'{_hint(str(source), recipe_names())}: neither a shipped recipe nor a YAML file"
+            f"'{source}' is neither a shipped recipe nor a YAML file; {suggestion(str(source), recipe_names())}"
         )
     tree = read_tree(shipped if shipped.is_file() else Path(source))
     return validate_config(overridden(tree, overrides), str(source))
@@ -331,7 +330,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            yield f"unknown key '{'.'.join(path)}'{_hint(path[-1], _keys_at(path[:-1]))}"
+            yield f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], _keys_at(path[:-1]))}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], Mapping) else f" (given: {problem['input']!r})"
@@ -346,13 +345,6 @@ def _keys_at(path: Sequence[str]) -> list[str]:
     if isinstance(section, BaseModel):
         return list(type(section).model_fields)
     return [field.name for field in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
-
-
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean '{near[0]}'?"
-    return f"; known are {', '.join(known)}" if known else ""
 
 
 def _recipes() -> Traversable:

@@ -1,4 +1,9 @@
-"""The exceptions whose message is meant for the person at the keyboard."""
+"""The exceptions whose message is meant for the person at the keyboard, and what such messages share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(ValueError):
@@ -11,3 +16,10 @@ class UserError(ValueError):
 
 class UnwritableError(UserError):
     """The disk refuses a file: it is full, read-only, or the place is not one to write to."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What could have been meant by an unknown name: the nearest known one, or else any of them."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names) or 'none'}"

@@ -7,7 +7,6 @@ One estimator is one small module behind one signature, :data:`Estimator`. Rewar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -15,7 +14,7 @@ from hiper.advantages.hae import HAE
 from hiper.advantages.shaping import Rewards, Shaping, shape
 from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
 from hiper.advantages.types import Bools, Credit, Floats, Turns
-from hiper.errors import UserError
+from hiper.errors import UserError, suggestion
 from hiper.plan_execute.spans import TokenKind
 
 __all__ = [
@@ -49,9 +48,7 @@ def make_estimator(type: str, **parameters: Any) -> Estimator:
         UserError: no such estimator; the nearest name is given. Or a parameter is unknown or out of range.
     """
     if type not in ESTIMATORS:
-        near = get_close_matches(type, ESTIMATORS, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(ESTIMATORS)}"
-        raise UserError(f"no advantage estimator '{type}'; {hint}")
+        raise UserError(f"no advantage estimator '{type}'; {suggestion(type, ESTIMATORS)}")
     try:
         return ESTIMATORS[type](**parameters)
     except TypeError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import isclass, signature
 from typing import Any, get_type_hints
@@ -12,7 +11,7 @@ from typing import Any, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
-from hiper.errors import UserError
+from hiper.errors import UserError, suggestion
 
 Factory = Callable[..., TextEnv]
 
@@ -39,22 +38,28 @@ def names() -> list[str]:
 
 
 def make(name: str, **options: Any) -> TextEnv:
-    """The environment registered as ``name``, built with ``options``.
+    """The environment registered as ``name``, or found at ``name`` if that is "module:function"; with ``options``.
 
     Raises:
         UserError: there is no such environment or option, or it cannot be built.
     """
-    try:
-        factory = _factories[name]
-    except KeyError:
-        near = get_close_matches(name, _factories, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names())}"
-        raise UserError(f"there is no environment '{name}'; {hint}") from None
-    if isinstance(factory, str):
-        module, _, function = factory.partition(":")
-        factory = getattr(import_module(module), function)
+    factory = _find(name)
     _refuse_unknown_options(name, factory, options)
     return factory(**_typed(name, factory, options))
+
+
+def _find(name: str) -> Factory:
+    factory = name if ":" in name else _factories.get(name)
+    if factory is None:
+        raise UserError(f"there is no environment '{name}'; {suggestion(name, names())}")
+    if not isinstance(factory, str):
+        return factory
+    module, _, function = factory.partition(":")
+    try:
+        found: Factory = getattr(import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"environment '{name}' cannot be imported: {error}") from error
+    return found
 
 
 def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]) -> None:
@@ -63,9 +68,7 @@ def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]
         return
     for option in options:
         if option not in parameters:
-            near = get_close_matches(option, parameters, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(parameters) or 'none'}"
-            raise UserError(f"environment '{name}' has no option '{option}'; {hint}")
+            raise UserError(f"environment '{name}' has no option '{option}'; {suggestion(option, parameters)}")
 
 
 def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:

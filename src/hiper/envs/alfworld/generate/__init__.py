@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from hiper.envs.alfworld.generate.contents import Goal, draw_goal, fill, possible_goals
@@ -21,7 +20,7 @@ from hiper.envs.alfworld.generate.dice import Dice
 from hiper.envs.alfworld.generate.household import household
 from hiper.envs.alfworld.generate.scene import GENERATOR_VERSION, SIZES, SPLITS, Scene, Size, draw_scene
 from hiper.envs.alfworld.generate.standard import SENTENCES, game_text
-from hiper.errors import UserError
+from hiper.errors import UserError, suggestion
 
 TASK_TYPES = tuple(SENTENCES)
 """The six task types, in the order in which a split cycles through them."""
@@ -125,6 +124,4 @@ def _in_order(task_types: Iterable[str]) -> list[str]:
 def _known(what: str, given: str, choice: Iterable[str]) -> None:
     options = list(choice)
     if given not in options:
-        near = get_close_matches(given, options, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"choose from: {', '.join(options)}"
-        raise UserError(f"unknown {what} '{given}'; {hint}")
+        raise UserError(f"unknown {what} '{given}'; {suggestion(given, options)}")

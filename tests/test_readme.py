@@ -1,0 +1,50 @@
+"""The README's examples run, and the folders it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiper import envs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def example(heading: str) -> dict[str, Any]:
+    """The names that the Python block below a heading defines."""
+    block = README.partition(f"## {heading}\n")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"__name__": "readme"}
+    exec(block, names)
+    return names
+
+
+def test_only_the_estimator():
+    credit = example("Only the estimator")["credit"]
+    claimed = [float(number) for row in re.findall(r"\[\[([-\d., ]+)\]\]", README) for number in row.split(",")]
+    computed = [*credit.low_BT[0], *credit.high_BT[0], *credit.switch_BT[0]]
+    assert computed == pytest.approx(claimed[-9:])
+
+
+def test_an_environment_of_your_own():
+    env = example("An environment of your own")["Echo"]()
+    start = env.reset(env.panel.tasks[0].id)
+    assert env.step(start.goal.removeprefix("say ")).info.won
+
+
+def test_an_environment_is_found_by_where_it_is():
+    assert envs.make("hiper.envs.corridor:make", cells=3).name == "corridor"
+
+
+def test_the_tree_is_the_tree():
+    tree = README.partition("## Where things are\n")[2].partition("```\n")[2].partition("```")[0]
+    package = ROOT / "src" / "hiper"
+    folders = [line.split()[0] for line in tree.splitlines() if line.startswith("  ") and "/" in line.split()[0]]
+    assert len(folders) > 5
+    for folder in folders:
+        assert any(path.is_dir() for path in package.rglob(folder.rstrip("/"))), folder
+    listed = {folder.rstrip("/") for folder in folders}
+    assert listed >= {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
