@@ -38,7 +38,7 @@ class Turn:
     kinds: tuple[int, ...]
     """The :class:`~hiper.plan_execute.spans.TokenKind` of each response token."""
     low_index: int | None
-    """Index of the response token that completes ``</subgoal>``; None where there is none."""
+    """Index of the response token that completes ``</subgoal>``; None where the form is invalid."""
     text: str
     """The response, decoded."""
     switch: bool

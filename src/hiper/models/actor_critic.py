@@ -32,7 +32,11 @@ class Row:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     low_index: int | None
-    """The response token at which V_low is read; None (an invalid response): its last token."""
+    """The response token at which V_low is read; None (an invalid response): before the first, as the other heads are.
+
+    All tokens of an invalid response answer to V_low, and a baseline must not know what it is to judge: read behind the
+    response, it would see the fault coming and call an average outcome a success.
+    """
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -72,15 +76,15 @@ class RowBatch:
         value_places: list[tuple[int, int, int]] = []
         for n, row in enumerate(rows):
             prompt, response = len(row.prompt_ids), len(row.response_ids)
-            low = response - 1 if row.low_index is None else row.low_index
-            if prompt == 0 or not 0 <= low < response:
-                raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {low}")
+            low = 0 if row.low_index is None else 1 + row.low_index
+            if prompt == 0 or response == 0 or not 0 <= (row.low_index or 0) < response:
+                raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {row.low_index}")
             ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - len(row))])
             positions.append([min(prompt - 1 + place, width - 1) for place in range(reach)])
             row_K += [n] * response
             place_K += range(response)
             target_K += row.response_ids
-            value_places.append((1 + low, 0, 0))
+            value_places.append((low, 0, 0))
         arrays = (ids, positions, row_K, place_K, target_K, value_places)
         return cls(*(torch.tensor(array, device=device) for array in arrays))
 

@@ -69,4 +69,5 @@ class Agent:
             tokens.text, previous_subgoal=context.subgoal, accepts=accepts, hit_limit=not sample.finished
         )
         kinds = tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags))
-        return Reply(prompt, sample, tokens.text, parsed, kinds, low_index(tokens, parsed))
+        low = low_index(tokens, parsed) if parsed.format_valid else None
+        return Reply(prompt, sample, tokens.text, parsed, kinds, low)

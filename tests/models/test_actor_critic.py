@@ -1,0 +1,164 @@
+"""Rows in batches, and what a forward pass reads from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from hiper.models import actor_critic
+from hiper.models.actor_critic import HEADS, ActorCritic, Row, RowBatch, ValueHeads, token_logprobs
+
+MakeQwen2 = Callable[..., Qwen2ForCausalLM]
+
+CPU = torch.device("cpu")
+ROWS = [
+    Row((5, 9, 2), (33, 7, 12, 1), low_index=1),
+    Row((8,), (3, 39), low_index=None),
+    Row((6, 30, 31, 4, 17), (11,), low_index=0),
+]
+
+
+def make_llama() -> LlamaForCausalLM:
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.25, **sizes))
+    model.eval()
+    return model
+
+
+@pytest.fixture(params=["qwen2", "qwen2 checkpointed", "llama"])
+def policy(request: pytest.FixtureRequest, make_qwen2: MakeQwen2) -> PreTrainedModel:
+    if request.param == "llama":
+        return make_llama()
+    model = make_qwen2()
+    if "checkpointed" in request.param:
+        model.gradient_checkpointing_enable()
+        model.train()
+    return model
+
+
+# --- Collation ------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_by_hand():
+    batch = RowBatch.of(ROWS, pad_id=0, device=CPU)
+    assert batch.input_ids_NL.tolist() == [[5, 9, 2, 33, 7, 12, 1], [8, 3, 39, 0, 0, 0, 0], [6, 30, 31, 4, 17, 11, 0]]
+    # From the last prompt token on, five places: as many as the longest response needs.
+    assert batch.position_NR.tolist() == [[2, 3, 4, 5, 6], [0, 1, 2, 3, 4], [4, 5, 6, 6, 6]]
+    assert batch.row_K.tolist() == [0, 0, 0, 0, 1, 1, 2]
+    assert batch.place_K.tolist() == [0, 1, 2, 3, 0, 1, 0]
+    assert batch.target_K.tolist() == [33, 7, 12, 1, 3, 39, 11]
+    # V_low at the response token given (no index: before the first), V_high and V_switch at the last prompt token.
+    assert batch.value_place_N3.tolist() == [[2, 0, 0], [0, 0, 0], [1, 0, 0]]
+    assert batch.position_NR.gather(1, batch.value_place_N3).tolist() == [[4, 2, 2], [0, 0, 0], [5, 4, 4]]
+
+
+@pytest.mark.parametrize(
+    "row", [Row((), (3,), 0), Row((3,), (), None), Row((3,), (4, 5), 2), Row((3,), (4, 5), -1)], ids=str
+)
+def test_rows_that_cannot_be_read_are_refused(row: Row):
+    with pytest.raises(ValueError, match=r"row 1: .* tokens, V_low at"):
+        RowBatch.of([ROWS[0], row], pad_id=0, device=CPU)
+
+
+# --- The policy -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_log_probabilities_and_entropies_are_those_of_transformers(policy: PreTrainedModel, temperature: float):
+    outputs = ActorCritic(policy, None)(RowBatch.of(ROWS, 0, CPU), temperature)
+    logprobs, entropies = [], []
+    for row in ROWS:  # each row on its own, without padding
+        logits = policy(input_ids=torch.tensor([[*row.prompt_ids, *row.response_ids]])).logits[0]
+        distribution = torch.distributions.Categorical(logits=logits[len(row.prompt_ids) - 1 : -1] / temperature)
+        logprobs.append(distribution.log_prob(torch.tensor(row.response_ids)))
+        entropies.append(distribution.entropy())
+    torch.testing.assert_close(outputs.logprobs_K, torch.cat(logprobs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(outputs.entropy_K, torch.cat(entropies), rtol=1e-5, atol=1e-5)
+    alone = token_logprobs(policy, RowBatch.of(ROWS, 0, CPU), temperature)
+    torch.testing.assert_close(alone, outputs.logprobs_K)
+
+
+def test_what_pads_a_batch_does_not_matter(policy: PreTrainedModel):
+    model = ActorCritic(policy, None)
+    one, other = (model(RowBatch.of(ROWS, pad_id, CPU), 1.0) for pad_id in (0, 25))
+    torch.testing.assert_close(one.logprobs_K, other.logprobs_K)
+    torch.testing.assert_close(one.values_N3, other.values_N3)
+
+
+def test_logits_in_pieces_give_the_same_numbers_and_gradients(make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch):
+    def run() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        policy = make_qwen2()
+        outputs = ActorCritic(policy, None)(RowBatch.of(ROWS, 0, CPU), 0.8)
+        (outputs.logprobs_K.sum() + 0.3 * outputs.entropy_K.sum()).backward()
+        return outputs.logprobs_K, outputs.entropy_K, [p.grad for p in policy.parameters() if p.grad is not None]
+
+    at_once = run()
+    monkeypatch.setattr(actor_critic, "MOST_LOGITS", 2 * 40 + 1)  # two tokens at a time
+    torch.testing.assert_close(run(), at_once, rtol=1e-5, atol=1e-5)
+
+
+# --- The critic -----------------------------------------------------------------------------------------------------
+
+
+def test_values_begin_at_zero_whatever_was_drawn_before():
+    torch.manual_seed(1)
+    one = ValueHeads(32)
+    torch.manual_seed(2)
+    other = ValueHeads(32)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert one(torch.randn(5, 3, 32)).eq(0).all()
+
+
+def test_each_head_reads_its_own_place(make_qwen2: MakeQwen2):
+    model = ActorCritic(make_qwen2(), None)
+    torch.nn.init.normal_(model.heads.out.weight)
+    values_N3 = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3
+    for row, values in zip(ROWS, values_N3, strict=True):
+        ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
+        hidden = model.policy.get_decoder()(input_ids=ids).last_hidden_state[0]
+        low = len(row.prompt_ids) + (-1 if row.low_index is None else row.low_index)
+        before = len(row.prompt_ids) - 1
+        for h, position in enumerate((low, before, before)):
+            alone = model.heads(hidden[position].expand(1, 3, -1))[0, h]
+            torch.testing.assert_close(values[h], alone, rtol=1e-4, atol=1e-4)
+    assert HEADS == ("low", "high", "switch")
+
+
+@pytest.mark.parametrize(("critic", "policy_learns"), [("own", False), ("detached", False), ("shared", True)])
+def test_whom_value_losses_reach(make_qwen2: MakeQwen2, critic: str, policy_learns: bool):
+    policy = make_qwen2()
+    backbone = make_qwen2(seed=1).get_decoder() if critic == "own" else None
+    model = ActorCritic(policy, backbone, detached=critic == "detached")
+    model.copy_backbone()
+    torch.nn.init.normal_(model.heads.out.weight)
+    values_N3 = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3
+    values_N3.sum().backward()
+    assert any(p.grad is not None for p in policy.parameters()) == policy_learns
+    assert all(p.grad is not None for p in model.critic_parameters())
+    shared = ActorCritic(make_qwen2(), None)
+    shared.heads.load_state_dict(model.heads.state_dict())
+    torch.testing.assert_close(values_N3, shared(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3)  # copied: same values
+
+
+def test_bfloat16_is_for_the_backbone_only(make_qwen2: MakeQwen2):
+    model = ActorCritic(make_qwen2(), None)
+    torch.nn.init.normal_(model.heads.out.weight)
+    batch = RowBatch.of(ROWS, 0, CPU)
+    exact = model(batch, 1.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        outputs = model(batch, 1.0)
+    assert outputs.values_N3.dtype == outputs.logprobs_K.dtype == torch.float32
+    difference = (outputs.logprobs_K - exact.logprobs_K).abs().max()
+    assert 1e-5 < difference < 0.5
+    (outputs.values_N3.sum() + outputs.logprobs_K.sum()).backward()
+    assert all(p.grad.dtype == torch.float32 for p in model.policy.parameters() if p.grad is not None)
