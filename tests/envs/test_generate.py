@@ -356,6 +356,6 @@ def test_textworld_plays_generated_games_identically(size: str) -> None:
 @pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
 def test_walkthroughs_win_in_textworld() -> None:
     some = [generate_game("test", index, "small") for index in range(len(TASK_TYPES))]
-    report = check_parity([(game.task_id, game.text) for game in some], style="solver")
+    report = check_parity([(game.task_id, game.text) for game in some], style="solve")
     assert not report.differences, report.summary()
     assert any(result.won for result in report.results)
