@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import Qwen2Tokenizer
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from hiper.config import load_config
@@ -135,3 +136,29 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     run = Run.create(tmp_path_factory.mktemp("runs") / "tiny", load_config(tiny_recipe))
     train(run, Display(command="hiper train tiny", console=Console(file=StringIO())))
     return run.path
+
+
+@pytest.fixture(scope="session")
+def make_qwen2() -> Callable[..., Qwen2ForCausalLM]:
+    """Tiny Qwen2 models with random weights, large enough to tell tokens apart; equal seeds give equal models."""
+
+    def make(seed: int = 0, **settings: object) -> Qwen2ForCausalLM:
+        sizes: dict[str, object] = {
+            "vocab_size": 40,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.25,
+            "eos_token_id": 1,
+            "pad_token_id": 0,
+            "bos_token_id": None,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return Qwen2ForCausalLM(Qwen2Config(**(sizes | settings))).eval()
+
+    return make

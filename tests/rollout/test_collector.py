@@ -1,0 +1,287 @@
+"""Playing episodes in slots. The agent is scripted, so that every turn is known."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pytest
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from hiper.envs.base import Start, Step
+from hiper.envs.corridor import SPLITS, CorridorEnv, make
+from hiper.envs.panels import Panel
+from hiper.episode import Episode
+from hiper.models.tokenizer import build_word_tokenizer, encode_text
+from hiper.plan_execute.demonstrations import demonstrate
+from hiper.plan_execute.parse import InvalidKind, response_text
+from hiper.plan_execute.prompt import PromptBuilder, Template
+from hiper.plan_execute.spans import TokenKind
+from hiper.rollout.agent import Agent
+from hiper.rollout.collector import Assignment, collect
+from hiper.rollout.sampler import Sample, Sampler, SamplingParams, TransformersSampler
+
+CELLS = 4
+TURNS = 6
+Say = Callable[[str], str]
+"""From a prompt to a response."""
+Build = Callable[..., Agent]
+
+
+def respond(switch: str, subgoal: str, action: str) -> str:
+    return f"<switch> {switch} </switch> <subgoal> {subgoal} </subgoal> <action> {action} </action>"
+
+
+class Counting(CorridorEnv):
+    """Notes what is played in it. (That it refuses to be stepped after the end is the corridor's own doing.)"""
+
+    played: list[tuple[str, str]]
+
+    def reset(self, task_id: str, seed: int = 0) -> Start:
+        self.task_id = task_id
+        return super().reset(task_id, seed)
+
+    def step(self, action: str) -> Step:
+        self.played.append((self.task_id, action))
+        return super().step(action)
+
+
+class Scripted:
+    """A sampler that says what it is told to, and notes how much it was asked for."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, say: Say) -> None:
+        self.tokenizer, self.say = tokenizer, say
+        self.rounds: list[int] = []
+        self.seeds: list[int] = []
+
+    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+        self.rounds.append(len(prompts))
+        self.seeds.append(seed)
+        return [self._answer(self.say(str(self.tokenizer.decode(list(prompt)))), params) for prompt in prompts]
+
+    def _answer(self, text: str, params: SamplingParams) -> Sample:
+        ids = (*encode_text(self.tokenizer, text), self.tokenizer.eos_token_id)
+        cut = ids[: params.max_tokens]
+        return Sample(cut, tuple(-0.01 * i for i in range(len(cut))), len(cut) == len(ids))
+
+
+@pytest.fixture(scope="module")
+def env() -> Counting:
+    tasks = [task for split in SPLITS for task in make(split, CELLS, TURNS).panel]
+    counting = Counting(Panel.of("corridor", tasks), TURNS)
+    counting.played = []  # one list for all that it spawns
+    return counting
+
+
+@pytest.fixture(autouse=True)
+def _forget(env: Counting) -> None:
+    env.played.clear()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
+    template = Template.load("terse")
+    turns = [turn for task in env.panel for turn in demonstrate(env, task.id).turns]
+    texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
+    return build_word_tokenizer(texts, [*template.wording, "sing"])
+
+
+@pytest.fixture
+def agent_of(tokenizer: PreTrainedTokenizerFast) -> Build:
+    def build(says: Sampler | Say, max_tokens: int = 40) -> Agent:
+        sampler = Scripted(tokenizer, says) if callable(says) else says
+        prompts = PromptBuilder(Template.load("terse"), tokenizer, history_window=1)
+        return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens))
+
+    return build
+
+
+def wander(prompt: str) -> str:
+    """Opens the door where it stands, else goes right; so episodes end after different numbers of turns."""
+    at_door = re.search(r"[.,] open door [^.]*\. task", prompt)  # among the actions, which stand before the task
+    return respond("SWITCH", "find the door", "open door" if at_door else "go right")
+
+
+def play(env: Counting, agent: Agent, slots: int, count: int = 9, seed: int = 0) -> list[Episode]:
+    chosen = [Assignment(task.id, index) for index, task in enumerate(env.panel.tasks[:count])]
+    episodes, _ = collect(env, chosen, agent, slots=slots, seed=seed)
+    assert [(episode.task_id, episode.seed) for episode in episodes] == [(a.task_id, a.seed) for a in chosen]
+    return episodes
+
+
+# --- Slots ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 50])
+def test_a_finished_episode_is_neither_stepped_nor_asked_again(
+    env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast, slots: int
+):
+    sampler = Scripted(tokenizer, wander)
+    episodes = play(env, agent_of(sampler), slots)
+    lengths = [len(episode.turns) for episode in episodes]
+    assert len(set(lengths)) > 1  # otherwise this shows nothing
+    assert sum(sampler.rounds) == len(env.played) == sum(lengths)
+    assert Counter(task for task, _ in env.played) == {e.task_id: len(e.turns) for e in episodes}
+
+
+@pytest.mark.parametrize("slots", [2, 4])
+def test_a_slot_that_falls_free_is_filled_at_once(
+    env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast, slots: int
+):
+    sampler = Scripted(tokenizer, wander)
+    episodes = play(env, agent_of(sampler), slots)
+    remaining = [len(episode.turns) for episode in episodes]
+    running: list[int] = []
+    expected: list[int] = []
+    while remaining or running:
+        while remaining and len(running) < slots:
+            running.append(remaining.pop(0))
+        expected.append(len(running))
+        running = [turns - 1 for turns in running if turns > 1]
+    assert sampler.rounds == expected
+
+
+def test_results_do_not_depend_on_slots_or_order_of_ending(env: Counting, agent_of: Build):
+    assert play(env, agent_of(wander), 1) == play(env, agent_of(wander), 3) == play(env, agent_of(wander), 50)
+
+
+def test_each_round_has_a_seed_of_its_own(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
+    def seeds(seed: int) -> list[int]:
+        sampler = Scripted(tokenizer, wander)
+        play(env, agent_of(sampler), slots=3, seed=seed)
+        return sampler.seeds
+
+    assert len(set(seeds(0))) == len(seeds(0))
+    assert seeds(0) == seeds(0)
+    assert not set(seeds(0)) & set(seeds(1))
+
+
+def test_the_environment_given_is_not_played_itself(env: Counting, agent_of: Build):
+    env.reset(env.panel.tasks[0].id)
+    before = dict(vars(env))
+    play(env, agent_of(wander), slots=3)
+    assert vars(env) == before
+
+
+def test_nothing_to_play(env: Counting, agent_of: Build):
+    assert play(env, agent_of(wander), slots=3, count=0) == []
+
+
+def test_episodes_are_announced_as_they_end_and_a_stop_goes_through(env: Counting, agent_of: Build):
+    ended: list[int] = []
+
+    def stop(episode: Episode) -> None:
+        ended.append(len(episode.turns))
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+
+    chosen = [Assignment(task.id, 0) for task in env.panel.tasks[:9]]
+    with pytest.raises(KeyboardInterrupt):
+        collect(env, chosen, agent_of(wander), slots=9, seed=0, on_episode=stop)
+    assert ended == sorted(ended)
+
+
+def test_time_is_told_apart(env: Counting, agent_of: Build):
+    _, timing = collect(env, [Assignment(env.panel.tasks[0].id, 0)], agent_of(wander), slots=1, seed=0)
+    assert min(timing.environment, timing.generation, timing.prompts) > 0
+
+
+def test_equal_seeds_give_equal_episodes_with_a_model(
+    env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast, make_qwen2: Callable[..., Qwen2ForCausalLM]
+):
+    model = make_qwen2(vocab_size=len(tokenizer))
+
+    def played(seed: int, slots: int = 4) -> list[Episode]:
+        sampler = TransformersSampler(model, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        return play(env, agent_of(sampler, max_tokens=6), slots, seed=seed)
+
+    assert played(0) == played(0)
+    assert played(0) != played(1)
+
+
+# --- What is recorded -----------------------------------------------------------------------------------------------
+
+
+def test_rows_are_the_sampled_ids(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
+    agent = agent_of(wander)
+    for episode in play(env, agent, slots=2, count=3):
+        for turn in episode.turns:
+            assert turn.response_ids == (*encode_text(tokenizer, turn.text), tokenizer.eos_token_id)
+            assert len(turn.kinds) == len(turn.logprobs) == len(turn.response_ids)
+            assert turn.logprobs[:3] == (0.0, -0.01, -0.02)
+            assert turn.low_index is not None
+            assert tokenizer.decode(turn.response_ids[turn.low_index]) == "</subgoal>"
+            assert turn.kinds[1] == TokenKind.SWITCH
+
+
+def script(*responses: str) -> Say:
+    """Says these one after the other."""
+    left = iter(responses)
+    return lambda prompt: next(left)
+
+
+def one(env: Counting, agent: Agent, task: str = "locked") -> Episode:
+    chosen = next(t.id for t in env.panel if t.type == task and "start0-key3-door1" in t.id)
+    (episode,), _ = collect(env, [Assignment(chosen, 0)], agent, slots=1, seed=0)
+    return episode
+
+
+def test_segments_begin_where_switch_is_said_and_at_the_first_turn(env: Counting, agent_of: Build):
+    say = script(
+        respond("KEEP", "find the key", "go right"),
+        respond("KEEP", "find the key", "go right"),
+        respond("KEEP", "find the door", "go right"),  # no copy: the subgoal in force stays
+        "sing",
+        respond("SWITCH", "find the door", "take key"),
+        respond("KEEP", "find the door", "go left"),
+    )
+    turns = one(env, agent_of(say)).turns
+    assert [turn.boundary for turn in turns] == [True, False, False, False, True, False]
+    assert [turn.switch for turn in turns] == [False, False, False, False, True, False]
+    assert [turn.subgoal for turn in turns] == ["find the key"] * 4 + ["find the door"] * 2
+    assert [turn.copy_differs for turn in turns] == [False, False, True, False, False, False]
+
+
+def test_an_invalid_first_turn_still_begins_a_segment(env: Counting, agent_of: Build):
+    say = script("sing", *[respond("KEEP", "find the key", "go right")] * 5)
+    turns = one(env, agent_of(say)).turns
+    assert [turn.boundary for turn in turns] == [True, True, False, False, False, False]
+    assert [turn.subgoal for turn in turns[:2]] == ["", "find the key"]
+
+
+@pytest.mark.parametrize(
+    ("response", "kind", "action"),
+    [
+        ("sing", InvalidKind.MISSING_BLOCK, ""),
+        (respond("sing", "find the key", "go right"), InvalidKind.UNKNOWN_SWITCH, ""),
+        (respond("SWITCH", "", "go right"), InvalidKind.EMPTY_BLOCK, ""),
+        (respond("SWITCH", "find the key", "sing"), InvalidKind.INADMISSIBLE_ACTION, "sing"),
+        (respond("SWITCH", "find the key " * 9, "go right"), InvalidKind.CUT_OFF, ""),
+    ],
+)
+def test_an_invalid_response_sends_the_defined_action(
+    env: Counting, agent_of: Build, response: str, kind: InvalidKind, action: str
+):
+    say = script(response, *[respond("SWITCH", "find the key", "go right")] * 5)
+    episode = one(env, agent_of(say, max_tokens=24))
+    turn = episode.turns[0]
+    assert (turn.invalid, turn.action) == (kind, action)
+    assert env.played[0][1] == action
+    assert turn.format_valid == (kind is InvalidKind.INADMISSIBLE_ACTION)
+    assert episode.turns[1].observation.startswith("Nothing happens.")
+
+
+def test_won_lost_and_out_of_time(env: Counting, agent_of: Build):
+    walk = [respond("SWITCH", "find the key", action) for action in ("go right", "go right", "go right", "take key")]
+    back = [respond("SWITCH", "find the door", action) for action in ("go left", "go left", "open door")]
+    late = one(env, agent_of(script(*walk, *back)))  # would need seven turns
+    assert (late.terminated, late.truncated, late.won, late.end, late.score) == (False, True, False, "turn_limit", 0.0)
+    assert len(late.turns) == TURNS
+    opening = [respond("SWITCH", "find the door", action) for action in ("go right", "open door")]
+    won = one(env, agent_of(script(*opening)), task="unlocked")
+    assert (won.terminated, won.truncated, won.won, won.end, won.score) == (True, False, True, "won", 1.0)
+    assert [turn.reward for turn in won.turns] == [0.0, 1.0]
+    lost = one(env, agent_of(script(*opening)))  # it is locked
+    assert (lost.terminated, lost.truncated, lost.won, lost.end) == (True, False, False, "lost")
+    assert won.task_type == "unlocked"
