@@ -50,7 +50,7 @@ def draw_learning_curve(path: Path, curve: Curve) -> None:
         )
     for colour, (split, estimates) in zip(HELD_OUT * len(curve.held_out), curve.held_out.items(), strict=False):
         _draw_estimates(axes, split, estimates, colour)
-    axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
+    axes.legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
     with whole_file(path) as partial:
         figure.savefig(partial, format="png")
 
@@ -62,10 +62,11 @@ def _draw_estimates(axes: Axes, split: str, estimates: Sequence[Estimate], colou
         iterations, successes, yerr=bars, color=colour, marker="o", linewidth=2, elinewidth=1.2, capsize=3, zorder=3,
         clip_on=False, label=f"held out: {split}, with 95% intervals",
     )  # fmt: skip
-    for estimate in (estimates[0], estimates[-1])[: len(estimates)]:
+    ends = ((estimates[0], -8, "right"), (estimates[-1], 8, "left"))
+    for estimate, offset, side in ends[: len(estimates)]:
         axes.annotate(
-            f"{estimate.success:.0%}", (estimate.iteration, estimate.high), xytext=(0, 5),
-            textcoords="offset points", ha="center", color=colour, fontsize=10, fontweight="bold",
+            f"{estimate.success:.0%}", (estimate.iteration, estimate.success), xytext=(offset, 0), ha=side, va="center",
+            textcoords="offset points", color=colour, fontsize=10, fontweight="bold",
         )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def _style(axes: Axes, title: str) -> None:
     axes.set_xlabel("iteration", color=INK)
     axes.set_ylabel("success", color=INK)
     axes.set_ylim(0, 1)
-    axes.margins(x=0.06)
+    axes.margins(x=0.08)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
