@@ -108,14 +108,15 @@ class Display:
         for sentence in report.summary():
             self.note(sentence)
         for split, (headings, *rows) in report.tables().items():
-            table = Table(title=f"held out: {split}", title_justify="left")
+            table = Table(title=f"held out: {split}", title_justify="left", title_style="bold")
             for heading in headings:
                 table.add_column(heading, justify="left" if heading == headings[0] else "right")
             for row in rows:
                 table.add_row(*row, style="bold" if row[0] == "all" else None)
+            self.console.print()
             self.console.print(table)
         if report.sample is not None:
-            self.console.print("[bold]a held-out episode[/bold]")
+            self.console.print("\n[bold]a held-out episode[/bold]")
             self.note("\n".join(transcript(report.sample, width=max(80, self.console.width))))
         self.console.print("\n[bold]where everything lies[/bold]")
         width = max(len(place) for place, _ in report.places())

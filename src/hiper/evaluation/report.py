@@ -181,16 +181,11 @@ def _table(before: Evaluated, after: Evaluated) -> list[list[str]]:
     rows = [["task type", "tasks", "before", f"after {after.iteration} iterations", "change", "turns"]]
     for name, outcome in after.outcomes.items():
         was = before.outcomes.get(name)
-        rows.append(
-            [
-                name,
-                str(outcome.episodes),
-                _rate(was) if was else "",
-                _rate(outcome),
-                f"{100 * (outcome.success - was.success):+.1f}" if was else "",
-                f"{outcome.turns:.1f}",
-            ]
-        )
+        change = f"{100 * (outcome.success - was.success):+.1f}" if was else ""
+        rates = [_rate(was) if was else "", _rate(outcome), change]
+        rows.append([name, str(outcome.episodes), *rates, f"{outcome.turns:.1f}"])
+    if before is after:
+        return [[*row[:2], row[3], row[5]] for row in rows]
     return rows
 
 
