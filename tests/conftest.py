@@ -142,8 +142,8 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def make_qwen2() -> Callable[..., Qwen2ForCausalLM]:
     """Tiny Qwen2 models with random weights, large enough to tell tokens apart; equal seeds give equal models."""
 
-    def make(seed: int = 0, **settings: object) -> Qwen2ForCausalLM:
-        sizes: dict[str, object] = {
+    def make(seed: int = 0, **settings: Any) -> Qwen2ForCausalLM:
+        sizes: dict[str, Any] = {
             "vocab_size": 40,
             "hidden_size": 32,
             "intermediate_size": 48,
@@ -159,6 +159,8 @@ def make_qwen2() -> Callable[..., Qwen2ForCausalLM]:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return Qwen2ForCausalLM(Qwen2Config(**(sizes | settings))).eval()
+            model = Qwen2ForCausalLM(Qwen2Config(**(sizes | settings)))
+        model.eval()
+        return model
 
     return make

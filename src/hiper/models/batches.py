@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Indices of ``lengths`` grouped by length, so that count * longest stays within ``max_tokens``.
+def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float = 0.1) -> list[list[int]]:
+    """Indices of ``lengths`` grouped by length.
 
-    A single sequence that is longer than ``max_tokens`` is a batch of its own.
+    Args:
+        lengths: of the sequences.
+        max_tokens: count * longest of a batch stays within it, unless it is a single sequence that is longer.
+        most_padding: no batch has a larger share of padding.
     """
     batches: list[list[int]] = []
+    tokens = 0  # of the last batch, without padding
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if not batches or (len(batches[-1]) + 1) * lengths[i] > max_tokens:
+        padded = (len(batches[-1]) + 1) * lengths[i] if batches else 0
+        if not batches or padded > max_tokens or padded - tokens - lengths[i] > most_padding * padded:
             batches.append([])
+            tokens = 0
         batches[-1].append(i)
+        tokens += lengths[i]
     return batches
 
 

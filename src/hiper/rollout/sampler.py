@@ -81,7 +81,8 @@ class TransformersSampler:
         samples: dict[int, Sample] = {}
         self.model.eval()
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            for indices in micro_batches([len(p) + params.max_tokens for p in prompts], self.max_batch_tokens):
+            lengths = [len(prompt) + params.max_tokens for prompt in prompts]
+            for indices in micro_batches(lengths, self.max_batch_tokens, most_padding=1.0):
                 samples.update(
                     zip(indices, self._decode([prompts[i] for i in indices], params, generator), strict=True)
                 )

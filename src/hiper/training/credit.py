@@ -83,11 +83,9 @@ def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None
     for n, (turn, row, score) in enumerate(zip(_turns(episodes), rows, scores, strict=True)):
         if score.row != row:
             raise ValueError(f"turn {n}: the tokens scored are not the tokens sampled")
-        if not len(row.response_ids) == len(turn.logprobs) == len(score.logprobs):
-            raise ValueError(
-                f"turn {n}: {len(row.response_ids)} tokens sampled, with {len(turn.logprobs)} log-probabilities, "
-                f"and {len(score.logprobs)} scored"
-            )
+        counts = len(row.response_ids), len(turn.logprobs), len(turn.kinds), len(score.logprobs)
+        if len(set(counts)) > 1:
+            raise ValueError("turn {}: {} tokens sampled, {} log-probabilities, {} kinds, {} scored".format(n, *counts))
 
 
 def switch_probability(turn: Turn, scores: Scores) -> float:
