@@ -175,8 +175,11 @@ def _play_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, GameRe
     if workers <= 1 and len(jobs) <= _GAMES_PER_PROCESS:
         yield from ((job, _play(job)) for job in jobs)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), max_tasks_per_child=_GAMES_PER_PROCESS) as pool:
-        yield from zip(jobs, pool.map(_play, jobs), strict=True)
+    # A new pool for each batch, rather than `max_tasks_per_child`, with which pools of Python 3.11 come to hang.
+    size = workers * _GAMES_PER_PROCESS
+    for batch in (jobs[start : start + size] for start in range(0, len(jobs), size)):
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            yield from zip(batch, pool.map(_play, batch), strict=True)
 
 
 def _read_record(record: Path | None) -> dict[str, GameResult]:
