@@ -1,4 +1,5 @@
-# make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU)
+# make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU);
+#                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them
 # make check        lint, format and types, over all of the code
 # make setup        only set up .venv, as for the tests
@@ -16,7 +17,7 @@ CODE := src tests benchmarks
 .PHONY: quickstart test check setup clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/hiper train quickstart --out $(OUT)
+	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
@@ -24,8 +25,7 @@ test: $(VENV)/.installed-dev
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy src benchmarks
-	$(BIN)/mypy --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls tests
+	$(BIN)/mypy
 
 setup: $(VENV)/.installed-dev
 

@@ -20,6 +20,7 @@ from hiper.errors import UserError
 
 OFFICIAL_PER_TYPE = 3
 GENERATED_PER_TYPE = 4
+WORKERS = os.cpu_count() or 1
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "alfworld"
 
 textworld_needed = [
@@ -55,7 +56,7 @@ def draw_official(source: GameSource, rng: random.Random) -> Iterator[tuple[str,
 
 
 def assert_same(games: list[tuple[str, bytes | str]], seed: int, style: str | None = None) -> None:
-    report = check_parity(games, seed=seed, style=style)
+    report = check_parity(games, seed=seed, style=style, workers=WORKERS if len(games) > 3 else 1)
     print(f"HIPER_PARITY_SEED={seed}\n{report.summary()}")  # noqa: T201
     assert len(report.results) == len(games)
     assert not report.differences, report.summary()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from hiper.envs.base import Observation, Start
 from hiper.errors import UserError
 
 GAMES_PER_SIZE = 60
+WORKERS = os.cpu_count() or 1
 
 
 def games(size: str, count: int = GAMES_PER_SIZE, split: str = "valid_unseen") -> Iterator[Game]:
@@ -344,10 +346,10 @@ def test_the_household_is_consistent() -> None:
 
 @pytest.mark.parity
 @pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
-@pytest.mark.parametrize("size", SIZES)
-def test_textworld_plays_generated_games_identically(size: str) -> None:
-    some = [generate_game("valid_unseen", index, size) for index in range(len(TASK_TYPES))]
-    report = check_parity([(game.task_id, game.text) for game in some])
+@pytest.mark.parametrize(("size", "first"), [(size, 3 * number) for number, size in enumerate(SIZES)])
+def test_textworld_plays_generated_games_identically(size: str, first: int) -> None:
+    some = [generate_game("valid_unseen", index, size) for index in range(first, first + 3)]
+    report = check_parity([(game.task_id, game.text) for game in some], workers=WORKERS)
     assert len(report.results) == len(some)
     assert not report.differences, report.summary()
 
@@ -356,6 +358,6 @@ def test_textworld_plays_generated_games_identically(size: str) -> None:
 @pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
 def test_walkthroughs_win_in_textworld() -> None:
     some = [generate_game("test", index, "small") for index in range(len(TASK_TYPES))]
-    report = check_parity([(game.task_id, game.text) for game in some], style="solve")
+    report = check_parity([(game.task_id, game.text) for game in some], style="solve", workers=WORKERS)
     assert not report.differences, report.summary()
     assert any(result.won for result in report.results)
