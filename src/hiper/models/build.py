@@ -90,6 +90,10 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         )
     if not _head_gives_logits(policy):
         raise UserError(f"'{path}' changes its logits behind the language head, which the learner does not reproduce")
+    for parameter in policy.parameters():
+        # Files are mapped to memory wherever their tensors happen to begin. Arithmetic on addresses that are no
+        # multiple of 64 rounds differently, and a resumed run would part from an uninterrupted one.
+        parameter.data = parameter.data.clone()
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy
