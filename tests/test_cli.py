@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from hiper import cli
 from hiper.envs.alfworld.generate import generate_game
+from hiper.envs.alfworld.parity import missing_reason
 from hiper.episode import read_episodes
 
 
@@ -345,8 +346,9 @@ def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
     assert (out / "checkpoints" / "iter-00002").exists()
 
 
-def test_parity_needs_its_extra(hiper: Hiper, tmp_path: Path):
-    refused(hiper("parity", tmp_path / "gone"), tmp_path / "gone")
+def test_parity_says_what_it_lacks(hiper: Hiper, tmp_path: Path):
+    lacking = "hiper[textworld]" if missing_reason() else tmp_path / "gone"
+    refused(hiper("parity", tmp_path / "gone"), lacking)
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
