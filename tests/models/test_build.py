@@ -1,0 +1,201 @@
+"""Models and tokenizers: made, loaded, and refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from hiper.config import ModelConfig, NanoConfig
+from hiper.errors import UserError
+from hiper.models.build import (
+    add_critic,
+    choose_autocast,
+    choose_device,
+    load_policy,
+    load_tokenizer,
+    make_nano,
+    stop_ids,
+)
+from hiper.models.tokenizer import encode_text
+
+MakeQwen2 = Callable[..., Qwen2ForCausalLM]
+
+LANGUAGE = ["go to cabinet 3 . you see mug 1", "open fridge 12"]
+NANO = ModelConfig(nano=NanoConfig(layers=1, hidden=32, feed_forward=32, heads=2, kv_heads=1, max_positions=64))
+IDS = torch.tensor([[3, 7, 5, 9, 4]])
+
+
+# --- Nano -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_nano_model_is_an_ordinary_directory(tmp_path: Path):
+    policy, tokenizer = make_nano(NANO, LANGUAGE, seed=0)
+    policy.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(loaded(input_ids=IDS).logits, policy(input_ids=IDS).logits)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")  # it is the embedding, saved once
+    again = load_tokenizer(tmp_path)
+    text = "go to fridge 12"
+    assert encode_text(again, text) == encode_text(tokenizer, text)
+    assert (again.pad_token_id, again.eos_token_id) == (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    assert (loaded.config.eos_token_id, loaded.config.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+
+
+def test_equal_seeds_make_equal_models():
+    torch.manual_seed(5)
+    one, other, third = (make_nano(NANO, LANGUAGE, seed=seed)[0] for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one.parameters(), third.parameters(), strict=True))
+
+
+def test_every_row_of_a_nano_model_is_a_word():
+    policy, tokenizer = make_nano(NANO, LANGUAGE, seed=0)
+    assert policy.config.vocab_size == len(tokenizer) == policy(input_ids=IDS).logits.shape[-1]
+
+
+def test_a_nano_model_knows_its_templates_words():
+    _, tokenizer = make_nano(NANO, LANGUAGE, seed=0, wording=["so far :"])
+    assert tokenizer.unk_token_id not in encode_text(tokenizer, "so far : go to fridge")
+    assert tokenizer.unk_token_id in encode_text(make_nano(NANO, LANGUAGE, seed=0)[1], "so far")
+
+
+# --- Loading --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(make_qwen2: MakeQwen2, bpe_tokenizer: Qwen2Tokenizer, tmp_path: Path) -> Path:
+    make_qwen2(vocab_size=len(bpe_tokenizer)).save_pretrained(tmp_path)
+    bpe_tokenizer.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_checkpoint_comes_back(saved: Path, make_qwen2: MakeQwen2, bpe_tokenizer: Qwen2Tokenizer):
+    policy = load_policy(saved, ModelConfig())
+    assert torch.equal(policy(input_ids=IDS).logits, make_qwen2(vocab_size=len(bpe_tokenizer))(input_ids=IDS).logits)
+    text = "<switch>KEEP</switch> « é »"
+    assert encode_text(load_tokenizer(saved), text) == encode_text(bpe_tokenizer, text)
+
+
+def test_weights_lie_where_new_ones_would(saved: Path):
+    assert all(p.data_ptr() % 64 == 0 for p in load_policy(saved, ModelConfig()).parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_number_format_is_the_one_asked_for(saved: Path, dtype: Any):
+    policy = load_policy(saved, ModelConfig(param_dtype=dtype))
+    assert {p.dtype for p in policy.parameters()} == {getattr(torch, dtype)}
+
+
+def test_gradient_checkpointing(saved: Path):
+    policy = load_policy(saved, ModelConfig(gradient_checkpointing=True))
+    assert policy.is_gradient_checkpointing
+
+
+def test_a_place_without_a_model(tmp_path: Path):
+    with pytest.raises(UserError, match="no causal language model can be loaded"):
+        load_policy(tmp_path / "nothing", ModelConfig())
+    with pytest.raises(UserError, match="no tokenizer can be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_weights_that_are_missing_are_named(saved: Path):
+    weights = load_file(saved / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, saved / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"do not fit.*1 missing, such as model\.layers\.1\.mlp\.up_proj\.weight"):
+        load_policy(saved, ModelConfig())
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "config"])
+def test_damaged_files_are_said_in_one_message(saved: Path, damage: str):
+    weights = saved / "model.safetensors"
+    match damage:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "garbage":
+            weights.write_bytes(b"\xff" * 300)
+        case "config":
+            (saved / "config.json").write_text("{")
+    with pytest.raises(UserError, match="no causal language model can be loaded"):
+        load_policy(saved, ModelConfig())
+
+
+def test_weights_of_another_size_are_refused(saved: Path):
+    settings = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(settings | {"intermediate_size": 64}))
+    with pytest.raises(UserError):
+        load_policy(saved, ModelConfig())
+
+
+def test_models_that_change_their_logits_are_refused(tmp_path: Path):
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "vocab_size": 12}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    capped = Gemma2Config(final_logit_softcapping=0.5, initializer_range=1.0, **sizes, **heads)
+    Gemma2ForCausalLM(capped).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="changes its logits"):
+        load_policy(tmp_path, ModelConfig())
+
+
+def test_a_tokenizer_without_an_end_is_refused(saved: Path, bpe_tokenizer: Qwen2Tokenizer):
+    settings = json.loads((saved / "tokenizer_config.json").read_text())
+    (saved / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))
+    with pytest.raises(UserError, match="no end-of-sequence token"):
+        load_tokenizer(saved)
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(saved: Path):
+    settings = json.loads((saved / "tokenizer_config.json").read_text())
+    (saved / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": None}))
+    tokenizer = load_tokenizer(saved)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+# --- The rest -------------------------------------------------------------------------------------------------------
+
+
+def test_all_tokens_that_end_a_response(make_qwen2: MakeQwen2, bpe_tokenizer: Qwen2Tokenizer):
+    policy, own = make_qwen2(), bpe_tokenizer.eos_token_id
+    for named, expected in (([own, 3], {own, 3}), (3, {own, 3}), (own, {own}), (None, {own})):
+        policy.generation_config.eos_token_id = named
+        assert stop_ids(policy, bpe_tokenizer) == sorted(expected)
+
+
+@pytest.mark.parametrize("critic", ["own", "shared", "detached"])
+def test_critics(make_qwen2: MakeQwen2, critic: Any):
+    policy = make_qwen2()
+    model = add_critic(policy, ModelConfig(critic=critic))
+    assert (model.backbone is not None) == (critic == "own")
+    assert model.detached == (critic == "detached")
+    if model.backbone is not None:
+        own, policys = model.backbone.state_dict(), policy.get_decoder().state_dict()
+        assert all(torch.equal(own[name], policys[name]) for name in policys)
+        assert all(own[name].data_ptr() != policys[name].data_ptr() for name in policys)
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(UserError, match=r"training\.device=toaster"):
+        choose_device("toaster")
+
+
+@pytest.mark.parametrize(
+    ("compute", "params", "autocast"),
+    [
+        ("float32", "float32", None),
+        ("bfloat16", "float32", torch.bfloat16),
+        ("bfloat16", "bfloat16", None),
+        ("float32", "bfloat16", torch.float32),
+    ],
+)
+def test_autocast(compute: Any, params: Any, autocast: torch.dtype | None):
+    config = ModelConfig(compute_dtype=compute, param_dtype=params)
+    assert choose_autocast(config, torch.device("cpu")) == autocast

@@ -1,0 +1,114 @@
+"""The path that real models take: a Qwen2 checkpoint with a byte-level BPE tokenizer and the ChatML template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from hiper.config import Config
+from hiper.console import Display
+from hiper.episode import read_episodes
+from hiper.models.tokenizer import encode_text
+from hiper.plan_execute.prompt import PromptContext
+from hiper.rollout.agent import Agent
+from hiper.rollout.sampler import Sample, SamplingParams, TransformersSampler
+from hiper.training.assembly import assemble
+from hiper.training.loop import train
+from hiper.training.run import Run, read_metrics
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """As on the hub: spare rows in the vocabulary, two tokens that end a response."""
+    path = tmp_path_factory.mktemp("hub") / "tiny-qwen2-instruct"
+    end, pad = bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id
+    model = make_qwen2(vocab_size=len(bpe_tokenizer) + 7, max_position_embeddings=4096, eos_token_id=end)
+    sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.8}
+    model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad, **sampling)
+    model.save_pretrained(path)
+    bpe_tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(checkpoint: Path) -> Config:
+    tree: dict[str, Any] = {
+        "env": {"name": "corridor", "cells": 3, "max_turns": 2},
+        "prompt": {"template": "instruct", "max_tokens": 3000},
+        "model": {"path": str(checkpoint), "critic": "own", "gradient_checkpointing": True},
+        "warm_start": {"tasks": 2, "epochs": 1, "batch_turns": 4},
+        "rollout": {"episodes": 4, "slots": 4, "max_response_tokens": 20},
+        "learner": {"lr": 1e-3, "critic_lr": 1e-3, "kl_coef": 0.01},
+        "evaluation": {"splits": ["held_out"], "tasks": 1, "final_tasks": 1},
+        "training": {"iterations": 1, "threads": 1},
+    }
+    return Config.model_validate(tree)
+
+
+@pytest.fixture(scope="module")
+def run(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run.create(tmp_path_factory.mktemp("runs") / "run", settings)
+    train(run, Display(console=Console(file=StringIO())))
+    return run
+
+
+def test_one_iteration(run: Run):
+    (metrics,) = [record for record in read_metrics(run.path) if "policy/kl" in record]
+    assert metrics["mismatch/max_abs"] < 1e-4
+    assert metrics["update/skipped_steps"] == 0.0
+    assert metrics["policy/kl_reference"] >= 0.0
+    assert metrics["prompt/cut"] == 0.0
+
+
+def test_prompts_are_chats(run: Run, bpe_tokenizer: Qwen2Tokenizer):
+    turn = next(read_episodes(run.training_episodes(1))).turns[0]
+    prompt = bpe_tokenizer.decode(list(turn.prompt_ids))
+    assert isinstance(prompt, str)
+    assert prompt.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert "<switch>" in prompt
+
+
+def test_the_trained_policy_is_an_ordinary_directory(run: Run, settings: Config, bpe_tokenizer: Qwen2Tokenizer):
+    folder = run.checkpoints[-1] / "policy"
+    theirs, ours = AutoModelForCausalLM.from_pretrained(folder), assemble(settings, folder).learner.model.policy
+    ids = torch.tensor([encode_text(bpe_tokenizer, "<switch>KEEP</switch>")])
+    ours.eval()
+    assert torch.equal(theirs(input_ids=ids).logits, ours(input_ids=ids).logits)
+    before = AutoModelForCausalLM.from_pretrained(str(settings.model.path))
+    assert not torch.equal(theirs(input_ids=ids).logits, before(input_ids=ids).logits)
+    text = "<|im_start|>user\ngo to « cabinet 3 »<|im_end|>\n"
+    assert AutoTokenizer.from_pretrained(folder)(text)["input_ids"] == encode_text(bpe_tokenizer, text)
+    assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"][0] == bpe_tokenizer.eos_token_id
+
+
+def test_both_ends_and_no_sampling_defaults_of_the_checkpoint(settings: Config, bpe_tokenizer: Qwen2Tokenizer):
+    agent = assemble(settings).agent()
+    assert isinstance(agent.sampler, TransformersSampler)
+    assert set(agent.sampler.eos_ids) == {bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id}
+    assert agent.params.temperature == 1.0  # the run's, not the checkpoint's; nor is its top_p used anywhere
+
+
+def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_tokenizer: Qwen2Tokenizer):
+    class Spare:
+        """Says an id that no token has, and then a word."""
+
+        def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+            said = (len(bpe_tokenizer) + 3, *encode_text(bpe_tokenizer, "<switch>"), bpe_tokenizer.eos_token_id)
+            return [Sample(said, (-1.0,) * len(said), True) for _ in prompts]
+
+    parts = assemble(settings)
+    agent = Agent(Spare(), parts.tokenizer, parts.prompts, SamplingParams())
+    context = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
+    (reply,) = agent.reply([context], [lambda action: True], seed=0)
+    assert reply.text == "<switch>"
+    assert len(reply.kinds) == len(reply.sample.ids)
