@@ -1,0 +1,254 @@
+"""Where an iteration's time goes, and how fast generation and update are beside the plain way of doing both.
+
+    python benchmarks/iteration.py [RECIPE] [dotted.key=value ...]
+
+The plain way is what transformers offers out of the box: `generate()` on prompts padded at the left to one width, and
+an update on rows in random order, padded to the longest of each batch, with the logits of every position. Both sides
+have the same weights, prompts, rows, losses and optimiser, and one thread. They take turns, and of each the best time
+counts; on a CPU, time is the processor's. So a busy machine does not tilt the comparison.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers.utils.logging import disable_progress_bar
+
+from hiper.config import Config, load_config
+from hiper.console import Display
+from hiper.episode import write_episodes
+from hiper.models.actor_critic import Row
+from hiper.rollout.collector import collect
+from hiper.seeding import derive_seed
+from hiper.training.assembly import Assembly, assemble
+from hiper.training.batches import minibatches
+from hiper.training.credit import assign_credit, rows_of
+from hiper.training.learner import Learner, TrainRow
+from hiper.training.loop import assignments_of
+from hiper.training.ppo import policy_loss, value_loss
+from hiper.training.sft import warm_start
+
+SETTINGS = (
+    "env.games=200",
+    "warm_start.tasks=100",
+    "warm_start.epochs=1",
+    "rollout.episodes=64",
+    "learner.kl_coef=0",
+    "model.critic=shared",
+    "training.threads=1",
+)
+PROMPTS, ROWS, ROUNDS = 128, 512, 4
+PLAIN_BATCH = 64
+"""Rows of one forward pass of the plain update."""
+MOST_ENVIRONMENT, LEAST_RATIO = 0.02, 2.0
+
+T = TypeVar("T")
+
+
+def main() -> int:
+    """Print where time goes and both comparisons; 1 if a target is missed."""
+    disable_progress_bar()
+    recipe, *overrides = sys.argv[1:] or ["quickstart"]
+    config = load_config(recipe, [*SETTINGS, *overrides])
+    parts = assemble(config)
+    print("a short warm start, so that responses have their usual form ...", flush=True)
+    warm_start(parts, Display(console=Console(file=io.StringIO())))
+
+    seconds, rows = iteration(config, parts)
+    share = seconds["environment"] / sum(seconds.values())
+    print(f"\none iteration: {len(rows)} turns, {np.mean([len(row) for row in rows]):.0f} tokens each")
+    for phase, spent in seconds.items():
+        print(f"  {phase:<12}{spent:>8.2f} s{spent / sum(seconds.values()):>8.1%}")
+
+    prompts = [row.row.prompt_ids for row in spread_out(rows, PROMPTS)]
+    some = spread_out(rows, ROWS)
+    plain = copy.deepcopy(parts.learner)
+    check_same_step(parts.learner, some)
+    generated = race(lambda: generate_plainly(parts, prompts), lambda: generate(parts, prompts))
+    updated = race(lambda: update_plainly(plain, some), lambda: update(parts.learner, some))
+    print(f"\n{'tokens/s':<12}{'plain':>10}{'ours':>10}{'ratio':>8}")
+    for phase, (slow, fast) in (("generation", generated), ("update", updated)):
+        print(f"  {phase:<10}{slow:>10,.0f}{fast:>10,.0f}{fast / slow:>7.1f}x")
+    # Together: the time for all of the iteration's tokens.
+    responses, tokens = sum(len(row.row.response_ids) for row in rows), sum(map(len, rows))
+    before, after = (responses / generated[side] + tokens / updated[side] for side in (0, 1))
+    print(f"  {'together':<30}{before / after:>7.1f}x   (required: {LEAST_RATIO:.1f}x)")
+    print(f"environment: {share:.1%} of an iteration (at most {MOST_ENVIRONMENT:.0%})")
+    return 0 if share <= MOST_ENVIRONMENT and before / after >= LEAST_RATIO else 1
+
+
+# --- An iteration ---------------------------------------------------------------------------------------------------
+
+
+def iteration(config: Config, parts: Assembly) -> tuple[dict[str, float], list[TrainRow]]:
+    """Seconds by phase of one iteration, and its rows."""
+    assignments = assignments_of(config, parts.env.panel, 0)
+    episodes, timing = collect(parts.env, assignments, parts.agent(), slots=config.rollout.slots, seed=0)
+    scoring, scores = timed(lambda: parts.learner.score(rows_of(episodes)))
+    estimator = config.advantages.estimator()
+    credit, assigned = timed(lambda: assign_credit(episodes, scores, config.shaping, estimator))
+    learner = copy.deepcopy(parts.learner)
+    update, _ = timed(lambda: learner.update(assigned.rows, seed=0))
+    with TemporaryDirectory() as folder:
+        writing, _ = timed(lambda: write_episodes(Path(folder) / "episodes.jsonl.gz", assigned.episodes))
+    return {
+        "environment": timing.environment,
+        "prompts": timing.prompts,
+        "generation": timing.generation,
+        "scoring": scoring,
+        "credit": credit,
+        "update": update,
+        "writing": writing,
+    }, assigned.rows
+
+
+def timed(work: Callable[[], T]) -> tuple[float, T]:
+    """Wall time and result of one call."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def spread_out(rows: Sequence[TrainRow], count: int) -> list[TrainRow]:
+    """So many of the rows, from all parts of the iteration."""
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
+
+
+# --- Both ways ------------------------------------------------------------------------------------------------------
+
+
+def race(slow: Callable[[], int], fast: Callable[[], int]) -> tuple[float, float]:
+    """Tokens per second of both, which return how many tokens they made: the best of several rounds in turns."""
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    best = [0.0, 0.0]
+    for _ in range(ROUNDS):
+        for side, work in enumerate((slow, fast)):
+            began = clock()
+            tokens = work()
+            best[side] = max(best[side], tokens / (clock() - began))
+    return best[0], best[1]
+
+
+def generate(parts: Assembly, prompts: Sequence[tuple[int, ...]]) -> int:
+    """Our sampler; the number of tokens sampled."""
+    agent = parts.agent()
+    return sum(len(sample.ids) for sample in agent.sampler.sample(prompts, agent.params, seed=0))
+
+
+@torch.no_grad()
+def generate_plainly(parts: Assembly, prompts: Sequence[tuple[int, ...]]) -> int:
+    """`generate()`, which does not even tell log-probabilities; the number of tokens sampled."""
+    policy: Any = parts.learner.model.policy.eval()
+    pad, eos, params = parts.tokenizer.pad_token_id, parts.tokenizer.eos_token_id, parts.agent().params
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=policy.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=policy.device)
+    torch.manual_seed(0)
+    sampled = policy.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=params.temperature,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=params.max_tokens,
+        pad_token_id=pad,
+        eos_token_id=eos,
+    )[:, width:]
+    ended = (sampled == eos).cumsum(1)
+    return int((ended - (sampled == eos).long() == 0).sum())
+
+
+def update(learner: Learner, rows: Sequence[TrainRow]) -> int:
+    """Our update; the number of tokens read."""
+    learner.update(rows, seed=0)
+    return sum(map(len, rows))
+
+
+def check_same_step(learner: Learner, rows: Sequence[TrainRow]) -> None:
+    """Both updates move the weights alike. (Not by equal amounts: AdamW makes whole steps of rounding errors.)"""
+    moves = []
+    for work in (update, update_plainly):
+        moved = copy.deepcopy(learner)
+        work(moved, rows)
+        pairs = zip(moved.model.parameters(), learner.model.parameters(), strict=True)
+        moves.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
+    assert torch.cosine_similarity(moves[0], moves[1], dim=0) > 0.99
+
+
+def update_plainly(learner: Learner, rows: Sequence[TrainRow]) -> int:
+    """The same losses on padded batches with all logits; the number of tokens read."""
+    learner.model.train()
+    for chosen in minibatches(rows, learner.config.minibatch_turns, derive_seed(0, 0)):
+        tokens = sum(int(row.mask.sum()) for row in chosen)
+        turns_3 = torch.tensor(np.stack([row.target_mask for row in chosen]).sum(0), device=learner.device)
+        learner.optimizer.zero_grad(set_to_none=True)
+        for start in range(0, len(chosen), PLAIN_BATCH):
+            with learner.precision():
+                loss = _plain_loss(learner, chosen[start : start + PLAIN_BATCH], tokens, turns_3)
+            loss.backward()
+        for group in learner.optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], learner.config.max_grad_norm)
+        learner.optimizer.step()
+    return sum(map(len, rows))
+
+
+def _plain_loss(learner: Learner, rows: Sequence[TrainRow], tokens: int, turns_3: Tensor) -> Tensor:
+    model, config, device = learner.model, learner.config, learner.device
+    width = max(map(len, rows))
+    arrays = _padded([row.row for row in rows], width, learner.pad_id)
+    ids, mask = (torch.tensor(arrays[name], device=device) for name in ("ids", "mask"))
+    policy: Any = model.policy
+    output = policy(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+    logprobs_NLV = torch.log_softmax(output.logits[:, :-1].float(), -1)
+    logprobs = logprobs_NLV.gather(2, ids[:, 1:, None]).squeeze(2)
+    entropy = -(logprobs_NLV.exp() * logprobs_NLV).sum(-1)
+
+    old, advantage, trained = (torch.zeros_like(logprobs) for _ in range(3))
+    for n, row in enumerate(rows):
+        said = slice(len(row.row.prompt_ids) - 1, len(row) - 1)
+        for padded, array in ((old, row.scores.logprobs), (advantage, row.advantages), (trained, row.mask)):
+            padded[n, said] = torch.from_numpy(array.astype(np.float32))
+    surrogate = policy_loss((logprobs - old).exp(), advantage, config.clip, config.dual_clip)
+    loss = ((surrogate - config.entropy_coef * entropy) * trained).sum() / tokens
+
+    places = torch.tensor(arrays["value places"], device=device)
+    hidden = output.hidden_states[-1][torch.arange(len(rows), device=device).unsqueeze(1), places]
+    targets, before, used = (
+        torch.from_numpy(np.stack(part).astype(np.float32))
+        for part in (
+            [row.targets for row in rows],
+            [row.scores.values for row in rows],
+            [row.target_mask for row in rows],
+        )
+    )
+    values = value_loss(model.heads(hidden), before.to(device), targets.to(device), config.value_clip)
+    total: Tensor = loss + config.value_coef * (values * used.to(device) / turns_3).sum()
+    return total
+
+
+def _padded(rows: Sequence[Row], width: int, pad_id: int) -> Mapping[str, list[Any]]:
+    """Rows padded at the end, and the positions of the values."""
+    whole = [[*row.prompt_ids, *row.response_ids] for row in rows]
+    before = [len(row.prompt_ids) - 1 for row in rows]
+    low = [at if row.low_index is None else at + 1 + row.low_index for at, row in zip(before, rows, strict=True)]
+    return {
+        "ids": [[*ids, *[pad_id] * (width - len(ids))] for ids in whole],
+        "mask": [[1] * len(ids) + [0] * (width - len(ids)) for ids in whole],
+        "value places": [[at_low, at, at] for at_low, at in zip(low, before, strict=True)],
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
