@@ -51,14 +51,14 @@ def policy(request: pytest.FixtureRequest, make_qwen2: MakeQwen2) -> PreTrainedM
 def test_a_batch_by_hand():
     batch = RowBatch.of(ROWS, pad_id=0, device=CPU)
     assert batch.input_ids_NL.tolist() == [[5, 9, 2, 33, 7, 12, 1], [8, 3, 39, 0, 0, 0, 0], [6, 30, 31, 4, 17, 11, 0]]
-    # From the last prompt token on, five places: as many as the longest response needs.
-    assert batch.position_NR.tolist() == [[2, 3, 4, 5, 6], [0, 1, 2, 3, 4], [4, 5, 6, 6, 6]]
-    assert batch.row_K.tolist() == [0, 0, 0, 0, 1, 1, 2]
-    assert batch.place_K.tolist() == [0, 1, 2, 3, 0, 1, 0]
+    # From the last prompt token to the end of the response.
+    assert batch.row_M.tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 2, 2]
+    assert batch.position_M.tolist() == [2, 3, 4, 5, 6, 0, 1, 2, 4, 5]
+    assert batch.state_K.tolist() == [0, 1, 2, 3, 5, 6, 8]
     assert batch.target_K.tolist() == [33, 7, 12, 1, 3, 39, 11]
     # V_low at the response token given (no index: before the first), V_high and V_switch at the last prompt token.
-    assert batch.value_place_N3.tolist() == [[2, 0, 0], [0, 0, 0], [1, 0, 0]]
-    assert batch.position_NR.gather(1, batch.value_place_N3).tolist() == [[4, 2, 2], [0, 0, 0], [5, 4, 4]]
+    assert batch.value_state_N3.tolist() == [[2, 0, 0], [5, 5, 5], [9, 8, 8]]
+    assert batch.position_M[batch.value_state_N3].tolist() == [[4, 2, 2], [0, 0, 0], [5, 4, 4]]
 
 
 @pytest.mark.parametrize(

@@ -6,48 +6,67 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaModel, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaModel, PreTrainedModel, Qwen2ForCausalLM
 
 from hiper.models import qwen2
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 
-IDS = torch.tensor([[5, 9, 2, 33, 7, 12, 18], [8, 3, 39, 4, 0, 0, 0], [6, 6, 6, 30, 31, 0, 0]])
-LENGTHS = torch.tensor([7, 4, 5])
+FEW = torch.tensor([[5, 9, 2, 33, 7, 12, 18], [8, 3, 39, 4, 0, 0, 0], [6, 6, 6, 30, 31, 0, 0]])
+MANY = torch.cat([FEW, FEW.flip(0), FEW.roll(1, 1)])
+"""More tokens than there are words: then the first layer's projections are looked up."""
+
+ROWS = torch.tensor([0, 0, 0, 1, 2, 2])
+POSITIONS = torch.tensor([0, 6, 3, 3, 4, 1])
 
 
+def theirs(decoder: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    hidden: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state[rows, positions]
+    return hidden
+
+
+@pytest.mark.parametrize("ids", [FEW, MANY], ids=["few tokens", "many tokens"])
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_states_read_are_those_of_transformers(make_qwen2: MakeQwen2, layers: int, kv_heads: int):
+def test_states_read_are_those_of_transformers(make_qwen2: MakeQwen2, layers: int, kv_heads: int, ids: torch.Tensor):
     decoder = make_qwen2(num_hidden_layers=layers, num_key_value_heads=kv_heads).get_decoder()
-    positions = torch.tensor([[0, 6, 3], [3, 1, 1], [2, 4, 0]])
-    theirs = decoder(input_ids=IDS, use_cache=False).last_hidden_state[torch.arange(3)[:, None], positions]
-    torch.testing.assert_close(qwen2.read(decoder, IDS, positions), theirs, rtol=1e-5, atol=1e-5)
+    ours = qwen2.read(decoder, ids, ROWS, POSITIONS)
+    torch.testing.assert_close(ours, theirs(decoder, ids, ROWS, POSITIONS), rtol=1e-5, atol=1e-5)
 
 
-def test_a_single_position_can_be_read(make_qwen2: MakeQwen2):
-    decoder = make_qwen2().get_decoder()
-    theirs = decoder(input_ids=IDS, use_cache=False).last_hidden_state[torch.arange(3), LENGTHS - 1]
-    ours = qwen2.read(decoder, IDS, LENGTHS.unsqueeze(1) - 1)[:, 0]
-    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+def test_one_position_of_each_row(make_qwen2: MakeQwen2):
+    decoder, rows, last = make_qwen2().get_decoder(), torch.arange(3), torch.tensor([6, 3, 4])
+    ours = qwen2.read(decoder, FEW, rows, last)
+    torch.testing.assert_close(ours, theirs(decoder, FEW, rows, last), rtol=1e-5, atol=1e-5)
 
 
-def test_gradients_are_those_of_transformers(make_qwen2: MakeQwen2):
-    positions = torch.tensor([[5, 6], [2, 3], [0, 4]])
-    ours, theirs = make_qwen2().get_decoder(), make_qwen2().get_decoder()
-    qwen2.read(ours, IDS, positions).sin().sum().backward()
-    hidden = theirs(input_ids=IDS, use_cache=False).last_hidden_state
-    hidden[torch.arange(3)[:, None], positions].sin().sum().backward()
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+@pytest.mark.parametrize("ids", [FEW, MANY], ids=["few tokens", "many tokens"])
+def test_gradients_are_those_of_transformers(make_qwen2: MakeQwen2, ids: torch.Tensor):
+    ours, other = make_qwen2().get_decoder(), make_qwen2().get_decoder()
+    qwen2.read(ours, ids, ROWS, POSITIONS).sin().sum().backward()
+    theirs(other, ids, ROWS, POSITIONS).sin().sum().backward()
+    for a, b in zip(ours.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_tokens_after_the_one_read_do_not_matter(make_qwen2: MakeQwen2):
     decoder = make_qwen2().get_decoder()
-    changed = IDS.clone()
+    changed = FEW.clone()
     changed[0, 4:] = 20
-    positions = torch.tensor([[3], [3], [3]])
-    torch.testing.assert_close(qwen2.read(decoder, IDS, positions), qwen2.read(decoder, changed, positions))
+    rows, positions = torch.arange(3), torch.tensor([3, 3, 3])
+    torch.testing.assert_close(qwen2.read(decoder, FEW, rows, positions), qwen2.read(decoder, changed, rows, positions))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
+def test_in_bfloat16(make_qwen2: MakeQwen2, dtype: torch.dtype | None):
+    """Whether parameters are in it, or forward passes only."""
+    decoder = make_qwen2().get_decoder()
+    exact = qwen2.read(decoder, MANY, ROWS, POSITIONS)
+    if dtype is not None:
+        decoder.to(dtype)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is None):
+        rough = qwen2.read(decoder, MANY, ROWS, POSITIONS)
+    assert 0 < (rough - exact).abs().mean() < 0.05
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Policy and critic as one module: token log-probabilities and three values per row, in one call.
 
-A *row* is one turn: prompt and response. Legend: N rows, L tokens, R places read in a row, K response tokens of all
+A *row* is one turn: prompt and response. Legend: N rows, L tokens, M positions read and K response tokens of all
 rows together, V words, H hidden size.
 """
 
@@ -46,18 +46,18 @@ class Row:
 class RowBatch:
     """Rows padded at the end to a common length, with the places where something is read.
 
-    A row is read from its last prompt token, which predicts the first response token, to its end: R places.
+    A row is read from its last prompt token, which predicts the first response token, to its end.
     """
 
     input_ids_NL: Tensor
-    position_NR: Tensor
-    """The positions read. Rows with a shorter response repeat the last position of the batch; nothing uses those."""
-    row_K: Tensor
-    """Row of each response token, rows in order."""
-    place_K: Tensor
-    """Which of the positions read predicts each response token (the one before it)."""
+    row_M: Tensor
+    """Row of each position read, rows in order."""
+    position_M: Tensor
+    """The positions read, in order within each row."""
+    state_K: Tensor
+    """Which of the positions read predicts each response token (the one before it); tokens in order."""
     target_K: Tensor
-    value_place_N3: Tensor
+    value_state_N3: Tensor
     """At which of the positions read each head of :data:`HEADS` is read."""
 
     @classmethod
@@ -67,25 +67,25 @@ class RowBatch:
         Raises:
             ValueError: a row has an empty prompt or response, or a value position outside its response.
         """
-        width, reach = max(map(len, rows)), max(len(row.response_ids) for row in rows) + 1
+        width = max(map(len, rows))
         ids: list[list[int]] = []
-        positions: list[list[int]] = []
-        row_K: list[int] = []
-        place_K: list[int] = []
+        row_M: list[int] = []
+        position_M: list[int] = []
+        state_K: list[int] = []
         target_K: list[int] = []
-        value_places: list[tuple[int, int, int]] = []
+        value_states: list[tuple[int, int, int]] = []
         for n, row in enumerate(rows):
-            prompt, response = len(row.prompt_ids), len(row.response_ids)
-            low = 0 if row.low_index is None else 1 + row.low_index
+            prompt, response, before = len(row.prompt_ids), len(row.response_ids), len(row_M)
             if prompt == 0 or response == 0 or not 0 <= (row.low_index or 0) < response:
                 raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {row.low_index}")
+            low = before if row.low_index is None else before + 1 + row.low_index
             ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - len(row))])
-            positions.append([min(prompt - 1 + place, width - 1) for place in range(reach)])
-            row_K += [n] * response
-            place_K += range(response)
+            row_M += [n] * (response + 1)
+            position_M += range(prompt - 1, prompt + response)
+            state_K += range(before, before + response)
             target_K += row.response_ids
-            value_places.append((low, 0, 0))
-        arrays = (ids, positions, row_K, place_K, target_K, value_places)
+            value_states.append((low, before, before))
+        arrays = (ids, row_M, position_M, state_K, target_K, value_states)
         return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
@@ -146,34 +146,35 @@ class ActorCritic(nn.Module):
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
         """Log-probabilities at ``temperature``, entropies, and values."""
-        hidden_NRH = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.position_NR)
-        scores = token_scores(self.policy, hidden_NRH[batch.row_K, batch.place_K], batch.target_K, temperature)
-        return Outputs(*scores, self.heads(self._critic_states(batch, hidden_NRH)))
+        states_MH = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+        scores = token_scores(self.policy, states_MH[batch.state_K], batch.target_K, temperature)
+        return Outputs(*scores, self.heads(self._critic_states(batch, states_MH)))
 
-    def _critic_states(self, batch: RowBatch, hidden_NRH: Tensor) -> Tensor:
+    def _critic_states(self, batch: RowBatch, states_MH: Tensor) -> Tensor:
         """Hidden states (N, 3, H) at the heads' places."""
         if self.backbone is not None:
-            return hidden_states(self.backbone, batch.input_ids_NL, batch.position_NR.gather(1, batch.value_place_N3))
-        rows_N1 = torch.arange(len(hidden_NRH), device=hidden_NRH.device).unsqueeze(1)
-        states_N3H = hidden_NRH[rows_N1, batch.value_place_N3]
+            places = batch.value_state_N3.flatten()
+            row_M, position_M = batch.row_M[places], batch.position_M[places]
+            states_MH = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M)
+            return states_MH.view(*batch.value_state_N3.shape, -1)
+        states_N3H = states_MH[batch.value_state_N3]
         return states_N3H.detach() if self.detached else states_N3H
 
 
 def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float) -> Tensor:
     """Log-probabilities (K,) of the response tokens under a policy alone."""
-    hidden_NRH = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.position_NR)
-    return token_scores(policy, hidden_NRH[batch.row_K, batch.place_K], batch.target_K, temperature)[0]
+    states_MH = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+    return token_scores(policy, states_MH[batch.state_K], batch.target_K, temperature)[0]
 
 
-def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, position_NR: Tensor) -> Tensor:
-    """Last hidden states (N, R, H) at the given positions.
+def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:
+    """Last hidden states (M, H) at the given positions, of rows in ascending order.
 
     Padding stands at the end, so causal attention alone keeps it from every real token: no mask is needed.
     """
     if qwen2.understands(decoder):
-        return qwen2.read(decoder, ids_NL, position_NR)
-    rows_N1 = torch.arange(len(ids_NL), device=ids_NL.device).unsqueeze(1)
-    return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[rows_N1, position_NR])
+        return qwen2.read(decoder, ids_NL, row_M, position_M)
+    return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])
 
 
 def token_scores(

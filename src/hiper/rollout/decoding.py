@@ -123,7 +123,8 @@ class Qwen2Decoding:
                 cache[layer][rows, :, :width] = new.to(values.dtype)
             return keys, values
 
-        return qwen2.read(self._decoder, ids, self._length_N[rows].unsqueeze(1) - 1, store)[:, 0]
+        every = torch.arange(len(prompts), device=self._device)
+        return qwen2.read(self._decoder, ids, every, self._length_N[rows] - 1, store)
 
     def extend(self, token_N: Tensor) -> Tensor:
         """See :class:`Decoding`."""
