@@ -1,0 +1,181 @@
+"""The catalogue: products in few bytes, in memory or on disk, where many processes share them read-only.
+
+On disk it is a folder of ``products.bin`` (encoded products, end to end) and arrays beside it, all memory-mapped: a
+million products open at once and take no memory of the process's own.
+
+N products, in the catalogue's order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiper.envs.webshop.product import (
+    ASIN_LENGTH,
+    Instruction,
+    Product,
+    decode,
+    read_attributes,
+    read_human_instructions,
+    read_product,
+)
+from hiper.errors import UserError
+
+_CACHED = 1 << 12
+"""Products kept decoded."""
+_BLOB = "products.bin"
+_ARRAYS = ("ends_N", "asins_N", "prices_N")
+
+
+class ProductReader:
+    """The products that the official files describe, read once, in their order.
+
+    Args:
+        items: the entries of ``items_shuffle*.json``.
+        attributes: key by key what ``items_ins_v2*.json`` holds.
+        human: likewise ``items_human_ins.json``; its instructions then take the place of the others.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Any],
+        attributes: Iterable[tuple[str, Any]],
+        human: Iterable[tuple[str, Any]] | None = None,
+    ) -> None:
+        self.left_out: Counter[str] = Counter()
+        """How many entries the original leaves out too, by the reason why."""
+        self._items = items
+        self._known = {asin: _intern(*read_attributes(entry, asin)) for asin, entry in attributes}
+        self._human = None if human is None else {asin: read_human_instructions(entry, asin) for asin, entry in human}
+
+    def __iter__(self) -> Iterator[Product]:
+        """The products.
+
+        Raises:
+            UserError: an entry is broken, or the files belong to different catalogues.
+        """
+        seen = set[str]()
+        for item in self._items:
+            if not isinstance(item, dict) or not isinstance(asin := item.get("asin"), str):
+                raise UserError(f"entry {len(seen) + 1} of the products has no 'asin': {str(item)[:60]}")
+            if asin == "nan" or len(asin) > ASIN_LENGTH:
+                self.left_out["no proper asin"] += 1
+            elif asin in seen:
+                self.left_out["an asin met before"] += 1
+            else:
+                seen.add(asin)
+                attributes, instructions = self._known.get(asin, ((), ()))
+                if self._human is not None:
+                    instructions = self._human.get(asin, ())
+                yield read_product(item, attributes, instructions)
+        if seen and seen.isdisjoint(self._known):
+            raise UserError("the file of attributes describes none of the products; both must be of one catalogue")
+
+
+def _intern(
+    attributes: tuple[str, ...], instructions: tuple[Instruction, ...]
+) -> tuple[tuple[str, ...], tuple[Instruction, ...]]:
+    """The same, with attributes that recur in many products held once."""
+    return tuple(map(sys.intern, attributes)), instructions
+
+
+class Catalogue:
+    """Products by position and by id, and the price at which each is sold. Nothing in it changes.
+
+    Args:
+        blob: the encoded products, end to end.
+        ends_N: where each ends in ``blob``, in bytes.
+        asins_N: their ids.
+        prices_N: dollars: the listed price, or one drawn from the listed range.
+        fingerprint: SHA-256 of products and prices.
+    """
+
+    def __init__(
+        self,
+        blob: NDArray[np.uint8],
+        ends_N: NDArray[np.int64],
+        asins_N: NDArray[np.bytes_],
+        prices_N: NDArray[np.float64],
+        fingerprint: str,
+    ) -> None:
+        self.asins_N, self.prices_N, self.fingerprint = asins_N, prices_N, fingerprint
+        self._blob, self._ends_N = blob, ends_N
+        self._product = lru_cache(_CACHED)(self._decode)
+
+    @classmethod
+    def of(cls, products: Iterable[Product], rng: Random, folder: Path | None = None) -> Catalogue:
+        """The catalogue of ``products``, whose ids all differ.
+
+        Args:
+            products: in the catalogue's order.
+            rng: draws the prices of products that list a range; one number each, in that order.
+            folder: an existing folder to keep the catalogue in, for :meth:`open`; None: it is held in memory.
+
+        Raises:
+            UserError: there are no products.
+        """
+        sizes, asins, prices, digest = array("q"), list[bytes](), array("d"), hashlib.sha256()
+        with io.BytesIO() if folder is None else (folder / _BLOB).open("wb") as file:
+            for product in products:
+                encoded = product.encode()
+                file.write(encoded)
+                digest.update(encoded)
+                sizes.append(len(encoded))
+                asins.append(product.asin.encode())
+                prices.append(rng.uniform(*product.listed) if len(product.listed) > 1 else product.listed[0])
+            held = file.getvalue() if isinstance(file, io.BytesIO) else b""
+        if not sizes:
+            raise UserError("the catalogue holds no products")
+        ends_N, prices_N = np.cumsum(np.array(sizes)), np.array(prices)
+        asins_N = np.array(asins, dtype=f"S{ASIN_LENGTH}")
+        digest.update(prices_N.astype("<f8").tobytes())
+        if folder is None:
+            return cls(np.frombuffer(held, np.uint8), ends_N, asins_N, prices_N, digest.hexdigest())
+        for name, values_N in zip(_ARRAYS, (ends_N, asins_N, prices_N), strict=True):
+            np.save(folder / f"{name}.npy", values_N)
+        (folder / "fingerprint").write_text(digest.hexdigest())
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Catalogue:
+        """The catalogue kept in ``folder``, memory-mapped.
+
+        Raises:
+            OSError, ValueError: there is none.
+        """
+        ends_N, asins_N, prices_N = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        fingerprint = (folder / "fingerprint").read_text()
+        return cls(np.memmap(folder / _BLOB, mode="r"), ends_N, asins_N, prices_N, fingerprint)
+
+    def __len__(self) -> int:
+        return len(self._ends_N)
+
+    def __getitem__(self, position: int) -> Product:
+        """The product at ``position``, counted from 0.
+
+        Raises:
+            IndexError: there are not so many.
+        """
+        return self._product(position)
+
+    def __iter__(self) -> Iterator[Product]:
+        """All products, in order."""
+        return map(self._decode, range(len(self)))
+
+    def _decode(self, position: int) -> Product:
+        if not 0 <= position < len(self):
+            raise IndexError(position)
+        start = self._ends_N[position - 1] if position else 0
+        return decode(self._blob[start : self._ends_N[position]].tobytes())

@@ -1,0 +1,125 @@
+"""Reading JSON files that are larger than memory, one entry at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from hiper.errors import UserError
+
+_CHUNK = 1 << 20
+_LONGEST = 1 << 26
+"""Characters of the longest value; broken files would be read to their end otherwise."""
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def read_list(path: Path) -> Iterator[Any]:
+    """The values of a JSON array, one after the other.
+
+    Raises:
+        UserError: the file is absent, no JSON, or holds something else.
+    """
+    with _open(path) as file:
+        scanner = _Scanner(path, file)
+        scanner.begin("[", "list")
+        if scanner.take("]"):
+            return
+        while True:
+            yield scanner.value()
+            if scanner.take("]"):
+                return
+            scanner.expect(",", "a comma or the end of the list")
+
+
+def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a JSON object, one pair after the other.
+
+    Raises:
+        UserError: see :func:`read_list`.
+    """
+    with _open(path) as file:
+        scanner = _Scanner(path, file)
+        scanner.begin("{", "object")
+        if scanner.take("}"):
+            return
+        while True:
+            key = scanner.value()
+            scanner.expect(":", "a colon after a key")
+            yield key, scanner.value()
+            if scanner.take("}"):
+                return
+            scanner.expect(",", "a comma or the end of the object")
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}") from None
+
+
+class _Scanner:
+    """Reads a text from front to back, holding no more of it than the value at hand needs."""
+
+    def __init__(self, path: Path, file: TextIO) -> None:
+        self._path, self._file = path, file
+        self._text, self._at, self._passed = "", 0, 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def begin(self, mark: str, what: str) -> None:
+        """Step over ``mark``, the file's first."""
+        if not self.take(mark):
+            raise UserError(
+                f"'{self._path}' should hold a JSON {what}, but does not begin with '{mark}'; were two files swapped?"
+            )
+
+    def take(self, mark: str) -> bool:
+        """Step over ``mark`` if it comes next."""
+        self._skip_space()
+        found = self._text.startswith(mark, self._at)
+        self._at += found * len(mark)
+        return found
+
+    def expect(self, mark: str, what: str) -> None:
+        """Step over ``mark``, which must come next."""
+        if not self.take(mark):
+            raise self._error(f"{what} should be here")
+
+    def value(self) -> Any:
+        """The next value."""
+        self._skip_space()
+        while True:
+            try:
+                value, end = self._decode(self._text, self._at)
+                # A number may go on in what was not read yet.
+                if end < len(self._text) or not self._more():
+                    self._at = end
+                    return value
+            except json.JSONDecodeError as error:
+                if len(self._text) - self._at > _LONGEST or not self._more():
+                    raise self._error(error.msg) from None
+
+    def _skip_space(self) -> None:
+        while True:
+            space = _SPACE.match(self._text, self._at)
+            self._at = space.end() if space else self._at
+            if self._at < len(self._text) or not self._more():
+                return
+
+    def _more(self) -> bool:
+        """Read on, as much again as is left, so that a long value is not tried too often; False at the end."""
+        rest = self._text[self._at :]
+        try:
+            chunk = self._file.read(max(_CHUNK, len(rest)))
+        except UnicodeDecodeError as error:
+            raise UserError(f"'{self._path}' is no UTF-8 text ({error.reason}); fetch it again") from None
+        self._passed += self._at
+        self._text, self._at = rest + chunk, 0
+        return bool(chunk)
+
+    def _error(self, wrong: str) -> UserError:
+        where = f"character {self._passed + self._at}"
+        return UserError(f"'{self._path}' is no complete JSON file ({where}: {wrong}); fetch it again")
