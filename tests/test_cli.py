@@ -73,7 +73,7 @@ def refused(result: Result, *parts: object) -> None:
 def test_help_lists_the_commands(hiper: Hiper):
     result = hiper("--help")
     assert result.code == 0
-    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "report", "parity"):
+    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report", "parity"):
         assert command in result.out
 
 

@@ -166,6 +166,33 @@ def tasks(env: Env, options: Options = None, split: Split = None) -> None:
 
 
 @app.command()
+def data(
+    env: Annotated[
+        str | None, typer.Argument(help="An environment's name [default: all that have official data].")
+    ] = None,
+    get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where they are, or go [default: where the environment looks].")
+    ] = None,
+) -> None:
+    """Say which official data are installed and verify their checksums; with --get, download them."""
+    from hiper.console import Display
+    from hiper.data.command import get_data, show_data
+    from hiper.envs.registry import names_with_data
+
+    display = Display()
+    if get is not None:
+        if env is None:
+            raise UserError("name the environment too: hiper data ENV --get SET")
+        get_data(env, get, folder, display)
+    elif env is None and folder is not None:
+        raise UserError("name the environment too: hiper data ENV --folder FOLDER")
+    right = [show_data(name, folder, display) for name in ([env] if env else names_with_data())]
+    if not all(right):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show what came of a run, and write its report and learning curve anew."""
     from hiper.evaluation.report import write_report

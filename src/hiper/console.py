@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 from hiper.evaluation.transcript import transcript
@@ -56,6 +64,14 @@ class Display:
         with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)
+
+    @contextmanager
+    def bytes_bar(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
+        """A bar of bytes; tell what it gives how many are done, and how many there are (None: unknown)."""
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
 
     def note(self, text: str) -> None:
         """A line of plain text."""

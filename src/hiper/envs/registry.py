@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from inspect import isclass, signature
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from hiper.data import DataHome
 
 Factory = Callable[..., TextEnv]
 
@@ -21,15 +24,28 @@ _factories: dict[str, Factory | str] = {
 }
 """A factory, or where to import one from when it is first asked for."""
 
+_data: dict[str, DataHome | str] = {
+    "alfworld": "hiper.envs.alfworld.official:DATA",
+    "webshop": "hiper.envs.webshop.official:DATA",
+}
+"""Of environments with official data: these, or where to import them from."""
 
-def register(name: str, factory: Factory | str) -> None:
-    """Make ``make(name, ...)`` call ``factory``, a callable or "module:function".
+
+def register(name: str, factory: Factory | str, data: DataHome | str | None = None) -> None:
+    """Make ``make(name, ...)`` call ``factory``, and `hiper data NAME` look after ``data``.
+
+    Args:
+        name: of the environment.
+        factory: a callable, or "module:function".
+        data: its official data if it has any, or "module:constant".
 
     Raises:
         ValueError: the name is taken by another factory.
     """
     if _factories.setdefault(name, factory) != factory:
         raise ValueError(f"an environment is already registered as '{name}'; choose another name")
+    if data is not None:
+        _data[name] = data
 
 
 def names() -> list[str]:
@@ -54,11 +70,35 @@ def _find(name: str) -> Factory:
         raise UserError(f"there is no environment '{name}'; {suggestion(name, names())}")
     if not isinstance(factory, str):
         return factory
-    module, _, function = factory.partition(":")
+    found: Factory = _imported(name, factory)
+    return found
+
+
+def _imported(name: str, place: str) -> Any:
+    module, _, attribute = place.partition(":")
     try:
-        found: Factory = getattr(import_module(module), function)
+        return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"environment '{name}' cannot be imported: {error}") from error
+
+
+def names_with_data() -> list[str]:
+    """The names of environments that have official data, sorted."""
+    return sorted(_data)
+
+
+def official_data(name: str) -> DataHome:
+    """The official data of the environment registered as ``name``.
+
+    Raises:
+        UserError: there is no such environment, or it has none.
+    """
+    if name not in _data:
+        raise UserError(f"there are no official data for '{name}'; {suggestion(name, names_with_data())}")
+    place = _data[name]
+    if not isinstance(place, str):
+        return place
+    found: DataHome = _imported(name, place)
     return found
 
 

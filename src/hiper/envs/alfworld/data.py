@@ -36,9 +36,11 @@ GENERATED = "generated"
 GENERATED_GAMES = 600
 """How many generated games a split has unless told."""
 DEFAULT_FOLDER = "~/.cache/alfworld"
+DATA_VARIABLE = "ALFWORLD_DATA"
+"""The environment variable that names another place."""
 _HOW_TO_GET = (
-    "download the games with `alfworld-download`, set ALFWORLD_DATA, or let `data` name a folder, a tar archive or "
-    f"'{GENERATED}'"
+    "get the games with `hiper data alfworld --get games` (or `alfworld-download`), set ALFWORLD_DATA, or let `data` "
+    f"name a folder, a tar archive or '{GENERATED}'"
 )
 
 
@@ -128,11 +130,15 @@ def open_split(
     raise UserError(f"there are no ALFWorld games at '{path}': no such file or folder; {_HOW_TO_GET}")
 
 
+def data_path() -> Path:
+    """Where games are looked for that no setting names: a folder or an archive, which may not exist."""
+    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
+
+
 def _default_data() -> Path:
-    named = os.environ.get("ALFWORLD_DATA")
-    path = Path(named or DEFAULT_FOLDER).expanduser()
+    path = data_path()
     if not path.exists():
-        origin = "ALFWORLD_DATA says" if named else "the default folder is"
+        origin = f"{DATA_VARIABLE} says" if os.environ.get(DATA_VARIABLE) else "the default folder is"
         raise UserError(f"no ALFWorld games found: {origin} '{path}', which does not exist; {_HOW_TO_GET}")
     return path
 
