@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.envs.alfworld.generate.contents import Goal, draw_goal, fill, possible_goals
-from hiper.envs.alfworld.generate.dice import Dice
 from hiper.envs.alfworld.generate.household import household
 from hiper.envs.alfworld.generate.scene import GENERATOR_VERSION, SIZES, SPLITS, Scene, Size, draw_scene
 from hiper.envs.alfworld.generate.standard import SENTENCES, game_text
+from hiper.envs.dice import Dice
 from hiper.errors import UserError, suggestion
 
 TASK_TYPES = tuple(SENTENCES)

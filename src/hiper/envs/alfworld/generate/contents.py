@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hiper.envs.alfworld.generate.dice import Dice
 from hiper.envs.alfworld.generate.household import ObjectKind, household
 from hiper.envs.alfworld.generate.scene import Receptacle, Scene, Size, new_id
+from hiper.envs.dice import Dice
 
 APPLIANCES = {
     "pick_clean_then_place_in_recep": ("clean", "SinkBasin"),

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hiper.envs.alfworld.generate.dice import Dice
 from hiper.envs.alfworld.generate.household import RoomKind, household
+from hiper.envs.dice import Dice
 
 GENERATOR_VERSION = "1"
 """Part of every seed: changes whenever the same arguments would give another game."""
