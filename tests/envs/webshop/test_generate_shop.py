@@ -13,7 +13,7 @@ import pytest
 
 from hiper.envs.webshop import generate
 from hiper.envs.webshop.catalogue import Catalogue
-from hiper.envs.webshop.generate import PRODUCTS_PER_KIND, generate_files, generate_products, shop, write_files
+from hiper.envs.webshop.generate import PRODUCTS_PER_KIND, assortment, generate_files, generate_products, write_files
 from hiper.envs.webshop.product import Product, read_attributes, read_product
 from hiper.errors import UserError
 
@@ -56,10 +56,10 @@ def test_entries_have_the_keys_of_the_official_files():
     known = {key for item in official for key in item}
     assert all(set(item) <= known for item in items)
     assert set.intersection(*(set(item) for item in official)) <= set(items[0])
-    values = [content for item in official for content in (item["customization_options"] or {}).values()]
-    options = next(content for content in values if content)
-    made = next(iter(items[0]["customization_options"].values()))
-    assert set(made[0]) == set(options[0])
+    values = [content for item in official for content in (item["customization_options"] or {}).values() if content]
+    known = {key for content in values for value in content for key in value}
+    for made in items[0]["customization_options"].values():
+        assert all({"value", "is_selected"} <= set(value) <= known for value in made)
     asked = json.loads((data / "items_ins_v2_1000.json").read_text())
     assert {key for item in attributes.values() for key in item} == {key for item in asked.values() for key in item}
 
@@ -132,7 +132,7 @@ def test_prices_options_and_kinds_vary(products: list[Product]):
     ranges = [product for product in products if len(product.listed) == 2]
     assert 60 < len(ranges) < 180
     assert all(low < high for low, high in (product.listed for product in ranges))
-    assert len({product.query for product in products}) == len(shop().kinds)
+    assert len({product.query for product in products}) == len(assortment().kinds)
     assert len({product.category for product in products}) == 5
     for product in products:
         assert all(2 <= len(values) <= 4 for values in product.options.values())
@@ -140,7 +140,7 @@ def test_prices_options_and_kinds_vary(products: list[Product]):
 
 
 def test_the_tables_are_consistent():
-    tables = shop()
+    tables = assortment()
     assert set(tables.places.values()) == {"before", "with", "for"}
     used = {name for kind in tables.kinds for group in kind.attributes for name in group}
     assert used == set(tables.places)

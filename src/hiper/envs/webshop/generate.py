@@ -67,7 +67,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class Assortment:
     """What is sold at all."""
 
     places: Mapping[str, str]
@@ -94,10 +94,10 @@ class _Draft:
 
 
 @cache
-def shop() -> Shop:
+def assortment() -> Assortment:
     """The shipped tables, read once."""
-    tables = yaml.safe_load((files(__package__) / "shop.yaml").read_text(encoding="utf-8"))
-    return Shop(
+    tables = yaml.safe_load((files(__package__) / "assortment.yaml").read_text(encoding="utf-8"))
+    return Assortment(
         places={name: place for place, names in tables["attributes"].items() for name in names},
         options={kind: (row["name"], tuple(row["values"])) for kind, row in tables["options"].items()},
         kinds=tuple(
@@ -167,7 +167,7 @@ def _draft(position: int, count: int, seed: int) -> _Draft:
 
 
 def _draw(dice: Dice, count: int) -> _Draft:
-    kinds = shop().kinds[: max(1, count // PRODUCTS_PER_KIND)]
+    kinds = assortment().kinds[: max(1, count // PRODUCTS_PER_KIND)]
     kind = dice.pick(kinds)
     attributes = tuple(dice.pick(group) for group in _sample(dice, kind.attributes, dice.between(2, 4)))
     price = dice.between(*kind.price)
@@ -178,7 +178,7 @@ def _draw(dice: Dice, count: int) -> _Draft:
         asked=_sample(dice, attributes, dice.between(1, min(3, len(attributes)))),
         options={
             name: _in_order(values, _sample(dice, values, dice.between(2, min(4, len(values)))))
-            for name, values in (shop().options[option] for option in kind.options)
+            for name, values in (assortment().options[option] for option in kind.options)
         },
         price=price,
         highest=price + dice.between(2, 8) if dice.chance(PRICE_RANGES) else None,
@@ -227,7 +227,7 @@ def _phrase(attributes: Sequence[str], noun: str) -> str:
     """The noun with its attributes: "slim fit shirts with long sleeve for daily wear"."""
     places: dict[str, list[str]] = {}
     for name in attributes:
-        places.setdefault(shop().places[name], []).append(name)
+        places.setdefault(assortment().places[name], []).append(name)
     parts = [", ".join(places.get("before", ())), noun]
     parts += [f"{place} {', '.join(places[place])}" for place in ("with", "for") if place in places]
     return " ".join(filter(None, parts))
