@@ -1,9 +1,9 @@
-"""How much faster the vectorised estimators are than their definition, computed one episode at a time.
+"""How much faster the vectorised estimators are than their definitions, computed one episode at a time.
 
     python benchmarks/advantages.py
 
 Both sides get their input in the form they work on, do the same 128 episodes x 50 turns in one thread, and are
-compared before they are timed.
+compared before they are timed. The definitions lie with the tests, which compare against them too.
 """
 
 from __future__ import annotations
@@ -12,19 +12,29 @@ import itertools
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hiper.advantages import HAE, Turns
+from hiper.advantages import GRPO, HAE, RLOO, Credit, Estimator, GiGPO, ReinforcePP, TokenGAE, TurnGAE, Turns
 
-# The definition lives with the tests, which compare against it.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "advantages"))
 
+from slow_baselines import (
+    episodes_of,
+    slow_gae,
+    slow_gigpo,
+    slow_grpo,
+    slow_reinforce_pp,
+    slow_rloo,
+    slow_token_gae,
+)
 from slow_hae import random_turns, slow_credit, slow_episode, slow_episodes
 
-EPISODES, TURNS = 128, 50
+EPISODES, TURNS, GROUP, TOKENS, ROOMS = 128, 50, 8, 15, 12
 REQUIRED_RATIO = 50.0
+"""Of both forms of HAE, on full episodes."""
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -35,26 +45,62 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    """Print one line per estimator and kind of batch; 1 if an estimator is too slow on full episodes."""
+    """Print one line per estimator and kind of batch; 1 if HAE is too slow on full episodes."""
     warm_up_allocator()
     batches = {
-        "full episodes": random_turns(np.random.default_rng(0), EPISODES, TURNS, full_length=True),
+        "full episodes": batch(np.random.default_rng(0), full_length=True),
         # Half of the turns are padding, which costs the vectorised side as much as any other turn.
-        "ragged episodes": random_turns(np.random.default_rng(1), EPISODES, TURNS, full_length=False),
+        "ragged episodes": batch(np.random.default_rng(1), full_length=False),
     }
-    estimators = {
+    print(f"{EPISODES} episodes x {TURNS} turns of {TOKENS} tokens, groups of {GROUP}, one thread")
+    print(f"{'estimator':<26}{'batch':<18}{'slow ms':>9}{'ours ms':>9}{'ratio':>8}")
+    forms = {
         "HAE, termination-value": HAE(gamma=0.99, lambda_turn=0.9),
         "HAE, value-gap": HAE(gamma=0.99, lambda_turn=0.9, switch_form="value-gap"),
     }
-    print(f"{EPISODES} episodes x {TURNS} turns, one thread")
-    print(f"{'estimator':<26}{'batch':<18}{'slow ms':>9}{'ours ms':>9}{'ratio':>8}")
-    lowest = dict.fromkeys(batches, np.inf)
-    for (name, estimator), (batch, turns) in itertools.product(estimators.items(), batches.items()):
-        slow_ms, our_ms = compare(estimator, turns)
-        lowest[batch] = min(lowest[batch], slow_ms / our_ms)
-        print(f"{name:<26}{batch:<18}{slow_ms:>9.2f}{our_ms:>9.3f}{slow_ms / our_ms:>7.0f}x")
-    print(f"lowest on full episodes: {lowest['full episodes']:.0f}x (required: {REQUIRED_RATIO:.0f}x)")
-    return 0 if lowest["full episodes"] >= REQUIRED_RATIO else 1
+    lowest = np.inf
+    for (name, hae), (kind, turns) in itertools.product(forms.items(), batches.items()):
+        ratio = line(name, kind, *compare_hae(hae, turns))
+        lowest = min(lowest, ratio) if kind == "full episodes" else lowest
+    for (name, (estimator, slow)), (kind, turns) in itertools.product(baselines().items(), batches.items()):
+        line(name, kind, *compare(estimator, slow, turns))
+    print(f"HAE, lowest on full episodes: {lowest:.0f}x (required: {REQUIRED_RATIO:.0f}x)")
+    return 0 if lowest >= REQUIRED_RATIO else 1
+
+
+def line(name: str, kind: str, slow_ms: float, our_ms: float) -> float:
+    """Print it; the ratio."""
+    print(f"{name:<26}{kind:<18}{slow_ms:>9.2f}{our_ms:>9.3f}{slow_ms / our_ms:>7.0f}x")
+    return slow_ms / our_ms
+
+
+def baselines() -> dict[str, tuple[Estimator, Callable[..., list[list[float]]]]]:
+    """Each estimator without a hierarchy, and its definition as a function of all episodes."""
+    return {
+        "turn-level GAE": (TurnGAE(0.99, 0.9, normalize=False), lambda es: [slow_gae(e, 0.99, 0.9, False) for e in es]),
+        "token-level GAE": (
+            TokenGAE(0.99, 0.9, normalize=False),
+            lambda es: [slow_token_gae(e, 0.99, 0.9, False) for e in es],
+        ),
+        "GRPO": (GRPO(), lambda es: slow_grpo(es, True, True)),
+        "RLOO": (RLOO(), lambda es: slow_rloo(es, True)),
+        "GiGPO": (GiGPO(), lambda es: slow_gigpo(es, 0.95, 1.0, True, None)),
+        "GiGPO, similar anchors": (GiGPO(similarity=0.9), lambda es: slow_gigpo(es, 0.95, 1.0, True, 0.9)),
+        "REINFORCE++": (ReinforcePP(), lambda es: slow_reinforce_pp(es, 1.0)),
+    }
+
+
+def batch(rng: np.random.Generator, full_length: bool) -> Turns:
+    """Random turns with all that any estimator needs."""
+    turns = random_turns(rng, EPISODES, TURNS, full_length=full_length)
+    rooms = np.array([f"You arrive at cabinet {n}. The cabinet {n} is closed." for n in range(ROOMS)], dtype=object)
+    return replace(
+        turns,
+        group_B=np.repeat(np.arange(EPISODES // GROUP), GROUP),
+        observation_BT=rooms[rng.integers(0, ROOMS, (EPISODES, TURNS))],
+        tokens_BT=np.full((EPISODES, TURNS), TOKENS),
+        v_token_BK=rng.uniform(-3.0, 3.0, (EPISODES, TOKENS * int(turns.length_B.max()))),
+    )
 
 
 def warm_up_allocator() -> None:
@@ -66,7 +112,7 @@ def warm_up_allocator() -> None:
     np.ones(2_000_000)
 
 
-def compare(estimator: HAE, turns: Turns) -> tuple[float, float]:
+def compare_hae(estimator: HAE, turns: Turns) -> tuple[float, float]:
     """Check that the definition and the estimator agree, and time both in milliseconds.
 
     The machine may be busy, and more so at one time than at another. So both take turns, episode by episode, and for
@@ -80,6 +126,18 @@ def compare(estimator: HAE, turns: Turns) -> tuple[float, float]:
         slow_s += min(seconds(lambda: slow_episode(episode, estimator)) for _ in range(20))  # noqa: B023
         our_s.append(min(seconds(lambda: estimator(turns)) for _ in range(10)))
     return 1e3 * slow_s, 1e3 * float(np.mean(our_s))
+
+
+def compare(estimator: Estimator, slow: Callable[..., list[list[float]]], turns: Turns) -> tuple[float, float]:
+    """Likewise for an estimator that compares episodes, whose definition takes them all at once and seconds."""
+    episodes, results = episodes_of(turns), list[list[list[float]]]()
+    slow_s = seconds(lambda: results.append(slow(episodes)))
+    credit: Credit = estimator(turns)
+    ours = credit.low_BT[turns.mask_BT]
+    if credit.token_BK is not None:
+        ours = credit.token_BK[turns.token_mask_BK]
+    np.testing.assert_allclose(ours, [x for row in results[0] for x in row], rtol=1e-9, atol=1e-9)
+    return 1e3 * slow_s, 1e3 * min(seconds(lambda: estimator(turns)) for _ in range(20))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def iteration(config: Config, parts: Assembly) -> tuple[dict[str, float], list[T
     assignments = assignments_of(config, parts.env.panel, 0)
     episodes, timing = collect(parts.env, assignments, parts.agent(), slots=config.rollout.slots, seed=0)
     scoring, scores = timed(lambda: parts.learner.score(rows_of(episodes)))
-    estimator = config.advantages.estimator()
+    estimator = config.advantages
     credit, assigned = timed(lambda: assign_credit(episodes, scores, config.shaping, estimator))
     learner = copy.deepcopy(parts.learner)
     update, _ = timed(lambda: learner.update(assigned.rows, seed=0))

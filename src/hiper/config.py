@@ -13,12 +13,12 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from hiper.advantages import ESTIMATORS, Estimator, Shaping, make_estimator
+from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
 from hiper.errors import UserError, suggestion
 from hiper.plan_execute.prompt import Overflow
 
@@ -134,32 +134,22 @@ class RolloutConfig(Section):
         return self
 
 
-class AdvantageConfig(BaseModel):
-    """Which estimator; the other keys are its parameters."""
+def _estimator_type(value: Any) -> str:
+    """The ``type`` of a section of settings, HAE where none is named, or of an estimator itself."""
+    return str(value.get("type", HAE.type) if isinstance(value, Mapping) else getattr(value, "type", value))
 
-    model_config = ConfigDict(extra="allow", frozen=True)
 
-    type: str = "hae"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _resolve(cls, data: Any) -> Any:
-        """Check the parameters, and fill in their defaults so that the saved tree is complete."""
-        if not isinstance(data, Mapping):
-            return data
-        parameters = {str(key): value for key, value in data.items() if key != "type"}
-        estimator_type = data.get("type", "hae")
-        if estimator_type in ESTIMATORS:
-            known = [field.name for field in dataclasses.fields(ESTIMATORS[estimator_type])]  # type: ignore[arg-type]
-            for key in parameters:
-                if key not in known:
-                    raise ValueError(f"unknown key '{key}'; {suggestion(key, known)}")
-        estimator = make_estimator(estimator_type, **parameters)
-        return {"type": estimator_type, **dataclasses.asdict(estimator)}  # type: ignore[call-overload]
-
-    def estimator(self) -> Estimator:
-        """The estimator itself."""
-        return make_estimator(self.type, **(self.model_extra or {}))
+AdvantageConfig: TypeAlias = Annotated[
+    Annotated[HAE, Tag("hae")]
+    | Annotated[TurnGAE, Tag("turn-gae")]
+    | Annotated[TokenGAE, Tag("token-gae")]
+    | Annotated[GRPO, Tag("grpo")]
+    | Annotated[RLOO, Tag("rloo")]
+    | Annotated[GiGPO, Tag("gigpo")]
+    | Annotated[ReinforcePP, Tag("reinforce++")],
+    Discriminator(_estimator_type),
+]
+"""Which estimator, by ``type``; the other keys are its parameters, whose defaults stand with each."""
 
 
 class LearnerConfig(Section):
@@ -223,10 +213,25 @@ class Config(Section):
     warm_start: WarmStartConfig = WarmStartConfig()
     rollout: RolloutConfig = RolloutConfig()
     shaping: Shaping = Shaping()
-    advantages: AdvantageConfig = AdvantageConfig.model_validate({})
+    advantages: AdvantageConfig = HAE()
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _estimator_has_what_it_needs(self) -> Self:
+        estimator, name = self.advantages, self.advantages.type
+        if estimator.grouped and self.rollout.group_size == 1:
+            raise ValueError(
+                f"advantages.type '{name}' compares episodes of one task: set rollout.group_size to 2 or more "
+                "(published: 8, of 128 episodes)"
+            )
+        if estimator.critic == "none" and self.learner.critic_warmup_iterations:
+            raise ValueError(
+                f"advantages.type '{name}' has no critic that could learn first: set "
+                "learner.critic_warmup_iterations to 0"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The resolved tree."""
@@ -329,8 +334,15 @@ def _number(value: Any) -> Any:
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            yield f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], _keys_at(path[:-1]))}"
+        if path[:1] == ["advantages"] and path[1:2]:
+            path, keys = ["advantages", *path[2:]], [field.name for field in dataclasses.fields(ESTIMATORS[path[1]])]
+        else:
+            keys = _keys_at(path[:-1])
+        if problem["type"] == "union_tag_invalid":
+            given = _estimator_type(problem["input"])
+            yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
+        elif problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+            yield f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], keys)}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], Mapping) else f" (given: {problem['input']!r})"

@@ -139,7 +139,7 @@ def slow_episode(episode: SlowEpisode, parameters: HAE) -> SlowCredit:
 
 def slow_credit(turns: Turns, parameters: HAE) -> Credit:
     """The same for all episodes, as (B, T) arrays."""
-    arrays = {field: np.zeros(turns.mask_BT.shape) for field in SlowCredit.__dataclass_fields__}
+    arrays: dict[str, Any] = {field: np.zeros(turns.mask_BT.shape) for field in SlowCredit.__dataclass_fields__}
     for b, episode in enumerate(slow_episodes(turns)):
         credit = slow_episode(episode, parameters)
         for field, array in arrays.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from slow_hae import random_turns, slow_credit
 
-from hiper.advantages import ESTIMATORS, HAE, Credit, Turns, make_estimator
+from hiper.advantages import HAE, Credit, Turns
 from hiper.errors import UserError
 
 RNG = np.random.default_rng
@@ -38,8 +38,8 @@ def turns_of(terminated: bool = True, **rows: Any) -> Turns:
 
 
 def arrays_of(turns: Turns) -> dict[str, np.ndarray]:
-    """The fields by name."""
-    return {field.name: getattr(turns, field.name) for field in fields(turns)}
+    """The fields that are given, by name."""
+    return {field.name: array for field in fields(turns) if (array := getattr(turns, field.name)) is not None}
 
 
 def flat_gae(turns: Turns, values_BT: np.ndarray, gamma: float, lambda_: float, bootstrap: bool) -> np.ndarray:
@@ -289,7 +289,7 @@ class TestParameters:
             ({"gamma": 1.1}, "gamma is 1.1; it must lie between 0 and 1"),
             ({"lambda_turn": -0.1}, "lambda_turn is -0.1"),
             ({"lambda_seg": float("nan")}, "lambda_seg is nan"),
-            ({"switch_form": "gap"}, "switch_form is 'gap'; it must be one of termination-value, value-gap"),
+            ({"switch_form": "gap"}, "switch_form is 'gap'; it must be one of termination-value, value-gap, none"),
         ],
     )
     def test_out_of_range(self, parameters: dict[str, Any], message: str) -> None:
@@ -316,21 +316,3 @@ class TestParameters:
         turns = random_turns(RNG(0), 2, 3)
         HAE()(replace(turns, said_switch_BT=None, switch_prob_BT=None))
         HAE(switch_form="value-gap")(replace(turns, v_switch_BT=None))
-
-
-class TestRegistry:
-    def test_makes_the_estimator(self) -> None:
-        assert make_estimator("hae", gamma=0.5) == HAE(gamma=0.5)
-
-    def test_every_estimator_has_defaults(self) -> None:
-        turns = random_turns(RNG(0), 3, 4)
-        for name in ESTIMATORS:
-            assert make_estimator(name)(turns).low_BT.shape == (3, 4)
-
-    def test_unknown_names_are_refused(self) -> None:
-        with pytest.raises(UserError, match="no advantage estimator 'hea'; did you mean 'hae'"):
-            make_estimator("hea")
-        with pytest.raises(UserError, match="known are hae"):
-            make_estimator("zzz")
-        with pytest.raises(UserError, match=r"'hae': .*'lambda_segment'"):
-            make_estimator("hae", lambda_segment=1.0)

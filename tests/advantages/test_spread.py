@@ -69,6 +69,32 @@ def test_a_zero_advantage_still_has_a_loss(turns: Turns, credit: Credit, respons
         assert not after.advantages.any()
 
 
+def test_without_decisions_every_token_answers_for_its_turn(turns: Turns, responses: list[ResponseTokens]) -> None:
+    credit = Credit.of_responses(turns, np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]]))
+    responses[2] = response(0, 0, [A, A])  # no form is asked for
+    spread_out = spread(credit, turns, responses)
+    assert [set(row.advantages.tolist()) for row in spread_out] == [{3.0}, {4.0}, {1.0}, {2.0}]
+    assert all(row.mask.all() for row in spread_out)
+
+
+def test_tokens_with_advantages_of_their_own(turns: Turns, responses: list[ResponseTokens]) -> None:
+    turns = replace(turns, tokens_BT=np.array([[3, 7, 9], [4, 0, 0]]))  # the lengths of the responses
+    token_BK = np.where(turns.token_mask_BK, np.arange(19) + 100 * np.arange(2)[:, None], 0.0)
+    credit = Credit.of_responses(turns, np.zeros((2, 3)), token_BK=token_BK)
+    third, other, first, second = spread(credit, turns, responses)
+    assert first.advantages.tolist() == [0, 1, 2]
+    assert second.advantages.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    assert third.advantages.tolist() == list(range(10, 19))
+    assert other.advantages.tolist() == [100, 101, 102, 103]
+    assert all(row.mask.all() for row in (first, second, third, other))
+
+    with pytest.raises(ValueError, match="episode 0, turn 1: credit for 7 tokens, 6 were sampled"):
+        spread(credit, turns, [*responses[:3], response(0, 1, [A] * 6)])
+    broken = replace(credit, token_BK=np.where(token_BK == 5, np.nan, token_BK))
+    with pytest.raises(ValueError, match=r"episode 0, turn 1: credit\.token_BK is not a number"):
+        spread(broken, turns, responses)
+
+
 def test_the_same_as_token_by_token() -> None:
     rng = np.random.default_rng(0)
     turns = random_turns(rng, 12, 15)
@@ -140,8 +166,9 @@ def test_every_played_turn_must_be_answered(turns: Turns, credit: Credit, respon
 def test_misaligned_credit_is_refused(
     turns: Turns, credit: Credit, responses: list[ResponseTokens], field: str
 ) -> None:
+    wrong: dict[str, Any] = {field: np.zeros((2, 2))}
     with pytest.raises(ValueError, match=rf"credit.{field} has shape \(2, 2\), the turns have \(2, 3\)"):
-        spread(replace(credit, **{field: np.zeros((2, 2))}), turns, responses)
+        spread(replace(credit, **wrong), turns, responses)
     broken = getattr(credit, field).copy()
     broken[0, 1] = np.nan
     with pytest.raises(ValueError, match=rf"credit.{field} is not a number at \(episode, turn\) \[0, 1\]"):

@@ -48,6 +48,21 @@ def test_segments() -> None:
     assert turns.last_boundary_B.tolist() == [2, 0]
 
 
+def test_tokens_stand_turn_after_turn() -> None:
+    values = np.array([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, np.nan, np.inf]])
+    turns = Turns(**good(), tokens_BT=np.array([[1, 2, 1], [2, 9, 9]]), v_token_BK=values)
+    np.testing.assert_array_equal(turns.token_mask_BK, [[YES, YES, YES, YES], [YES, YES, NO, NO]])
+    np.testing.assert_array_equal(turns.turn_of_token_BK, [[0, 1, 1, 2], [0, 0, 0, 0]])
+    assert turns.v_token_BK is not None
+    np.testing.assert_array_equal(turns.v_token_BK, [[1, 2, 3, 4], [5, 6, 0, 0]])
+
+
+def test_observations_beyond_the_end_are_none() -> None:
+    turns = Turns(**good(), observation_BT=np.array([["a", "b", "c"], ["d", "e", "f"]]))
+    assert turns.observation_BT is not None
+    assert turns.observation_BT.tolist() == [["a", "b", "c"], ["d", None, None]]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -63,6 +78,17 @@ def test_segments() -> None:
         ({"boundary_BT": np.ones((2, 3))}, "boundary_BT must be boolean, got float64"),
         ({"terminated_B": np.array([YES])}, "terminated_B must be one boolean per episode"),
         ({"terminated_B": np.array([1, 0])}, "terminated_B must be one boolean per episode"),
+        ({"group_B": np.array([0])}, "group_B must be one integer per episode"),
+        ({"group_B": np.array([0.0, 1.0])}, "group_B must be one integer per episode, got float64"),
+        ({"observation_BT": np.array([["a", "b"]])}, r"observation_BT has shape \(1, 2\)"),
+        ({"tokens_BT": np.ones((2, 3))}, "tokens_BT must hold integers, got float64"),
+        ({"tokens_BT": np.array([[1, 1, 0], [1, 0, 0]])}, "tokens_BT is 0 at episode 0, turn 2; 1 is the least"),
+        ({"v_token_BK": np.ones((2, 3))}, "a value per token needs Turns.tokens_BT"),
+        (
+            {"tokens_BT": np.array([[1, 2, 1], [3, 0, 0]]), "v_token_BK": np.ones((2, 3))},
+            r"v_token_BK has shape \(2, 3\), mask_BT has \(2, 4\)",
+        ),
+        ({"penalty_BT": np.full((2, 3), np.nan)}, "penalty_BT is nan at episode 0, turn 0"),
         ({"switch_prob_BT": np.full((2, 3), 1.5)}, "not probabilities"),
         ({"switch_prob_BT": np.full((2, 3), -0.1)}, "not probabilities"),
     ],

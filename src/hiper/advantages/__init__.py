@@ -1,55 +1,65 @@
 """Credit assignment: which decision deserves how much of an episode's return.
 
-One estimator is one small module behind one signature, :data:`Estimator`. Rewards are shaped before
-(:mod:`~hiper.advantages.shaping`), and credit is spread over tokens after (:mod:`~hiper.advantages.spread`).
+One estimator is one small module behind one signature, :data:`Estimator`: a frozen dataclass of parameters that is
+called on :class:`Turns` and gives :class:`Credit`. Rewards are shaped before (:mod:`~hiper.advantages.shaping`), and
+credit is spread over tokens after (:mod:`~hiper.advantages.spread`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
+from hiper.advantages.gae import TokenGAE, TurnGAE
+from hiper.advantages.gigpo import GiGPO
+from hiper.advantages.grpo import GRPO
 from hiper.advantages.hae import HAE
+from hiper.advantages.reinforce_pp import ReinforcePP
+from hiper.advantages.rloo import RLOO
 from hiper.advantages.shaping import Rewards, Shaping, shape
 from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
-from hiper.advantages.types import Bools, Credit, Floats, Turns
-from hiper.errors import UserError, suggestion
+from hiper.advantages.types import Bools, Credit, Critic, Floats, Ints, Turns
 from hiper.plan_execute.spans import TokenKind
 
 __all__ = [
     "ESTIMATORS",
+    "GRPO",
     "HAE",
+    "RLOO",
     "Bools",
     "Credit",
+    "Critic",
     "Estimator",
     "Floats",
+    "GiGPO",
+    "Ints",
+    "ReinforcePP",
     "ResponseTokens",
     "Rewards",
     "Shaping",
     "TokenCredit",
+    "TokenGAE",
     "TokenKind",
+    "TurnGAE",
     "Turns",
-    "make_estimator",
     "shape",
     "spread",
 ]
 
-Estimator: TypeAlias = Callable[[Turns], Credit]
+Estimator: TypeAlias = HAE | TurnGAE | TokenGAE | GRPO | RLOO | GiGPO | ReinforcePP
+"""Any of them. Besides its parameters each says what it needs: ``critic`` (:data:`Critic`), and ``grouped``, whether it
+compares several episodes of one task."""
 
-ESTIMATORS: Mapping[str, Callable[..., Estimator]] = MappingProxyType({"hae": HAE})
-"""What a config's ``type`` may name: a frozen dataclass of parameters whose instances are estimators."""
-
-
-def make_estimator(type: str, **parameters: Any) -> Estimator:
-    """The estimator named ``type`` with the given parameters.
-
-    Raises:
-        UserError: no such estimator; the nearest name is given. Or a parameter is unknown or out of range.
-    """
-    if type not in ESTIMATORS:
-        raise UserError(f"no advantage estimator '{type}'; {suggestion(type, ESTIMATORS)}")
-    try:
-        return ESTIMATORS[type](**parameters)
-    except TypeError as error:
-        raise UserError(f"advantage estimator '{type}': {error}") from error
+ESTIMATORS: Mapping[str, type[Estimator]] = MappingProxyType(
+    {
+        "hae": HAE,
+        "turn-gae": TurnGAE,
+        "token-gae": TokenGAE,
+        "grpo": GRPO,
+        "rloo": RLOO,
+        "gigpo": GiGPO,
+        "reinforce++": ReinforcePP,
+    }
+)
+"""By the ``type`` that a config names."""

@@ -5,13 +5,27 @@ All of them are copies in Fortran order, in which all episodes' turn t lies in o
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
+Ints: TypeAlias = NDArray[np.int64]
+Objects: TypeAlias = NDArray[np.object_]
+Array = TypeVar("Array", bound=NDArray[Any])
+
+
+def needed(array: Array | None, name: str, who: str) -> Array:
+    """``array``, which not every estimator needs.
+
+    Raises:
+        ValueError: it is None.
+    """
+    if array is None:
+        raise ValueError(f"{who} needs Turns.{name}, which was not given")
+    return array
 
 
 def played_mask(mask_BT: ArrayLike) -> Bools:
@@ -57,6 +71,49 @@ def masked_floats(name: str, values: ArrayLike, mask_BT: Bools) -> Floats:
         episode, turn = np.argwhere(~np.isfinite(clean))[0]
         raise ValueError(f"{name} is {array[episode, turn]} at episode {episode}, turn {turn}")
     return clean
+
+
+def masked_ints(name: str, values: ArrayLike, mask_BT: Bools, least: int) -> Ints:
+    """``values`` as integers, zero beyond each episode's end.
+
+    Raises:
+        ValueError: they are not integers of the mask's shape, or one of a played turn is below ``least``.
+    """
+    array = np.asarray(values)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must hold integers, got {array.dtype}")
+    _check_shape(name, array.shape, mask_BT)
+    if (low := mask_BT & (array < least)).any():
+        episode, turn = np.argwhere(low)[0]
+        raise ValueError(f"{name} is {array[episode, turn]} at episode {episode}, turn {turn}; {least} is the least")
+    return np.asfortranarray(np.where(mask_BT, array, 0), dtype=np.int64)
+
+
+def masked_objects(name: str, values: ArrayLike, mask_BT: Bools) -> Objects:
+    """``values`` as objects, None beyond each episode's end.
+
+    Raises:
+        ValueError: their shape is not the mask's.
+    """
+    array = np.asarray(values, dtype=object)
+    _check_shape(name, array.shape, mask_BT)
+    clean: Objects = np.full(mask_BT.shape, None, dtype=object, order="F")
+    np.copyto(clean, array, where=mask_BT)
+    return clean
+
+
+def one_per_episode(name: str, values: ArrayLike, mask_BT: Bools, kind: Literal["boolean", "integer"]) -> NDArray[Any]:
+    """A copy of ``values``.
+
+    Raises:
+        ValueError: they are not one per episode, or of another kind.
+    """
+    array, episodes = np.asarray(values), len(mask_BT)
+    if not np.issubdtype(array.dtype, np.bool_ if kind == "boolean" else np.integer) or array.shape != (episodes,):
+        raise ValueError(
+            f"{name} must be one {kind} per episode, got {array.dtype} of shape {array.shape} for {episodes} episodes"
+        )
+    return array.copy()
 
 
 def _bools(name: str, values: ArrayLike) -> Bools:

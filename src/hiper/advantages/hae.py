@@ -27,6 +27,13 @@ Switch decision, in one of two published forms:
     A_switch(t) = R_switch(t) - V_switch(t)                                    `termination-value` (the code's form)
     A_switch(t) = (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t))          `value-gap` (the paper's form)
 
+Ablations, each one setting: `switch_form: none` gives the switch decision no credit; `time_scales: one` judges all
+three decisions by one and the same return over turns, the target of turn-level GAE on V_low, each against its own
+value (:mod:`hiper.advantages.gae` goes on to give up the decisions as well):
+
+    R(t)        = r_t + gamma * ((1 - lambda_turn) * V_low(t+1) + lambda_turn * R(t+1))       across boundaries
+    A_low(t)    = R(t) - V_low(t),  A_high(k) = R(s_k) - V_high(s_k),  A_switch(t) = R(t) - V_switch(t)
+
 Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop of its own
 for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
 (:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in lambda_t and in the value at a truncated end:
@@ -42,18 +49,19 @@ G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar, get_args
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
+from hiper.advantages.checks import needed
 from hiper.advantages.normalize import normalized
-from hiper.advantages.recurrence import following, lambda_returns
-from hiper.advantages.types import Bools, Credit, Floats, Turns
-from hiper.errors import UserError
+from hiper.advantages.parameters import check_choices, check_fractions
+from hiper.advantages.recurrence import flat_mix, following, lambda_returns
+from hiper.advantages.types import Credit, Critic, Floats, Turns
 
-SwitchForm: TypeAlias = Literal["termination-value", "value-gap"]
-Array = TypeVar("Array", Floats, Bools)
+SwitchForm: TypeAlias = Literal["termination-value", "value-gap", "none"]
+TimeScales: TypeAlias = Literal["two", "one"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,10 @@ class HAE:
         UserError: a parameter is out of range.
     """
 
+    critic: ClassVar[Critic] = "decisions"
+    grouped: ClassVar[bool] = False
+
+    type: Literal["hae"] = field(default="hae", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
     lambda_turn: float = 1.0
@@ -75,13 +87,12 @@ class HAE:
     """A truncated episode goes on being worth its value at hand; False: nothing, as if the environment had ended."""
     normalize: bool = False
     """Normalise each advantage on its own (:func:`hiper.advantages.normalize.normalized`)."""
+    time_scales: TimeScales = "two"
+    """``one``: turns alone; ``lambda_seg`` is not used then."""
 
     def __post_init__(self) -> None:
-        for name in ("gamma", "lambda_turn", "lambda_seg"):
-            if not 0.0 <= (value := getattr(self, name)) <= 1.0:
-                raise UserError(f"{name} is {value}; it must lie between 0 and 1")
-        if self.switch_form not in get_args(SwitchForm):
-            raise UserError(f"switch_form is '{self.switch_form}'; it must be one of {', '.join(get_args(SwitchForm))}")
+        check_fractions(self, "gamma", "lambda_turn", "lambda_seg")
+        check_choices(self, switch_form=SwitchForm, time_scales=TimeScales)
 
     def __call__(self, turns: Turns) -> Credit:
         """Credit for every decision of ``turns``.
@@ -89,10 +100,38 @@ class HAE:
         Raises:
             ValueError: ``turns`` lacks an array that this form needs.
         """
-        v_low_BT = _needed(turns.v_low_BT, "v_low_BT", "HAE")
-        v_high_BT = _needed(turns.v_high_BT, "v_high_BT", "HAE")
-        boundary_BT = turns.boundary_BT
+        v_low_BT = needed(turns.v_low_BT, "v_low_BT", "HAE")
+        v_high_BT = needed(turns.v_high_BT, "v_high_BT", "HAE")
+        if self.time_scales == "two":
+            low, high, switch = self._mixes(turns, v_low_BT, v_high_BT)
+        else:
+            low = high = switch = flat_mix(turns, v_low_BT, self.lambda_turn, self.bootstrap_truncated)
 
+        return_switch_BT = None
+        if self.switch_form == "termination-value":
+            v_switch_BT = needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
+            return_low_BT, return_high_BT, return_switch_BT = lambda_returns(
+                turns.reward_BT, self.gamma, low, high, switch
+            )
+            switch_BT = return_switch_BT - v_switch_BT
+        else:
+            return_low_BT, return_high_BT = lambda_returns(turns.reward_BT, self.gamma, low, high)
+            gap = self.switch_form == "value-gap"
+            switch_BT = _value_gap(turns, v_low_BT, v_high_BT) if gap else np.zeros_like(v_low_BT)
+
+        credit = Credit(
+            low_BT=return_low_BT - v_low_BT,
+            high_BT=np.where(turns.boundary_BT, return_high_BT - v_high_BT, 0.0),
+            switch_BT=switch_BT,
+            return_low_BT=return_low_BT,
+            return_high_BT=np.where(turns.boundary_BT, return_high_BT, 0.0),
+            return_switch_BT=return_switch_BT,
+        )
+        return normalized(credit, turns) if self.normalize else credit
+
+    def _mixes(self, turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> list[tuple[Floats, Floats]]:
+        """The pairs (v, lambda) of executor, planner and switch for :func:`lambda_returns`."""
+        boundary_BT = turns.boundary_BT
         # What follows a turn is V_low inside a segment, V_high after its end, and nothing after the episode's last
         # turn, as padding is zero. lambda is written with 1 inside a segment and 0 at its end.
         after_low_BT = following(np.where(boundary_BT, v_high_BT, v_low_BT))
@@ -100,7 +139,6 @@ class HAE:
         inside_BT = following((turns.mask_BT & ~boundary_BT).astype(np.float64))
         lambda_low_BT = self.lambda_turn * inside_BT
         lambda_high_BT = np.maximum(inside_BT, self.lambda_seg)
-        lambda_switch_BT = inside_BT
         if self.bootstrap_truncated:
             # After a truncated episode comes the value at hand, and nothing else to mix it with.
             cut_N = np.flatnonzero(~turns.terminated_B)
@@ -108,41 +146,17 @@ class HAE:
             after_low_BT[last_N] = v_low_BT[last_N]
             after_high_BT[last_N] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
             lambda_high_BT[last_N] = 0.0
-
-        mixes = [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT)]
-        if self.switch_form == "termination-value":
-            v_switch_BT = _needed(turns.v_switch_BT, "v_switch_BT", "the termination-value form")
-            mixes.append((after_high_BT, lambda_switch_BT))
-            return_low_BT, return_high_BT, return_switch_BT = lambda_returns(turns.reward_BT, self.gamma, *mixes)
-            switch_BT = return_switch_BT - v_switch_BT
-        else:
-            return_low_BT, return_high_BT = lambda_returns(turns.reward_BT, self.gamma, *mixes)
-            return_switch_BT = None
-            switch_BT = _value_gap(turns, v_low_BT, v_high_BT)
-
-        credit = Credit(
-            low_BT=return_low_BT - v_low_BT,
-            high_BT=np.where(boundary_BT, return_high_BT - v_high_BT, 0.0),
-            switch_BT=switch_BT,
-            return_low_BT=return_low_BT,
-            return_high_BT=np.where(boundary_BT, return_high_BT, 0.0),
-            return_switch_BT=return_switch_BT,
-        )
-        return normalized(credit, turns) if self.normalize else credit
+        return [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT), (after_high_BT, inside_BT)]
 
 
 def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:
     """(1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t)).
 
-    Weighting the gradient of log P(q_t), its expectation over q_t is the gradient of beta_t times the gap: the policy
-    switches more often where a fresh subgoal is worth more than the one at hand.
+    Weighting the gradient of log P(q_t), its expectation over q_t is the gradient of beta_t times the gap, if V_low is
+    that of the subgoal at hand whatever is said: the policy switches more often where a fresh subgoal is worth more.
+    But V_low(t) is read behind the subgoal of turn t, which after SWITCH is the fresh one; the gap is then zero on
+    average, and beta_t of the expectation remains (`hiper verify` measures it).
     """
-    said_BT = _needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
-    beta_BT = _needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")
+    said_BT = needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
+    beta_BT = needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")
     return (said_BT - beta_BT) * (v_high_BT - v_low_BT)
-
-
-def _needed(array: Array | None, name: str, who: str) -> Array:
-    if array is None:
-        raise ValueError(f"{who} needs Turns.{name}, which was not given")
-    return array

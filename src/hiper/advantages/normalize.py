@@ -12,12 +12,18 @@ EPSILON = 1e-8
 """Added to the standard deviation, as the reference does: a lone or constant advantage becomes zero."""
 
 
-def standardize(x_BT: Floats, mask_BT: Bools) -> Floats:
-    """(x - mean) / (std + epsilon) with population variance, both over ``mask_BT`` only; zero outside it."""
+def standardize(x_BT: Floats, mask_BT: Bools, *, unbiased: bool = False) -> Floats:
+    """(x - mean) / (std + epsilon), both over ``mask_BT`` only; zero outside it.
+
+    Args:
+        x_BT: of any shape.
+        mask_BT: of the same shape.
+        unbiased: divide the variance by n - 1, as "whitening" does, rather than by n.
+    """
     used = x_BT[mask_BT]
-    if used.size == 0:
+    if used.size <= unbiased:
         return np.zeros_like(x_BT)
-    return np.where(mask_BT, (x_BT - used.mean()) / (used.std() + EPSILON), 0.0)
+    return np.where(mask_BT, (x_BT - used.mean()) / (used.std(ddof=int(unbiased)) + EPSILON), 0.0)
 
 
 def normalized(credit: Credit, turns: Turns) -> Credit:

@@ -8,7 +8,8 @@
 | other (between blocks, end of text)  | -                            | A_low            |
 
 "-" is no loss. A subgoal that was kept is a copy, not a decision. An invalid response has no decisions to tell apart,
-so all of it answers for what the turn brought (arXiv 2602.16165 and its reference implementation).
+so all of it answers for what the turn brought (arXiv 2602.16165 and its reference implementation). An estimator that
+knows no decisions (:attr:`Credit.undivided`) treats every response so, or gives each token an advantage of its own.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hiper.advantages.checks import needed
 from hiper.advantages.types import Bools, Credit, Floats, Turns
 from hiper.plan_execute.spans import TokenKind
 
@@ -61,9 +63,10 @@ def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) ->
     episode_N, turn_N = _check_coverage(turns, responses)
     kind_of_token, lengths_N = _kinds(responses)
     row_of_token = np.repeat(np.arange(len(responses)), lengths_N)
-    valid_N = np.array([response.valid for response in responses], dtype=bool)
+    divided_N = np.array([response.valid and not credit.undivided for response in responses], dtype=bool)
     boundary_N = turns.boundary_BT[episode_N, turn_N]
-    _check_decisions(responses, kind_of_token, row_of_token, valid_N, boundary_N)
+    _check_decisions(responses, kind_of_token, row_of_token, divided_N, boundary_N)
+    cuts = np.cumsum(lengths_N)[:-1]
 
     # The table above, one 4-entry row per response: what each kind of token gets, and whether it has a loss.
     low_N, high_N, switch_N = (
@@ -77,13 +80,35 @@ def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) ->
     loss_N4[:, TokenKind.SWITCH] = True
     loss_N4[:, TokenKind.SUBGOAL] = boundary_N
     loss_N4[:, TokenKind.ACTION] = True
-    value_N4[~valid_N] = low_N[~valid_N, None]
-    loss_N4[~valid_N] = True
+    value_N4[~divided_N] = low_N[~divided_N, None]
+    loss_N4[~divided_N] = True
 
-    cuts = np.cumsum(lengths_N)[:-1]
-    advantages = np.split(value_N4[row_of_token, kind_of_token], cuts)
+    if credit.token_BK is None:
+        advantages = np.split(value_N4[row_of_token, kind_of_token], cuts)
+    else:
+        advantages = _of_tokens(credit.token_BK, turns, responses, episode_N, turn_N)
     masks = np.split(loss_N4[row_of_token, kind_of_token], cuts)
     return [TokenCredit(advantage, mask) for advantage, mask in zip(advantages, masks, strict=True)]
+
+
+def _of_tokens(
+    token_BK: Floats,
+    turns: Turns,
+    responses: Sequence[ResponseTokens],
+    episode_N: NDArray[np.intp],
+    turn_N: NDArray[np.intp],
+) -> list[Floats]:
+    """The tokens' own advantages of each response."""
+    tokens_BT = needed(turns.tokens_BT, "tokens_BT", "credit per token")
+    stop_BT = tokens_BT.cumsum(axis=1)
+    advantages = []
+    for response, b, t in zip(responses, episode_N, turn_N, strict=True):
+        if response.length != tokens_BT[b, t]:
+            raise ValueError(f"{_where(response)}: credit for {tokens_BT[b, t]} tokens, {response.length} were sampled")
+        advantages.append(token_BK[b, stop_BT[b, t] - response.length : stop_BT[b, t]])
+        if not np.isfinite(advantages[-1]).all():
+            raise ValueError(f"{_where(response)}: credit.token_BK is not a number")
+    return advantages
 
 
 def _check_coverage(turns: Turns, responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -130,17 +155,17 @@ def _check_decisions(
     responses: Sequence[ResponseTokens],
     kind_of_token: NDArray[np.int8],
     row_of_token: NDArray[np.intp],
-    valid_N: Bools,
+    divided_N: Bools,
     boundary_N: Bools,
 ) -> None:
     """Each decision of a valid response has tokens to carry its credit, in the order the decisions are made."""
     N, K = len(responses), len(TokenKind)
     has_N4 = np.bincount(row_of_token * K + kind_of_token, minlength=N * K).reshape(N, K) > 0
     needs = {
-        TokenKind.SWITCH: valid_N,
+        TokenKind.SWITCH: divided_N,
         # A kept subgoal may be empty where tags do not count as its tokens: it has no loss anyway.
-        TokenKind.SUBGOAL: valid_N & boundary_N,
-        TokenKind.ACTION: valid_N,
+        TokenKind.SUBGOAL: divided_N & boundary_N,
+        TokenKind.ACTION: divided_N,
     }
     for kind, needed_N in needs.items():
         if response := _first(responses, needed_N & ~has_N4[:, kind]):
@@ -150,7 +175,7 @@ def _check_decisions(
     kinds, rows = kind_of_token[decides], row_of_token[decides]
     backwards = (np.diff(kinds) < 0) & (np.diff(rows) == 0)
     disordered_N = np.bincount(rows[1:][backwards], minlength=N) > 0
-    if response := _first(responses, valid_N & disordered_N):
+    if response := _first(responses, divided_N & disordered_N):
         raise ValueError(f"{_where(response)} is valid but its decisions are not in the order switch, subgoal, action")
 
 

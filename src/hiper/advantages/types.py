@@ -1,16 +1,36 @@
-"""The arrays that credit assignment reads and writes. Legend: B episodes, T turns (padded at the end)."""
+"""The arrays that credit assignment reads and writes.
+
+Legend: B episodes, T turns (padded at the end), K response tokens of an episode, turn after turn (padded at the end).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hiper.advantages.checks import Bools, Floats, masked_bools, masked_floats, played_mask
+from hiper.advantages.checks import (
+    Bools,
+    Floats,
+    Ints,
+    Objects,
+    masked_bools,
+    masked_floats,
+    masked_ints,
+    masked_objects,
+    needed,
+    one_per_episode,
+    played_mask,
+)
 
-__all__ = ["Bools", "Credit", "Floats", "Turns"]
+__all__ = ["Bools", "Credit", "Critic", "Floats", "Ints", "Turns"]
+
+Critic: TypeAlias = Literal["decisions", "turn", "token", "none"]
+"""What an estimator asks of a critic: V_high, V_switch and V_low at their places; one value before each response; one
+before each response token; nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +63,38 @@ class Turns:
     """beta_t = P(SWITCH | s_t, g_{t-1}) under the policy, which the `value-gap` form needs."""
     said_switch_BT: Bools | None = None
     """q_t = SWITCH was said, which the `value-gap` form needs. Not the same as a boundary: turn 0 always is one."""
+    penalty_BT: Floats | None = None
+    """The part of ``reward_BT`` that a response is charged for its own form; None: no part. Methods that score whole
+    episodes charge it to its own turn alone."""
+    group_B: Ints | None = None
+    """Episodes with the same number are a group: they play the same task from the same beginning."""
+    observation_BT: Objects | None = None
+    """What the environment showed before the turn, as text."""
+    tokens_BT: Ints | None = None
+    """Tokens of the response, one at least; token-level methods need it."""
+    v_token_BK: Floats | None = None
+    """The value before each response token, K being the most tokens of any episode."""
 
     def __post_init__(self) -> None:
         mask = played_mask(self.mask_BT)
-        terminated = np.asarray(self.terminated_B)
-        if terminated.dtype != np.bool_ or terminated.shape != mask.shape[:1]:
-            raise ValueError(
-                f"terminated_B must be one boolean per episode, got {terminated.dtype} of shape {terminated.shape} "
-                f"for {len(mask)} episodes"
-            )
         # A frozen dataclass is assigned to through `object`; this is the one place that does so.
         put = object.__setattr__
         put(self, "mask_BT", mask)
-        put(self, "terminated_B", terminated.copy())
+        put(self, "terminated_B", one_per_episode("terminated_B", self.terminated_B, mask, "boolean"))
+        if self.group_B is not None:
+            put(self, "group_B", one_per_episode("group_B", self.group_B, mask, "integer"))
+        if self.observation_BT is not None:
+            put(self, "observation_BT", masked_objects("observation_BT", self.observation_BT, mask))
         for name in ("boundary_BT", "said_switch_BT"):
             if (bools := getattr(self, name)) is not None:
                 put(self, name, masked_bools(name, bools, mask))
-        for name in ("reward_BT", "v_low_BT", "v_high_BT", "v_switch_BT", "switch_prob_BT"):
+        for name in ("reward_BT", "v_low_BT", "v_high_BT", "v_switch_BT", "switch_prob_BT", "penalty_BT"):
             if (floats := getattr(self, name)) is not None:
                 put(self, name, masked_floats(name, floats, mask))
+        if self.tokens_BT is not None:
+            put(self, "tokens_BT", masked_ints("tokens_BT", self.tokens_BT, mask, least=1))
+        if self.v_token_BK is not None:
+            put(self, "v_token_BK", masked_floats("v_token_BK", self.v_token_BK, self.token_mask_BK))
 
         late = mask[:, 0] & ~self.boundary_BT[:, 0]
         if late.any():
@@ -75,6 +108,24 @@ class Turns:
         """Turns played."""
         length_B: NDArray[np.int64] = self.mask_BT.sum(axis=1, dtype=np.int64)
         return length_B
+
+    @cached_property
+    def token_mask_BK(self) -> Bools:
+        """The token was sampled. True from an episode's first token up to its last.
+
+        Raises:
+            ValueError: ``tokens_BT`` was not given.
+        """
+        tokens_B = needed(self.tokens_BT, "tokens_BT", "a value per token").sum(axis=1)
+        return np.asfortranarray(np.arange(tokens_B.max()) < tokens_B[:, None])
+
+    @property
+    def turn_of_token_BK(self) -> Ints:
+        """The turn whose response a token belongs to; zero beyond the episode's last token."""
+        turn_BK = np.zeros(self.token_mask_BK.shape, dtype=np.int64)
+        tokens_BT = needed(self.tokens_BT, "tokens_BT", "a value per token")
+        turn_BK[self.token_mask_BK] = np.repeat(np.nonzero(self.mask_BT)[1], tokens_BT[self.mask_BT])
+        return turn_BK
 
     @property
     def last_boundary_B(self) -> NDArray[np.int64]:
@@ -103,8 +154,7 @@ class Credit:
 
     Each array has its own mask and is zero outside it. A target of None means that the estimator gives that head
     nothing to learn (methods without a critic; the two-head form of the switch advantage).
-    :func:`hiper.advantages.spread.spread` alone knows which tokens each advantage is for; an estimator with a
-    value per token would add its own optional field here and be read there.
+    :func:`hiper.advantages.spread.spread` alone knows which tokens each advantage is for.
     """
 
     low_BT: Floats
@@ -119,3 +169,30 @@ class Credit:
     """R_high, at boundary turns."""
     return_switch_BT: Floats | None = None
     """R_switch, at every turn."""
+    undivided: bool = False
+    """The estimator knows no decisions: every response answers as a whole, as an invalid one does. All its tokens get
+    A_low, or ``token_BK`` where there is one."""
+    token_BK: Floats | None = None
+    """An advantage per response token. A_low is its mean over a turn then."""
+    return_token_BK: Floats | None = None
+    """The target of the value before each response token."""
+
+    @classmethod
+    def of_responses(
+        cls,
+        turns: Turns,
+        advantage_BT: Floats,
+        return_BT: Floats | None = None,
+        token_BK: Floats | None = None,
+        return_token_BK: Floats | None = None,
+    ) -> Credit:
+        """The credit of an estimator that knows no decisions: the same for all three of a turn."""
+        return cls(
+            low_BT=advantage_BT,
+            high_BT=np.where(turns.boundary_BT, advantage_BT, 0.0),
+            switch_BT=advantage_BT.copy(),
+            return_low_BT=return_BT,
+            undivided=True,
+            token_BK=token_BK,
+            return_token_BK=return_token_BK,
+        )

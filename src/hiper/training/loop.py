@@ -103,7 +103,7 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     with clock("scoring"):
         scores = learner.score(rows)
     with clock("credit"):
-        assigned = assign_credit(episodes, scores, config.shaping, config.advantages.estimator())
+        assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
     with clock("update"):
         stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
