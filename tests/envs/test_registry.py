@@ -16,7 +16,7 @@ def _own_table(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_those_that_ship_are_there() -> None:
-    assert {"alfworld", "corridor"} <= set(hiper.envs.names())
+    assert {"alfworld", "corridor", "webshop"} <= set(hiper.envs.names())
     assert isinstance(hiper.envs.make("corridor", cells=4), CorridorEnv)
 
 
@@ -32,7 +32,7 @@ def test_registering(factory: registry.Factory | str) -> None:
 def test_unknown_names_and_options_get_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no environment 'alfwrld'; did you mean 'alfworld'\?"):
         hiper.envs.make("alfwrld")
-    with pytest.raises(UserError, match="known are alfworld, corridor"):
+    with pytest.raises(UserError, match="known are alfworld, corridor, webshop"):
         hiper.envs.make("zzz")
     with pytest.raises(UserError, match=r"'corridor' has no option 'cell'; did you mean 'cells'\?"):
         hiper.envs.make("corridor", cell=3)

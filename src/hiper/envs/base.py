@@ -32,7 +32,10 @@ class Observation:
 
     text: str
     admissible: tuple[str, ...] | None = None
-    """Every action that would be understood now, in the environment's own order; None where actions are free-form."""
+    """Every action that would be understood now, in the environment's own order; None where actions are free-form.
+
+    Angle brackets in one, as in "search[<your query>]", stand for words of the agent's own.
+    """
 
 
 @dataclass(frozen=True, slots=True)

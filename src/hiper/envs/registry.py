@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import import_module
+from importlib import import_module, resources
 from inspect import isclass, signature
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -14,6 +14,8 @@ from hiper.envs.base import TextEnv
 from hiper.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     from hiper.data import DataHome
 
 Factory = Callable[..., TextEnv]
@@ -21,6 +23,7 @@ Factory = Callable[..., TextEnv]
 _factories: dict[str, Factory | str] = {
     "alfworld": "hiper.envs.alfworld.env:make",
     "corridor": "hiper.envs.corridor:make",
+    "webshop": "hiper.envs.webshop.env:make",
 }
 """A factory, or where to import one from when it is first asked for."""
 
@@ -80,6 +83,19 @@ def _imported(name: str, place: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"environment '{name}' cannot be imported: {error}") from error
+
+
+def templates_of(name: str) -> Traversable | None:
+    """The folder of the prompt templates that the environment registered as ``name`` ships beside its code, or None.
+
+    Raises:
+        UserError: the environment cannot be imported.
+    """
+    if name not in _factories:
+        return None
+    package = import_module(_find(name).__module__).__package__
+    folder = resources.files(package) / "templates" if package else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def names_with_data() -> list[str]:

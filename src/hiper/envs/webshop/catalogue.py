@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hiper.envs.webshop.arrays import hold, mapped
 from hiper.envs.webshop.product import (
     ASIN_LENGTH,
     Instruction,
@@ -141,10 +142,10 @@ class Catalogue:
         ends_N, prices_N = np.cumsum(np.array(sizes)), np.array(prices)
         asins_N = np.array(asins, dtype=f"S{ASIN_LENGTH}")
         digest.update(prices_N.astype("<f8").tobytes())
+        for name, values_N in zip(_ARRAYS, (ends_N, asins_N, prices_N), strict=True):
+            hold(folder, name, values_N)
         if folder is None:
             return cls(np.frombuffer(held, np.uint8), ends_N, asins_N, prices_N, digest.hexdigest())
-        for name, values_N in zip(_ARRAYS, (ends_N, asins_N, prices_N), strict=True):
-            np.save(folder / f"{name}.npy", values_N)
         (folder / "fingerprint").write_text(digest.hexdigest())
         return cls.open(folder)
 
@@ -155,7 +156,7 @@ class Catalogue:
         Raises:
             OSError, ValueError: there is none.
         """
-        ends_N, asins_N, prices_N = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        ends_N, asins_N, prices_N = (mapped(folder, name) for name in _ARRAYS)
         fingerprint = (folder / "fingerprint").read_text()
         return cls(np.memmap(folder / _BLOB, mode="r"), ends_N, asins_N, prices_N, fingerprint)
 

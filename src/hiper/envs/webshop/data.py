@@ -1,0 +1,95 @@
+"""Where shops come from: the official files, or generated products."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from hiper.envs.webshop.catalogue import ProductReader
+from hiper.envs.webshop.generate import generate_products
+from hiper.envs.webshop.official import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
+from hiper.envs.webshop.shop import Shop
+from hiper.envs.webshop.streaming import read_list, read_pairs
+from hiper.errors import UserError
+from hiper.files import whole_folder
+
+GENERATED = "generated"
+"""Instead of a folder: products generated on the spot."""
+GENERATED_PRODUCTS = 1000
+"""How many, if nothing is said."""
+CATALOGUES = {files.name: files for files in (SMALL, FULL)}
+"""The official catalogues; each is a file of products and one of their attributes."""
+
+_LARGE = 20_000
+"""A shop with more products is kept on disk."""
+_FORMAT = 1
+"""Of a shop on disk; raised whenever a new one would be another."""
+_STAMP = "made-from.json"
+_HOW_TO_GET = "`hiper data webshop` says how to get them; data=generated needs none"
+
+
+def open_shop(
+    data: str | os.PathLike[str] | None = None,
+    catalogue: str = SMALL.name,
+    products: int | None = None,
+    human: bool = False,
+    seed: int = 0,
+) -> Shop:
+    """A shop.
+
+    Args:
+        data: the folder of the official files; :data:`GENERATED` for generated products; None looks where WEBSHOP_DATA
+            says, then in ``~/.cache/webshop``.
+        catalogue: which of the official catalogues, "small" (1,000 products) or "full".
+        products: the first so many of them; None: all (of generated ones, :data:`GENERATED_PRODUCTS`).
+        human: take the instructions that people wrote in place of those made from the attributes.
+        seed: of generated products.
+
+    Raises:
+        UserError: there are no such products, or their files are broken.
+    """
+    if products is not None and products < 1:
+        raise UserError(f"products is {products}; a shop sells at least one")
+    if data == GENERATED:
+        count = GENERATED_PRODUCTS if products is None else products
+        return Shop.of(f"webshop-generated-{count}-seed{seed}", generate_products(count, seed))
+    folder = data_path() if data is None else Path(data).expanduser()
+    if catalogue not in CATALOGUES:
+        raise UserError(f"there is no WebShop catalogue '{catalogue}'; there are {' and '.join(CATALOGUES)}")
+    needed = CATALOGUES[catalogue].files + (HUMAN.files if human else ())
+    files = [_present(folder / file.name, data is None) for file in needed]
+    parts = [catalogue, *([str(products)] if products else []), *(["human"] if human else [])]
+    name = "-".join(["webshop", *parts])
+    if catalogue == FULL.name and (products is None or products > _LARGE):
+        return _kept(name, files, products)
+    return Shop.of(name, _read(files, products))
+
+
+def _present(path: Path, default: bool) -> Path:
+    if not path.is_file():
+        asked = f" ({DATA_VARIABLE} names another folder)" if default else ""
+        raise UserError(f"there is no '{path}'{asked}; {_HOW_TO_GET}")
+    return path
+
+
+def _read(files: list[Path], count: int | None) -> ProductReader:
+    items, attributes, *human = files
+    return ProductReader(
+        islice(read_list(items), count), read_pairs(attributes), read_pairs(human[0]) if human else None
+    )
+
+
+def _kept(name: str, files: list[Path], count: int | None) -> Shop:
+    """The shop as it lies beside the files it is made from; made if it is not there or the files have changed."""
+    folder = files[0].parent / f"hiper-{name}"
+    stamp = json.dumps([_FORMAT, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)])
+    with suppress(OSError, ValueError):
+        if (folder / _STAMP).read_text() == stamp:
+            return Shop.open(name, folder)
+    with whole_folder(folder) as partial:
+        Shop.of(name, _read(files, count), folder=partial)
+        (partial / _STAMP).write_text(stamp)
+    return Shop.open(name, folder)

@@ -1,0 +1,175 @@
+"""WebShop as a :class:`~hiper.envs.base.TextEnv`."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from typing import ClassVar
+
+from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
+from hiper.envs.panels import Panel, Task
+from hiper.envs.webshop.data import open_shop
+from hiper.envs.webshop.goals import Goal, split_goals
+from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
+from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
+from hiper.envs.webshop.reward import judge
+from hiper.envs.webshop.shop import Shop
+from hiper.errors import UserError
+
+SEARCH = "search[<your query>]"
+"""How the free-form action is listed among the admissible ones."""
+
+_RUNNING = Info(score=0.0)
+_OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT, score=0.0)
+
+
+class WebshopEnv(TextEnv):
+    """Shopping from an instruction, in the texts of the original's text mode, character for character.
+
+    An episode ends with a purchase. The reward is ``reward`` if that answers the instruction in every respect, and
+    zero otherwise; the original's graded reward is the score. A search is understood everywhere, but listed only where
+    there is a search bar.
+
+    Args:
+        shop: what is sold and asked for.
+        split: "train", "validation" or "test".
+        tasks: play only so many goals, the first ones; None: all.
+        max_turns: turns until an unfinished episode is truncated.
+        reward: what a perfect purchase pays.
+        nouns: who finds the nouns of titles: "spacy", as the original, "words", or "auto" for spaCy where installed.
+        repeat_instruction: whether every page says the instruction, as the original's do.
+    """
+
+    name: ClassVar[str] = "webshop"
+    version: ClassVar[str] = "1"
+
+    def __init__(
+        self,
+        shop: Shop,
+        split: str = "train",
+        *,
+        tasks: int | None = None,
+        max_turns: int = 15,
+        reward: float = 10.0,
+        nouns: str = AUTO,
+        repeat_instruction: bool = True,
+    ) -> None:
+        if max_turns < 1:
+            raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
+        self.max_turns = max_turns
+        self.reward = reward
+        self.nouns = choose_tagger(nouns)
+        """Which tagger it came to; part of the tasks' digests, as other nouns give other scores."""
+        self._nouns = TAGGERS[self.nouns]()
+        self._shop = shop
+        self._repeats = repeat_instruction
+        self._goals = {
+            f"{shop.name}/{split}/{index:07d}": shop.goals.goal(index, shop.products)
+            for index in split_goals(shop.goals, shop.products, split)[:tasks].tolist()
+        }
+        self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._goals.items()))
+        self._turn = max_turns
+        self._view = View()
+
+    def reset(self, task_id: str, seed: int = 0) -> Start:
+        """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""
+        self._goal = self._goals[self.panel[task_id].id]
+        self._turn, self._view = 0, View()
+        return Start(self._goal.instruction, self._observe())
+
+    def step(self, action: str) -> Step:
+        """Play one turn."""
+        if self._turn >= self.max_turns or self._view.place is Place.DONE:
+            raise RuntimeError("the episode is over or was never begun: call reset first")
+        self._turn += 1
+        self._view = follow(self._shop, self._view, action) or self._view
+        if self._view.place is Place.DONE:
+            return self._buy()
+        truncated = self._turn >= self.max_turns
+        info = _OUT_OF_TIME if truncated else _RUNNING
+        return Step(self._observe(), reward=0.0, terminated=False, truncated=truncated, info=info)
+
+    def accepts(self, action: str, observation: Observation) -> bool:
+        """Whether the shop would understand ``action``: any search, or a click on what is listed."""
+        parsed = parse(action)
+        if parsed is None:
+            return False
+        verb, argument = parsed
+        return verb == "search" or (verb == "click" and f"click[{argument}]" in (observation.admissible or ()))
+
+    def _task(self, task_id: str, goal: Goal) -> Task:
+        content = "\n".join((goal.digest, self._shop.products.fingerprint, self.nouns))
+        return Task(task_id, goal.product.category, hashlib.sha256(content.encode()).hexdigest())
+
+    def _observe(self) -> Observation:
+        instruction = self._goal.instruction if self._repeats else None
+        seen = page(self._shop, self._view, instruction)
+        return Observation(seen.text, _admissible(seen))
+
+    def _buy(self) -> Step:
+        product = self._shop.products[self._view.item]
+        price = float(self._shop.products.prices_N[self._view.item])
+        judged = judge(product, self._view.options.values(), price, self._goal, self._nouns)
+        won = judged.total == 1.0
+        seen = receipt(product, self._view.options, judged.total)
+        return Step(
+            observation=Observation(seen.text, _admissible(seen)),
+            reward=self.reward if won else 0.0,
+            terminated=True,
+            truncated=False,
+            info=Info(won, EndReason.WON if won else EndReason.LOST, judged.total, judged.parts),
+        )
+
+
+def _admissible(seen: Page) -> tuple[str, ...]:
+    """What can be done on a page; a label with brackets may be shown that no click can name."""
+    clicks = (f"click[{label}]" for label in seen.clickables if label != "search")
+    named = tuple(click for click in clicks if parse(click) == ("click", click[6:-1]))
+    return (SEARCH, *named) if seen.search_bar else named
+
+
+def make(
+    split: str = "train",
+    data: str | os.PathLike[str] | None = None,
+    catalogue: str = "small",
+    products: int | None = None,
+    human: bool = False,
+    tasks: int | None = None,
+    max_turns: int = 15,
+    reward: float = 10.0,
+    nouns: str = AUTO,
+    repeat_instruction: bool = True,
+    show_attributes: bool = False,
+    seed: int = 0,
+) -> WebshopEnv:
+    """WebShop over one split.
+
+    Args:
+        split: "train", "validation" or "test".
+        data: folder of the official files; "generated" for generated products, which need no data; None: where
+            WEBSHOP_DATA says, then ``~/.cache/webshop``.
+        catalogue: which official one, "small" (1,000 products) or "full" (1.18 million).
+        products: sell only the first so many; None: all (of generated ones, 1,000).
+        human: ask with the instructions that people wrote.
+        tasks: play only so many goals, the first ones; None: all.
+        max_turns: turns until an unfinished episode is truncated.
+        reward: what a perfect purchase pays.
+        nouns: who finds the nouns of titles: "spacy", "words", or "auto" for spaCy where it is installed.
+        repeat_instruction: whether every page says the instruction.
+        show_attributes: give items a page of the attributes that the reward looks at.
+        seed: of generated products.
+
+    Raises:
+        UserError: there are no such products or goals.
+    """
+    shop = open_shop(data, catalogue, products, human, seed)
+    return WebshopEnv(
+        shop.showing_attributes() if show_attributes else shop,
+        split,
+        tasks=tasks,
+        max_turns=max_turns,
+        reward=reward,
+        nouns=nouns,
+        repeat_instruction=repeat_instruction,
+    )

@@ -1,0 +1,199 @@
+"""Okapi BM25 over the products' documents, equal to Lucene's down to the rounding.
+
+The score of document d for a query is the sum over the query's distinct terms of
+
+    boost * idf * tf / (tf + k1 * (1 - b + b * dl / avgdl)),    idf = ln(1 + (N - df + 0.5) / (df + 0.5)),
+
+where boost is how often the query says the term and dl the number of terms in d, rounded down to four significant bits
+as Lucene stores it (avgdl is not rounded). Source: Lucene 9, ``BM25Similarity`` and ``SmallFloat.intToByte4``; like
+there, each summand is of single, the sum of double precision and rounded in the end. Equal scores rank by position.
+
+N documents, V terms, P postings (a term in a document) by term and then by document, S distinct
+pairs of frequency and rounded length, which are all that a posting's score depends on beside its term.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hiper.envs.webshop.analysis import terms
+from hiper.envs.webshop.arrays import allocate, hold, mapped
+
+HITS = 50
+"""How many products a search finds at most."""
+K1, B = np.float32(0.9), np.float32(0.4)
+"""Anserini's defaults."""
+
+_EXACT = 24
+"""Lengths below are stored as they are; above, what exceeds this is rounded."""
+_BLOCK = 1 << 22
+"""Postings sorted at a time."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An inverted index. Nothing in it changes; opened from a folder, it is shared by all processes that do."""
+
+    documents: NDArray[np.int64]
+    """N, as an array of one."""
+    key_V: NDArray[np.uint64]
+    """A number for each term, in ascending order: see :func:`_key`."""
+    start_V1: NDArray[np.int64]
+    """Where the postings of each term begin; one more at the end."""
+    document_P: NDArray[np.int32]
+    kind_P: NDArray[np.uint16]
+    """The pair of frequency and length, as an index into ``saturation_S``."""
+    saturation_S: NDArray[np.float32]
+    """1 + tf / (k1 * (1 - b + b * dl / avgdl))."""
+
+    @classmethod
+    def of(cls, texts: Iterable[str], folder: Path | None = None) -> Index:
+        """The index of ``texts``.
+
+        Args:
+            texts: one per document.
+            folder: an existing folder to keep the index in, for :meth:`open`; None: it is held in memory.
+        """
+        return _index(_read(texts), folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> Index:
+        """The index kept in ``folder``, memory-mapped.
+
+        Raises:
+            OSError, ValueError: there is none.
+        """
+        return cls(**{part.name: mapped(folder, part.name) for part in fields(cls)})
+
+    def search(self, query: str, count: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        """The best documents for ``query``, best first, and their scores; only those that share a term with it."""
+        n = int(self.documents[0])
+        boosts = Counter(terms(query))
+        key_q = np.array([_key(term) for term in boosts], dtype=np.uint64)
+        at_q = np.searchsorted(self.key_V, key_q)
+        postings, weights, counts = list[slice](), list[np.float32](), list[int]()
+        for boost, key, at in zip(boosts.values(), key_q, at_q, strict=True):
+            if at < len(self.key_V) and self.key_V[at] == key:
+                start, end = int(self.start_V1[at]), int(self.start_V1[at + 1])
+                postings.append(slice(start, end))
+                counts.append(end - start)
+                weights.append(np.float32(boost) * _idf(n, end - start))
+        if not postings:
+            return np.empty(0, np.intp), np.empty(0, np.float32)
+        weight_p = np.repeat(np.array(weights), counts)
+        kind_p = np.concatenate([self.kind_P[some] for some in postings])
+        score_p = weight_p - weight_p / self.saturation_S[kind_p]
+        document_p = np.concatenate([self.document_P[some] for some in postings])
+        return _best(np.bincount(document_p, score_p).astype(np.float32), count)
+
+
+def _idf(documents: int, having: int) -> np.float32:
+    return np.float32(math.log(1 + (documents - having + 0.5) / (having + 0.5)))
+
+
+def _best(score_N: NDArray[np.float32], count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Positions and values of the ``count`` greatest positive scores; of equal ones, the first."""
+    found = np.flatnonzero(score_N)
+    if len(found) > count:
+        least = np.partition(score_N[found], -count)[-count]
+        found = found[score_N[found] >= least]
+    ranked = found[np.argsort(-score_N[found], kind="stable")[:count]]
+    return ranked, score_N[ranked]
+
+
+@lru_cache(1 << 16)
+def _key(term: str) -> np.uint64:
+    """Stands for a term: 64 bits of a hash, so that no index has to hold or compare texts.
+
+    A word that no document has would be taken for another with a chance of V / 2**64.
+    """
+    return np.uint64(int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "big"))
+
+
+def stored_length(length: int) -> int:
+    """A document's length as Lucene gets it back: four significant bits of what exceeds 24."""
+    excess = length - _EXACT
+    if excess < 16:
+        return length
+    shift = excess.bit_length() - 4
+    return _EXACT + (excess >> shift << shift)
+
+
+@dataclass
+class _Read:
+    """The documents' terms, before they are sorted."""
+
+    vocabulary: dict[str, int] = field(default_factory=dict)
+    """Numbers of the terms, as they were met."""
+    pairs: dict[tuple[int, int], int] = field(default_factory=dict)
+    """Numbers of the pairs of frequency and stored length."""
+    length: int = 0
+    """Of all documents together, in terms."""
+    distinct: array[int] = field(default_factory=lambda: array("i"))
+    """Distinct terms of each document."""
+    term_P: array[int] = field(default_factory=lambda: array("i"))
+    """By document."""
+    kind_P: array[int] = field(default_factory=lambda: array("H"))
+
+
+def _read(texts: Iterable[str]) -> _Read:
+    read = _Read()
+    number, pair = read.vocabulary.setdefault, read.pairs.setdefault
+    for text in texts:
+        found = terms(text)
+        stored = stored_length(len(found))
+        counted = Counter(found)
+        read.length += len(found)
+        read.distinct.append(len(counted))
+        read.term_P.extend([number(term, len(read.vocabulary)) for term in counted])
+        read.kind_P.extend([pair((times, stored), len(read.pairs)) for times in counted.values()])
+    return read
+
+
+def _index(read: _Read, folder: Path | None) -> Index:
+    """Sorts the postings by term, a block of documents at a time, so that beside the result little memory is needed."""
+    keys = np.array([_key(term) for term in read.vocabulary], dtype=np.uint64)
+    order_V = np.argsort(keys)
+    rank_V = np.empty_like(order_V)
+    rank_V[order_V] = np.arange(len(order_V))
+    term_P, kind_P = np.frombuffer(read.term_P, np.int32), np.frombuffer(read.kind_P, np.uint16)
+    start_V1 = np.concatenate([[0], np.cumsum(np.bincount(term_P, minlength=len(keys))[order_V])])
+    index = Index(
+        documents=hold(folder, "documents", np.array([len(read.distinct)])),
+        key_V=hold(folder, "key_V", keys[order_V]),
+        start_V1=hold(folder, "start_V1", start_V1),
+        document_P=allocate(folder, "document_P", len(term_P), np.int32),
+        kind_P=allocate(folder, "kind_P", len(term_P), np.uint16),
+        saturation_S=hold(folder, "saturation_S", _saturation(read)),
+    )
+    free_V = start_V1[:-1].copy()
+    end_N = np.cumsum(np.frombuffer(read.distinct, np.int32), dtype=np.int64)
+    for start in range(0, len(term_P), _BLOCK):
+        rank_p = rank_V[term_P[start : start + _BLOCK]]
+        sorted_p = np.argsort(rank_p, kind="stable")
+        rank_p = rank_p[sorted_p]
+        first_v = np.flatnonzero(np.diff(rank_p, prepend=-1))
+        times_v = np.diff(first_v, append=len(rank_p))
+        place_p = free_V[rank_p] + np.arange(len(rank_p)) - np.repeat(first_v, times_v)
+        free_V[rank_p[first_v]] += times_v
+        index.document_P[place_p] = np.searchsorted(end_N, start + sorted_p, side="right")
+        index.kind_P[place_p] = kind_P[start + sorted_p]
+    return index if folder is None else Index.open(folder)
+
+
+def _saturation(read: _Read) -> NDArray[np.float32]:
+    average = np.float32(read.length / max(1, len(read.distinct)))
+    times_S, length_S = np.array(list(read.pairs), dtype=np.float32).reshape(-1, 2).T
+    one = np.float32(1)
+    inverse_S = one / (K1 * ((one - B) + B * length_S / average))
+    return one + times_S * inverse_S
