@@ -2,8 +2,7 @@
 
 A word-level tokenizer knows the words of one environment's language and nothing else. A word ("in/on" is one), a
 number, a tag is a token each, and so is every other character; white space only separates. Text of words and numbers
-with single spaces between them, as ALFWorld's actions are, comes back exactly; :func:`unspeakable` tells which texts
-do not.
+with single spaces between them, as ALFWorld's actions are, comes back exactly; :func:`round_trip` tells of other texts.
 """
 
 from __future__ import annotations
@@ -124,10 +123,6 @@ def encode_response(tokenizer: PreTrainedTokenizerBase, decision: Decision) -> l
     return [*encode_text(tokenizer, response_text(decision)), tokenizer.eos_token_id]
 
 
-def unspeakable(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> list[str]:
-    """Those of ``texts`` (actions, say) that do not come back unchanged through the tokenizer."""
-    return [text for text in texts if _round_trip(tokenizer, text) != text]
-
-
-def _round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+def round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """What ``text`` (an action, say) reads once it has gone through the tokenizer and back."""
     return str(tokenizer.decode(encode_text(tokenizer, text), clean_up_tokenization_spaces=False))

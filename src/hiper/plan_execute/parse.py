@@ -148,6 +148,7 @@ def parse_response(
     *,
     previous_subgoal: str | None,
     accepts: Callable[[str], bool] = lambda action: True,
+    understand: Callable[[str], str] = lambda said: said,
     hit_limit: bool = False,
 ) -> Parsed:
     """Read a response.
@@ -156,6 +157,7 @@ def parse_response(
         text: the response without the token that ends it.
         previous_subgoal: the subgoal in force before it, None before the first.
         accepts: whether the environment would understand an action now.
+        understand: the environment's action that is meant by what is said.
         hit_limit: whether generation was stopped by the token limit.
     """
     tags = list(_TAG.finditer(text))
@@ -166,7 +168,7 @@ def parse_response(
         return Parsed(invalid, None, None, previous_subgoal, blocks)
     switch = contents[BlockName.SWITCH] == SWITCH
     stated = " ".join(contents[BlockName.SUBGOAL].split())  # it becomes a line of later prompts
-    action = contents[BlockName.ACTION]
+    action = understand(contents[BlockName.ACTION])
     followed = stated if switch or previous_subgoal is None else previous_subgoal
     decision = Decision(switch=switch, subgoal=followed, action=action)
     refused = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION

@@ -16,13 +16,16 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from string import Formatter
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
+from hiper.envs.registry import templates_of
 from hiper.errors import UserError
 from hiper.models.tokenizer import text_encoder
+from hiper.plan_execute.actions import ActionStyle, ActionWords, Data, Regex, Substitution, braced, placeholders
+from hiper.plan_execute.decision import Decision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,37 +61,16 @@ class PromptTooLongError(UserError):
 # --- The data of a template -----------------------------------------------------------------------------------------
 
 
-def _regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    return pattern
+class Rewrite(Substitution):
+    """A substitution under conditions."""
 
-
-def _placeholders(text: str) -> set[str]:
-    return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
-
-
-Regex = Annotated[str, AfterValidator(_regex)]
-
-
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Rewrite(_Data):
-    """One substitution, as of :func:`re.sub`."""
-
-    find: Regex
-    put: str = ""
     repeat: bool = False
     """Apply until nothing changes any more."""
     when: Literal["always", "listed", "unlisted"] = "always"
     """Only beside a list of admissible actions, only without one, or always."""
 
 
-class TextStyle(_Data):
+class TextStyle(Data):
     """How a text of the environment is shown."""
 
     lowercase: bool = False
@@ -97,7 +79,7 @@ class TextStyle(_Data):
     rewrite: tuple[Rewrite, ...] = ()
 
 
-class ActionGroup(_Data):
+class ActionGroup(Data):
     """Admissible actions shown as one: those that ``match`` and agree in all its named groups but ``item``."""
 
     match: Regex
@@ -114,12 +96,12 @@ class ActionGroup(_Data):
         groups = set(re.compile(self.match).groupindex)
         if "item" not in groups:
             raise ValueError("match needs a named group (?P<item>...)")
-        if unknown := _placeholders(self.show) - (groups - {"item"} | {"items"}):
-            raise ValueError(f"show has no value for {_braced(unknown)}")
+        if unknown := placeholders(self.show) - (groups - {"item"} | {"items"}):
+            raise ValueError(f"show has no value for {braced(unknown)}")
         return self
 
 
-class AdmissibleStyle(_Data):
+class AdmissibleStyle(Data):
     """How the admissible actions are listed."""
 
     hide: tuple[str, ...] = ()
@@ -128,7 +110,7 @@ class AdmissibleStyle(_Data):
     """The first that matches takes an action; what none takes is listed as it is."""
 
 
-class HistoryStyle(_Data):
+class HistoryStyle(Data):
     """How earlier turns are shown."""
 
     turn: str = "{observation}\n{action}"
@@ -137,12 +119,12 @@ class HistoryStyle(_Data):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if unknown := _placeholders(self.turn) - {"observation", "action", "turn"}:
-            raise ValueError(f"history.turn has no value for {_braced(unknown)}")
+        if unknown := placeholders(self.turn) - {"observation", "action", "turn"}:
+            raise ValueError(f"history.turn has no value for {braced(unknown)}")
         return self
 
 
-class TemplateData(_Data):
+class TemplateData(Data):
     """The content of a template file."""
 
     name: str
@@ -161,20 +143,18 @@ class TemplateData(_Data):
     observation: TextStyle = TextStyle()
     history: HistoryStyle = HistoryStyle()
     admissible: AdmissibleStyle = AdmissibleStyle()
+    actions: ActionStyle = ActionStyle()
+    """How actions are worded, in lists, in the history and in responses."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         known = {"goal", "history", "observation", "subgoal", "actions", "turn"}
         known |= {group.field for group in self.admissible.groups}
-        if unknown := set().union(*map(_placeholders, self.parts)) - known:
-            raise ValueError(f"parts: no value for {_braced(unknown)}; there are {_braced(known)}")
+        if unknown := set().union(*map(placeholders, self.parts)) - known:
+            raise ValueError(f"parts: no value for {braced(unknown)}; there are {braced(known)}")
         if self.system is not None and self.kind != "chat":
             raise ValueError("system: only a template of kind chat has a system message")
         return self
-
-
-def _braced(names: Iterable[str]) -> str:
-    return ", ".join(f"{{{name}}}" for name in sorted(names))
 
 
 # --- Filling it in --------------------------------------------------------------------------------------------------
@@ -191,7 +171,8 @@ class Template:
         self._goal = _text_shower(data.goal)
         self._observation = _text_shower(data.observation)
         self._actions = lru_cache(maxsize=1 << 12)(_ActionLister(data.admissible))
-        self._parts = tuple((part, frozenset(_placeholders(part))) for part in data.parts)
+        self._words = ActionWords(data.actions)
+        self._parts = tuple((part, frozenset(placeholders(part))) for part in data.parts)
 
     @classmethod
     def load(cls, source: str | Path) -> Template:
@@ -229,7 +210,16 @@ class Template:
             *(re.sub(r"\\(\d|g<\w+>)", " ", rule.put) for rule in (*data.goal.rewrite, *data.observation.rewrite)),
             *(data.separator, data.history.separator, data.admissible.separator),
             *("-" for group in data.admissible.groups if group.range_from is not None),
+            *(alias.show.format(n=1) for alias in data.actions.aliases),
         ]
+
+    def phrase(self, decision: Decision, context: PromptContext) -> Decision:
+        """The decision with its action as a model says it."""
+        return replace(decision, action=self._words.say(decision.action, context.observation))
+
+    def understand(self, said: str, context: PromptContext) -> str:
+        """The environment's action that a model means by ``said``; the inverse of :meth:`phrase`."""
+        return self._words.understand(said, context.observation, context.admissible)
 
     def render(self, context: PromptContext) -> str | list[Message]:
         """The prompt as text, or as messages for a template of kind ``chat``."""
@@ -244,22 +234,26 @@ class Template:
         values: dict[str, str] = {
             "goal": self._goal(context.goal, listed),
             "history": self._show_history(context, listed),
-            "observation": self._observation(context.observation, listed),
+            "observation": self._observation(self._words.hide_names(context.observation), listed),
             "subgoal": context.subgoal or "",
             "turn": str(context.turn + 1),
-            **(self._actions(context.admissible) if context.admissible else {}),
+            **(self._actions(self._say_all(context)) if context.admissible else {}),
         }
         values |= {field: text for field, text in self.data.when_empty.items() if not values.get(field)}
         shown = (part.format_map(values) for part, fields in self._parts if all(map(values.get, fields)))
         return self.data.separator.join(shown)
+
+    def _say_all(self, context: PromptContext) -> tuple[str, ...]:
+        return tuple(self._words.say(action, context.observation) for action in context.admissible or ())
 
     def _show_history(self, context: PromptContext, listed: bool) -> str:
         style, when_empty = self.data.history, self.data.when_empty
         first = context.turn - len(context.history) + 1
         return style.separator.join(
             style.turn.format(
-                observation=self._observation(observation, listed) or when_empty.get("observation", ""),
-                action=action or when_empty.get("action", ""),
+                observation=self._observation(self._words.hide_names(observation), listed)
+                or when_empty.get("observation", ""),
+                action=self._words.say(action, observation) or when_empty.get("action", ""),
                 turn=turn,
             )
             for turn, (observation, action) in enumerate(context.history, first)
@@ -267,14 +261,17 @@ class Template:
 
 
 def _read_source(source: str | Path) -> str:
-    folder = resources.files("hiper.plan_execute") / "templates"
-    shipped = folder / f"{source}.yaml"
-    if shipped.is_file():
+    """The text of a shipped template ("terse"), of one that an environment ships ("webshop/terse"), or of a file."""
+    general = resources.files("hiper.plan_execute") / "templates"
+    env, _, name = str(source).rpartition("/")
+    folder = general if not env else templates_of(env)
+    if folder is not None and (shipped := folder / f"{name}.yaml").is_file():
         return shipped.read_text(encoding="utf-8")
     try:
         return Path(source).read_text(encoding="utf-8")
     except OSError as error:
-        names = ", ".join(sorted(file.name.removesuffix(".yaml") for file in folder.iterdir()))
+        offered = folder if folder is not None and folder.is_dir() else general
+        names = ", ".join(sorted(file.name.removesuffix(".yaml") for file in offered.iterdir()))
         raise UserError(
             f"template {source}: neither a shipped template ({names}) nor a readable YAML file ({error.strerror})"
         ) from error

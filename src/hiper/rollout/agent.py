@@ -66,7 +66,11 @@ class Agent:
     ) -> Reply:
         tokens = self._reader.read(sample.ids)
         parsed = parse_response(
-            tokens.text, previous_subgoal=context.subgoal, accepts=accepts, hit_limit=not sample.finished
+            tokens.text,
+            previous_subgoal=context.subgoal,
+            accepts=accepts,
+            understand=lambda said: self.prompts.template.understand(said, context),
+            hit_limit=not sample.finished,
         )
         kinds = tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags))
         low = low_index(tokens, parsed) if parsed.format_valid else None

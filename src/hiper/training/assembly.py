@@ -22,7 +22,7 @@ from hiper.models.build import (
     make_nano,
     stop_ids,
 )
-from hiper.models.tokenizer import unspeakable
+from hiper.models.tokenizer import round_trip
 from hiper.plan_execute.demonstrations import DemonstrationTurn, demonstrate
 from hiper.plan_execute.parse import response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
@@ -155,15 +155,28 @@ def _policy(
     if source is not None:
         return load_policy(source, config.model), load_tokenizer(source)
     turns = list(language(env))
-    texts = (text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision)))
+    texts = (text for turn in turns for text in _read_and_said(template, turn))
     policy, tokenizer = make_nano(config.model, texts, derive_seed(config.seed, "model"), template.wording)
-    actions = {turn.decision.action for turn in turns}
-    if unsaid := unspeakable(tokenizer, sorted(actions)):
+    if unsaid := sorted({turn.decision.action for turn in turns if not _can_say(template, tokenizer, turn)}):
         raise UserError(
-            f"a nano model cannot say {len(unsaid)} of {len(actions)} actions of '{env.name}', such as {unsaid[0]!r}: "
-            "it knows words with single spaces between them; name a model with a tokenizer of its own in model.path"
+            f"a nano model cannot say {len(unsaid)} actions of '{env.name}', such as {unsaid[0]!r}: it knows words "
+            "with single spaces between them; use a template that words actions so, or name a model with a tokenizer "
+            "of its own in model.path"
         )
     return policy, tokenizer
+
+
+def _read_and_said(template: Template, turn: DemonstrationTurn) -> tuple[str, str]:
+    return str(template.render(turn.context)), response_text(template.phrase(turn.decision, turn.context))
+
+
+def _can_say(template: Template, tokenizer: PreTrainedTokenizerBase, turn: DemonstrationTurn) -> bool:
+    """Whether an action means itself once it has been said, but for white space in free-form actions."""
+    said = round_trip(tokenizer, template.phrase(turn.decision, turn.context).action)
+    understood, action = template.understand(said, turn.context), turn.decision.action
+    if action in (turn.context.admissible or ()):
+        return understood == action
+    return "".join(understood.split()) == "".join(action.split())
 
 
 def language(env: TextEnv) -> Iterator[DemonstrationTurn]:

@@ -19,7 +19,7 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import Row, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches
 from hiper.models.tokenizer import encode_response
-from hiper.plan_execute.demonstrations import demonstrate
+from hiper.plan_execute.demonstrations import DemonstrationTurn, demonstrate
 from hiper.plan_execute.prompt import PromptBuilder
 from hiper.seeding import derive_seed
 from hiper.training.assembly import Assembly
@@ -43,12 +43,13 @@ def demonstration_rows(
     for task_id in task_ids:
         episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb)
         if episode.info.won:
-            rows += [
-                Row(tuple(prompts.build(turn.context).ids), tuple(encode_response(tokenizer, turn.decision)), None)
-                for turn in episode.turns
-                if turn.target
-            ]
+            rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target]
     return rows
+
+
+def _row(turn: DemonstrationTurn, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Row:
+    said = prompts.template.phrase(turn.decision, turn.context)
+    return Row(tuple(prompts.build(turn.context).ids), tuple(encode_response(tokenizer, said)), None)
 
 
 def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = lambda: None) -> None:

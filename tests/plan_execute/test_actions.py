@@ -1,0 +1,134 @@
+"""Actions in the words of a model."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from hiper.errors import UserError
+from hiper.models.tokenizer import build_word_tokenizer, encode_response, round_trip
+from hiper.plan_execute.actions import ActionStyle, ActionWords
+from hiper.plan_execute.decision import Decision
+from hiper.plan_execute.parse import InvalidKind, parse_response
+from hiper.plan_execute.prompt import PromptContext, Template, TemplateData
+
+STYLE = {
+    "aliases": [{"find": r"\bK[0-9]{3}\b", "show": "door {n}", "action": "open({name})"}],
+    "word": [{"find": r"(\w+)\((.*)\)", "put": r"\1 \2"}],
+    "free": [{"find": "shout (.+)", "put": r"shout(\1)"}],
+}
+HALL = "You see K204, K117 and again K204."
+ACTIONS = ("open(k204)", "open(k117)", "take(152- green)", "wait")
+
+
+@pytest.fixture(scope="module")
+def words() -> ActionWords:
+    return ActionWords(ActionStyle.model_validate(STYLE))
+
+
+def test_names_are_numbered_as_they_appear(words: ActionWords):
+    assert words.hide_names(HALL) == "You see door 1, door 2 and again door 1."
+    assert words.hide_names("K117 is open.") == "door 1 is open."
+    assert words.hide_names("Nothing here.") == "Nothing here."
+
+
+def test_actions_are_worded(words: ActionWords):
+    said = [words.say(action, HALL) for action in (*ACTIONS, "open(k999)", "shout(who is there)", "")]
+    assert said == ["door 1", "door 2", "take 152- green", "wait", "open k999", "shout who is there", ""]
+
+
+def test_what_is_worded_is_understood(words: ActionWords):
+    for action in ACTIONS:
+        assert words.understand(words.say(action, HALL), HALL, ACTIONS) == action
+    assert words.understand("shout who is there", HALL, ACTIONS) == "shout(who is there)"
+    assert words.understand("shout who is there", HALL, None) == "shout(who is there)"
+
+
+def test_white_space_counts_for_nothing_in_what_is_listed(words: ActionWords):
+    assert words.understand("take 152 - green", HALL, ACTIONS) == "take(152- green)"
+    assert words.understand("shout a  b", HALL, ACTIONS) == "shout(a  b)"
+
+
+@pytest.mark.parametrize("said", ["door 3", "door", "open k204", "take it", "", "shout"])
+def test_what_means_nothing_is_left_as_it_is(words: ActionWords, said: str):
+    assert words.understand(said, HALL, ACTIONS) == said
+
+
+def test_without_a_wording_actions_are_themselves():
+    plain = ActionWords(ActionStyle())
+    assert plain.hide_names(HALL) == HALL
+    assert plain.say("open(k204)", HALL) == "open(k204)"
+    assert plain.understand(" door 1", HALL, ACTIONS) == " door 1"
+
+
+@pytest.mark.parametrize(
+    "alias",
+    [
+        {"find": "K", "show": "door", "action": "open({name})"},
+        {"find": "K", "show": "door {n}", "action": "open()"},
+        {"find": "K", "show": "door {n} {m}", "action": "open({name})"},
+    ],
+)
+def test_stand_ins_need_places_for_number_and_name(alias: dict[str, str]):
+    with pytest.raises(ValidationError, match="should have a place for"):
+        ActionStyle.model_validate({"aliases": [alias]})
+
+
+@pytest.fixture
+def template() -> Template:
+    data = {
+        "name": "doors",
+        "version": 1,
+        "kind": "text",
+        "parts": ["{history}", "{observation}", "{actions}"],
+        "history": {"turn": "{observation} > {action}"},
+        "admissible": {"groups": [{"match": "door (?P<item>.+)", "show": "doors {items}"}], "separator": ", "},
+        "actions": STYLE,
+    }
+    return Template(TemplateData.model_validate(data))
+
+
+def test_a_template_words_lists_history_and_observation_alike(template: Template):
+    past = ("K500 was there.", "open(k500)")
+    context = PromptContext("", (past,), HALL, None, ACTIONS, 1)
+    assert template.render(context) == (
+        "door 1 was there. > door 1\nYou see door 1, door 2 and again door 1.\ndoors 1 2, take 152- green, wait"
+    )
+
+
+def test_a_response_in_words_is_parsed_to_the_environments_action(template: Template):
+    context = PromptContext("", (), HALL, None, ACTIONS, 0)
+    decision = Decision(True, "leave", "open(k117)")
+    said = template.phrase(decision, context)
+    assert said == Decision(True, "leave", "door 2")
+    tokenizer = build_word_tokenizer(["leave door 2 take 152 - green"], template.wording)
+    text = tokenizer.decode(encode_response(tokenizer, said)[:-1], clean_up_tokenization_spaces=False)
+    parsed = parse_response(
+        text,
+        previous_subgoal=None,
+        accepts=ACTIONS.__contains__,
+        understand=lambda words: template.understand(words, context),
+    )
+    assert parsed.decision == decision
+    assert parsed.admissible
+    assert template.understand(round_trip(tokenizer, "take 152- green"), context) == "take(152- green)"
+    wrong = parse_response(
+        text.replace("door 2", "door 9"),
+        previous_subgoal=None,
+        accepts=ACTIONS.__contains__,
+        understand=lambda words: template.understand(words, context),
+    )
+    assert wrong.invalid is InvalidKind.INADMISSIBLE_ACTION
+    assert wrong.action == "door 9"
+
+
+def test_words_of_stand_ins_are_known_to_tokenizers(template: Template):
+    tokenizer = build_word_tokenizer([], template.wording)
+    assert tokenizer.unk_token_id not in tokenizer.encode("door 1")
+
+
+def test_an_environments_templates_are_found_by_its_name():
+    with pytest.raises(UserError, match=r"template corridor/terse: neither a shipped template \(instruct, terse\)"):
+        Template.load("corridor/terse")
+    with pytest.raises(UserError, match=r"template nowhere/terse: neither"):
+        Template.load("nowhere/terse")
