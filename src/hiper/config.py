@@ -91,7 +91,8 @@ class ModelConfig(Section):
     nano: NanoConfig = NanoConfig()
     critic: Literal["own", "shared", "detached"] = "own"
     """A backbone of its own (a copy of the policy's at the start); or the policy's, trained by both losses; or the
-    policy's hidden states as they are, which costs next to nothing and leaves the policy alone."""
+    policy's hidden states as they are, which costs next to nothing and leaves the policy alone. Where the estimator
+    needs no critic there is none."""
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 where the hardware has it, else float32."""
@@ -126,6 +127,8 @@ class RolloutConfig(Section):
     max_response_tokens: int = Field(512, ge=1)
     batch_tokens: int = Field(131_072, ge=1)
     """Most tokens of one generation batch, padding included."""
+    dynamic_sampling: int = Field(0, ge=0)
+    """Most rounds in which groups whose episodes were all paid the same are replaced by groups of other tasks."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -137,6 +140,8 @@ class RolloutConfig(Section):
 def _estimator_type(value: Any) -> str:
     """The ``type`` of a section of settings, HAE where none is named, or of an estimator itself."""
     return str(value.get("type", HAE.type) if isinstance(value, Mapping) else getattr(value, "type", value))
+        if self.dynamic_sampling and self.group_size == 1:
+            raise ValueError("dynamic_sampling compares the episodes of a group: set group_size to 2 or more")
 
 
 AdvantageConfig: TypeAlias = Annotated[

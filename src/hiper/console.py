@@ -81,9 +81,11 @@ class Display:
         """What is about to be trained, on what, where to."""
         model, env = parts.learner.model, parts.env
         policy = sum(p.numel() for p in model.policy.parameters())
-        critic = "its own backbone" if model.backbone is not None else "the policy's backbone"
+        backbone = "its own backbone" if model.backbone is not None else "the policy's backbone"
+        critic = f"critic on {backbone}" if model.heads.names else "no critic"
         self.note(f"run        {path}")
-        self.note(f"policy     {policy:,} parameters, critic on {critic}, {parts.learner.device}")
+        self.note(f"policy     {policy:,} parameters, {critic}, {parts.learner.device}")
+        self.note(f"credit     {parts.config.advantages.type}")
         self.note(f"train      {env.panel.name}: {len(env.panel)} tasks, sha256 {env.panel.hash[:12]}")
         for split, held_out in parts.held_out.items():
             panel = held_out.panel

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
+from hiper.advantages import Critic
 from hiper.models import actor_critic
-from hiper.models.actor_critic import HEADS, ActorCritic, Row, RowBatch, ValueHeads, token_logprobs
+from hiper.models.actor_critic import HEADS, HEADS_OF, ActorCritic, Row, RowBatch, ValueHeads, token_logprobs
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 
@@ -91,7 +92,7 @@ def test_what_pads_a_batch_does_not_matter(policy: PreTrainedModel):
     model = ActorCritic(policy, None)
     one, other = (model(RowBatch.of(ROWS, pad_id, CPU), 1.0) for pad_id in (0, 25))
     torch.testing.assert_close(one.logprobs_K, other.logprobs_K)
-    torch.testing.assert_close(one.values_N3, other.values_N3)
+    torch.testing.assert_close(one.values_PH, other.values_PH)
 
 
 def test_logits_in_pieces_give_the_same_numbers_and_gradients(make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch):
@@ -122,8 +123,8 @@ def test_values_begin_at_zero_whatever_was_drawn_before():
 def test_each_head_reads_its_own_place(make_qwen2: MakeQwen2):
     model = ActorCritic(make_qwen2(), None)
     torch.nn.init.normal_(model.heads.out.weight)
-    values_N3 = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3
-    for row, values in zip(ROWS, values_N3, strict=True):
+    values_PH = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_PH
+    for row, values in zip(ROWS, values_PH, strict=True):
         ids = torch.tensor([[*row.prompt_ids, *row.response_ids]])
         hidden = model.policy.get_decoder()(input_ids=ids).last_hidden_state[0]
         low = len(row.prompt_ids) + (-1 if row.low_index is None else row.low_index)
@@ -141,13 +142,13 @@ def test_whom_value_losses_reach(make_qwen2: MakeQwen2, critic: str, policy_lear
     model = ActorCritic(policy, backbone, detached=critic == "detached")
     model.copy_backbone()
     torch.nn.init.normal_(model.heads.out.weight)
-    values_N3 = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3
-    values_N3.sum().backward()
+    values_PH = model(RowBatch.of(ROWS, 0, CPU), 1.0).values_PH
+    values_PH.sum().backward()
     assert any(p.grad is not None for p in policy.parameters()) == policy_learns
     assert all(p.grad is not None for p in model.critic_parameters())
     shared = ActorCritic(make_qwen2(), None)
     shared.heads.load_state_dict(model.heads.state_dict())
-    torch.testing.assert_close(values_N3, shared(RowBatch.of(ROWS, 0, CPU), 1.0).values_N3)  # copied: same values
+    torch.testing.assert_close(values_PH, shared(RowBatch.of(ROWS, 0, CPU), 1.0).values_PH)  # copied: same values
 
 
 def test_bfloat16_is_for_the_backbone_only(make_qwen2: MakeQwen2):
@@ -157,8 +158,33 @@ def test_bfloat16_is_for_the_backbone_only(make_qwen2: MakeQwen2):
     exact = model(batch, 1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(batch, 1.0)
-    assert outputs.values_N3.dtype == outputs.logprobs_K.dtype == torch.float32
+    assert outputs.values_PH.dtype == outputs.logprobs_K.dtype == torch.float32
     difference = (outputs.logprobs_K - exact.logprobs_K).abs().max()
     assert 1e-5 < difference < 0.5
-    (outputs.values_N3.sum() + outputs.logprobs_K.sum()).backward()
+    (outputs.values_PH.sum() + outputs.logprobs_K.sum()).backward()
     assert all(p.grad.dtype == torch.float32 for p in model.policy.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_each_critic_values(make_qwen2: MakeQwen2, own: bool):
+    """The same hidden layer and one output: the value depends on the place alone."""
+    batch = RowBatch.of(ROWS, 0, CPU)
+    values: dict[Critic, torch.Tensor] = {}
+    for critic in HEADS_OF:
+        backbone = make_qwen2(seed=1).get_decoder() if own else None
+        model = ActorCritic(make_qwen2(), backbone, critic=critic)
+        if critic != "none":
+            torch.nn.init.constant_(model.heads.out.weight, 0.1)
+            torch.nn.init.normal_(model.heads.up.weight, generator=torch.Generator().manual_seed(0))
+        else:
+            assert not list(model.heads.parameters())
+        values[critic] = model(batch, 1.0).values_PH
+    assert {critic: tuple(v.shape) for critic, v in values.items()} == {
+        "decisions": (3, 3), "turn": (3, 1), "token": (7, 1), "none": (3, 0)
+    }  # fmt: skip
+    # Before the response there is V_high, the value of a turn, and that of the first token.
+    torch.testing.assert_close(values["turn"][:, 0], values["decisions"][:, HEADS.index("high")])
+    torch.testing.assert_close(values["token"][[0, 4, 6], 0], values["turn"][:, 0])
+    # V_low of the first row is read behind token 1, where token 2 begins.
+    torch.testing.assert_close(values["token"][2, 0], values["decisions"][0, 0])
+    assert values["token"][:, 0].unique().numel() == 7

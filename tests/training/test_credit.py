@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from by_hand import episode, scored, turn
 
-from hiper.advantages import HAE, Shaping, Turns
+from hiper.advantages import GRPO, HAE, Credit, Estimator, Shaping, TokenGAE, TurnGAE, Turns
 from hiper.episode import Episode
 from hiper.models.actor_critic import HEADS, Row
-from hiper.training.credit import Assigned, Grid, assign_credit, rows_of, switch_probability
+from hiper.training.credit import Assigned, Grid, assign_credit, rows_of, switch_probability, turns_of
 from hiper.training.learner import Scores
 
 NO_SHAPING = Shaping(invalid_penalty=0.0, keep_penalty=0.0, consistency_penalty=0.0)
@@ -81,11 +81,12 @@ def test_all_tokens_of_an_invalid_response_answer_for_the_turn():
 def test_the_estimator_gets_the_episodes_as_they_are():
     seen: list[Turns] = []
 
-    def estimator(turns: Turns) -> object:
-        seen.append(turns)
-        return HAE()(turns)
+    class Watched(HAE):
+        def __call__(self, turns: Turns) -> Credit:
+            seen.append(turns)
+            return super().__call__(turns)
 
-    assign_credit(EPISODES, scores_of(EPISODES), NO_SHAPING, estimator)  # type: ignore[arg-type]
+    assign_credit(EPISODES, scores_of(EPISODES), NO_SHAPING, Watched())
     (turns,) = seen
     assert turns.mask_BT.tolist() == [[True, True, True], [True, True, False]]
     assert turns.boundary_BT.tolist() == [[True, False, True], [True, False, False]]
@@ -126,7 +127,66 @@ def test_the_value_gap_form_trains_no_switch_head():
 )
 def test_switch_probability(fields: dict[str, object], probability: float):
     said = turn(**fields)  # type: ignore[arg-type]
-    assert switch_probability(said, scored(said)) == pytest.approx(probability)
+    assert switch_probability(said, scored(said).logprobs) == pytest.approx(probability)
+
+
+def judged(estimator: Estimator, values: list[list[float]], shaping: Shaping = NO_SHAPING) -> Assigned:
+    """With a critic that says ``values``, a list per turn."""
+    turns = [t for e in EPISODES for t in e.turns]
+    scores = [
+        dataclasses.replace(scored(t), values=np.array(said, dtype=np.float32))
+        for t, said in zip(turns, values, strict=True)
+    ]
+    return assign_credit(EPISODES, scores, shaping, estimator)
+
+
+def test_turn_level_credit_by_hand():
+    done = judged(TurnGAE(normalize=False), [[0.5], [1.0], [2.0], [0.0], [1.5]])
+    # Returns 10 and, for a truncated episode that is not bootstrapped, 0.
+    for row, advantage, target in zip(done.rows, (9.5, 9.0, 8.0, 0.0, -1.5), (10, 10, 10, 0, 0), strict=True):
+        np.testing.assert_allclose(row.advantages, advantage)
+        assert row.mask.all()
+        assert row.targets.tolist() == [target]
+        assert row.target_mask.all()
+    credit = done.episodes[0].credit
+    assert credit is not None
+    assert {name for name in credit.series if not name.startswith("reward/")} == {"value/low", "advantage/low"}
+
+
+def test_token_level_credit_by_hand():
+    values = [[float(n)] * 9 + [n + 0.5] for n in range(5)]
+    done = judged(TokenGAE(normalize=False, lambda_token=0.0), values)
+    # One step ahead: nothing within a turn but half a unit at last, and half a unit more to the next turn's value.
+    np.testing.assert_allclose(done.rows[0].advantages, [0.0] * 8 + [0.5, 0.5])
+    np.testing.assert_allclose(done.rows[2].advantages, [0.0] * 8 + [0.5, 10.0 - 2.5])
+    np.testing.assert_allclose(done.rows[4].advantages, [0.0] * 8 + [0.5, -4.5])
+    np.testing.assert_allclose(done.rows[4].targets, [4.0] * 8 + [4.5, 0.0])
+    assert all(row.target_mask.all() and row.mask.all() and len(row.targets) == 10 for row in done.rows)
+    credit = done.episodes[1].credit
+    assert credit is not None
+    assert credit.series["value/token"] == tuple(values[3] + values[4])
+    assert len(credit.series["advantage/token"]) == 20
+    assert credit.series["advantage/low"] == pytest.approx((0.1, -0.4))  # means over the turns
+
+
+def test_without_a_critic_nothing_is_regressed():
+    done = judged(GRPO(scale=False), [[]] * 5, Shaping(invalid_penalty=-0.5, keep_penalty=0.0, consistency_penalty=0.0))
+    # One group, as task and seed are equal: scores 10, 10, 10, 0 and -0.5, mean 5.9.
+    for row, advantage in zip(done.rows, (4.1, 4.1, 4.1, -5.9, -6.4), strict=True):
+        np.testing.assert_allclose(row.advantages, advantage, rtol=1e-6)
+        assert row.mask.all()
+        assert row.targets.shape == row.target_mask.shape == (0,)
+    assert done.turns.group_B is not None
+    assert done.turns.group_B.tolist() == [0, 0]
+
+
+def test_groups_are_tasks_with_a_seed():
+    others = [dataclasses.replace(EPISODES[0], seed=1), EPISODES[1], dataclasses.replace(EPISODES[0], task_id="b")]
+    turns, _ = turns_of([*EPISODES, *others], NO_SHAPING, {}, [0.5] * 13)
+    assert turns.group_B is not None
+    assert turns.group_B.tolist() == [0, 0, 1, 0, 2]
+    assert turns.tokens_BT is not None
+    assert turns.tokens_BT[1].tolist() == [10, 10, 0]
 
 
 def test_episodes_carry_their_credit():

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
+from hiper.advantages import Critic
 from hiper.config import LearnerConfig
 from hiper.models.actor_critic import ActorCritic, Row
 from hiper.training.learner import Learner, TrainRow
@@ -23,13 +24,15 @@ MakeRows = Callable[..., list[TrainRow]]
 
 @pytest.fixture(scope="session")
 def make_learner(make_qwen2: Callable[..., Qwen2ForCausalLM]) -> MakeLearner:
-    """A learner of a tiny model. Keywords are settings of the learner, but for ``critic`` and ``sizes``."""
+    """A learner of a tiny model. Keywords are settings of the learner, but for the first three."""
 
-    def make(critic: str = "shared", sizes: dict[str, Any] | None = None, **settings: Any) -> Learner:
+    def make(
+        critic: str = "shared", sizes: dict[str, Any] | None = None, values: Critic = "decisions", **settings: Any
+    ) -> Learner:
         policy = make_qwen2(**sizes or {})
         backbone = make_qwen2(seed=1, **sizes or {}).get_decoder() if critic == "own" else None
         config = LearnerConfig(**({"lr": 1e-2, "critic_lr": 1e-2, "kl_coef": 0.0} | settings))
-        model = ActorCritic(policy, backbone, detached=critic == "detached")
+        model = ActorCritic(policy, backbone, detached=critic == "detached", critic=values)
         return Learner(model, config, pad_id=0, temperature=1.0)
 
     return make
@@ -55,8 +58,8 @@ def make_rows() -> MakeRows:
                 scores=score,
                 advantages=rng.normal(size=len(score.row.response_ids)).astype(np.float32),
                 mask=rng.random(len(score.row.response_ids)) < 0.66,
-                targets=rng.normal(size=3).astype(np.float32),
-                target_mask=np.array([True, rng.random() < 0.5, True]),
+                targets=rng.normal(size=score.values.shape).astype(np.float32),
+                target_mask=rng.random(score.values.shape) < np.resize([1.0, 0.5, 1.0], score.values.shape),
             )
             for score in learner.score(rows)
         ]
@@ -76,15 +79,16 @@ def largest_difference(one: Learner, other: Learner) -> float:
 # --- Scoring --------------------------------------------------------------------------------------------------------
 
 
-def test_scores_come_in_the_order_of_the_rows(make_learner: MakeLearner, make_rows: MakeRows):
-    learner = make_learner(micro_batch_tokens=100)
+@pytest.mark.parametrize("values", ["decisions", "turn", "token"])
+def test_scores_come_in_the_order_of_the_rows(make_learner: MakeLearner, make_rows: MakeRows, values: Critic):
+    learner = make_learner(micro_batch_tokens=100, values=values)
     torch.nn.init.normal_(learner.model.heads.out.weight)
     rows = [row.row for row in make_rows(learner, 20)]
     for row, score in zip(rows, learner.score(rows), strict=True):
         assert score.row == row
         alone = learner.forward([row])
         np.testing.assert_allclose(score.logprobs, alone.logprobs_K.detach(), rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(score.values, alone.values_N3[0].detach(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(score.values, alone.values_PH.detach().flatten(), rtol=1e-5, atol=1e-5)
         assert score.reference is None
 
 
@@ -107,19 +111,33 @@ def test_a_kl_term_without_a_reference_is_refused(make_learner: MakeLearner, mak
 # --- The loss -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("critic", ["own", "shared", "detached"])
-def test_one_step_is_the_step_of_the_loss_written_out(make_learner: MakeLearner, make_rows: MakeRows, critic: str):
+@pytest.mark.parametrize(
+    ("critic", "values"),
+    [
+        ("own", "decisions"),
+        ("shared", "decisions"),
+        ("detached", "decisions"),
+        ("own", "token"),
+        ("shared", "token"),
+        ("shared", "turn"),
+        ("shared", "none"),
+    ],
+)
+def test_one_step_is_the_step_of_the_loss_written_out(
+    make_learner: MakeLearner, make_rows: MakeRows, critic: str, values: Critic
+):
     settings: dict[str, Any] = {"entropy_coef": 0.05, "kl_coef": 0.2, "value_coef": 0.7, "max_grad_norm": 0.5}
-    learner, twin = make_learner(critic, **settings), make_learner(critic, **settings)
+    learner, twin = (make_learner(critic, values=values, **settings) for _ in range(2))
     for one in (learner, twin):
         one.hold_on_to(make_learner(sizes={"seed": 7}).model.policy)
-        torch.nn.init.constant_(one.model.heads.out.weight, 0.1)
+        if values != "none":
+            torch.nn.init.constant_(one.model.heads.out.weight, 0.1)
     rows = [dataclasses.replace(row, scores=_stale(row)) for row in make_rows(learner, 12)]
     learner.update(rows, seed=0)
 
-    # The same, row by row, without batches: token mean over the whole mini-batch, turn mean for each head.
+    # The same, row by row, without batches: token mean over the whole mini-batch, for each head the mean of its places.
     tokens = sum(row.mask.sum() for row in rows)
-    turns = np.stack([row.target_mask for row in rows]).sum(0)
+    places: Any = sum(row.target_mask.sum() if values == "token" else row.target_mask.astype(int) for row in rows)
     loss = torch.zeros(())
     for row in rows:
         outputs = twin.forward([row.row])
@@ -130,9 +148,12 @@ def test_one_step_is_the_step_of_the_loss_written_out(make_learner: MakeLearner,
         kl = k3(outputs.logprobs_K, torch.tensor(row.scores.reference))
         loss = loss + ((surrogate - 0.05 * outputs.entropy_K + 0.2 * kl) * mask).sum() / tokens
         value = value_loss(
-            outputs.values_N3[0], torch.tensor(row.scores.values), torch.tensor(row.targets), twin.config.value_clip
+            outputs.values_PH.flatten(),
+            torch.tensor(row.scores.values),
+            torch.tensor(row.targets),
+            twin.config.value_clip,
         )
-        loss = loss + 0.7 * (value * torch.tensor(row.target_mask) / torch.tensor(turns)).sum()
+        loss = loss + 0.7 * (value * torch.tensor(row.target_mask) / torch.tensor(places)).sum()
     loss.backward()
     for parameters in (twin.model.policy.parameters(), twin.model.critic_parameters()):
         torch.nn.utils.clip_grad_norm_(parameters, 0.5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from by_hand import episode, scored, turn
 
-from hiper.advantages import HAE, Shaping
+from hiper.advantages import HAE, ReinforcePP, Shaping, TokenGAE
 from hiper.training.credit import assign_credit
 from hiper.training.metrics import (
     credit_metrics,
@@ -83,6 +83,27 @@ def test_heads_without_targets_have_no_explained_variance():
     assert "critic/explained_variance_switch" not in metrics
     assert "critic/explained_variance_low" in metrics
     assert metrics["advantage/switch_mean"] == 0.0  # all values are zero, and so is their gap
+
+
+def test_only_what_a_critic_valued_is_measured():
+    turns = [t for e in EPISODES for t in e.turns]
+    scores = [
+        dataclasses.replace(scored(t), values=np.linspace(n, n + 0.9, 10, dtype=np.float32))
+        for n, t in enumerate(turns)
+    ]
+    assigned = assign_credit(EPISODES, scores, Shaping(), TokenGAE(lambda_token=0.5))
+    metrics = credit_metrics(assigned)
+    assert metrics["critic/value_token"] == pytest.approx(np.mean([s.values for s in scores]))
+    targets = np.concatenate([row.targets for row in assigned.rows])
+    values = np.concatenate([s.values for s in scores])
+    assert metrics["critic/explained_variance_token"] == pytest.approx(1 - np.var(targets - values) / np.var(targets))
+    assert not any(name.endswith(("_low", "_high", "_switch")) for name in metrics)
+
+    none = [dataclasses.replace(scored(t), values=np.zeros(0, dtype=np.float32)) for t in turns]
+    metrics = credit_metrics(assign_credit(EPISODES, none, Shaping(), ReinforcePP()))
+    assert metrics["advantage/low_mean"] == pytest.approx(0.0, abs=1e-9)
+    assert not any(name.startswith("critic/") for name in metrics)
+    assert {name for name in metrics if name.startswith("advantage/")} == {"advantage/low_mean", "advantage/low_std"}
 
 
 def test_explained_variance():

@@ -1,13 +1,14 @@
-"""Policy and critic as one module: token log-probabilities and three values per row, in one call.
+"""Policy and critic as one module: token log-probabilities and values, in one call.
 
 A *row* is one turn: prompt and response. Legend: N rows, L tokens, M positions read and K response tokens of all
-rows together, V words, H hidden size.
+rows together, V words, D hidden size, H value heads, P places where all of them are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -15,11 +16,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from hiper.advantages import Critic
 from hiper.models import qwen2
 from hiper.models.logits import scaled_logprobs
 
 HEADS = ("low", "high", "switch")
-"""The value heads, in the order of the critic's outputs."""
+"""The value heads of a critic of decisions, in the order of its outputs."""
+
+HEADS_OF: Mapping[Critic, tuple[str, ...]] = MappingProxyType(
+    {"decisions": HEADS, "turn": ("low",), "token": ("token",), "none": ()}
+)
+"""The value heads of each critic: of decisions, one reading of all three a row (P = N); of turns, one a row, before the
+response; of tokens, one before each response token (P = K)."""
 
 MOST_LOGITS = 1 << 25
 """Most logits held at once (128 MB in float32)."""
@@ -58,7 +66,7 @@ class RowBatch:
     """Which of the positions read predicts each response token (the one before it); tokens in order."""
     target_K: Tensor
     value_state_N3: Tensor
-    """At which of the positions read each head of :data:`HEADS` is read."""
+    """At which of the positions read each head of :data:`HEADS` is read, in their order."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], pad_id: int, device: torch.device) -> RowBatch:
@@ -95,45 +103,59 @@ class Outputs:
 
     logprobs_K: Tensor
     entropy_K: Tensor
-    values_N3: Tensor
-    """In the order of :data:`HEADS`."""
+    values_PH: Tensor
+    """In the order of the critic's heads; (N, 0) without a critic."""
 
 
 class ValueHeads(nn.Module):
-    """Three scalar heads on one hidden layer. Values begin at zero, so that an untrained critic adds no noise."""
+    """Scalar heads on one hidden layer. Values begin at zero, so that an untrained critic adds no noise.
 
-    def __init__(self, hidden: int) -> None:
+    Without heads it has no parameters.
+    """
+
+    def __init__(self, hidden: int, names: tuple[str, ...] = HEADS) -> None:
         super().__init__()
+        self.names = names
+        if not names:
+            return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # equal runs begin equal, whatever was drawn before
             self.norm = nn.LayerNorm(hidden)
             self.up = nn.Linear(hidden, hidden)
-            self.out = nn.Linear(hidden, len(HEADS))
+            self.out = nn.Linear(hidden, len(names))
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, hidden_N3H: Tensor) -> Tensor:
-        """Values (N, 3): head h reads place h. In float32: in bfloat16 no two values between 8 and 8.06 differ."""
-        with torch.autocast(hidden_N3H.device.type, enabled=False):
-            values_N33 = self.out(nn.functional.gelu(self.up(self.norm(hidden_N3H.float()))))
-        return cast(Tensor, values_N33.diagonal(dim1=1, dim2=2))
+    def forward(self, hidden_PHD: Tensor) -> Tensor:
+        """Values (P, H): head h reads place h. In float32: in bfloat16 no two values between 8 and 8.06 differ."""
+        with torch.autocast(hidden_PHD.device.type, enabled=False):
+            values_PHH = self.out(nn.functional.gelu(self.up(self.norm(hidden_PHD.float()))))
+        return cast(Tensor, values_PHH.diagonal(dim1=1, dim2=2))
 
 
 class ActorCritic(nn.Module):
-    """A causal language model, and a critic with a backbone of its own or the policy's.
+    """A causal language model, and a critic with a backbone of its own or the policy's, or none.
 
     Args:
         policy: any causal LM of transformers.
         backbone: the critic's own backbone (a model without a language head), or None to read the policy's.
         detached: the policy's hidden states are read as they are: value losses do not reach the policy.
+        critic: what it values.
     """
 
-    def __init__(self, policy: PreTrainedModel, backbone: PreTrainedModel | None, detached: bool = False) -> None:
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        backbone: PreTrainedModel | None,
+        detached: bool = False,
+        critic: Critic = "decisions",
+    ) -> None:
         super().__init__()
         self.policy = policy
         self.backbone = backbone
         self.detached = detached
-        self.heads = ValueHeads(policy.config.get_text_config().hidden_size)
+        self.critic = critic
+        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, HEADS_OF[critic])
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What the value losses alone train."""
@@ -146,29 +168,36 @@ class ActorCritic(nn.Module):
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
         """Log-probabilities at ``temperature``, entropies, and values."""
-        states_MH = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
-        scores = token_scores(self.policy, states_MH[batch.state_K], batch.target_K, temperature)
-        return Outputs(*scores, self.heads(self._critic_states(batch, states_MH)))
+        states_MD = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+        scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
+        if not self.heads.names:
+            return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
+        return Outputs(*scores, self.heads(self._critic_states(batch, states_MD)))
 
-    def _critic_states(self, batch: RowBatch, states_MH: Tensor) -> Tensor:
-        """Hidden states (N, 3, H) at the heads' places."""
+    def _critic_states(self, batch: RowBatch, states_MD: Tensor) -> Tensor:
+        """Hidden states (P, H, D) at the heads' places."""
+        places_PH = batch.value_state_N3
+        if self.critic == "token":
+            places_PH = batch.state_K.unsqueeze(1)
+        elif self.critic == "turn":
+            places_PH = places_PH[:, HEADS.index("high"), None]
         if self.backbone is not None:
-            places = batch.value_state_N3.flatten()
+            places = places_PH.flatten()
             row_M, position_M = batch.row_M[places], batch.position_M[places]
-            states_MH = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M)
-            return states_MH.view(*batch.value_state_N3.shape, -1)
-        states_N3H = states_MH[batch.value_state_N3]
-        return states_N3H.detach() if self.detached else states_N3H
+            states_MD = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M)
+            return states_MD.view(*places_PH.shape, -1)
+        states_PHD = states_MD[places_PH]
+        return states_PHD.detach() if self.detached else states_PHD
 
 
 def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float) -> Tensor:
     """Log-probabilities (K,) of the response tokens under a policy alone."""
-    states_MH = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
-    return token_scores(policy, states_MH[batch.state_K], batch.target_K, temperature)[0]
+    states_MD = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+    return token_scores(policy, states_MD[batch.state_K], batch.target_K, temperature)[0]
 
 
 def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:
-    """Last hidden states (M, H) at the given positions, of rows in ascending order.
+    """Last hidden states (M, D) at the given positions, of rows in ascending order.
 
     Padding stands at the end, so causal attention alone keeps it from every real token: no mask is needed.
     """
@@ -178,7 +207,7 @@ def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, posit
 
 
 def token_scores(
-    policy: PreTrainedModel, hidden_KH: Tensor, target_K: Tensor, temperature: float
+    policy: PreTrainedModel, hidden_KD: Tensor, target_K: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """Log-probability (K,) of each target, and the entropy (K,) of the distribution it is from.
 
@@ -186,15 +215,15 @@ def token_scores(
     """
     head = cast(nn.Module, policy.get_output_embeddings())
 
-    def score(hidden_KH: Tensor, target_K: Tensor) -> tuple[Tensor, Tensor]:
-        logprobs_KV = scaled_logprobs(head(hidden_KH), temperature)
+    def score(hidden_KD: Tensor, target_K: Tensor) -> tuple[Tensor, Tensor]:
+        logprobs_KV = scaled_logprobs(head(hidden_KD), temperature)
         entropy_K = -(logprobs_KV.exp() * logprobs_KV).sum(-1)
         return logprobs_KV.gather(1, target_K.unsqueeze(1)).squeeze(1), entropy_K
 
     size = max(1, MOST_LOGITS // policy.config.get_text_config().vocab_size)
     if len(target_K) <= size:
-        return score(hidden_KH, target_K)
-    pieces = zip(hidden_KH.split(size), target_K.split(size), strict=True)
+        return score(hidden_KD, target_K)
+    pieces = zip(hidden_KD.split(size), target_K.split(size), strict=True)
     scored = [checkpoint(score, hidden, target, use_reentrant=False) for hidden, target in pieces]
     logprobs, entropies = zip(*scored, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from hiper.advantages import Critic
 from hiper.config import ModelConfig
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
@@ -107,10 +108,11 @@ def make_nano(
     return build_nano(config.nano, tokenizer, seed), tokenizer
 
 
-def add_critic(policy: PreTrainedModel, config: ModelConfig) -> ActorCritic:
-    """Policy and critic; a backbone of the critic's own begins as a copy of the policy's."""
-    backbone = copy.deepcopy(policy.get_decoder()) if config.critic == "own" else None
-    return ActorCritic(policy, backbone, detached=config.critic == "detached")
+def add_critic(policy: PreTrainedModel, config: ModelConfig, critic: Critic = "decisions") -> ActorCritic:
+    """Policy and critic; a backbone of the critic's own begins as a copy of the policy's, if there is a critic."""
+    own = config.critic == "own" and critic != "none"
+    backbone = copy.deepcopy(policy.get_decoder()) if own else None
+    return ActorCritic(policy, backbone, detached=config.critic == "detached", critic=critic)
 
 
 @torch.no_grad()

@@ -31,6 +31,11 @@ class Timing:
     prompts: float
     """Writing prompts and reading responses."""
 
+    def __add__(self, other: Timing) -> Timing:
+        return Timing(
+            self.environment + other.environment, self.generation + other.generation, self.prompts + other.prompts
+        )
+
 
 class Running:
     """An episode under way in one slot."""

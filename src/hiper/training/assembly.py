@@ -80,7 +80,7 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
     check_room(config, policy)
     policy.to(device)  # type: ignore[arg-type]
     learner = Learner(
-        add_critic(policy, config.model).to(device),
+        add_critic(policy, config.model, config.advantages.critic).to(device),
         config.learner,
         pad_id=tokenizer.pad_token_id,
         temperature=config.rollout.temperature,

@@ -1,6 +1,7 @@
 """The learner: scores rows under the current weights, then improves policy and critic on them.
 
-Legend: N rows (turns), K response tokens of all rows together, 3 value heads.
+Legend: N rows (turns), K response tokens of all rows together, H value heads, P places where all of them are read: one
+a row, or one a response token.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hiper.config import LearnerConfig
-from hiper.models.actor_critic import HEADS, ActorCritic, Outputs, Row, RowBatch, token_logprobs
+from hiper.models.actor_critic import ActorCritic, Outputs, Row, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, padding_share
 from hiper.seeding import derive_seed
 from hiper.training.batches import minibatches
@@ -35,7 +36,7 @@ class Scores:
     logprobs: Array
     """Of each response token, under the learner's forward pass."""
     values: Array
-    """(3,), in the order of the value heads."""
+    """(H,), in the order of the critic's heads; of a critic of tokens (K,); without a critic (0,)."""
     reference: Array | None
     """Log-probabilities under the frozen reference policy."""
 
@@ -51,9 +52,9 @@ class TrainRow:
     mask: NDArray[np.bool_]
     """The token has a policy loss."""
     targets: Array
-    """(3,)"""
+    """One for each value."""
     target_mask: NDArray[np.bool_]
-    """(3,) the head is trained on this row."""
+    """The value is trained."""
 
     def __len__(self) -> int:
         return len(self.row)
@@ -128,7 +129,8 @@ class Learner:
             cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
             logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
             references = self._reference_logprobs(chosen, cuts)
-            values = outputs.values_N3.float().cpu().numpy()
+            places_PH = outputs.values_PH.float().cpu().numpy()
+            values = np.split(places_PH[:, 0], cuts) if self.model.critic == "token" else places_PH
             parts = zip(chosen, logprobs, values, references, strict=True)
             scores.update(zip(indices, (Scores(*part) for part in parts), strict=True))
         return [scores[i] for i in range(len(rows))]
@@ -163,13 +165,13 @@ class Learner:
     def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
         """One optimiser step over a mini-batch, its gradient accumulated over micro-batches."""
         tokens = max(1, sum(int(row.mask.sum()) for row in rows))
-        turns_3 = np.maximum(1, np.stack([row.target_mask for row in rows]).sum(0))
+        places_H = np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0))
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self.config.micro_batch_tokens)
         meter.add("update/padding", padding_share(lengths, batches))
         self.optimizer.zero_grad(set_to_none=True)
         for indices in batches:
-            self._loss([rows[i] for i in indices], tokens, turns_3, meter).backward()
+            self._loss([rows[i] for i in indices], tokens, places_H, meter).backward()
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # Skipped rather than taken: one broken step would cost the whole run.
@@ -177,11 +179,12 @@ class Learner:
             return
         meter.add("update/skipped_steps", 0.0)
         meter.add("update/grad_norm", float(policy_norm))
-        meter.add("critic/grad_norm", float(critic_norm))
+        if self.model.heads.names:
+            meter.add("critic/grad_norm", float(critic_norm))
         self.optimizer.step()
 
-    def _loss(self, rows: Sequence[TrainRow], tokens: int, turns_3: NDArray[np.int64], meter: Meter) -> Tensor:
-        """This micro-batch's part of the mini-batch's loss: token means for the policy, turn means for each head."""
+    def _loss(self, rows: Sequence[TrainRow], tokens: int, places_H: NDArray[np.int64], meter: Meter) -> Tensor:
+        """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head."""
         config = self.config
         outputs = self.forward([row.row for row in rows])
         mask_K = self._tensor(np.concatenate([row.mask for row in rows]))
@@ -201,18 +204,23 @@ class Learner:
             meter.add_all("policy/entropy", entropy_K)
             meter.add_all("policy/kl", ratio_K - 1 - log_ratio_K)
             meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
-        return loss + config.value_coef * self._value_loss(outputs.values_N3, rows, turns_3, meter)
+        return loss + config.value_coef * self._value_loss(outputs.values_PH, rows, places_H, meter)
 
     def _value_loss(
-        self, values_N3: Tensor, rows: Sequence[TrainRow], turns_3: NDArray[np.int64], meter: Meter
+        self, values_PH: Tensor, rows: Sequence[TrainRow], places_H: NDArray[np.int64], meter: Meter
     ) -> Tensor:
-        old_N3 = self._tensor(np.stack([row.scores.values for row in rows]))
-        target_N3 = self._tensor(np.stack([row.targets for row in rows]))
-        mask_N3 = self._tensor(np.stack([row.target_mask for row in rows]))
-        loss_N3 = value_loss(values_N3, old_N3, target_N3, self.config.value_clip) * mask_N3
-        for h, name in enumerate(HEADS):
-            meter.add_all(f"critic/loss_{name}", loss_N3[:, h][mask_N3[:, h]].detach())
-        return (loss_N3.sum(0) / self._tensor(turns_3)).sum()
+        old_PH = self._tensor(self._at_places([row.scores.values for row in rows]))
+        target_PH = self._tensor(self._at_places([row.targets for row in rows]))
+        mask_PH = self._tensor(self._at_places([row.target_mask for row in rows]))
+        loss_PH = value_loss(values_PH, old_PH, target_PH, self.config.value_clip) * mask_PH
+        for h, name in enumerate(self.model.heads.names):
+            meter.add_all(f"critic/loss_{name}", loss_PH[:, h][mask_PH[:, h]].detach())
+        return (loss_PH.sum(0) / self._tensor(places_H)).sum()
+
+    def _at_places(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """(P, H) from the arrays of rows."""
+        heads = len(self.model.heads.names)
+        return np.concatenate(arrays).reshape(-1, heads) if heads else np.stack(arrays)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

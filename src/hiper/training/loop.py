@@ -17,12 +17,13 @@ from hiper.episode import Episode, write_episodes
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.files import whole_folder
 from hiper.models.build import load_policy
-from hiper.rollout.collector import Assignment, collect
+from hiper.rollout.collector import Assignment, Timing, collect
+from hiper.rollout.groups import Collected, collect_groups
 from hiper.seeding import derive_seed
 from hiper.training.assembly import Assembly, assemble
 from hiper.training.credit import assign_credit, rows_of
 from hiper.training.interrupt import Stop
-from hiper.training.metrics import credit_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.run import MetricsLog, Run, save_policy
 from hiper.training.sft import warm_start
 
@@ -83,21 +84,8 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     """One iteration, ``done`` having been completed before it."""
     config, learner = run.config, parts.learner
     seed = derive_seed(config.seed, "iteration", done)
-    assignments = assignments_of(config, parts.env.panel, done)
-    with display.bar("episodes", len(assignments)) as advance:
-
-        def on_episode(_: Episode) -> None:
-            advance()
-            stop.check()
-
-        episodes, timing = collect(
-            parts.env,
-            assignments,
-            parts.agent(),
-            slots=config.rollout.slots,
-            seed=derive_seed(seed, "sampling"),
-            on_episode=on_episode,
-        )
+    collected = _collect(parts, done, seed, display, stop)
+    episodes, timing = collected.episodes, collected.timing
     rows = rows_of(episodes)
     clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
     with clock("scoring"):
@@ -108,11 +96,12 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
         stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
     with clock("writing"):
-        write_episodes(run.training_episodes(done + 1), assigned.episodes)
+        write_episodes(run.training_episodes(done + 1), [*assigned.episodes, *collected.replaced])
     trained = sum(map(len, rows)) * config.learner.epochs
-    generated = sum(len(row.response_ids) for row in rows)
+    generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
     return {
-        **rollout_metrics(episodes, unknown_id=parts.tokenizer.unk_token_id),
+        **rollout_metrics(collected.played, unknown_id=parts.tokenizer.unk_token_id),
+        **group_metrics(collected, config.rollout.group_size),
         **credit_metrics(assigned),
         **mismatch_metrics(episodes, scores),
         **update,
@@ -120,12 +109,42 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     }
 
 
+def _collect(parts: Assembly, done: int, seed: int, display: Display, stop: Stop) -> Collected:
+    """Play the episodes of an iteration."""
+    config, panel, agent = parts.config, parts.env.panel, parts.agent()
+
+    def play(assignments: Sequence[Assignment], round_number: int) -> tuple[list[Episode], Timing]:
+        further = (round_number,) if round_number else ()
+        with display.bar("episodes", len(assignments)) as advance:
+
+            def on_episode(_: Episode) -> None:
+                advance()
+                stop.check()
+
+            return collect(
+                parts.env,
+                assignments,
+                agent,
+                slots=config.rollout.slots,
+                seed=derive_seed(seed, "sampling", *further),
+                on_episode=on_episode,
+            )
+
+    return collect_groups(
+        play,
+        assignments_of(config, panel, done),
+        lambda round_number, played: replacements_for(config, panel, done, round_number, played),
+        size=config.rollout.group_size,
+        rounds=config.rollout.dynamic_sampling,
+    )
+
+
 def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignment]:
     """The episodes of an iteration: tasks in shuffled passes over the panel.
 
     Each task is played ``group_size`` times from the same beginning: a group has the environment's seed in common.
     """
-    tasks = panel.tasks if config.env.train_tasks is None else panel.subset(config.env.train_tasks).tasks
+    tasks = _training_tasks(config, panel)
     size = config.rollout.group_size
     groups = config.rollout.episodes // size
     passed, at = divmod(iteration * groups, len(tasks))
@@ -135,6 +154,24 @@ def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignm
         for group, task in enumerate(chosen)
         for _ in range(size)
     ]
+
+
+def replacements_for(
+    config: Config, panel: Panel, iteration: int, round_number: int, played: Sequence[Assignment]
+) -> list[Assignment]:
+    """Groups of the tasks that this iteration has not played yet, in an order of their own."""
+    known = {assignment.task_id for assignment in played}
+    tasks = [task for task in _training_tasks(config, panel) if task.id not in known]
+    random.Random(derive_seed(config.seed, "replacements", iteration, round_number)).shuffle(tasks)
+    return [
+        Assignment(task.id, derive_seed(config.seed, "episode", iteration, round_number, group))
+        for group, task in enumerate(tasks)
+        for _ in range(config.rollout.group_size)
+    ]
+
+
+def _training_tasks(config: Config, panel: Panel) -> Sequence[Task]:
+    return panel.tasks if config.env.train_tasks is None else panel.subset(config.env.train_tasks).tasks
 
 
 def _passes(seed: int, tasks: Sequence[Task], first: int) -> Iterator[Task]:

@@ -10,6 +10,7 @@ import numpy as np
 from hiper.advantages import Bools, Floats
 from hiper.episode import Episode, Turn
 from hiper.evaluation.summary import summarize
+from hiper.rollout.groups import Collected, groups_without_spread
 from hiper.training.credit import Assigned
 from hiper.training.learner import Scores
 
@@ -49,6 +50,18 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
     }
 
 
+def group_metrics(collected: Collected, size: int) -> dict[str, float]:
+    """How many groups there is nothing to compare in, and how many were replaced. Nothing without groups."""
+    if size == 1:
+        return {}
+    groups = len(collected.episodes) // size
+    return {
+        "group/without_spread": len(groups_without_spread(collected.episodes, size)) / groups,
+        "group/replaced": len(collected.replaced) / size,
+        "group/episodes_played": float(len(collected.played)),
+    }
+
+
 def credit_metrics(assigned: Assigned) -> dict[str, float]:
     """Rewards by part, advantages over the turns that use them, explained variance over each head's own turns.
 
@@ -58,11 +71,12 @@ def credit_metrics(assigned: Assigned) -> dict[str, float]:
     metrics = {
         f"reward/{name}": float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
     }
-    heads = {
-        "low": (credit.low_BT, credit.return_low_BT, turns.v_low_BT, turns.mask_BT),
-        "high": (credit.high_BT, credit.return_high_BT, turns.v_high_BT, turns.boundary_BT),
-        "switch": (credit.switch_BT, credit.return_switch_BT, turns.v_switch_BT, turns.mask_BT),
-    }
+    heads = {"low": (credit.low_BT, credit.return_low_BT, turns.v_low_BT, turns.mask_BT)}
+    if credit.token_BK is not None:
+        heads = {"token": (credit.token_BK, credit.return_token_BK, turns.v_token_BK, turns.token_mask_BK)}
+    elif not credit.undivided:
+        heads["high"] = (credit.high_BT, credit.return_high_BT, turns.v_high_BT, turns.boundary_BT)
+        heads["switch"] = (credit.switch_BT, credit.return_switch_BT, turns.v_switch_BT, turns.mask_BT)
     for name, (advantage_BT, return_BT, value_BT, used_BT) in heads.items():
         if return_BT is not None and value_BT is not None:
             advantage_BT = return_BT - value_BT

@@ -103,7 +103,8 @@ class Run:
         model = learner.model
         with whole_folder(path) as folder:
             save_policy(folder / "policy", learner, tokenizer, self.config)
-            save_file(_named(model.heads), folder / "heads.safetensors")
+            if model.heads.names:
+                save_file(_named(model.heads), folder / "heads.safetensors")
             if model.backbone is not None:
                 save_file(_named(model.backbone), folder / "critic.safetensors")
             torch.save({"iteration": iteration, "optimizer": learner.optimizer.state_dict()}, folder / "trainer.pt")
@@ -118,7 +119,8 @@ class Run:
             UserError: the checkpoint is damaged or of another architecture.
         """
         try:
-            learner.model.heads.load_state_dict(load_file(path / "heads.safetensors"))
+            if learner.model.heads.names:
+                learner.model.heads.load_state_dict(load_file(path / "heads.safetensors"))
             if learner.model.backbone is not None:
                 learner.model.backbone.load_state_dict(load_file(path / "critic.safetensors"))
             state = torch.load(path / "trainer.pt", map_location=learner.device, weights_only=True)
