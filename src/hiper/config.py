@@ -73,9 +73,15 @@ class NanoConfig(Section):
     heads: int = Field(4, ge=1)
     kv_heads: int = Field(4, ge=1)
     max_positions: int = Field(1024, ge=64)
+    rope_theta: float = Field(1e6, gt=1)
+    induction: bool = False
+    """Begin with heads that find equal words, see hiper.models.induction; for 2 layers or more, 3 heads or more, and
+    as many key-value heads."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
+        if self.induction and not (self.layers >= 2 and self.heads == self.kv_heads >= 3):
+            raise ValueError("induction needs layers >= 2, heads >= 3 and kv_heads equal to heads")
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
         if self.heads % self.kv_heads:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
 
 from hiper.config import NanoConfig
+from hiper.models.induction import plant_induction_heads
 
 
 def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
@@ -27,7 +28,11 @@ def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         initializer_range=config.hidden**-0.5 / 2,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(qwen)
+        model = Qwen2ForCausalLM(qwen)
+    if config.induction:
+        plant_induction_heads(model, torch.Generator().manual_seed(seed))
+    return model
