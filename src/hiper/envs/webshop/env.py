@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
-from typing import ClassVar
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import ClassVar, cast
 
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.envs.webshop.data import open_shop
+from hiper.envs.webshop.expert import WebshopExpert
 from hiper.envs.webshop.goals import Goal, split_goals
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
@@ -72,6 +77,12 @@ class WebshopEnv(TextEnv):
         self._turn = max_turns
         self._view = View()
 
+    @property
+    def official(self) -> bool | None:
+        """Whether this is exactly the official panel of its name; None if there is no such panel."""
+        known = official_panels().get(self.panel.name)
+        return None if known is None else known[self.nouns] == self.panel.hash
+
     def reset(self, task_id: str, seed: int = 0) -> Start:
         """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""
         self._goal = self._goals[self.panel[task_id].id]
@@ -98,6 +109,10 @@ class WebshopEnv(TextEnv):
         verb, argument = parsed
         return verb == "search" or (verb == "click" and f"click[{argument}]" in (observation.admissible or ()))
 
+    def expert(self) -> WebshopExpert:
+        """A player that searches with the words of the instruction and compares titles: easy to imitate."""
+        return WebshopExpert()
+
     def _task(self, task_id: str, goal: Goal) -> Task:
         content = "\n".join((goal.digest, self._shop.products.fingerprint, self.nouns))
         return Task(task_id, goal.product.category, hashlib.sha256(content.encode()).hexdigest())
@@ -120,6 +135,13 @@ class WebshopEnv(TextEnv):
             truncated=False,
             info=Info(won, EndReason.WON if won else EndReason.LOST, judged.total, judged.parts),
         )
+
+
+@cache
+def official_panels() -> Mapping[str, Mapping[str, str]]:
+    """The hashes of the official panels under each noun tagger, by name."""
+    text = files("hiper.envs.webshop").joinpath("panels", "official.json").read_text()
+    return cast(Mapping[str, Mapping[str, str]], json.loads(text))
 
 
 def _admissible(seen: Page) -> tuple[str, ...]:

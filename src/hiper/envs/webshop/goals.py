@@ -39,8 +39,8 @@ class Goal:
     """The one in mind; others may do."""
     instruction: str
     attributes: tuple[str, ...]
-    options: tuple[tuple[str, str] | str, ...]
-    """The options' names and values; values alone where a person wrote the instruction."""
+    options: tuple[tuple[str, str], ...]
+    """The options' names and values; the name is empty where a person said the value alone."""
     limit: float
     """Dollars, at most."""
 
@@ -117,7 +117,8 @@ class Goals:
         instruction = product.instructions[int(self.number_I[at])]
         bound = "" if limit == NO_LIMIT else f", and price lower than {limit:.2f} dollars"
         if instruction.options is not None:
-            return Goal(product, instruction.text + bound, instruction.attributes, instruction.options, limit)
+            options = tuple(("", value) for value in instruction.options)
+            return Goal(product, instruction.text + bound, instruction.attributes, options, limit)
         options = _combination(product, int(self.end_I[at] - 1 - self.order_G[index]))
         chosen = ", and ".join(f"{name}: {value}" for name, value in options)
         text = instruction.text + (f" with {chosen}" if chosen else "") + bound

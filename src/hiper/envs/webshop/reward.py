@@ -121,9 +121,10 @@ def _colour(value: str) -> str:
     return next((colour for colour in _COLOURS if colour in value), value)
 
 
-def _wanted_option(option: tuple[str, str] | str) -> str:
-    """An option asked for, as texts are compared with it: a pair as Python prints it, with no regard to colours."""
-    return _colour(option) if isinstance(option, str) else str(option)
+def _wanted_option(option: tuple[str, str]) -> str:
+    """An option asked for, as texts are compared with it: a named one as Python prints it, with no regard to colours."""
+    name, value = option
+    return str(option) if name else _colour(value)
 
 
 @lru_cache(1 << 16)

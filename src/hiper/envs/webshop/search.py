@@ -45,7 +45,7 @@ class Index:
     """An inverted index. Nothing in it changes; opened from a folder, it is shared by all processes that do."""
 
     documents: NDArray[np.int64]
-    """N, as an array of one."""
+    """N, as an array of one: those that have a term."""
     key_V: NDArray[np.uint64]
     """A number for each term, in ascending order: see :func:`_key`."""
     start_V1: NDArray[np.int64]
@@ -137,6 +137,8 @@ class _Read:
     """Numbers of the terms, as they were met."""
     pairs: dict[tuple[int, int], int] = field(default_factory=dict)
     """Numbers of the pairs of frequency and stored length."""
+    documents: int = 0
+    """Those that have a term."""
     length: int = 0
     """Of all documents together, in terms."""
     distinct: array[int] = field(default_factory=lambda: array("i"))
@@ -153,6 +155,7 @@ def _read(texts: Iterable[str]) -> _Read:
         found = terms(text)
         stored = stored_length(len(found))
         counted = Counter(found)
+        read.documents += bool(found)
         read.length += len(found)
         read.distinct.append(len(counted))
         read.term_P.extend([number(term, len(read.vocabulary)) for term in counted])
@@ -169,7 +172,7 @@ def _index(read: _Read, folder: Path | None) -> Index:
     term_P, kind_P = np.frombuffer(read.term_P, np.int32), np.frombuffer(read.kind_P, np.uint16)
     start_V1 = np.concatenate([[0], np.cumsum(np.bincount(term_P, minlength=len(keys))[order_V])])
     index = Index(
-        documents=hold(folder, "documents", np.array([len(read.distinct)])),
+        documents=hold(folder, "documents", np.array([read.documents])),
         key_V=hold(folder, "key_V", keys[order_V]),
         start_V1=hold(folder, "start_V1", start_V1),
         document_P=allocate(folder, "document_P", len(term_P), np.int32),
@@ -192,7 +195,7 @@ def _index(read: _Read, folder: Path | None) -> Index:
 
 
 def _saturation(read: _Read) -> NDArray[np.float32]:
-    average = np.float32(read.length / max(1, len(read.distinct)))
+    average = np.float32(read.length / max(1, read.documents))
     times_S, length_S = np.array(list(read.pairs), dtype=np.float32).reshape(-1, 2).T
     one = np.float32(1)
     inverse_S = one / (K1 * ((one - B) + B * length_S / average))

@@ -13,6 +13,7 @@ from hiper.errors import UserError
 _CHUNK = 1 << 20
 _LONGEST = 1 << 26
 """Characters of the longest value; broken files would be read to their end otherwise."""
+_AFTER_VALUE = frozenset(" \t\r\n,:]}")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -94,8 +95,8 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                # A number may go on in what was not read yet.
-                if end < len(self._text) or not self._more():
+                # "1." is a number already, though it may go on in what was not read yet.
+                if self._text[end : end + 1] in _AFTER_VALUE or not self._more():
                     self._at = end
                     return value
             except json.JSONDecodeError as error:
