@@ -102,7 +102,7 @@ def test_a_response_in_words_is_parsed_to_the_environments_action(template: Temp
     said = template.phrase(decision, context)
     assert said == Decision(True, "leave", "door 2")
     tokenizer = build_word_tokenizer(["leave door 2 take 152 - green"], template.wording)
-    text = tokenizer.decode(encode_response(tokenizer, said)[:-1], clean_up_tokenization_spaces=False)
+    text = str(tokenizer.decode(encode_response(tokenizer, said)[:-1], clean_up_tokenization_spaces=False))
     parsed = parse_response(
         text,
         previous_subgoal=None,

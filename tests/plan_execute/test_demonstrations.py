@@ -158,6 +158,19 @@ def test_with_nothing_to_go_wrong_the_expert_is_followed() -> None:
     assert first.decision.action == "right"
 
 
+def test_forms_to_be_filled_in_are_not_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Errand.look
+
+    def look_with_forms(self: Errand) -> Observation:
+        seen = look(self)
+        return Observation(seen.text, (*(seen.admissible or ()), "say[<words>]", "look < there"))
+
+    monkeypatch.setattr(Errand, "look", look_with_forms)
+    actions = {turn.decision.action for episode in perturbed() for turn in episode.turns}
+    assert "look < there" in actions
+    assert "say[<words>]" not in actions
+
+
 def test_an_episode_may_end_by_the_clock() -> None:
     episode = demonstrate(Errand(), "a", perturb=1.0, expert=Stumbler())
     assert episode.info.end == EndReason.TURN_LIMIT

@@ -8,6 +8,7 @@ turn is nothing to imitate; the expert's decisions afterwards are.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -16,6 +17,9 @@ from hiper.envs.base import Info, Observation, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision, Expert
 from hiper.plan_execute.prompt import PromptContext
+
+BLANK = re.compile(r"<[^<>]+>")
+"""In a listed action: what is to be filled in, as in "search[<words>]"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,8 @@ def _lapse(
     """Something else than ``decision``, of a kind drawn among those that are possible; None where none is."""
 
     def stray() -> Decision | None:
-        others = [a for a in observation.admissible or () if a != decision.action and a not in hidden]
+        listed = (a for a in observation.admissible or () if a not in hidden and not BLANK.search(a))
+        others = [a for a in listed if a != decision.action]
         return Decision(False, decision.subgoal, rng.choice(others)) if others else None
 
     def slip() -> Decision | None:

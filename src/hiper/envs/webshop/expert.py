@@ -1,0 +1,248 @@
+"""A rule-based buyer that knows no more than an agent: the instruction, what it has read, the admissible actions.
+
+It searches with the words of the instruction, opens the product within the price whose title has most of them, chooses
+the options asked for one by one, and buys. A product that lacks one of them is left again for the next best.
+
+It is written to be *imitated*: what it does next can nearly always be read off the instruction, the page, the last
+action and the subgoal, as the shop does not show what has been chosen. Subgoals, for green trousers in size 9, are
+``find trousers``, ``choose green``, ``choose 9``, ``buy``, and ``find second trousers`` where the first ones did not
+do.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hiper.envs.base import Observation, Start
+from hiper.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEPARATOR
+from hiper.errors import UserError
+from hiper.plan_execute.decision import Decision
+
+ORDINALS = ("second", "third", "fourth", "fifth", "sixth")
+PATIENCE = len(ORDINALS)
+"""Products that are looked at in vain before the next one is bought whatever it lacks."""
+
+_LIMIT = re.compile(r",? and price lower than (\d+\.\d+) dollars$")
+_OPTION = re.compile(r", and (?=[^:,]+: )")
+_WORD = re.compile(r"[a-z0-9]+")
+_PRICE = re.compile(r"\$(\d+(?:\.\d+)?)")
+_FILLER_WORDS = "a an and are find for i in is it like looking me my need of on or that the to want with"
+_FILLERS = frozenset(_FILLER_WORDS.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An instruction, understood."""
+
+    words: str
+    """What is wanted, without options and price."""
+    options: tuple[tuple[str, str], ...]
+    """The options asked for and their values, as they are named; none where a person wrote the instruction."""
+    limit: float
+    """Dollars."""
+
+    @classmethod
+    def read(cls, instruction: str) -> Request:
+        """Understand an instruction, as the benchmark writes them or as a person does."""
+        text, limit = instruction.strip(), float("inf")
+        if bound := _LIMIT.search(text):
+            text, limit = text[: bound.start()], float(bound[1])
+        colon = text.find(": ")
+        start = text.rfind(" with ", 0, colon) if colon >= 0 else -1
+        named = _OPTION.split(text[start + len(" with ") :]) if start >= 0 else []
+        wanted = text[:start] if start >= 0 else text
+        words = re.sub(r"^find me ", "", wanted, flags=re.IGNORECASE)
+        options = (option.partition(": ") for option in named)
+        return cls(words, tuple((name, value) for name, _, value in options), limit)
+
+    @property
+    def query(self) -> str:
+        """What to search for: all words but the price. Options are part of what the shop searches."""
+        return " ".join((self.words.replace(",", ""), *(text for option in self.options for text in option)))
+
+    @property
+    def thing(self) -> str:
+        """What is wanted in fewer words: up to the first "with" or "for"."""
+        return re.split(r" (?:with|for) ", self.words, maxsplit=1)[0]
+
+    def likeness(self, title: str) -> float:
+        """The share of the words asked for that a title has."""
+        asked = _content(self.words)
+        return len(asked & _content(title)) / len(asked) if asked else 0.0
+
+
+def _content(text: str) -> frozenset[str]:
+    """The words that matter, without the s of the plural."""
+    return frozenset(word.removesuffix("s") for word in _WORD.findall(text.lower()) if word not in _FILLERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A product on a page of results."""
+
+    action: str
+    """What opens it."""
+    title: str
+    price: float
+    """Dollars, at least."""
+
+
+@dataclass
+class WebshopExpert:
+    """The player. What it knows beyond the page: which products it has left, and what it has chosen on this one."""
+
+    _request: Request = field(init=False)
+    _subgoal: str = field(init=False, default="")
+    _opened: Offer | None = field(init=False, default=None)
+    """The product at hand, or the last one that was."""
+    _left: list[str] = field(init=False, default_factory=list)
+    """What opens the products that did not do."""
+    _chosen: list[str] = field(init=False, default_factory=list)
+    """Values clicked for the product at hand, the last one last."""
+    _page: Observation = field(init=False, default=Observation(""))
+    _likeness: float = field(init=False, default=0.0)
+    """Of the best product among the results from which the one at hand was opened."""
+
+    def reset(self, start: Start) -> None:
+        """Forget the last episode and read the new task."""
+        self._request = Request.read(start.goal)
+        self._subgoal, self._opened, self._left, self._chosen, self._likeness = "", None, [], [], 0.0
+        self._page = start.observation
+
+    def act(self, observation: Observation) -> Decision:
+        """Decide on the next turn."""
+        self._page = observation
+        subgoal, action = self._decide(_clicks(observation))
+        switch, self._subgoal = subgoal != self._subgoal, subgoal
+        return Decision(switch, subgoal, action)
+
+    def acted(self, action: str, observation: Observation) -> None:
+        """Read what came of an action."""
+        label, offers = _label(action), _offers(self._page)
+        opened = next((offer for offer in offers if offer.action == action), None)
+        if opened is not None:
+            self._opened, self._chosen = opened, []
+            best = self._best_of(offers)
+            self._likeness = 0.0 if best is None else self._request.likeness(best.title)
+        elif _is_item(self._page) and label in (PREVIOUS, BACK):
+            if self._opened is not None and not self._will_do(self._wanted()):
+                self._left.append(self._opened.action)
+            self._chosen = []
+        elif any(label in values for values in _options(self._page).values()):
+            self._chosen.append(label)
+        self._page = observation
+
+    def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
+        """A mistake an imitator makes: another value of the option in question, or another product."""
+        subgoal, action = self._decide(_clicks(observation))
+        others = [offer.action for offer in _offers(observation)]
+        for values in _options(observation).values():
+            if _label(action) in values:
+                others = list(map(_click, values))
+        others = [other for other in others if other != action]
+        return Decision(subgoal != self._subgoal, subgoal, rng.choice(others)) if others else None
+
+    def _decide(self, clicks: Sequence[str]) -> tuple[str, str]:
+        """The subgoal and the action for the page at hand."""
+        find = self._find(len(self._left))
+        if _is_item(self._page):
+            return self._look_at_item()
+        if offers := _offers(self._page):
+            best = self._best_of(offers)
+            return find, _click(NEXT) if best is None else best.action
+        if _click(PREVIOUS) in clicks and _click(NEXT) not in clicks:
+            return self._subgoal or find, _click(PREVIOUS)  # one of an item's further pages
+        if _click(BACK) in clicks:
+            return find, _click(BACK)
+        return find, f"search[{self._request.query}]"
+
+    def _find(self, left: int) -> str:
+        """The subgoal of looking for a product after so many did not do."""
+        return " ".join(("find", *ORDINALS[max(0, left - 1) : left], self._request.thing))
+
+    def _best_of(self, offers: Iterable[Offer]) -> Offer | None:
+        """The one that is most like what is wanted, of those within the price that were not left before."""
+        fit = [offer for offer in offers if offer.price <= self._request.limit and offer.action not in self._left]
+        return max(fit, key=lambda offer: self._request.likeness(offer.title), default=None)
+
+    def _look_at_item(self) -> tuple[str, str]:
+        wanted = self._wanted()
+        if not self._will_do(wanted):
+            return self._find(len(self._left) + 1), _click(PREVIOUS)
+        for value, values in wanted.items():
+            chosen = next((clicked for clicked in reversed(self._chosen) if clicked in values), None)
+            if values and chosen != value:
+                return f"choose {value}", _click(value)
+        return "buy", _click(BUY)
+
+    def _wanted(self) -> dict[str, Sequence[str]]:
+        """The values to choose on the page at hand, each with all values of its option, or none if it is not there."""
+        options = _options(self._page)
+        if self._request.options:
+            return {
+                value: next((values for values in options.values() if value in values), ())
+                for _, value in self._request.options
+            }
+        asked = f" {self._request.words.lower()} "
+        said = ((values, [value for value in values if f" {value} " in asked]) for values in options.values())
+        return {max(mentioned, key=len): values for values, mentioned in said if mentioned}
+
+    def _will_do(self, wanted: Mapping[str, Sequence[str]]) -> bool:
+        """Whether to buy the product at hand."""
+        if len(self._left) >= PATIENCE or self._opened is None:
+            return True
+        fits = self._opened.price <= self._request.limit and self._opened.action not in self._left
+        return fits and all(wanted.values()) and self._request.likeness(self._opened.title) >= self._likeness
+
+
+def _clicks(observation: Observation) -> tuple[str, ...]:
+    if observation.admissible is None:
+        raise UserError("the WebShop expert reads the admissible actions, and this environment gives none")
+    return observation.admissible
+
+
+def _click(label: str) -> str:
+    return f"click[{label}]"
+
+
+def _label(action: str) -> str:
+    return action.removeprefix("click[").removesuffix("]")
+
+
+def _is_item(observation: Observation) -> bool:
+    return _click(BUY) in _clicks(observation)
+
+
+def _offers(observation: Observation) -> list[Offer]:
+    """The products on a page of results, in its order; none on other pages."""
+    texts = observation.text.split(SEPARATOR)
+    places = {text.lower(): at for at, text in enumerate(texts)}
+    if _is_item(observation) or _click(NEXT) not in _clicks(observation):
+        return []
+    found = ((label, places[label]) for label in map(_label, _clicks(observation)) if label in places)
+    return [
+        Offer(_click(label), texts[at + 1], float(price[1]))
+        for label, at in found
+        if label not in (BACK, NEXT, PREVIOUS) and (price := _PRICE.search(" ".join(texts[at + 2 : at + 3])))
+    ]
+
+
+def _options(observation: Observation) -> dict[str, list[str]]:
+    """The values to choose from on a product's page, by the option's name; none on other pages."""
+    if not _is_item(observation):
+        return {}
+    texts, labels = observation.text.split(SEPARATOR), set(map(_label, _clicks(observation)))
+    start = next((at for at, text in enumerate(texts) if text.lower() == PREVIOUS), len(texts)) + 1
+    options: dict[str, list[str]] = {}
+    name = ""
+    for text in texts[start:]:
+        if text in labels:
+            options.setdefault(name, []).append(text)
+        elif text.startswith("Price: "):
+            break
+        else:
+            name = text
+    return options
