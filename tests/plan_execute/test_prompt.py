@@ -236,6 +236,15 @@ def test_truncation_keeps_the_right_end(terse, tokenizer):
     assert PromptBuilder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
 
 
+def test_shortening_leaves_out_turns_before_it_cuts(terse, tokenizer):
+    sizes = [len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
+    for limit, dropped, cut in [(sizes[0], 0, 0), (sizes[0] - 1, 1, 0), (sizes[2], 2, 0), (sizes[2] - 3, 2, 3)]:
+        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
+        assert (prompt.dropped_turns, prompt.cut_tokens) == (dropped, cut)
+        assert prompt.ids == PromptBuilder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
+        assert prompt.complete == (not dropped and not cut)
+
+
 def test_error_refuses_at_once(terse, tokenizer):
     length = len(PromptBuilder(terse, tokenizer).build(LATER).ids)
     builder = PromptBuilder(terse, tokenizer, max_tokens=length - 1, overflow="error")

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 """One message of a chat: its role and its content."""
 
-Overflow = Literal["drop_history", "truncate_left", "error"]
-"""What happens to a prompt that is too long: leave out the oldest turns and refuse if that is not enough; cut tokens
-from the left; refuse at once."""
+Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
+"""What happens to a prompt that is too long: leave out the oldest turns, and refuse if that is not enough; leave them
+out, and if that is not enough, cut tokens from the left; cut tokens from the left; refuse at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,7 +431,7 @@ class PromptBuilder:
         """
         history = context.history[max(0, len(context.history) - self.history_window) :]
         prompt = Prompt(self._encode(replace(context, history=history)))
-        if self._overflow == "drop_history":
+        if self._overflow in ("drop_history", "shorten"):
             for dropped in range(1, len(history) + 1):
                 if self._fits(prompt):
                     break
@@ -439,13 +439,13 @@ class PromptBuilder:
         if self._fits(prompt):
             return prompt
         assert self._max_tokens is not None
-        if self._overflow == "truncate_left":
+        if self._overflow in ("truncate_left", "shorten"):
             cut = len(prompt.ids) - self._max_tokens
-            return Prompt(prompt.ids[cut:], cut_tokens=cut)
+            return replace(prompt, ids=prompt.ids[cut:], cut_tokens=cut)
         raise PromptTooLongError(
             f"turn {context.turn + 1} of {context.goal!r}: the prompt has {len(prompt.ids)} tokens"
             f"{' without any history' if prompt.dropped_turns else ''}, {self._max_tokens} are allowed; allow more, "
-            "use a terser template, or truncate_left"
+            "use a terser template, or shorten"
         )
 
     def _fits(self, prompt: Prompt) -> bool:

@@ -61,17 +61,21 @@ class Request:
     @property
     def query(self) -> str:
         """What to search for: all words but the price. Options are part of what the shop searches."""
-        return " ".join((self.words.replace(",", ""), *(text for option in self.options for text in option)))
+        return " ".join((_without_commas(self.words), *(text for option in self.options for text in option)))
 
     @property
     def thing(self) -> str:
         """What is wanted in fewer words: up to the first "with" or "for"."""
-        return re.split(r" (?:with|for) ", self.words, maxsplit=1)[0]
+        return _without_commas(re.split(r" (?:with|for) ", self.words, maxsplit=1)[0])
 
     def likeness(self, title: str) -> float:
         """The share of the words asked for that a title has."""
         asked = _content(self.words)
         return len(asked & _content(title)) / len(asked) if asked else 0.0
+
+
+def _without_commas(text: str) -> str:
+    return text.replace(",", "")
 
 
 def _content(text: str) -> frozenset[str]:
