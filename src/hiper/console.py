@@ -103,21 +103,24 @@ class Display:
         """One line."""
         outcome = result.overall
         low, high = outcome.interval
+        score = f" score {outcome.score:.3f}," if outcome.graded else ""
         self.note(
             f"          evaluation after {done} iterations on {split}: {outcome.success:.1%} of {outcome.episodes} "
-            f"[{low:.1%}, {high:.1%}], {outcome.turns:.1f} turns, {result.seconds:.0f} s"
+            f"[{low:.1%}, {high:.1%}],{score} {outcome.turns:.1f} turns, {result.seconds:.0f} s"
         )
 
     def outcomes(self, title: str, result: Evaluation) -> None:
         """A table by task type."""
+        graded = any(outcome.graded for outcome in result.outcomes.values())
         table = Table(title=title)
-        for heading in ("task type", "episodes", "success", "95% interval", "turns", "invalid"):
+        for heading in ("task type", "episodes", "success", "95% interval", *["score"] * graded, "turns", "invalid"):
             table.add_column(heading, justify="left" if heading == "task type" else "right")
         for name, outcome in result.outcomes.items():
             low, high = outcome.interval
             invalid = f"{sum(outcome.invalid.values()):.1%}"
             row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
-            table.add_row(*row, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
+            score = [f"{outcome.score:.3f}"] * graded
+            table.add_row(*row, *score, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
         self.console.print(table)
 
     def report(self, report: Report) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from io import StringIO
@@ -48,6 +49,21 @@ def test_the_report_on_a_terminal(run: Run):
     shown = out.getvalue()
     for part in ("tiny, seed 0", "held out: held_out", "unlocked", "subgoal: find the", "report.md", "the settings"):
         assert part in shown
+
+
+def test_scores_are_shown_where_they_say_more_than_success(run: Run):
+    assert "score" not in read_report(run).tables()["held_out"][0]
+    card = json.loads(run.card(2, "held_out").read_text())
+    for outcome in card["outcomes"].values():
+        outcome["score"] = 0.625
+    run.card(2, "held_out").write_text(json.dumps(card))
+    (headings, overall, *_) = read_report(run).tables()["held_out"]
+    assert overall[headings.index("score")] == "0.625"
+    for iteration in (0, 1):
+        run.card(iteration, "held_out").unlink()
+    (headings, overall, *_) = read_report(run).tables()["held_out"]
+    assert headings == ["task type", "tasks", "after 2 iterations", "score", "turns"]
+    assert overall[3] == "0.625"
 
 
 def test_a_run_that_was_stopped_after_its_first_evaluation(run: Run):

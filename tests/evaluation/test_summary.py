@@ -52,3 +52,11 @@ def test_outcomes_by_task_type(make_episode: MakeEpisode):
     assert overall.invalid == {"cut_off": pytest.approx(1 / 7)}
     assert cool.invalid == {"cut_off": pytest.approx(1 / 6)}
     assert (cool.episodes, cool.won) == (2, 0)
+    assert not any(outcome.graded for outcome in outcomes.values())
+
+
+def test_scores_beside_success(make_episode: MakeEpisode):
+    partly = replace(make_episode("SWITCH a > b", won=False), score=0.5)
+    overall = summarize([make_episode("SWITCH a > b"), partly])["all"]
+    assert (overall.success, overall.score) == (0.5, 0.75)
+    assert overall.graded

@@ -178,14 +178,16 @@ def _rise(evaluations: Sequence[Evaluated]) -> str:
 
 
 def _table(before: Evaluated, after: Evaluated) -> list[list[str]]:
-    rows = [["task type", "tasks", "before", f"after {after.iteration} iterations", "change", "turns"]]
+    once = before is after
+    graded = any(outcome.graded for outcome in after.outcomes.values())
+    result = f"after {after.iteration} iterations"
+    rows = [["task type", "tasks", *([result] if once else ["before", result, "change"]), *["score"] * graded, "turns"]]
     for name, outcome in after.outcomes.items():
         was = before.outcomes.get(name)
         change = f"{100 * (outcome.success - was.success):+.1f}" if was else ""
-        rates = [_rate(was) if was else "", _rate(outcome), change]
-        rows.append([name, str(outcome.episodes), *rates, f"{outcome.turns:.1f}"])
-    if before is after:
-        return [[*row[:2], row[3], row[5]] for row in rows]
+        rates = [_rate(outcome)] if once else [_rate(was) if was else "", _rate(outcome), change]
+        score = [f"{outcome.score:.3f}"] * graded
+        rows.append([name, str(outcome.episodes), *rates, *score, f"{outcome.turns:.1f}"])
     return rows
 
 

@@ -42,6 +42,11 @@ class Outcome:
     invalid: dict[str, float]
     """Share of turns that were invalid, by kind."""
 
+    @property
+    def graded(self) -> bool:
+        """Whether the score says more than the success."""
+        return not math.isclose(self.score, self.success)
+
 
 def summarize(episodes: Sequence[Episode]) -> dict[str, Outcome]:
     """One :class:`Outcome` per task type, sorted, and ``all`` first."""

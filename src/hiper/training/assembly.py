@@ -171,12 +171,12 @@ def _read_and_said(template: Template, turn: DemonstrationTurn) -> tuple[str, st
 
 
 def _can_say(template: Template, tokenizer: PreTrainedTokenizerBase, turn: DemonstrationTurn) -> bool:
-    """Whether an action means itself once it has been said, but for white space in free-form actions."""
+    """Whether an action means itself once it has been said, or another that differs in white space alone."""
+    action, listed = turn.decision.action, turn.context.admissible or ()
     said = round_trip(tokenizer, template.phrase(turn.decision, turn.context).action)
-    understood, action = template.understand(said, turn.context), turn.decision.action
-    if action in (turn.context.admissible or ()):
-        return understood == action
-    return "".join(understood.split()) == "".join(action.split())
+    understood = template.understand(said, turn.context)
+    alike = "".join(understood.split()) == "".join(action.split())
+    return understood == action or (alike and (understood in listed or action not in listed))
 
 
 def language(env: TextEnv) -> Iterator[DemonstrationTurn]:

@@ -67,7 +67,10 @@ def context(observation: str, *history: tuple[str, str], subgoal: str | None = N
     ],
 )
 def test_terse_pages(terse: Template, observation: str, shown: str):
-    assert terse.render(context(observation)) == f"{shown} . last nothing . task {TASK} . subgoal none ."
+    expected = f"{shown} . last nothing . task {TASK} . subgoal none ."
+    assert terse.render(context(observation)) == expected
+    without_instruction = observation.replace(f"Instruction: [SEP] {INSTRUCTION} [SEP] ", "")
+    assert terse.render(context(without_instruction)) == expected
 
 
 def test_terse_history_is_the_last_action_in_words(terse: Template):
@@ -100,8 +103,9 @@ def test_terse_instructions(terse: Template, instruction: str, shown: str):
 def test_instruct_shows_page_instruction_and_actions_apart(instruct: Template):
     actions = ("click[back to search]", "click[next >]", "click[b09glvmlms]")
     known = PromptContext(INSTRUCTION, ((SEARCH_PAGE, "search[red shirts]"),), RESULTS, "find a shirt", actions, 1)
-    (message,) = instruct.render(known)
-    content = dict(message)["content"]  # type: ignore[arg-type]
+    messages = instruct.render(known)
+    assert not isinstance(messages, str)
+    (content,) = (message["content"] for message in messages)
     assert content.count("Find me machine wash") == 1
     assert "Turn 1: The search page.\nYour action: search[red shirts]" in content
     assert "Back to Search\nPage 1 (Total results: 50)\nNext >\nB09GLVMLMS\nBelmont Slim Fit, Machine" in content
@@ -130,7 +134,7 @@ def test_every_action_can_be_said_and_is_understood(
     terse: Template, generated_shop: Shop, official: bool, request: pytest.FixtureRequest
 ):
     shop = request.getfixturevalue("official_shop") if official else generated_shop
-    for known in wander(WebshopEnv(shop, nouns="words"), 25, seed=official):
+    for known in wander(WebshopEnv(shop, nouns="words", repeat_instruction=False), 25, seed=official):
         prompt = str(terse.render(known))
         for action in known.admissible or ():
             said = terse.phrase(Decision(False, "", action), known).action
