@@ -122,7 +122,7 @@ def _colour(value: str) -> str:
 
 
 def _wanted_option(option: tuple[str, str]) -> str:
-    """An option asked for, as texts are compared with it: a named one as Python prints it, with no regard to colours."""
+    """An option asked for, as texts are compared with it: a named one as Python prints it, its colour unnoticed."""
     name, value = option
     return str(option) if name else _colour(value)
 
