@@ -201,6 +201,19 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     _display().report(write_report(Run.open(run)))
 
 
+@app.command()
+def verify(
+    run: Annotated[Path | None, typer.Option(help="Check the last training episodes of this run as well.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling of these episodes.")] = 0,
+    out: Out = None,
+) -> None:
+    """Prove on small decision processes that credit is unbiased, and measure how it varies (about a minute)."""
+    from hiper.verify.command import verify as prove
+
+    if failed := prove(out or Path("runs") / "verify", _display(), run, seed).failed:
+        raise UserError(f"not unbiased, though it is claimed to be: {', '.join(failed)}")
+
+
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,

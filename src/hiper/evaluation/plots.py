@@ -71,13 +71,18 @@ def _draw_estimates(axes: Axes, split: str, estimates: Sequence[Estimate], colou
 
 
 def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    plain(axes, title)
     axes.set_xlabel("iteration", color=INK)
     axes.set_ylabel("success", color=INK)
     axes.set_ylim(0, 1)
     axes.margins(x=0.08)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def plain(axes: Axes, title: str) -> None:
+    """What all figures have in common: a title, horizontal lines, and little else."""
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0)

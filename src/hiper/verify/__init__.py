@@ -1,0 +1,1 @@
+"""Proofs that run: on processes small enough to enumerate, what estimators expect and how they vary is exact."""

@@ -1,0 +1,87 @@
+"""What can be checked on the episodes of a real run, where no value is exact: a seeded bootstrap over episodes.
+
+Two things are expected of a critic that is nearly right. The target of the switch decision, which stops at the next
+boundary and goes on with V_high, agrees on average with the return to the episode's end. And the advantages vary less
+than those of flat GAE with the same lambda, as they do exactly on small processes where lambda is near one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hiper.advantages import HAE, Bools, Floats, TurnGAE, Turns
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95% bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __contains__(self, number: float) -> bool:
+        return self.low <= number <= self.high
+
+
+@dataclass(frozen=True)
+class EpisodeCheck:
+    """What a run's episodes say."""
+
+    episodes: int
+    turns: int
+    target_difference: Interval
+    """Mean over turns of the switch decision's target minus the return to the end: zero if V_high is right."""
+    variance_ratio: Interval
+    """Mean square of HAE's advantages over all decisions made, over that of flat GAE's on the same decisions."""
+
+    @property
+    def agrees(self) -> bool:
+        """Nothing speaks against either expectation."""
+        return 0.0 in self.target_difference and self.variance_ratio.low <= 1.0
+
+
+def check_episodes(turns: Turns, flat: Turns, hae: HAE, seed: int = 0) -> EpisodeCheck:
+    """Resample episodes with replacement, :data:`DRAWS` times.
+
+    Args:
+        turns: with the values of all decisions.
+        flat: the same, for estimators without a hierarchy.
+        hae: gamma and lambdas are taken from it; flat GAE gets ``lambda_turn``.
+        seed: of the resampling.
+    """
+    hae = replace(hae, normalize=False, switch_form="termination-value", time_scales="two")
+    gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
+    ours, theirs = hae(turns), gae(flat)
+    to_the_end = replace(gae, lambda_turn=1.0)(flat).return_low_BT
+    assert ours.return_switch_BT is not None
+    assert to_the_end is not None
+    mask, boundary = turns.mask_BT, turns.boundary_BT
+    difference_B = _sums(ours.return_switch_BT - to_the_end, mask)
+    made: list[tuple[Floats, Bools]] = [(ours.low_BT, mask), (ours.high_BT, boundary), (ours.switch_BT, mask)]
+    square_B = sum((_sums(advantage**2, used) for advantage, used in made), np.zeros(len(mask)))
+    flat_square_B = sum((_sums(theirs.low_BT**2, used) for _, used in made), np.zeros(len(mask)))
+
+    draws = np.random.default_rng(seed).integers(0, len(mask), (DRAWS, len(mask)))
+    return EpisodeCheck(
+        episodes=len(mask),
+        turns=int(mask.sum()),
+        target_difference=_ratio(difference_B, turns.length_B.astype(np.float64), draws),
+        variance_ratio=_ratio(square_B, flat_square_B, draws),
+    )
+
+
+def _sums(x_BT: Floats, used_BT: Bools) -> Floats:
+    sums: Floats = np.where(used_BT, x_BT, 0.0).sum(axis=1)
+    return sums
+
+
+def _ratio(above_B: Floats, below_B: Floats, draws: np.ndarray) -> Interval:
+    """Sum over sum, with the percentiles of its bootstrap."""
+    drawn = above_B[draws].sum(axis=1) / below_B[draws].sum(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
+    return Interval(float(above_B.sum() / below_B.sum()), low, high)

@@ -1,0 +1,105 @@
+"""What was proved and measured, in one place: JSON, and a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hiper.evaluation.plots import HELD_OUT, INK, plain
+from hiper.files import whole_file, write_text
+from hiper.verify.episodes import EpisodeCheck
+from hiper.verify.proofs import Bias, Unbiased, Variance
+
+JSON, FIGURE = "verify.json", "verify.png"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Everything that `hiper verify` finds out."""
+
+    unbiased: Sequence[Unbiased]
+    value_gap_share: tuple[float, float]
+    """Least and largest share of beta times the gradient that the value-gap form expects of switches."""
+    variances: Sequence[Variance]
+    biases: Sequence[Bias]
+    episodes: EpisodeCheck | None
+
+    @property
+    def failed(self) -> list[str]:
+        """Estimators that are claimed to be unbiased, and are not."""
+        return [check.estimator for check in self.unbiased if check.claimed and not check.holds]
+
+    def write(self, folder: Path) -> None:
+        """``verify.json`` and ``verify.png``."""
+        tree: dict[str, Any] = {"unbiased": [dataclasses.asdict(u) | {"holds": u.holds} for u in self.unbiased]}
+        tree["value_gap_share_of_beta"] = self.value_gap_share
+        tree["variances"] = [dataclasses.asdict(v) | {"ratio": v.ratio} for v in self.variances]
+        tree["biases"] = [dataclasses.asdict(bias) for bias in self.biases]
+        if self.episodes is not None:
+            tree["episodes"] = dataclasses.asdict(self.episodes) | {"agrees": self.episodes.agrees}
+        write_text(folder / JSON, json.dumps(tree, indent=2) + "\n")
+        draw(folder / FIGURE, self.variances, self.biases)
+
+
+def draw(path: Path, variances: Sequence[Variance], biases: Sequence[Bias]) -> None:
+    """Four panels: variance over lambda; the ratio over horizons and over segment lengths; bias of wrong values."""
+    figure = Figure(figsize=(10.0, 7.4), dpi=150, layout="constrained")
+    axes = figure.subplots(2, 2)
+    longest = max(v.turns for v in variances)
+    rates = sorted({v.switch_rate for v in variances if v.turns < longest})
+    usual = [v for v in variances if v.switch_rate in rates]
+
+    _panel(axes[0, 0], f"Variance of the gradient, {longest} turns", "lambda", "HAE at lambda 1 = 1")
+    at_longest = sorted((v for v in usual if v.turns == longest), key=lambda v: v.lambda_)
+    scale = at_longest[-1].hae
+    lambdas = [v.lambda_ for v in at_longest]
+    _line(axes[0, 0], lambdas, [v.hae / scale for v in at_longest], HELD_OUT[0], "HAE")
+    _line(axes[0, 0], lambdas, [v.flat / scale for v in at_longest], HELD_OUT[1], "flat GAE")
+
+    ratio = "variance of HAE / of flat GAE"
+    _panel(axes[0, 1], "By horizon", "turns", ratio)
+    _ratios(axes[0, 1], usual, lambda v: v.turns)
+    axes[0, 1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    _panel(axes[1, 0], f"By length of segments, {longest} turns", "turns of a segment", ratio)
+    _ratios(axes[1, 0], [v for v in variances if v.turns == longest], lambda v: v.segment_turns)
+    for panel in (axes[0, 1], axes[1, 0]):
+        panel.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")
+
+    worst = max(bias.error for bias in biases)
+    _panel(
+        axes[1, 1], f"Bias with values off by {worst:g} (as much as rewards vary)", "lambda", "relative to the gradient"
+    )
+    wrong = sorted((bias for bias in biases if bias.error == worst), key=lambda bias: bias.lambda_)
+    lambdas = [bias.lambda_ for bias in wrong]
+    _line(axes[1, 1], lambdas, [bias.hae for bias in wrong], HELD_OUT[0], "HAE")
+    _line(axes[1, 1], lambdas, [bias.flat for bias in wrong], HELD_OUT[1], "flat GAE")
+    for panel in axes.flat:
+        panel.set_ylim(bottom=0)
+        panel.legend(frameon=False, labelcolor=INK, fontsize=8)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
+
+
+def _panel(axes: Axes, title: str, x: str, y: str) -> None:
+    plain(axes, title)
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+
+
+def _ratios(axes: Axes, variances: Sequence[Variance], at: Callable[[Variance], float]) -> None:
+    lambdas = sorted({v.lambda_ for v in variances})
+    for colour, lambda_ in zip(HELD_OUT, (lambdas[0], *lambdas[-3:]), strict=False):
+        rows = sorted((v for v in variances if v.lambda_ == lambda_), key=at)
+        _line(axes, [at(v) for v in rows], [v.ratio for v in rows], colour, f"lambda {lambda_:g}")
+
+
+def _line(axes: Axes, x: Sequence[float], y: Sequence[float], colour: str, label: str) -> None:
+    axes.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.8, label=label)
