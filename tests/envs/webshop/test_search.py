@@ -111,7 +111,7 @@ def test_a_score_worked_by_hand() -> None:
 def test_equal_scores_rank_by_position_and_only_so_many_are_found() -> None:
     index = Index.of(["mug"] * 70 + ["mug mug"])
     assert index.search("mug")[0].tolist() == [70, *range(49)]
-    assert index.search("mug", count=2)[0].tolist() == [70, 0]
+    assert index.search("mug", limit=2)[0].tolist() == [70, 0]
 
 
 @pytest.mark.parametrize("query", ["", "   ", "the of and", "zebra", "!?"])

@@ -5,7 +5,7 @@ Words by Unicode's word boundaries (UAX #29), possessives and stop words removed
 
 from __future__ import annotations
 
-from functools import lru_cache
+from itertools import chain
 
 import regex
 
@@ -18,6 +18,9 @@ will with
 STOP_WORDS = frozenset(_STOPPED.split())
 _LONGEST = 255
 """Characters of a word; longer ones are cut into pieces."""
+
+_REMEMBERED = 1 << 18
+"""Pieces of text whose terms are kept."""
 
 _EXTENDED = r"[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]*"
 _LETTER = rf"[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_EXTENDED}"
@@ -56,12 +59,19 @@ _POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
 
 def terms(text: str) -> list[str]:
     """The terms under which a text is found, in order; one that occurs often is listed as often."""
-    return [term for piece in text.split() for term in _terms(piece)]
+    return list(chain.from_iterable(map(_pieces.__getitem__, text.split())))
 
 
-@lru_cache(1 << 18)
-def _terms(piece: str) -> tuple[str, ...]:
-    """The terms of a piece of text without white space. No word reaches beyond it, and most are met again."""
-    words = (word[at : at + _LONGEST] for word in _TOKEN.findall(piece) for at in range(0, len(word), _LONGEST))
-    plain = (word.removesuffix(word[-2:] if word.endswith(_POSSESSIVE) else "").lower() for word in words)
-    return tuple(stem(word) for word in plain if word not in STOP_WORDS)
+class _Pieces(dict[str, tuple[str, ...]]):
+    """The terms of pieces of text without white space: no word reaches beyond one, and most are met again."""
+
+    def __missing__(self, piece: str) -> tuple[str, ...]:
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        words = (word[at : at + _LONGEST] for word in _TOKEN.findall(piece) for at in range(0, len(word), _LONGEST))
+        plain = (word.removesuffix(word[-2:] if word.endswith(_POSSESSIVE) else "").lower() for word in words)
+        self[piece] = found = tuple(stem(word) for word in plain if word not in STOP_WORDS)
+        return found
+
+
+_pieces = _Pieces()

@@ -17,10 +17,11 @@ from __future__ import annotations
 import hashlib
 import math
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ class Index:
         """
         return cls(**{part.name: mapped(folder, part.name) for part in fields(cls)})
 
-    def search(self, query: str, count: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    def search(self, query: str, limit: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """The best documents for ``query``, best first, and their scores; only those that share a term with it."""
         n = int(self.documents[0])
         boosts = Counter(terms(query))
@@ -94,20 +95,20 @@ class Index:
         kind_p = np.concatenate([self.kind_P[some] for some in postings])
         score_p = weight_p - weight_p / self.saturation_S[kind_p]
         document_p = np.concatenate([self.document_P[some] for some in postings])
-        return _best(np.bincount(document_p, score_p).astype(np.float32), count)
+        return _best(np.bincount(document_p, score_p).astype(np.float32), limit)
 
 
 def _idf(documents: int, having: int) -> np.float32:
     return np.float32(math.log(1 + (documents - having + 0.5) / (having + 0.5)))
 
 
-def _best(score_N: NDArray[np.float32], count: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Positions and values of the ``count`` greatest positive scores; of equal ones, the first."""
+def _best(score_N: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Positions and values of the ``limit`` greatest positive scores; of equal ones, the first."""
     found = np.flatnonzero(score_N)
-    if len(found) > count:
-        least = np.partition(score_N[found], -count)[-count]
+    if len(found) > limit:
+        least = np.partition(score_N[found], -limit)[-limit]
         found = found[score_N[found] >= least]
-    ranked = found[np.argsort(-score_N[found], kind="stable")[:count]]
+    ranked = found[np.argsort(-score_N[found], kind="stable")[:limit]]
     return ranked, score_N[ranked]
 
 
@@ -133,9 +134,9 @@ def stored_length(length: int) -> int:
 class _Read:
     """The documents' terms, before they are sorted."""
 
-    vocabulary: dict[str, int] = field(default_factory=dict)
+    vocabulary: dict[str, int] = field(default_factory=lambda: defaultdict(count().__next__))
     """Numbers of the terms, as they were met."""
-    pairs: dict[tuple[int, int], int] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(count().__next__))
     """Numbers of the pairs of frequency and stored length."""
     documents: int = 0
     """Those that have a term."""
@@ -150,16 +151,15 @@ class _Read:
 
 def _read(texts: Iterable[str]) -> _Read:
     read = _Read()
-    number, pair = read.vocabulary.setdefault, read.pairs.setdefault
     for text in texts:
         found = terms(text)
-        stored = stored_length(len(found))
         counted = Counter(found)
         read.documents += bool(found)
         read.length += len(found)
         read.distinct.append(len(counted))
-        read.term_P.extend([number(term, len(read.vocabulary)) for term in counted])
-        read.kind_P.extend([pair((times, stored), len(read.pairs)) for times in counted.values()])
+        read.term_P.extend(map(read.vocabulary.__getitem__, counted))
+        pairs = zip(counted.values(), repeat(stored_length(len(found))))
+        read.kind_P.extend(map(read.pairs.__getitem__, pairs))
     return read
 
 
