@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from hiper import envs
 from hiper.config import overridden
-from hiper.envs.base import Observation, Start, TextEnv
+from hiper.envs.base import BLANK, Observation, Start, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision, Expert
 from hiper.plan_execute.prompt import PromptContext
@@ -79,8 +79,12 @@ class Human:
             elif said.isdecimal() and not 1 <= int(said) <= len(actions):
                 self._console.print(f"[dim]there are actions 1 to {len(actions)}[/dim]")
             elif said:
-                action = actions[int(said) - 1] if said.isdecimal() else said
+                action = self._fill_in(actions[int(said) - 1]) if said.isdecimal() else said
                 return Move(Decision(subgoal != context.subgoal, subgoal or "", action))
+
+    def _fill_in(self, action: str) -> str:
+        """Ask for the words of a form such as "search[<your query>]"."""
+        return BLANK.sub(lambda blank: self._console.input(f"[bold]{escape(blank[0])} [/bold]").strip(), action)
 
     def saw(self, action: str, observation: Observation) -> None:
         """The screen shows it already."""

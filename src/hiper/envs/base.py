@@ -7,6 +7,7 @@ environments over the same tasks, so that thousands of episodes can run side by 
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 if TYPE_CHECKING:
     from hiper.envs.panels import Panel
     from hiper.plan_execute.decision import Expert
+
+
+BLANK = re.compile(r"<[^<>]+>")
+"""In a listed action: words of the agent's own, as in "search[<your query>]"."""
 
 
 class EndReason(StrEnum):
@@ -34,7 +39,7 @@ class Observation:
     admissible: tuple[str, ...] | None = None
     """Every action that would be understood now, in the environment's own order; None where actions are free-form.
 
-    Angle brackets in one, as in "search[<your query>]", stand for words of the agent's own.
+    A :data:`BLANK` in one stands for words of the agent's own.
     """
 
 

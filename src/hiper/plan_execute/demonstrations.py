@@ -8,18 +8,14 @@ turn is nothing to imitate; the expert's decisions afterwards are.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from hiper.envs.base import Info, Observation, TextEnv
+from hiper.envs.base import BLANK, Info, Observation, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision, Expert
 from hiper.plan_execute.prompt import PromptContext
-
-BLANK = re.compile(r"<[^<>]+>")
-"""In a listed action: what is to be filled in, as in "search[<words>]"."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,9 @@ def test_train_eval_play_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = capsys.readouterr().out
     assert "SWITCH find" in said
     assert "click[buy now]" in said
+    monkeypatch.setattr(sys, "stdin", StringIO("1\nface creams\nclick[back to search]\nq\n"))
+    assert run(monkeypatch, "play", "webshop", *settings) == 0
+    assert "search[face creams]" in capsys.readouterr().out
     assert run(monkeypatch, "tasks", "webshop", *settings, "--split", "test") == 0
     listed = capsys.readouterr()
     assert listed.out.splitlines()[0].startswith("webshop-generated-24")
