@@ -8,14 +8,13 @@ where boost is how often the query says the term and dl the number of terms in d
 as Lucene stores it (avgdl is not rounded). Source: Lucene 9, ``BM25Similarity`` and ``SmallFloat.intToByte4``; like
 there, each summand is of single, the sum of double precision and rounded in the end. Equal scores rank by position.
 
-N documents, V terms, P postings (a term in a document) by term and then by document, S distinct
+N documents that have a term, V terms, P postings (a term in a document) by term and then by document, S distinct
 pairs of frequency and rounded length, which are all that a posting's score depends on beside its term.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -45,12 +44,11 @@ _BLOCK = 1 << 22
 class Index:
     """An inverted index. Nothing in it changes; opened from a folder, it is shared by all processes that do."""
 
-    documents: NDArray[np.int64]
-    """N, as an array of one: those that have a term."""
     key_V: NDArray[np.uint64]
     """A number for each term, in ascending order: see :func:`_key`."""
     start_V1: NDArray[np.int64]
     """Where the postings of each term begin; one more at the end."""
+    idf_V: NDArray[np.float32]
     document_P: NDArray[np.int32]
     kind_P: NDArray[np.uint16]
     """The pair of frequency and length, as an index into ``saturation_S``."""
@@ -78,38 +76,36 @@ class Index:
 
     def search(self, query: str, limit: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """The best documents for ``query``, best first, and their scores; only those that share a term with it."""
-        n = int(self.documents[0])
         boosts = Counter(terms(query))
         key_q = np.array([_key(term) for term in boosts], dtype=np.uint64)
         at_q = np.searchsorted(self.key_V, key_q)
-        postings, weights, counts = list[slice](), list[np.float32](), list[int]()
-        for boost, key, at in zip(boosts.values(), key_q, at_q, strict=True):
-            if at < len(self.key_V) and self.key_V[at] == key:
-                start, end = int(self.start_V1[at]), int(self.start_V1[at + 1])
-                postings.append(slice(start, end))
-                counts.append(end - start)
-                weights.append(np.float32(boost) * _idf(n, end - start))
-        if not postings:
+        known_q = np.take(self.key_V, at_q, mode="clip") == key_q if len(self.key_V) else np.zeros_like(key_q, bool)
+        at_q = at_q[known_q]
+        if not len(at_q):
             return np.empty(0, np.intp), np.empty(0, np.float32)
-        weight_p = np.repeat(np.array(weights), counts)
-        kind_p = np.concatenate([self.kind_P[some] for some in postings])
-        score_p = weight_p - weight_p / self.saturation_S[kind_p]
+        weight_q = np.array(list(boosts.values()), np.float32)[known_q] * self.idf_V[at_q]
+        start_q, end_q = self.start_V1[at_q], self.start_V1[at_q + 1]
+        postings = [slice(*bounds) for bounds in zip(start_q.tolist(), end_q.tolist(), strict=True)]
+        weight_p = np.repeat(weight_q, end_q - start_q)
+        saturation_p = self.saturation_S[np.concatenate([self.kind_P[some] for some in postings])]
         document_p = np.concatenate([self.document_P[some] for some in postings])
-        return _best(np.bincount(document_p, score_p).astype(np.float32), limit)
+        return _best(np.bincount(document_p, weight_p - weight_p / saturation_p).astype(np.float32), limit)
 
 
-def _idf(documents: int, having: int) -> np.float32:
-    return np.float32(math.log(1 + (documents - having + 0.5) / (having + 0.5)))
+def _idf(documents: int, having_V: NDArray[np.int64]) -> NDArray[np.float32]:
+    idf_V: NDArray[np.float32] = np.log(1 + (documents - having_V + 0.5) / (having_V + 0.5)).astype(np.float32)
+    return idf_V
 
 
 def _best(score_N: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Positions and values of the ``limit`` greatest positive scores; of equal ones, the first."""
     found = np.flatnonzero(score_N)
+    score_f = score_N[found]
     if len(found) > limit:
-        least = np.partition(score_N[found], -limit)[-limit]
-        found = found[score_N[found] >= least]
-    ranked = found[np.argsort(-score_N[found], kind="stable")[:limit]]
-    return ranked, score_N[ranked]
+        enough_f = score_f >= np.partition(score_f, -limit)[-limit]
+        found, score_f = found[enough_f], score_f[enough_f]
+    ranked = np.argsort(-score_f, kind="stable")[:limit]
+    return found[ranked], score_f[ranked]
 
 
 @lru_cache(1 << 16)
@@ -172,9 +168,9 @@ def _index(read: _Read, folder: Path | None) -> Index:
     term_P, kind_P = np.frombuffer(read.term_P, np.int32), np.frombuffer(read.kind_P, np.uint16)
     start_V1 = np.concatenate([[0], np.cumsum(np.bincount(term_P, minlength=len(keys))[order_V])])
     index = Index(
-        documents=hold(folder, "documents", np.array([read.documents])),
         key_V=hold(folder, "key_V", keys[order_V]),
         start_V1=hold(folder, "start_V1", start_V1),
+        idf_V=hold(folder, "idf_V", _idf(read.documents, np.diff(start_V1))),
         document_P=allocate(folder, "document_P", len(term_P), np.int32),
         kind_P=allocate(folder, "kind_P", len(term_P), np.uint16),
         saturation_S=hold(folder, "saturation_S", _saturation(read)),
