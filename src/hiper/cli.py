@@ -202,6 +202,19 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 
 @app.command()
+def credit(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes [default: the last].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: the run's own].")] = None,
+) -> None:
+    """Ask every estimator about a run's stored episodes: per turn, per token, and where they disagree."""
+    from hiper.credit.command import show_credit
+    from hiper.training.run import Run
+
+    show_credit(Run.open(run), out or run, _display(), iteration)
+
+
+@app.command()
 def verify(
     run: Annotated[Path | None, typer.Option(help="Check the last training episodes of this run as well.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling of these episodes.")] = 0,

@@ -52,7 +52,7 @@ def assign_credit(
     said = [switch_probability(t, s.logprobs) for t, s in zip(_turns(episodes), scores, strict=True)]
     turns, rewards = turns_of(episodes, shaping, values, said)
     credit = estimator(turns)
-    rows = _train_rows(scores, turns, credit, estimator.critic, _responses(episodes, turns))
+    rows = _train_rows(scores, turns, credit, estimator.critic, responses_of(episodes, turns))
     return Assigned(rows, _with_credit(episodes, values, turns, credit, rewards), turns, credit, rewards)
 
 
@@ -159,7 +159,8 @@ def _turns(episodes: Sequence[Episode]) -> list[Turn]:
     return [turn for episode in episodes for turn in episode.turns]
 
 
-def _responses(episodes: Sequence[Episode], turns: Turns) -> list[ResponseTokens]:
+def responses_of(episodes: Sequence[Episode], turns: Turns) -> list[ResponseTokens]:
+    """The response of each turn, in order, as credit is spread over it."""
     places = zip(*np.nonzero(turns.mask_BT), strict=True)
     return [
         ResponseTokens(int(b), int(t), np.array(turn.kinds, dtype=np.int8), len(turn.response_ids), turn.format_valid)

@@ -1,0 +1,90 @@
+"""`hiper credit` on a run: the numbers are those of the estimators, and everything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from hiper.advantages import GRPO, HAE, TurnGAE
+from hiper.config import Config, RolloutConfig
+from hiper.console import Display
+from hiper.credit.command import show_credit
+from hiper.credit.report import CreditReport, credit_report, estimators_for
+from hiper.evaluation.stored import read_stored
+from hiper.training.run import Run
+
+
+@pytest.fixture(scope="module")
+def report(tiny_run: Path) -> CreditReport:
+    return credit_report(Run.open(tiny_run))
+
+
+def test_estimators_share_what_they_have_in_common():
+    run = Config(advantages=HAE(0.9, 0.8, 0.7, "value-gap", False, True))
+    estimators = estimators_for(run)
+    assert estimators["HAE"] == HAE(0.9, 0.8, 0.7, bootstrap_truncated=False)
+    assert estimators["turn GAE"] == TurnGAE(0.9, 0.8, False, normalize=False)
+    of_grpo = Config(advantages=GRPO(), rollout=RolloutConfig(group_size=2))
+    assert estimators_for(of_grpo)["HAE"] == HAE()
+    assert not any(getattr(e, "normalize", False) for e in estimators.values())
+
+
+def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport):
+    stored = read_stored(Run.open(tiny_run))
+    hae = estimators_for(Run.open(tiny_run).config)["HAE"](stored.views["decisions"])
+    flat = estimators_for(Run.open(tiny_run).config)["turn GAE"](stored.views["turn"])
+    row = 0
+    for b, episode in enumerate(stored.episodes):
+        of_episode = report.of_episode(b)
+        np.testing.assert_allclose(of_episode["turn GAE"], flat.low_BT[b, : len(episode.turns)])
+        for t, turn in enumerate(episode.turns):
+            if turn.format_valid:
+                expected = {1: hae.switch_BT[b, t], 3: hae.low_BT[b, t]}
+                expected |= {2: hae.high_BT[b, t]} if turn.boundary else {}
+                shown = report.opinions["HAE"].token_K_of(row)
+                for kind, number in zip(turn.kinds, shown, strict=True):
+                    np.testing.assert_equal(number, expected.get(kind, np.nan))
+            row += 1
+    low = report.summaries["HAE"][2]
+    assert low.variance == pytest.approx(hae.low_BT[stored.views["none"].mask_BT].var())
+
+
+def test_who_is_left_out_is_said(report: CreditReport):
+    assert set(report.left_out) == {"GRPO", "RLOO", "GiGPO"}
+    assert set(report.opinions) | set(report.left_out) == set(estimators_for(Config()))
+
+
+def test_the_disputed_come_first(report: CreditReport):
+    apart = [disputed.apart for disputed in report.disputed]
+    assert apart == sorted(apart, reverse=True)
+    assert report.turn(report.shown).format_valid
+    assert len(report.tokens) == len(report.turn(report.shown).response_ids)
+    assert "<action>" in report.tokens
+
+
+def test_everything_is_shown_and_written(tiny_run: Path, tmp_path: Path):
+    screen = StringIO()
+    report = show_credit(Run.open(tiny_run), tmp_path, Display(console=Console(file=screen, width=180)), iteration=1)
+    text = screen.getvalue()
+    for words in ("tiny, seed 0, iteration 1: 16 episodes", "Rank correlation", "disagree most", "token by token"):
+        assert words in text
+    assert "GRPO is left out: no task was played twice" in text
+    assert (tmp_path / "credit.png").read_bytes().startswith(b"\x89PNG")
+    tree = json.loads((tmp_path / "credit.json").read_text())
+    assert tree["iteration"] == 1
+    assert tree["rank_correlation"]["order"] == list(report.opinions)
+    assert len(tree["episodes"]) == 16
+    for b, episode in enumerate(tree["episodes"]):
+        np.testing.assert_allclose(episode["credit"]["HAE"], report.of_episode(b)["HAE"], atol=1e-6)
+
+
+def test_without_a_tokenizer_there_are_ids(tiny_run: Path, tmp_path: Path):
+    copied = Path(shutil.copytree(tiny_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints")))
+    report = credit_report(Run.open(copied))
+    assert list(report.tokens) == [str(i) for i in report.turn(report.shown).response_ids]
