@@ -375,10 +375,13 @@ def test_games_are_not_mixed_with_what_is_there(archive: RemoteFile, tmp_path: P
     assert (folder / present).exists()
 
 
-def test_the_official_games_are_known_by_their_panels(official_games: Path, tmp_path: Path):
-    (seen,) = Games(splits=["valid_seen"]).inspect(official_games, quiet)
+def test_the_official_games_are_known_by_their_panels(official_games: Path):
+    seen, unseen = Games(splits=["valid_seen", "valid_unseen"]).inspect(official_games, quiet)
     assert seen.state is State.RIGHT
     assert "140 games that say 'move'" in seen.detail
+    assert unseen.state is State.MISSING
+    with pytest.raises(UserError, match="is a file, and games are unpacked into a folder"):
+        Games().install(official_games, quiet)
 
 
 # --- The command ------------------------------------------------------------------------------------------------------

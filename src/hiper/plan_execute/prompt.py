@@ -173,6 +173,8 @@ class Template:
         self._actions = lru_cache(maxsize=1 << 12)(_ActionLister(data.admissible))
         self._words = ActionWords(data.actions)
         self._parts = tuple((part, frozenset(placeholders(part))) for part in data.parts)
+        action_fields = {"actions", *(group.field for group in data.admissible.groups)}
+        self._lists_actions = any(fields & action_fields for _, fields in self._parts)
 
     @classmethod
     def load(cls, source: str | Path) -> Template:
@@ -237,7 +239,7 @@ class Template:
             "observation": self._observation(self._words.hide_names(context.observation), listed),
             "subgoal": context.subgoal or "",
             "turn": str(context.turn + 1),
-            **(self._actions(self._say_all(context)) if context.admissible else {}),
+            **(self._actions(self._say_all(context)) if self._lists_actions and context.admissible else {}),
         }
         values |= {field: text for field, text in self.data.when_empty.items() if not values.get(field)}
         shown = (part.format_map(values) for part, fields in self._parts if all(map(values.get, fields)))

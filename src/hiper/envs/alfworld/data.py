@@ -44,6 +44,10 @@ _HOW_TO_GET = (
 )
 
 
+class NoSplitError(UserError):
+    """A folder or archive of games has no such split."""
+
+
 class GameSource(Protocol):
     """The games of one split."""
 
@@ -179,7 +183,7 @@ def _split_folder(root: Path, split: str) -> Path:
         if (level / split).is_dir():
             return level / split
     present = sorted(entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir())
-    raise UserError(
+    raise NoSplitError(
         f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {_HOW_TO_GET}"
     )
 
@@ -199,7 +203,9 @@ class ArchiveSource:
             if parts[-4] == split and self._catalogue.add(task_id, text):
                 self._packed[task_id] = zlib.compress(text, level=1)
         if split not in splits:
-            raise UserError(f"'{archive}' has no split '{split}' (it holds {', '.join(sorted(splits)) or 'no games'})")
+            raise NoSplitError(
+                f"'{archive}' has no split '{split}' (it holds {', '.join(sorted(splits)) or 'no games'})"
+            )
 
     def tasks(self) -> Iterable[Task]:
         """See :class:`GameSource`."""

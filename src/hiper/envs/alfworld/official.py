@@ -10,7 +10,15 @@ from pathlib import Path
 from hiper.data import Arrival, DataHome, Finding, RemoteFile, Source, State, download
 from hiper.data.sets import Progress, write_record
 from hiper.data.transfer import sha256_of
-from hiper.envs.alfworld.data import DATA_VARIABLE, GAME_FILE, RELEASE, data_path, official_panels, open_split
+from hiper.envs.alfworld.data import (
+    DATA_VARIABLE,
+    GAME_FILE,
+    RELEASE,
+    NoSplitError,
+    data_path,
+    official_panels,
+    open_split,
+)
 from hiper.errors import UserError
 from hiper.files import whole_folder
 
@@ -44,10 +52,12 @@ class Games:
         return [self._inspect_split(folder, split) for split in self._splits]
 
     def _inspect_split(self, folder: Path, split: str) -> Finding:
-        if not any((level / split).is_dir() for level in (folder, folder / RELEASE)) and not folder.is_file():
+        if not folder.exists():
             return Finding(split, State.MISSING)
         try:
             library = open_split(split, folder)
+        except NoSplitError:
+            return Finding(split, State.MISSING)
         except UserError as error:
             return Finding(split, State.WRONG, str(error))
         found = f"{len(library.panel):,} games that say '{library.dialect}', sha256 {library.panel.hash}"
@@ -62,6 +72,8 @@ class Games:
 
     def install(self, folder: Path, progress: Progress) -> Sequence[Arrival]:
         """Download and unpack, unless it is all there already. An archive that lies there is taken as it is."""
+        if folder.is_file():
+            raise UserError(f"{folder} is a file, and games are unpacked into a folder: name another with --folder")
         findings = self.inspect(folder, progress)
         if all(found.state in (State.RIGHT, State.UNVERIFIED) for found in findings):
             return []
