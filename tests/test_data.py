@@ -44,6 +44,8 @@ class Behaviour:
     """Whether it understands requests for the rest of a file."""
     sized: bool = True
     """Whether it says how long a file is."""
+    moved_to: str = ""
+    """Where it sends those who ask."""
     asked: list[str | None] = field(default_factory=list)
     """The range each request asked for."""
 
@@ -56,6 +58,11 @@ class Handler(BaseHTTPRequestHandler):
         here.asked.append(self.headers.get("Range"))
         if here.codes and (code := here.codes.pop(0)) != 200:
             self.send_error(code)
+            return
+        if here.moved_to:
+            self.send_response(302)
+            self.send_header("Location", here.moved_to)
+            self.end_headers()
             return
         begin = 0
         if here.asked[-1] and here.ranges:
@@ -168,6 +175,14 @@ def test_a_part_that_is_complete_already_needs_no_connection(place: Place, tmp_p
     (tmp_path / "items.json").rename(tmp_path / "items.json.part")
     download(the_file(place("idle", here), size=None), tmp_path)
     assert here.asked == [f"bytes={len(CONTENT)}-"]
+    assert (tmp_path / "items.json").read_bytes() == CONTENT
+
+
+def test_a_redirection_is_followed_when_resuming_too(place: Place, tmp_path: Path):
+    behind = Behaviour(cut_after=[300_000])
+    there = place("behind", behind)
+    download(the_file(place("before", Behaviour(moved_to=there.url))), tmp_path, pause=Pauses())
+    assert behind.asked == [None, "bytes=300000-"]
     assert (tmp_path / "items.json").read_bytes() == CONTENT
 
 
