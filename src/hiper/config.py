@@ -205,6 +205,31 @@ class EvaluationConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
+class AlarmConfig(Section):
+    """When training has probably collapsed (:mod:`hiper.training.alarms`); null switches an alarm off."""
+
+    patience: int = Field(3, ge=1)
+    """Iterations in a row that a metric must lie beyond its limit."""
+    entropy: float | None = 0.005
+    """Least entropy per token."""
+    kl: float | None = 1.0
+    """Most KL divergence per token from the reference."""
+    update_kl: float | None = 0.1
+    """Most KL divergence per token that an update may cause."""
+    never_switched: float | None = 0.95
+    """Most episodes without a second subgoal."""
+    switch_rate: float | None = 0.95
+    """Most turns that replace the subgoal."""
+    repeated_actions: float | None = 0.5
+    """Most turns that play an action again on the same observation."""
+    invalid: float | None = 0.5
+    """Most turns without a valid response."""
+    value_low: float | None = -0.5
+    """Least explained variance of V_low; those below likewise."""
+    value_high: float | None = -0.5
+    value_token: float | None = -0.5
+
+
     iterations: int = Field(150, ge=0)
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
@@ -230,6 +255,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
+    alarms: AlarmConfig = AlarmConfig()
     def _estimator_has_what_it_needs(self) -> Self:
         estimator, name = self.advantages, self.advantages.type
         if estimator.grouped and self.rollout.group_size == 1:

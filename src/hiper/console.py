@@ -99,6 +99,10 @@ class Display:
         cells = "  ".join(shape.format(metrics.get(key, float("nan"))) for _, key, shape in COLUMNS)
         self.note(f"{f'{done}/{total}':>9}  {cells}")
 
+    def alarm(self, text: str) -> None:
+        """Something is going wrong."""
+        self.console.print(f"   ALARM  {text}", style="bold red", markup=False, soft_wrap=True)
+
     def evaluation(self, done: int, split: str, result: Evaluation) -> None:
         """One line."""
         outcome = result.overall

@@ -20,11 +20,12 @@ from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.seeding import derive_seed
+from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assembly import Assembly, assemble
 from hiper.training.credit import assign_credit, rows_of
 from hiper.training.interrupt import Stop
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
-from hiper.training.run import MetricsLog, Run, save_policy
+from hiper.training.run import MetricsLog, Run, read_metrics, save_policy
 from hiper.training.sft import warm_start
 
 Metrics = dict[str, float]
@@ -48,6 +49,7 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
     parts, begun = _begin(run, display, stop)
     done, saved, last = begun, begun, config.training.iterations
     log = MetricsLog(run, after=done)
+    history = [record for record in read_metrics(run.path) if "policy/loss" in record]
     try:
         while True:
             for split in due(config, done):
@@ -57,10 +59,15 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
             if done >= last:
                 return
             metrics = _iterate(run, parts, done, display, stop)
+            ringing = alarms([*history, metrics], config.alarms)
+            metrics |= as_metrics(ringing)
             log.write(done + 1, metrics)
             done += 1
             stop.weights_whole = True
             display.iteration(done, last, metrics)
+            for alarm in newly(ringing, history[-1] if history else {}):
+                display.alarm(str(alarm))
+            history.append(metrics)
             if done == last or stop.asked or done % config.training.checkpoint_every == 0:
                 _save(run, parts, done)
                 saved = done

@@ -1,0 +1,102 @@
+"""Alarms that say early when training collapses: a metric beyond its limit, several iterations in a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hiper.config import AlarmConfig
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is watched."""
+
+    limit: str
+    """The setting of :class:`~hiper.config.AlarmConfig`, and the alarm's name."""
+    metric: str
+    side: Literal["below", "above"]
+    """On which side of the limit there is something wrong."""
+    meaning: str
+    """What it may mean, and what helps."""
+
+
+WATCHES = (
+    Watch("entropy", "policy/entropy", "below", "the policy hardly explores: lower learner.lr, raise entropy_coef"),
+    Watch("kl", "policy/kl_reference", "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
+    Watch("update_kl", "policy/kl", "above", "one update moves the policy too far: lower learner.lr"),
+    Watch("never_switched", "plan/never_switched", "above", "subgoals are never replaced: see shaping.keep_penalty"),
+    Watch("switch_rate", "plan/switch_rate", "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
+    Watch("repeated_actions", "plan/repeated_actions", "above", "the agent goes round in circles"),
+    Watch(
+        "invalid", "invalid/all", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
+    ),
+    Watch(
+        "value_low", "critic/explained_variance_low", "below", "the critic is worse than none: see learner.critic_lr"
+    ),
+    Watch(
+        "value_high", "critic/explained_variance_high", "below", "the critic is worse than none: see learner.critic_lr"
+    ),
+    Watch(
+        "value_token",
+        "critic/explained_variance_token",
+        "below",
+        "the critic is worse than none: see learner.critic_lr",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An alarm that rings."""
+
+    name: str
+    metric: str
+    value: float
+    """The newest."""
+    limit: float
+    side: Literal["below", "above"]
+    iterations: int
+    """For how many it has been so, at least."""
+    meaning: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} is {self.value:.3g}, {self.side} {self.limit:g} for {self.iterations} iterations; "
+            f"{self.meaning}"
+        )
+
+
+def alarms(history: Sequence[Mapping[str, float]], limits: AlarmConfig) -> list[Alarm]:
+    """Which alarms ring after the last of ``history``, the metrics of iterations in order.
+
+    An iteration without a metric (methods without a critic, for example) silences its alarm.
+    """
+    recent = history[-limits.patience :]
+    if len(recent) < limits.patience:
+        return []
+    ringing = []
+    for watch in WATCHES:
+        limit = getattr(limits, watch.limit)
+        values = [record[watch.metric] for record in recent if watch.metric in record]
+        if limit is not None and len(values) == len(recent) and all(_beyond(v, limit, watch.side) for v in values):
+            details = (values[-1], limit, watch.side, len(recent), watch.meaning)
+            ringing.append(Alarm(watch.limit, watch.metric, *details))
+    return ringing
+
+
+def _beyond(value: float, limit: float, side: Literal["below", "above"]) -> bool:
+    """A number that is none is beyond any limit."""
+    return not (value >= limit if side == "below" else value <= limit)
+
+
+def as_metrics(ringing: Sequence[Alarm]) -> dict[str, float]:
+    """One for each alarm that rings, zero for the others."""
+    names = {alarm.name for alarm in ringing}
+    return {f"alarm/{watch.limit}": float(watch.limit in names) for watch in WATCHES}
+
+
+def newly(ringing: Sequence[Alarm], before: Mapping[str, float]) -> list[Alarm]:
+    """Those that did not ring in ``before``, the metrics of the iteration before."""
+    return [alarm for alarm in ringing if not before.get(f"alarm/{alarm.name}")]
