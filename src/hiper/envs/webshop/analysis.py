@@ -19,7 +19,7 @@ STOP_WORDS = frozenset(_STOPPED.split())
 _LONGEST = 255
 """Characters of a word; longer ones are cut into pieces."""
 
-_REMEMBERED = 1 << 18
+_REMEMBERED = 1 << 19
 """Pieces of text whose terms are kept."""
 
 _EXTENDED = r"[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]*"
@@ -68,10 +68,11 @@ class _Pieces(dict[str, tuple[str, ...]]):
     def __missing__(self, piece: str) -> tuple[str, ...]:
         if len(self) >= _REMEMBERED:
             self.clear()
-        words = (word[at : at + _LONGEST] for word in _TOKEN.findall(piece) for at in range(0, len(word), _LONGEST))
+        found = [piece] if piece.isascii() and piece.isalnum() else _TOKEN.findall(piece)
+        words = (word[at : at + _LONGEST] for word in found for at in range(0, len(word), _LONGEST))
         plain = (word.removesuffix(word[-2:] if word.endswith(_POSSESSIVE) else "").lower() for word in words)
-        self[piece] = found = tuple(stem(word) for word in plain if word not in STOP_WORDS)
-        return found
+        self[piece] = kept = tuple(stem(word) for word in plain if word not in STOP_WORDS)
+        return kept
 
 
 _pieces = _Pieces()

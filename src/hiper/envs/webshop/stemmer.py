@@ -7,18 +7,25 @@ lacks them, so it finds other products.
 
 from __future__ import annotations
 
-_STEP_3 = (
+
+def _by_last_letter(*endings: tuple[str, str]) -> dict[str, list[tuple[str, str]]]:
+    """Endings, each with what a step needs to know, by the letter that shows at once which few of them may be there."""
+    return {last: [pair for pair in endings if pair[0][-1] == last] for last in {ending[-1] for ending, _ in endings}}
+
+
+_STEP_3 = _by_last_letter(
     *(("ational", "ate"), ("tional", "tion"), ("enci", "ence"), ("anci", "ance"), ("izer", "ize"), ("bli", "ble")),
     *(("alli", "al"), ("entli", "ent"), ("eli", "e"), ("ousli", "ous"), ("ization", "ize"), ("ation", "ate")),
     *(("ator", "ate"), ("alism", "al"), ("iveness", "ive"), ("fulness", "ful"), ("ousness", "ous"), ("aliti", "al")),
     *(("iviti", "ive"), ("biliti", "ble"), ("logi", "log")),
 )
-_STEP_4 = (
+_STEP_4 = _by_last_letter(
     *(("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")),
 )
-_STEP_5 = (
-    *("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "sion", "tion", "ou", "ism"),
-    *("ate", "iti", "ous", "ive", "ize"),
+_STEP_5 = _by_last_letter(
+    *((ending, ending) for ending in ("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent")),
+    *((ending, ending) for ending in ("ou", "ism", "ate", "iti", "ous", "ive", "ize")),
+    *(("sion", "ion"), ("tion", "ion")),
 )
 
 
@@ -73,8 +80,8 @@ def _past_and_progressive(word: str) -> str:
     return stem + "e" if _measure(stem) == 1 and _ends_short(stem) else stem
 
 
-def _replace(word: str, endings: tuple[tuple[str, str], ...]) -> str:
-    for ending, other in endings:
+def _replace(word: str, endings: dict[str, list[tuple[str, str]]]) -> str:
+    for ending, other in endings.get(word[-1], ()):
         if word.endswith(ending):
             stem = word.removesuffix(ending)
             return stem + other if _measure(stem) > 0 else word
@@ -82,10 +89,9 @@ def _replace(word: str, endings: tuple[tuple[str, str], ...]) -> str:
 
 
 def _strip(word: str) -> str:
-    for ending in _STEP_5:
+    for ending, dropped in _STEP_5.get(word[-1], ()):
         if word.endswith(ending):
-            # Of "sion" and "tion" the "ion" goes alone.
-            stem = word.removesuffix("ion" if ending in ("sion", "tion") else ending)
+            stem = word.removesuffix(dropped)
             return stem if _measure(stem) > 1 else word
     return word
 
