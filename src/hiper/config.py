@@ -127,27 +127,27 @@ class RolloutConfig(Section):
     """Per iteration."""
     group_size: int = Field(1, ge=1)
     """Episodes per task; ``episodes`` must be a multiple of it."""
+    dynamic_sampling: int = Field(0, ge=0)
+    """Most rounds in which groups whose episodes were all paid the same are replaced by groups of other tasks."""
     slots: int = Field(128, ge=1)
     """Episodes that run side by side."""
     temperature: float = Field(1.0, gt=0)
     max_response_tokens: int = Field(512, ge=1)
     batch_tokens: int = Field(131_072, ge=1)
     """Most tokens of one generation batch, padding included."""
-    dynamic_sampling: int = Field(0, ge=0)
-    """Most rounds in which groups whose episodes were all paid the same are replaced by groups of other tasks."""
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.episodes % self.group_size:
             raise ValueError(f"episodes ({self.episodes}) must be a multiple of group_size ({self.group_size})")
+        if self.dynamic_sampling and self.group_size == 1:
+            raise ValueError("dynamic_sampling compares the episodes of a group: set group_size to 2 or more")
         return self
 
 
 def _estimator_type(value: Any) -> str:
     """The ``type`` of a section of settings, HAE where none is named, or of an estimator itself."""
     return str(value.get("type", HAE.type) if isinstance(value, Mapping) else getattr(value, "type", value))
-        if self.dynamic_sampling and self.group_size == 1:
-            raise ValueError("dynamic_sampling compares the episodes of a group: set group_size to 2 or more")
 
 
 AdvantageConfig: TypeAlias = Annotated[
@@ -202,9 +202,6 @@ class EvaluationConfig(Section):
     """Tasks per split for the evaluations before and after training; None: all."""
 
 
-class TrainingConfig(Section):
-    """The loop."""
-
 class AlarmConfig(Section):
     """When training has probably collapsed (:mod:`hiper.training.alarms`); null switches an alarm off."""
 
@@ -230,6 +227,9 @@ class AlarmConfig(Section):
     value_token: float | None = -0.5
 
 
+class TrainingConfig(Section):
+    """The loop."""
+
     iterations: int = Field(150, ge=0)
     checkpoint_every: int = Field(10, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
@@ -252,10 +252,10 @@ class Config(Section):
     advantages: AdvantageConfig = HAE()
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    alarms: AlarmConfig = AlarmConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
-    alarms: AlarmConfig = AlarmConfig()
     def _estimator_has_what_it_needs(self) -> Self:
         estimator, name = self.advantages, self.advantages.type
         if estimator.grouped and self.rollout.group_size == 1:
