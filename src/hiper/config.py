@@ -112,6 +112,9 @@ class WarmStartConfig(Section):
     """Demonstrated tasks, of the training split; 0: no warm start."""
     perturb: float = Field(0.1, ge=0, le=1)
     """Share of turns at which another action than the expert's is played, so that recovery is shown."""
+    imitate_lapses: bool = False
+    """Imitate those turns too: the warm start then is of a player who errs, with room to improve. Otherwise only the
+    expert's decisions are imitated."""
     epochs: float = Field(3.0, gt=0)
     """Passes over the demonstrations; each pass plays them anew with other perturbations."""
     batch_turns: int = Field(64, ge=1)

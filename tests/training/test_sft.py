@@ -137,6 +137,9 @@ def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: Promp
         assert row.response_ids[-1] == tokenizer.eos_token_id
         said = str(tokenizer.decode(list(row.response_ids[:-1])))
         assert said.split() == " ".join(tokenizer.tokenize(response_text(turn.decision))).split()
+    all_rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, imitate_lapses=True, seed=4)
+    assert len(all_rows) == sum(len(episode.turns) for episode in played if episode.info.won)
+    assert set(rows) < set(all_rows)
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):

@@ -33,6 +33,7 @@ def demonstration_rows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     perturb: float,
+    imitate_lapses: bool = False,
     seed: int,
 ) -> list[Row]:
     """One row per demonstrated decision worth imitating, of one episode per task.
@@ -43,7 +44,7 @@ def demonstration_rows(
     for task_id in task_ids:
         episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb)
         if episode.info.won:
-            rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target]
+            rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target or imitate_lapses]
     return rows
 
 
@@ -75,6 +76,7 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
                 parts.prompts,
                 parts.tokenizer,
                 perturb=config.perturb,
+                imitate_lapses=config.imitate_lapses,
                 seed=derive_seed(seed, epoch),
             )
             advance()
