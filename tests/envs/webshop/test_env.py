@@ -262,6 +262,7 @@ def test_a_large_shop_is_made_anew_when_its_files_change(files: Path, monkeypatc
         ({"data": "/nowhere"}, r"there is no '/nowhere/items_shuffle_1000.json'; `hiper data webshop` says how"),
         ({"catalogue": "medium"}, "no WebShop catalogue 'medium'; there are small and full"),
         ({"products": 0}, "products is 0"),
+        ({"tasks": 0}, "tasks is 0"),
         ({"split": "valid"}, "no split 'valid'"),
         ({"nouns": "all"}, "no noun tagger 'all'"),
         ({"product": 5}, "no option 'product'; did you mean 'products'"),

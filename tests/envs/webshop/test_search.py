@@ -22,7 +22,8 @@ analogousli analog|vietnamization vietnam|predication predic|operator oper|feuda
 hopefulness hope|callousness callous|formaliti formal|sensitiviti sensit|sensibiliti sensibl|triplicate triplic
 formative form|formalize formal|electriciti electr|electrical electr|hopeful hope|goodness good|revival reviv
 allowance allow|inference infer|airliner airlin|gyroscopic gyroscop|adjustable adjust|defensible defens
-irritant irrit|replacement replac|adjustment adjust|dependent depend|adoption adopt|completion complet|tension tension|homologou homolog
+irritant irrit|replacement replac|adjustment adjust|dependent depend|adoption adopt|completion complet
+tension tension|homologou homolog
 communism commun|activate activ|angulariti angular|homologous homolog|effective effect|bowdlerize bowdler
 probate probat|rate rate|cease ceas|controll control|roll roll
 """

@@ -15,7 +15,7 @@ from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.expert import WebshopExpert
-from hiper.envs.webshop.goals import Goal, split_goals
+from hiper.envs.webshop.goals import split_goals
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
 from hiper.envs.webshop.reward import judge
@@ -62,6 +62,8 @@ class WebshopEnv(TextEnv):
     ) -> None:
         if max_turns < 1:
             raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
+        if tasks is not None and tasks < 1:
+            raise UserError(f"tasks is {tasks}; an environment needs at least one")
         self.max_turns = max_turns
         self.reward = reward
         self.nouns = choose_tagger(nouns)
@@ -69,11 +71,9 @@ class WebshopEnv(TextEnv):
         self._nouns = TAGGERS[self.nouns]()
         self._shop = shop
         self._repeats = repeat_instruction
-        self._goals = {
-            f"{shop.name}/{split}/{index:07d}": shop.goals.goal(index, shop.products)
-            for index in split_goals(shop.goals, shop.products, split)[:tasks].tolist()
-        }
-        self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._goals.items()))
+        indices = split_goals(shop.goals, shop.products, split)[:tasks].tolist()
+        self._indices = {f"{shop.name}/{split}/{index:07d}": index for index in indices}
+        self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._indices.items()))
         self._turn = max_turns
         self._view = View()
 
@@ -85,7 +85,7 @@ class WebshopEnv(TextEnv):
 
     def reset(self, task_id: str, seed: int = 0) -> Start:
         """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""
-        self._goal = self._goals[self.panel[task_id].id]
+        self._goal = self._shop.goals.goal(self._indices[self.panel[task_id].id], self._shop.products)
         self._turn, self._view = 0, View()
         return Start(self._goal.instruction, self._observe())
 
@@ -113,7 +113,8 @@ class WebshopEnv(TextEnv):
         """A player that searches with the words of the instruction and compares titles: easy to imitate."""
         return WebshopExpert()
 
-    def _task(self, task_id: str, goal: Goal) -> Task:
+    def _task(self, task_id: str, index: int) -> Task:
+        goal = self._shop.goals.goal(index, self._shop.products)
         content = "\n".join((goal.digest, self._shop.products.fingerprint, self.nouns))
         return Task(task_id, goal.product.category, hashlib.sha256(content.encode()).hexdigest())
 

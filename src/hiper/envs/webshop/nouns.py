@@ -2,6 +2,11 @@
 
 The original asks spaCy's ``en_core_web_sm``. :func:`spacy_nouns` does likewise where it is installed;
 :func:`ascii_words` needs nothing and takes every word for a noun.
+
+How often the two differ, on the official 1,000 products and with version 3.8.0 of the model: never for the very
+product that is asked for, whose type is 1 under both. Of other products among the 50 that a request's own words
+find, the type factor differs for 25 in 100, and whether it is 1 for 6 in 100. Of those that meet every attribute
+and the price, so that the type decides, 30 of 264 succeed under one of the two alone.
 """
 
 from __future__ import annotations
