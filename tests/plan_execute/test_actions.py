@@ -128,7 +128,10 @@ def test_words_of_stand_ins_are_known_to_tokenizers(template: Template):
 
 
 def test_an_environments_templates_are_found_by_its_name():
-    with pytest.raises(UserError, match=r"template corridor/terse: neither a shipped template \(instruct, terse\)"):
+    with pytest.raises(
+        UserError,
+        match=r"template corridor/terse: neither a shipped template \(instruct, instruct-act, terse, terse-act\)",
+    ):
         Template.load("corridor/terse")
     with pytest.raises(UserError, match=r"template nowhere/terse: neither"):
         Template.load("nowhere/terse")

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hiper.plan_execute.decision import Decision
-from hiper.plan_execute.parse import NO_ACTION, TAGS, BlockName, InvalidKind, parse_response, response_text
+from hiper.plan_execute.parse import (
+    NO_ACTION,
+    TAGS,
+    BlockName,
+    Form,
+    InvalidKind,
+    Parsed,
+    parse_response,
+    response_text,
+)
 
 S, G, A = "<switch>KEEP</switch>", "<subgoal>find mug</subgoal>", "<action>look</action>"
 VALID = S + G + A
@@ -145,3 +156,50 @@ def test_what_is_written_is_read(switch):
 
 def test_tags_in_order():
     assert TAGS == ("<switch>", "</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>")
+
+
+# --- Actions alone ----------------------------------------------------------------------------------------------------
+
+
+def act(text: str, **keywords: Any) -> Parsed:
+    return parse_response(text, previous_subgoal=keywords.pop("previous_subgoal", None), form=Form.ACTION, **keywords)
+
+
+def test_without_a_plan_there_is_an_action_and_nothing_else():
+    parsed = act("I look around. <action>look</action>")
+    assert parsed.decision == Decision(switch=False, subgoal="", action="look")
+    assert set(parsed.blocks) == {BlockName.ACTION}
+    assert parsed.boundary  # the episode is one segment, which its first turn begins
+    later = act("<action>look</action>", previous_subgoal=parsed.subgoal)
+    assert (later.boundary, later.copy_differs, later.subgoal) == (False, False, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("look", InvalidKind.MISSING_BLOCK),
+        ("<action>look", InvalidKind.MISSING_BLOCK),
+        ("<action></action>", InvalidKind.EMPTY_BLOCK),
+        ("</action>look<action>", InvalidKind.WRONG_ORDER),
+        ("<action>look</action><action>look</action>", InvalidKind.REPEATED_BLOCK),
+    ],
+)
+def test_an_action_has_a_form_too(text: str, kind: InvalidKind):
+    assert act(text).invalid == kind
+    assert act(text).action == NO_ACTION
+
+
+def test_other_blocks_are_free_where_none_is_asked_for():
+    text = response_text(Decision(True, "find it", "look"))
+    assert act(text).decision == Decision(False, "", "look")
+    assert act("<switch><action>look</action>").admissible
+
+
+def test_a_cut_off_action():
+    assert act("<action>lo", hit_limit=True).invalid == InvalidKind.CUT_OFF
+
+
+def test_an_action_that_is_written_is_read():
+    decision = Decision(False, "", "open fridge 1")
+    assert response_text(decision, Form.ACTION) == "<action>open fridge 1</action>"
+    assert act(response_text(decision, Form.ACTION)).decision == decision

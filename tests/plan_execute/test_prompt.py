@@ -11,6 +11,7 @@ from hiper.envs import make
 from hiper.errors import UserError
 from hiper.models.tokenizer import UNK, build_word_tokenizer
 from hiper.plan_execute.demonstrations import demonstrate
+from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompt import PromptBuilder, PromptContext, PromptTooLongError, Template, TemplateData
 
 INTRO = (
@@ -313,12 +314,37 @@ def test_wrong_templates_are_refused(tmp_path, changes, message):
 
 def test_files_that_are_no_templates_are_refused(tmp_path):
     with pytest.raises(
-        UserError, match=r"template tears: neither a shipped template \(instruct, terse\) nor a readable"
+        UserError,
+        match=r"template tears: neither a shipped template \(instruct, instruct-act, terse, terse-act\) nor a readable",
     ):
         Template.load("tears")
     file = tmp_path / "broken.yaml"
     file.write_text("name: [")
     with pytest.raises(UserError, match="not valid YAML"):
+        Template.load(file)
+
+
+@pytest.mark.parametrize("name", ["terse", "instruct"])
+def test_without_plans_the_rest_of_a_template_stays(name):
+    whole, act = Template.load(name), Template.load(f"{name}-act")
+    assert (whole.form, act.form) == (Form.PLAN_EXECUTE, Form.ACTION)
+    assert act.data.observation == whole.data.observation
+    assert act.data.admissible == whole.data.admissible
+    shown = str(act.render(LATER))
+    assert "subgoal" not in shown.lower()
+    assert LATER.subgoal is not None
+    assert LATER.subgoal in str(whole.render(LATER))
+    if name == "terse":
+        assert str(whole.render(LATER)) == f"{shown} subgoal {LATER.subgoal} ."
+
+
+def test_a_template_may_extend_another(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("extends: terse\nname: own\nseparator: ' | '\n")
+    own, terse = Template.load(file), Template.load("terse")
+    assert own.data == terse.data.model_copy(update={"name": "own", "separator": " | "})
+    file.write_text("extends: tense\nname: own\n")
+    with pytest.raises(UserError, match="template tense: neither a shipped template"):
         Template.load(file)
 
 

@@ -17,6 +17,9 @@ from hiper.config import Config, load_config
 from hiper.console import Display
 from hiper.envs.corridor import make
 from hiper.episode import Episode, read_episodes
+from hiper.errors import UserError
+from hiper.plan_execute.spans import TokenKind
+from hiper.training.assembly import assemble
 from hiper.training.loop import assignments_of, replacements_for, train
 from hiper.training.run import Run, read_metrics
 
@@ -137,3 +140,29 @@ def test_replacements_are_tasks_not_played_yet(settings: Settings):
     assert further == replacements_for(config, panel(), 5, 1, first)
     assert further != replacements_for(config, panel(), 6, 1, first)
     assert replacements_for(config, panel(), 5, 2, [*first, *further]) == []
+
+
+def test_an_agent_without_plans_trains(tiny_recipe: Path, tmp_path: Path):
+    """The ablation of plan and execution: actions alone, judged turn by turn."""
+    overrides = ["prompt.template=terse-act", "advantages={type: turn-gae}", "shaping.keep_penalty=0"]
+    run = trained(load_config(tiny_recipe, overrides), tmp_path / "run")
+    episodes = stored(run, 2)
+    assert not any(turn.subgoal or turn.switch for episode in episodes for turn in episode.turns)
+    assert {kind for e in episodes for t in e.turns if t.format_valid for kind in t.kinds} == {TokenKind.ACTION}
+    records = [record for record in read_metrics(run.path) if "policy/loss" in record]
+    assert records[-1]["success/all"] > 0.4  # the warm start taught it to act
+    assert records[-1]["invalid/all"] < 0.3
+    assert "plan/never_switched" not in records[-1]
+    assert "plan/repeated_actions" in records[-1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["shaping.keep_penalty=0"], r"'hae' credits switches and subgoals, and template 'terse-act' asks for actions"),
+        (["advantages={type: turn-gae}"], r"'terse-act' asks for no plans, .*shaping\.keep_penalty to 0"),
+    ],
+)
+def test_credit_for_plans_needs_plans(tiny_recipe: Path, overrides: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        assemble(load_config(tiny_recipe, ["prompt.template=terse-act", *overrides]))

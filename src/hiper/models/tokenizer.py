@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from hiper.errors import UserError
-from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, response_text
+from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, Form, response_text
 
 # transformers takes seconds to import; those who only build prompts do without.
 if TYPE_CHECKING:
@@ -118,9 +118,11 @@ def _word_splitter() -> Split:
     return Split(Regex(_WORD), behavior="removed", invert=True)
 
 
-def encode_response(tokenizer: PreTrainedTokenizerBase, decision: Decision) -> list[int]:
+def encode_response(
+    tokenizer: PreTrainedTokenizerBase, decision: Decision, form: Form = Form.PLAN_EXECUTE
+) -> list[int]:
     """The ids of the response that states ``decision``, with the token that ends it: what a sampled one looks like."""
-    return [*encode_text(tokenizer, response_text(decision)), tokenizer.eos_token_id]
+    return [*encode_text(tokenizer, response_text(decision, form)), tokenizer.eos_token_id]
 
 
 def round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -16,6 +16,9 @@ valid, KEEP, no previous as stated                         as stated            
 any other invalid kind   :data:`NO_ACTION`                 the previous one       none
 ======================== ================================= ====================== ==========================
 
+Without a plan (:attr:`Form.ACTION`) there is the action's block alone, and what else a response holds is free. Every
+such response says KEEP, and the subgoal is empty.
+
 A response of the last row is never acted on in part: its three decisions stand or fall together. The environment does
 not understand :data:`NO_ACTION`, and the turn is spent. An action that is well stated but not understood is a wrong
 decision rather than a wrong form; it is counted as a kind of its own and told apart by :attr:`Parsed.format_valid`.
@@ -47,9 +50,19 @@ class BlockName(StrEnum):
     ACTION = "action"
 
 
+class Form(StrEnum):
+    """What a response has to state."""
+
+    PLAN_EXECUTE = "plan-execute"
+    """All three blocks."""
+    ACTION = "action"
+    """The action alone: an agent without subgoals."""
+
+
 TAGS = tuple(tag for name in BlockName for tag in (f"<{name}>", f"</{name}>"))
 """The tags of a response, in order."""
 
+_TAGS_OF = {Form.PLAN_EXECUTE: TAGS, Form.ACTION: TAGS[-2:]}
 _BLOCK_OF_TAGS = {(f"<{name}>", f"</{name}>"): name for name in BlockName}
 _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
@@ -137,10 +150,13 @@ class Parsed:
         return self.decision is not None and not self.boundary and self.stated_subgoal != self.previous_subgoal
 
 
-def response_text(decision: Decision) -> str:
+def response_text(decision: Decision, form: Form = Form.PLAN_EXECUTE) -> str:
     """The response that states ``decision``."""
+    action = f"<action>{decision.action}</action>"
+    if form is Form.ACTION:
+        return action
     word = SWITCH if decision.switch else KEEP
-    return f"<switch>{word}</switch>\n<subgoal>{decision.subgoal}</subgoal>\n<action>{decision.action}</action>"
+    return f"<switch>{word}</switch>\n<subgoal>{decision.subgoal}</subgoal>\n{action}"
 
 
 def parse_response(
@@ -150,6 +166,7 @@ def parse_response(
     accepts: Callable[[str], bool] = lambda action: True,
     understand: Callable[[str], str] = lambda said: said,
     hit_limit: bool = False,
+    form: Form = Form.PLAN_EXECUTE,
 ) -> Parsed:
     """Read a response.
 
@@ -159,15 +176,16 @@ def parse_response(
         accepts: whether the environment would understand an action now.
         understand: the environment's action that is meant by what is said.
         hit_limit: whether generation was stopped by the token limit.
+        form: what had to be stated.
     """
-    tags = list(_TAG.finditer(text))
+    tags = [tag for tag in _TAG.finditer(text) if tag[0] in _TAGS_OF[form]]
     blocks = _find_blocks(text, tags)
     contents = {name: block.inner.of(text) for name, block in blocks.items()}
-    invalid = _check_form([tag[0] for tag in tags], contents, hit_limit)
+    invalid = _check_form([tag[0] for tag in tags], contents, hit_limit, form)
     if invalid is not None:
         return Parsed(invalid, None, None, previous_subgoal, blocks)
-    switch = contents[BlockName.SWITCH] == SWITCH
-    stated = " ".join(contents[BlockName.SUBGOAL].split())  # it becomes a line of later prompts
+    switch = contents.get(BlockName.SWITCH) == SWITCH
+    stated = " ".join(contents.get(BlockName.SUBGOAL, "").split())  # it becomes a line of later prompts
     action = understand(contents[BlockName.ACTION])
     followed = stated if switch or previous_subgoal is None else previous_subgoal
     decision = Decision(switch=switch, subgoal=followed, action=action)
@@ -175,18 +193,19 @@ def parse_response(
     return Parsed(refused, decision, stated, previous_subgoal, blocks)
 
 
-def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: bool) -> InvalidKind | None:
-    if tags == list(TAGS):  # nearly always
+def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: bool, form: Form) -> InvalidKind | None:
+    expected = _TAGS_OF[form]
+    if tags == list(expected):  # nearly always
         if not all(contents.values()):
             return InvalidKind.EMPTY_BLOCK
-        if contents[BlockName.SWITCH] not in SWITCH_WORDS:
+        if contents.get(BlockName.SWITCH, KEEP) not in SWITCH_WORDS:
             return InvalidKind.UNKNOWN_SWITCH
         return None
     if hit_limit and TAGS[-1] not in tags:
         return InvalidKind.CUT_OFF
     if len(set(tags)) < len(tags):
         return InvalidKind.REPEATED_BLOCK
-    return InvalidKind.MISSING_BLOCK if len(tags) < len(TAGS) else InvalidKind.WRONG_ORDER
+    return InvalidKind.MISSING_BLOCK if len(tags) < len(expected) else InvalidKind.WRONG_ORDER
 
 
 def _find_blocks(text: str, tags: list[re.Match[str]]) -> Mapping[BlockName, Block]:

@@ -26,6 +26,7 @@ from hiper.errors import UserError
 from hiper.models.tokenizer import text_encoder
 from hiper.plan_execute.actions import ActionStyle, ActionWords, Data, Regex, Substitution, braced, placeholders
 from hiper.plan_execute.decision import Decision
+from hiper.plan_execute.parse import Form
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -131,6 +132,8 @@ class TemplateData(Data):
     version: int
     kind: Literal["text", "chat"]
     """Plain text, or one user message for the tokenizer's chat template."""
+    response: Form = Form.PLAN_EXECUTE
+    """What the prompt asks for: the three decisions, or an action alone."""
     system: str | None = None
     """A system message before it, for ``chat``."""
     parts: tuple[str, ...]
@@ -178,16 +181,13 @@ class Template:
 
     @classmethod
     def load(cls, source: str | Path) -> Template:
-        """A shipped template by its name, or a YAML file by its path.
+        """A shipped template by its name, or a YAML file by its path; ``extends`` names one to begin from.
 
         Raises:
             UserError: there is no such template, or its content is wrong.
         """
-        text = _read_source(source)
         try:
-            return cls(TemplateData.model_validate(yaml.safe_load(text)))
-        except yaml.YAMLError as error:
-            raise UserError(f"template {source}: not valid YAML: {error}") from error
+            return cls(TemplateData.model_validate(_read_tree(source)))
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
             raise UserError(f"template {source}: {problems}") from error
@@ -214,6 +214,11 @@ class Template:
             *("-" for group in data.admissible.groups if group.range_from is not None),
             *(alias.show.format(n=1) for alias in data.actions.aliases),
         ]
+
+    @property
+    def form(self) -> Form:
+        """What a response has to state."""
+        return self.data.response
 
     def phrase(self, decision: Decision, context: PromptContext) -> Decision:
         """The decision with its action as a model says it."""
@@ -260,6 +265,17 @@ class Template:
             )
             for turn, (observation, action) in enumerate(context.history, first)
         )
+
+
+def _read_tree(source: str | Path) -> Any:
+    """A template's content, on top of that of the template it ``extends``."""
+    try:
+        tree = yaml.safe_load(_read_source(source))
+    except yaml.YAMLError as error:
+        raise UserError(f"template {source}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict) or "extends" not in tree:
+        return tree
+    return _read_tree(tree.pop("extends")) | tree
 
 
 def _read_source(source: str | Path) -> str:

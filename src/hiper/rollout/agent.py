@@ -71,6 +71,7 @@ class Agent:
             accepts=accepts,
             understand=lambda said: self.prompts.template.understand(said, context),
             hit_limit=not sample.finished,
+            form=self.prompts.template.form,
         )
         kinds = tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags))
         low = low_index(tokens, parsed) if parsed.format_valid else None

@@ -24,7 +24,7 @@ from hiper.models.build import (
 )
 from hiper.models.tokenizer import round_trip
 from hiper.plan_execute.demonstrations import DemonstrationTurn, demonstrate
-from hiper.plan_execute.parse import response_text
+from hiper.plan_execute.parse import Form, response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
 from hiper.rollout.agent import Agent
 from hiper.rollout.sampler import SamplingParams, TransformersSampler
@@ -76,6 +76,7 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
     env = make_env(config, config.env.train_split)
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
     template = Template.load(config.prompt.template)
+    check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
     check_room(config, policy)
     policy.to(device)  # type: ignore[arg-type]
@@ -132,6 +133,24 @@ def make_agent(
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
 
 
+def check_form(config: Config, template: Template) -> None:
+    """Make sure that what is credited and paid for is asked for.
+
+    Raises:
+        UserError: credit or rewards are for plans, and the template asks for none.
+    """
+    if template.form is Form.PLAN_EXECUTE:
+        return
+    name = template.data.name
+    if config.advantages.critic == "decisions":
+        raise UserError(
+            f"advantages.type '{config.advantages.type}' credits switches and subgoals, and template '{name}' asks for "
+            "actions alone; choose another type, such as turn-gae, or a template with plans"
+        )
+    if config.shaping.keep_penalty:
+        raise UserError(f"template '{name}' asks for no plans, so none is kept: set shaping.keep_penalty to 0")
+
+
 def check_room(config: Config, policy: PreTrainedModel) -> None:
     """Make sure that the longest prompt and response together fit the model.
 
@@ -167,7 +186,8 @@ def _policy(
 
 
 def _read_and_said(template: Template, turn: DemonstrationTurn) -> tuple[str, str]:
-    return str(template.render(turn.context)), response_text(template.phrase(turn.decision, turn.context))
+    said = response_text(template.phrase(turn.decision, turn.context), template.form)
+    return str(template.render(turn.context)), said
 
 
 def _can_say(template: Template, tokenizer: PreTrainedTokenizerBase, turn: DemonstrationTurn) -> bool:

@@ -24,10 +24,6 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
     """
     turns = [turn for episode in episodes for turn in episode.turns]
     outcomes = summarize(episodes)
-    stated = [turn for turn in turns if turn.format_valid]
-    later = [t for episode in episodes for t in episode.turns[1:] if t.format_valid]
-    kept = [turn for turn in stated if not turn.boundary]
-    longer = [episode for episode in episodes if len(episode.turns) > 1]
     return {
         **{f"success/{name}": outcome.success for name, outcome in outcomes.items()},
         "episode/return": _mean([episode.total_reward for episode in episodes]),
@@ -36,17 +32,28 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
         "episode/truncated": outcomes["all"].truncated / len(episodes),
         "invalid/all": _mean([turn.invalid is not None for turn in turns]),
         **{f"invalid/{kind}": share for kind, share in outcomes["all"].invalid.items()},
-        # The first turn is a boundary whatever is said, so it says nothing about the habit of switching.
-        "plan/switch_rate": _mean([turn.switch for turn in later]),
-        "plan/segment_turns": len(turns) / max(1, sum(turn.boundary for turn in turns)),
-        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
-        "plan/copies_that_differ": _mean([turn.copy_differs for turn in kept]),
+        **(_plan_metrics(episodes) if any(turn.subgoal for turn in turns) else {}),
         "plan/repeated_actions": _mean([_repeats(episode.turns) for episode in episodes]),
         "prompt/cut": _mean([turn.prompt_cut for turn in turns]),
         "prompt/unknown": sum(turn.prompt_ids.count(unknown_id) for turn in turns if unknown_id is not None)
         / sum(len(turn.prompt_ids) for turn in turns),
         "tokens/prompt": _mean([len(turn.prompt_ids) for turn in turns]),
         "tokens/response": _mean([len(turn.response_ids) for turn in turns]),
+    }
+
+
+def _plan_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
+    """How subgoals were followed, where any were stated."""
+    turns = [turn for episode in episodes for turn in episode.turns]
+    later = [turn for episode in episodes for turn in episode.turns[1:] if turn.format_valid]
+    kept = [turn for turn in turns if turn.format_valid and not turn.boundary]
+    longer = [episode for episode in episodes if len(episode.turns) > 1]
+    return {
+        # The first turn is a boundary whatever is said, so it says nothing about the habit of switching.
+        "plan/switch_rate": _mean([turn.switch for turn in later]),
+        "plan/segment_turns": len(turns) / max(1, sum(turn.boundary for turn in turns)),
+        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
+        "plan/copies_that_differ": _mean([turn.copy_differs for turn in kept]),
     }
 
 

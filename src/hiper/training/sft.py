@@ -50,7 +50,8 @@ def demonstration_rows(
 
 def _row(turn: DemonstrationTurn, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Row:
     said = prompts.template.phrase(turn.decision, turn.context)
-    return Row(tuple(prompts.build(turn.context).ids), tuple(encode_response(tokenizer, said)), None)
+    response = encode_response(tokenizer, said, prompts.template.form)
+    return Row(tuple(prompts.build(turn.context).ids), tuple(response), None)
 
 
 def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = lambda: None) -> None:
