@@ -49,7 +49,7 @@ def test_only_the_first_feature_is_searched(make_product) -> None:
 
 def test_a_product_comes_back_as_it_was(make_product) -> None:
     product = make_product(
-        title="Tasse à thé “M” ❤️\x00\n",
+        title="Tasse à thé “M” ❤️\x00\n\ud83d",
         listed=(1.5, 2.25),
         features=("a", ""),
         options={"size": ("s", "s"), "b": ()},

@@ -121,6 +121,10 @@ def test_what_finds_nothing(query: str) -> None:
     assert len(found) == len(scores) == 0
 
 
+def test_halves_of_characters_are_no_obstacle() -> None:
+    assert Index.of(["mug \ud83d\udc00x", "\ud83d cup"]).search("cup \ud83d")[0].tolist() == [1]
+
+
 def test_an_index_without_terms() -> None:
     assert len(Index.of(["", "the"]).search("mug")[0]) == 0
 

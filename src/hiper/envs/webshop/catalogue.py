@@ -37,7 +37,7 @@ from hiper.errors import UserError
 _CACHED = 1 << 12
 """Products kept decoded."""
 _BLOB = "products.bin"
-_ARRAYS = ("ends_N", "asins_N", "prices_N")
+_ARRAYS = ("ends_N", "prices_N")
 
 
 class ProductReader:
@@ -93,12 +93,11 @@ def _intern(
 
 
 class Catalogue:
-    """Products by position and by id, and the price at which each is sold. Nothing in it changes.
+    """Products by position, and the price at which each is sold. Nothing in it changes.
 
     Args:
         blob: the encoded products, end to end.
         ends_N: where each ends in ``blob``, in bytes.
-        asins_N: their ids.
         prices_N: dollars: the listed price, or one drawn from the listed range.
         fingerprint: SHA-256 of products and prices.
     """
@@ -107,11 +106,10 @@ class Catalogue:
         self,
         blob: NDArray[np.uint8],
         ends_N: NDArray[np.int64],
-        asins_N: NDArray[np.bytes_],
         prices_N: NDArray[np.float64],
         fingerprint: str,
     ) -> None:
-        self.asins_N, self.prices_N, self.fingerprint = asins_N, prices_N, fingerprint
+        self.prices_N, self.fingerprint = prices_N, fingerprint
         self._blob, self._ends_N = blob, ends_N
         self._product = lru_cache(_CACHED)(self._decode)
 
@@ -127,25 +125,23 @@ class Catalogue:
         Raises:
             UserError: there are no products.
         """
-        sizes, asins, prices, digest = array("q"), list[bytes](), array("d"), hashlib.sha256()
+        sizes, prices, digest = array("q"), array("d"), hashlib.sha256()
         with io.BytesIO() if folder is None else (folder / _BLOB).open("wb") as file:
             for product in products:
                 encoded = product.encode()
                 file.write(encoded)
                 digest.update(encoded)
                 sizes.append(len(encoded))
-                asins.append(product.asin.encode())
                 prices.append(rng.uniform(*product.listed) if len(product.listed) > 1 else product.listed[0])
             held = file.getvalue() if isinstance(file, io.BytesIO) else b""
         if not sizes:
             raise UserError("the catalogue holds no products")
         ends_N, prices_N = np.cumsum(np.array(sizes)), np.array(prices)
-        asins_N = np.array(asins, dtype=f"S{ASIN_LENGTH}")
         digest.update(prices_N.astype("<f8").tobytes())
-        for name, values_N in zip(_ARRAYS, (ends_N, asins_N, prices_N), strict=True):
+        for name, values_N in zip(_ARRAYS, (ends_N, prices_N), strict=True):
             hold(folder, name, values_N)
         if folder is None:
-            return cls(np.frombuffer(held, np.uint8), ends_N, asins_N, prices_N, digest.hexdigest())
+            return cls(np.frombuffer(held, np.uint8), ends_N, prices_N, digest.hexdigest())
         (folder / "fingerprint").write_text(digest.hexdigest())
         return cls.open(folder)
 
@@ -156,9 +152,9 @@ class Catalogue:
         Raises:
             OSError, ValueError: there is none.
         """
-        ends_N, asins_N, prices_N = (mapped(folder, name) for name in _ARRAYS)
+        ends_N, prices_N = (mapped(folder, name) for name in _ARRAYS)
         fingerprint = (folder / "fingerprint").read_text()
-        return cls(np.memmap(folder / _BLOB, mode="r"), ends_N, asins_N, prices_N, fingerprint)
+        return cls(np.memmap(folder / _BLOB, mode="r"), ends_N, prices_N, fingerprint)
 
     def __len__(self) -> int:
         return len(self._ends_N)

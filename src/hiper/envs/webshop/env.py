@@ -175,7 +175,7 @@ def make(
         catalogue: which official one, "small" (1,000 products) or "full" (1.18 million).
         products: sell only the first so many; None: all (of generated ones, 1,000).
         human: ask with the instructions that people wrote.
-        tasks: play only so many goals, the first ones; None: all.
+        tasks: play only so many goals, the first ones; None: all, which for the full catalogue are millions.
         max_turns: turns until an unfinished episode is truncated.
         reward: what a perfect purchase pays.
         nouns: who finds the nouns of titles: "spacy", "words", or "auto" for spaCy where it is installed.

@@ -70,7 +70,7 @@ class Product:
         asked = [(instruction.text, instruction.attributes, instruction.options) for instruction in self.instructions]
         texts = (self.asin, self.title, self.description, self.features, self.category, self.query)
         rest = (self.product_category, self.listed, self.options, self.attributes, asked)
-        return json.dumps((*texts, *rest), ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps((*texts, *rest), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def decode(encoded: bytes) -> Product:

@@ -114,7 +114,8 @@ def _key(term: str) -> np.uint64:
 
     A word that no document has would be taken for another with a chance of V / 2**64.
     """
-    return np.uint64(int.from_bytes(hashlib.blake2b(term.encode(), digest_size=8).digest(), "big"))
+    encoded = term.encode(errors="surrogatepass")  # there are halves of characters in scraped texts
+    return np.uint64(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big"))
 
 
 def stored_length(length: int) -> int:
