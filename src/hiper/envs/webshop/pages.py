@@ -194,7 +194,7 @@ _BODIES = {Place.RESULTS: _results, Place.ITEM: _item, Place.DETAIL: _detail}
 
 def _shown(texts: Iterable[str]) -> list[str]:
     """What is left of texts that went through HTML: no white space around them, and no empty lines."""
-    return [text.strip() for text in texts if text and (text.strip(_WHITE) or "\n" not in text)]
+    return [bare for text in texts if (bare := text.strip()) or (text and (text.strip(_WHITE) or "\n" not in text))]
 
 
 def _json(options: Mapping[str, str]) -> str:
