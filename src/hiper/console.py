@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,9 +43,12 @@ COLUMNS = (
 )
 """Heading, metric and format of an iteration's line."""
 
+SECONDS_BETWEEN_LINES = 60.0
+"""How often something long says how far it is where there is no terminal."""
+
 
 class Display:
-    """Writes to a terminal; where output is not a terminal, bars are left out.
+    """Writes to a terminal; where output is not a terminal, bars become a line a minute.
 
     Args:
         command: the command that was given, for result cards.
@@ -60,10 +64,26 @@ class Display:
     def bar(self, what: str, total: int) -> Iterator[Callable[[], None]]:
         """A progress bar; call what it gives for each unit done."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        hidden = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=hidden) as progress:
+        if not self.console.is_terminal:
+            yield self._lines_of(what, total)
+            return
+        with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)
+
+    def _lines_of(self, what: str, total: int) -> Callable[[], None]:
+        """A bar's stand-in in a log: a line now and then."""
+        done, began = 0, time.monotonic()
+        said = began
+
+        def advance() -> None:
+            nonlocal done, said
+            done, now = done + 1, time.monotonic()
+            if now - said >= SECONDS_BETWEEN_LINES and done < total:
+                said = now
+                self.note(f"          {what}: {done}/{total}, {(now - began) * (total - done) / done:.0f} s to go")
+
+        return advance
 
     @contextmanager
     def bytes_bar(self, what: str) -> Iterator[Callable[[int, int | None], None]]:

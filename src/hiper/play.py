@@ -14,9 +14,9 @@ from rich.markup import escape
 
 from hiper import envs
 from hiper.config import overridden
-from hiper.envs.base import BLANK, Observation, Start, TextEnv
+from hiper.envs.base import BLANK, Expert, Observation, Start, TextEnv
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision, Expert
+from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.prompt import PromptContext
 from hiper.seeding import derive_seed
 

@@ -9,8 +9,9 @@ from typing import ClassVar
 import pytest
 
 from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv
+from hiper.envs.base import Expert
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision, Expert
+from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.demonstrations import Demonstration, demonstrate
 
 FAR = 6

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+from hiper.plan_execute.decision import Decision
 
 if TYPE_CHECKING:
     from hiper.envs.panels import Panel
-    from hiper.plan_execute.decision import Expert
 
 
 BLANK = re.compile(r"<[^<>]+>")
@@ -75,6 +76,23 @@ class Step:
     truncated: bool
     """Time ran out: the episode stops here, but its future is not worth zero by definition."""
     info: Info
+
+
+class Expert(Protocol):
+    """A scripted player that sees what an agent sees, and nothing more."""
+
+    def reset(self, start: Start) -> None:
+        """Forget the last episode and read the new task."""
+
+    def act(self, observation: Observation) -> Decision:
+        """Decide on the next turn.
+
+        It must cope with a world that did not follow its last decision: demonstrations replace some of its
+        actions by others to show recovery, telling it so through :meth:`acted`.
+        """
+
+    def acted(self, action: str, observation: Observation) -> None:
+        """``action`` (its own or another) was played and ``observation`` came back."""
 
 
 class TextEnv(ABC):

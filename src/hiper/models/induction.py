@@ -14,9 +14,9 @@ mistaken for the other.
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
-from torch import nn
 from transformers import Qwen2ForCausalLM
 
 _PLACES_BACK = (1, 2)
@@ -55,7 +55,7 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
     word[:, half:] *= 0.05
 
     # What a rotary pair turns per place decides what it is good for: fast ones tell places, slow ones carry words.
-    base = config.rope_parameters["rope_theta"]
+    base = cast(dict[str, float], config.rope_parameters)["rope_theta"]
     turns = [base ** (-2 * pair / size) for pair in range(size // 2)]
     fast = [pair for pair, turn in enumerate(turns) if turn > 0.05]
     slow = [pair for pair, turn in enumerate(turns) if turn < 0.02]
@@ -89,7 +89,7 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
             itself[carrier, :half] += _MATCH * basis[row]
 
 
-def _look_back(attention: nn.Module, head: slice, rates: list[tuple[int, float]], places: int) -> None:
+def _look_back(attention: Any, head: slice, rates: list[tuple[int, float]], places: int) -> None:
     """Let a head attend to the position so many ``places`` back.
 
     A rotary pair that turns at rate w scores biases q at m and k at n as |q| |k| cos(w (m - n) + angle between them),

@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from hiper.envs.base import BLANK, Info, Observation, TextEnv
+from hiper.envs.base import BLANK, Expert, Info, Observation, TextEnv
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision, Expert
+from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.prompt import PromptContext
 
 
