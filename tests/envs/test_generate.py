@@ -15,11 +15,11 @@ from hiper.envs.alfworld.dialect import GENERATED_LANGUAGE_DIGEST, language_dige
 from hiper.envs.alfworld.expert import AlfworldExpert
 from hiper.envs.alfworld.generate import SIZES, SPLITS, TASK_TYPES, Size, generate_game, regenerate, write_games
 from hiper.envs.alfworld.generate.contents import APPLIANCES, LAMP
-from hiper.envs.dice import Dice
 from hiper.envs.alfworld.generate.household import household
 from hiper.envs.alfworld.generate.scene import Scene, draw_scene, owner
 from hiper.envs.alfworld.parity import check_parity, missing_reason
 from hiper.envs.base import Observation, Start
+from hiper.envs.dice import Dice
 from hiper.errors import UserError
 
 GAMES_PER_SIZE = 60
