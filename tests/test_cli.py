@@ -25,6 +25,8 @@ from hiper import cli
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.alfworld.parity import missing_reason
 from hiper.episode import read_episodes
+from hiper.verify import command as prove
+from hiper.verify.proofs import Unbiased, sweep_bias, sweep_variance
 
 
 @dataclass
@@ -120,6 +122,29 @@ def test_report(hiper: Hiper, run_folder: Path):
     assert result.code == 0
     assert "tiny, seed 0" in result.out
     assert (run_folder / "report.md").exists()
+
+
+def test_credit_shows_and_writes_what_estimators_say(hiper: Hiper, run_folder: Path):
+    result = hiper("credit", run_folder, "--iteration", 1)
+    assert result.code == 0
+    assert "Rank correlation" in result.out
+    assert json.loads((run_folder / "credit.json").read_text())["iteration"] == 1
+    assert (run_folder / "credit.png").exists()
+    result = hiper("credit", run_folder, "--iteration", 9)
+    assert result.code == 2
+    assert "no episodes of iteration 9; there are 1 to 2" in result.err
+
+
+def test_verify_fails_where_a_claim_does(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checks = [Unbiased("HAE, termination-value", 1, 0.5, claimed=True)]
+    monkeypatch.setattr(prove, "check_unbiased", lambda: checks)
+    monkeypatch.setattr(prove, "sweep_variance", lambda: sweep_variance((2, 3), (0.8, 0.5), (0.0, 0.5, 1.0), (0,)))
+    monkeypatch.setattr(prove, "sweep_bias", lambda: sweep_bias((0.0, 1.0), (0.0, 1.0), (0,)))
+    result = hiper("verify", "--out", tmp_path / "proofs")
+    assert result.code == 2
+    assert "not unbiased, though it is claimed to be: HAE, termination-value" in result.err
+    assert (tmp_path / "proofs" / "verify.json").exists()  # what was found is kept
+    assert hiper("verify", "--run", tmp_path / "none").code == 2
 
 
 def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):

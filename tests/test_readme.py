@@ -1,14 +1,17 @@
-"""The README's examples run, and the folders it names exist."""
+"""The README's examples run, the folders it names exist, and the settings in the page on credit are valid."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hiper import envs
+from hiper.advantages import ESTIMATORS
+from hiper.config import load_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +40,15 @@ def test_an_environment_of_your_own():
 
 def test_an_environment_is_found_by_where_it_is():
     assert envs.make("hiper.envs.corridor:make", cells=3).name == "corridor"
+
+
+def test_the_settings_on_the_page_about_credit():
+    page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hiper train ")]
+    chosen = [load_config(recipe, overrides).advantages.type for _, _, recipe, *overrides in commands]
+    assert chosen == ["turn-gae", "gigpo", "grpo"]
+    table = page.partition("## The estimators")[2].partition("```")[0]
+    assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == ["type", *ESTIMATORS]
 
 
 def test_the_tree_is_the_tree():

@@ -81,7 +81,7 @@ def _show(found: Verification, display: Display) -> None:
             for s in settings
         ),
     )
-    errors = sorted({bias.error for bias in found.biases})
+    lambdas, errors = (sorted({getattr(b, name) for b in found.biases}) for name in ("lambda_", "error"))
     bias_at = {(bias.error, bias.lambda_): bias for bias in found.biases}
     _table(
         display,
