@@ -158,6 +158,9 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert (card["seed"], card["environment"]["name"], card["environment"]["version"]) == (3, "corridor", "1")
     assert card["template"].startswith("terse-")
     assert card["checkpoint"].endswith("checkpoints/iter-00002/policy")
+    cards = tiny_run / "evaluations"
+    trained, begun = (json.loads((cards / f"eval-0000{n}-held_out.json").read_text()) for n in (2, 0))
+    assert card["weights_sha256"] == trained["weights_sha256"] != begun["weights_sha256"]
     assert card["command"].startswith("hiper eval")
     assert {"hiper", "seconds", "date", "history_window"} <= set(card)
     episodes = list(read_episodes(out / "held_out.jsonl.gz"))

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
 from hiper.errors import UserError, suggestion
+from hiper.plan_execute.demonstrations import LAPSES, Lapse
 from hiper.plan_execute.prompt import Overflow
 
 
@@ -112,6 +113,9 @@ class WarmStartConfig(Section):
     """Demonstrated tasks, of the training split; 0: no warm start."""
     perturb: float = Field(0.1, ge=0, le=1)
     """Share of turns at which another action than the expert's is played, so that recovery is shown."""
+    lapses: tuple[Lapse, ...] = LAPSES
+    """Their kinds, drawn with equal chances: strays to some other action, slips as the expert knows them, follows a
+    subgoal of before."""
     imitate_lapses: bool = False
     """Imitate those turns too: the warm start then is of a player who errs, with room to improve. Otherwise only the
     expert's decisions are imitated."""

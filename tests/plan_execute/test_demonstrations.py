@@ -12,7 +12,7 @@ from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, T
 from hiper.envs.base import Expert
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision
-from hiper.plan_execute.demonstrations import Demonstration, demonstrate
+from hiper.plan_execute.demonstrations import LAPSES, Demonstration, Lapse, demonstrate
 
 FAR = 6
 
@@ -189,3 +189,17 @@ def test_an_environment_without_an_expert_has_no_demonstrations(monkeypatch: pyt
 def test_perturb_must_be_a_probability(perturb: float) -> None:
     with pytest.raises(UserError, match="probability"):
         demonstrate(Errand(), "a", perturb=perturb)
+
+
+@pytest.mark.parametrize("kind", LAPSES)
+def test_only_the_kinds_of_lapses_asked_for_happen(kind: Lapse) -> None:
+    episodes = [demonstrate(Errand(), "a", n, perturb=0.4, expert=Stumbler(), lapses=[kind]) for n in range(40)]
+    lapses = [turn for episode in episodes for turn in episode.turns if not turn.target]
+    assert len(lapses) > 20
+    for turn in lapses:
+        right = Stumbler()
+        right.reset(Start("", Observation(turn.context.observation, turn.context.admissible)))
+        meant = right.act(right.told[0])
+        same_subgoal, same_action = turn.decision.subgoal == meant.subgoal, turn.decision.action == meant.action
+        slipped = (turn.decision.subgoal, turn.decision.action) == ("hurry", "jump")
+        assert {"stray": same_subgoal and not same_action, "slip": slipped, "stale-subgoal": same_action}[kind]

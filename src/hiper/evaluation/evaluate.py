@@ -76,6 +76,7 @@ def result_card(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "checkpoint": checkpoint,
+        "weights_sha256": agent.sampler.weights_sha256(),
         "environment": {"name": env.name, "version": env.version, "max_turns": env.max_turns},
         "panel": {"name": evaluation.panel.name, "tasks": len(evaluation.panel), "sha256": evaluation.panel.hash},
         "template": agent.prompts.template.label,

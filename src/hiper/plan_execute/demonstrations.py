@@ -10,12 +10,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from hiper.envs.base import BLANK, Expert, Info, Observation, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.prompt import PromptContext
+
+Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
+
+LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
+"""Kinds of lapses, see :func:`demonstrate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ def demonstrate(
     perturb: float = 0.0,
     expert: Expert | None = None,
     hidden: Collection[str] = ("help",),
+    lapses: Sequence[Lapse] = LAPSES,
 ) -> Demonstration:
     """Let the expert play one episode, with a lapse in each turn with probability ``perturb``.
 
@@ -74,6 +80,7 @@ def demonstrate(
         perturb: probability of a lapse per turn.
         expert: who plays; default: the environment's own.
         hidden: actions that agents are not shown, and that straying leaves out.
+        lapses: the kinds that happen.
 
     Raises:
         UserError: the environment has no expert, or ``perturb`` is no probability.
@@ -96,7 +103,7 @@ def demonstrate(
         context = PromptContext(start.goal, history, observation.text, subgoal, observation.admissible, len(turns))
         decision, target = expert.act(observation), True
         if rng.random() < perturb:
-            lapse = _lapse(expert, decision, observation, subgoals, hidden, rng)
+            lapse = _lapse(lapses, expert, decision, observation, subgoals, hidden, rng)
             decision, target = lapse or decision, lapse is None
         decision = Decision(decision.subgoal != subgoal, decision.subgoal, decision.action)
         turns.append(DemonstrationTurn(context, decision, target))
@@ -111,6 +118,7 @@ def demonstrate(
 
 
 def _lapse(
+    lapses: Sequence[Lapse],
     expert: Expert,
     decision: Decision,
     observation: Observation,
@@ -132,6 +140,11 @@ def _lapse(
         stale = sorted(set(subgoals) - {decision.subgoal})
         return Decision(False, rng.choice(stale), decision.action) if stale else None
 
-    kinds: list[Callable[[], Decision | None]] = [stray, slip, follow_stale_subgoal]
+    by_name: dict[Lapse, Callable[[], Decision | None]] = {
+        "stray": stray,
+        "slip": slip,
+        "stale-subgoal": follow_stale_subgoal,
+    }
+    kinds = [by_name[name] for name in lapses]
     rng.shuffle(kinds)
     return next((lapse for kind in kinds if (lapse := kind()) is not None), None)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +45,9 @@ class Sampler(Protocol):
 
     def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
         """One response per prompt, in order. The same arguments and weights give the same answer."""
+
+    def weights_sha256(self) -> str | None:
+        """Names the weights that are sampled from, for result cards; None where that cannot be told."""
 
 
 class TransformersSampler:
@@ -88,6 +92,14 @@ class TransformersSampler:
                 )
         self.model.train(was_training)
         return [samples[i] for i in range(len(prompts))]
+
+    def weights_sha256(self) -> str:
+        """See :class:`Sampler`: over names and bytes of all parameters, tied ones once."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self.model.named_parameters()):
+            digest.update(name.encode())
+            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def _decode(self, prompts: list[Sequence[int]], params: SamplingParams, generator: torch.Generator) -> list[Sample]:
         count, device = len(prompts), self.model.device

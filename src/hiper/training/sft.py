@@ -19,7 +19,7 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import Row, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches
 from hiper.models.tokenizer import encode_response
-from hiper.plan_execute.demonstrations import DemonstrationTurn, demonstrate
+from hiper.plan_execute.demonstrations import LAPSES, DemonstrationTurn, Lapse, demonstrate
 from hiper.plan_execute.prompt import PromptBuilder
 from hiper.seeding import derive_seed
 from hiper.training.assembly import Assembly
@@ -34,6 +34,7 @@ def demonstration_rows(
     *,
     perturb: float,
     imitate_lapses: bool = False,
+    lapses: Sequence[Lapse] = LAPSES,
     seed: int,
 ) -> list[Row]:
     """One row per demonstrated decision worth imitating, of one episode per task.
@@ -42,7 +43,7 @@ def demonstration_rows(
     """
     rows = []
     for task_id in task_ids:
-        episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb)
+        episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
         if episode.info.won:
             rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target or imitate_lapses]
     return rows
@@ -78,6 +79,7 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
                 parts.tokenizer,
                 perturb=config.perturb,
                 imitate_lapses=config.imitate_lapses,
+                lapses=config.lapses,
                 seed=derive_seed(seed, epoch),
             )
             advance()
