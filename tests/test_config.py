@@ -72,7 +72,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: 
         ("training.iterations=1.5", r"training\.iterations: .*integer.*1\.5"),
         ("prompt.overflow=ignore", r"prompt\.overflow: .*'drop_history'.*'ignore'"),
         ("rollout.group_size=3", r"rollout: episodes \(128\) must be a multiple of group_size \(3\)"),
-        ("model.nano.heads=3", r"model\.nano: hidden \(128\) must be a multiple of 2 \* heads \(6\)"),
+        ("model.nano.hidden=100", r"model\.nano: hidden \(100\) must be a multiple of 2 \* heads \(8\)"),
         ("shaping.keep_penalty=1", r"keep_penalty is 1.*zero or negative"),
         ("advantages.gamma=2", r"gamma is 2.*between 0 and 1"),
         ("advantages={type: turn-gae, lambda_turn: 3}", r"advantages: lambda_turn is 3.*between 0 and 1"),
