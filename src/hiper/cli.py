@@ -215,6 +215,33 @@ def credit(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first one's method is the reference.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs") / "comparison",
+) -> None:
+    """Compare runs that played the same held-out tasks: curves over seeds, tables, paired tests."""
+    from hiper.compare.command import show_comparison
+    from hiper.training.run import Run
+
+    show_comparison([Run.open(run) for run in runs], out, _display())
+
+
+@app.command()
+def study(
+    study: Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each [default: the recipe's].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")] = None,
+) -> None:
+    """Train methods with several seeds and compare them; the same command goes on where it was interrupted."""
+    from hiper.study.command import run_study
+    from hiper.study.definition import load_study
+
+    definition = load_study(study)
+    run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
+
+
+@app.command()
 def verify(
     run: Annotated[Path | None, typer.Option(help="Check the last training episodes of this run as well.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling of these episodes.")] = 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,6 +145,23 @@ class Display:
             row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
             score = [f"{outcome.score:.3f}"] * graded
             table.add_row(*row, *score, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
+        self.console.print(table)
+
+    def table(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
+        """A table of text.
+
+        Args:
+            title: above it.
+            headings: of the columns.
+            rows: a text for each column.
+            left: so many columns, the first ones, are aligned to the left.
+        """
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for number, heading in enumerate(headings):
+            table.add_column(heading, justify="left" if number < left else "right")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print()
         self.console.print(table)
 
     def report(self, report: Report) -> None:

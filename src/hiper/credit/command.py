@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
-from rich.table import Table
 
 from hiper.advantages import Floats
 from hiper.console import Display
@@ -41,20 +39,18 @@ def _show(report: CreditReport, display: Display) -> None:
         for name, parts in report.summaries.items()
         for s in parts
     )
-    _table(display, title, headings, rows, left=2)
+    display.table(title, headings, rows, left=2)
     for name, why in report.left_out.items():
         display.note(f"{name} is left out: {why}")
 
     names = list(report.opinions)
     both = np.where(np.tri(len(names), k=-1, dtype=bool), report.turn_correlation_EE, report.token_correlation_EE)
-    _table(
-        display,
+    display.table(
         "Rank correlation: of turns below the diagonal, of tokens above",
         ("", *(str(n) for n in range(1, len(names) + 1))),
         ([f"{n + 1} {name}", *_matrix_row(both[n], n)] for n, name in enumerate(names)),
     )
-    _table(
-        display,
+    display.table(
         "Where they disagree most (mean credit of the turn)",
         ("episode", "turn", "action", *names),
         (
@@ -66,8 +62,7 @@ def _show(report: CreditReport, display: Display) -> None:
     )
     most = report.shown
     episode, credit = report.episodes[most.episode], report.of_episode(most.episode)
-    _table(
-        display,
+    display.table(
         f"Episode {most.episode} turn by turn, {'won' if episode.won else 'lost'}: {escape(episode.goal)}",
         ("turn", "subgoal", "action", *names),
         (
@@ -78,8 +73,7 @@ def _show(report: CreditReport, display: Display) -> None:
         left=3,
     )
     tokens = [opinion.token_K_of(most.row) for opinion in report.opinions.values()]
-    _table(
-        display,
+    display.table(
         f"Its turn {most.turn + 1} token by token",
         ("token", *names),
         ([escape(token), *(_cell(row[k]) for row in tokens)] for k, token in enumerate(report.tokens)),
@@ -92,13 +86,3 @@ def _matrix_row(row_E: Floats, at: int) -> list[str]:
 
 def _cell(value: float) -> str:
     return f"{value:.2f}" if np.isfinite(value) else "-"
-
-
-def _table(display: Display, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number < left else "right")
-    for row in rows:
-        table.add_row(*row)
-    display.console.print()
-    display.console.print(table)

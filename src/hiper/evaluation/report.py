@@ -29,6 +29,8 @@ class Evaluated:
     split: str
     panel: str
     """Its name and the beginning of its hash."""
+    environment: str
+    """Its name, version and limit of turns."""
     outcomes: Mapping[str, Outcome]
 
     @property
@@ -118,7 +120,7 @@ def read_report(run: Run) -> Report:
         UserError: the run has not been evaluated yet, or a file of it is damaged.
     """
     metrics = [record for record in read_metrics(run.path) if "success/all" in record]
-    evaluations = _read_evaluations(run)
+    evaluations = read_evaluations(run)
     if not evaluations:
         raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
     last = next(iter(evaluations.values()))[-1]
@@ -141,7 +143,12 @@ def choose_sample(episodes: Iterable[Episode]) -> Episode | None:
     return max(episodes, key=worth, default=None)
 
 
-def _read_evaluations(run: Run) -> dict[str, list[Evaluated]]:
+def read_evaluations(run: Run) -> dict[str, list[Evaluated]]:
+    """The evaluations of a run by split, in the order of iterations.
+
+    Raises:
+        UserError: a card is damaged.
+    """
     by_split: dict[str, list[Evaluated]] = {}
     for path in sorted((run.path / "evaluations").glob("*.json")):
         if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
@@ -153,7 +160,14 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
-        return Evaluated(iteration, split, f"{card['panel']['name']}, sha256 {card['panel']['sha256'][:12]}", outcomes)
+        panel, env = card["panel"], card["environment"]
+        return Evaluated(
+            iteration,
+            split,
+            f"{panel['name']}, sha256 {panel['sha256'][:12]}",
+            f"{env['name']} version {env['version']}, at most {env['max_turns']} turns",
+            outcomes,
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a readable result card: {error}") from error
 

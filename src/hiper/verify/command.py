@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-from rich.table import Table
 
 from hiper.advantages import HAE
 from hiper.console import Display
@@ -63,7 +61,7 @@ def _show(found: Verification, display: Display) -> None:
         verdict = ("yes" if check.holds else "NO") if check.claimed else ("yes" if check.holds else "no, see below")
         rows.append((check.estimator, str(check.cases), f"{check.largest_error:.1e}", verdict))
     title = f"Expected gradient, with exact values, against the exact gradient (within {TOLERANCE:g})"
-    _table(display, title, ("estimator", "cases", "largest error", "unbiased"), rows)
+    display.table(title, ("estimator", "cases", "largest error", "unbiased"), rows)
     low, high = found.value_gap_share
     display.note(
         f"The value-gap form expects {low:.3f} to {high:.3f} times beta of each switch parameter's gradient: on "
@@ -72,8 +70,7 @@ def _show(found: Verification, display: Display) -> None:
     lambdas = sorted({v.lambda_ for v in found.variances})
     settings = list(dict.fromkeys((v.turns, v.switch_rate, v.segment_turns) for v in found.variances))
     ratio = {((v.turns, v.switch_rate, v.segment_turns), v.lambda_): v.ratio for v in found.variances}
-    _table(
-        display,
+    display.table(
         "Variance of HAE's gradient over that of flat GAE",
         ("turns", "P(SWITCH)", "segment", *(f"λ {lambda_:g}" for lambda_ in lambdas)),
         (
@@ -83,8 +80,7 @@ def _show(found: Verification, display: Display) -> None:
     )
     lambdas, errors = (sorted({getattr(b, name) for b in found.biases}) for name in ("lambda_", "error"))
     bias_at = {(bias.error, bias.lambda_): bias for bias in found.biases}
-    _table(
-        display,
+    display.table(
         "Bias by the error of values, relative to the gradient: HAE | flat GAE",
         ("error", *(f"λ {lambda_:g}" for lambda_ in lambdas)),
         (
@@ -97,8 +93,7 @@ def _show(found: Verification, display: Display) -> None:
 
 
 def _show_episodes(check: EpisodeCheck, display: Display) -> None:
-    _table(
-        display,
+    display.table(
         f"On {check.episodes} episodes of the run, {check.turns} turns",
         ("", "estimate", "95% interval", "expected"),
         (
@@ -111,13 +106,3 @@ def _show_episodes(check: EpisodeCheck, display: Display) -> None:
 
 def _interval(interval: Interval) -> tuple[str, str]:
     return f"{interval.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}"
-
-
-def _table(display: Display, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading == headings[0] else "right")
-    for row in rows:
-        table.add_row(*row)
-    display.console.print()
-    display.console.print(table)

@@ -1,0 +1,184 @@
+"""Runs sorted into methods, made sure to be comparable, and compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiper.compare.paired import Paired, bootstrap_interval, compare_paired, holm
+from hiper.compare.settings import differing, method_settings
+from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, Trace
+from hiper.errors import UserError
+from hiper.evaluation.summary import wilson
+from hiper.files import write_text
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method on one split, after training."""
+
+    method: str
+    seeds: tuple[int, ...]
+    tasks: int
+    before: float
+    """Success of the first evaluation; below, of the last; means over seeds."""
+    success: float
+    interval: tuple[float, float]
+    """95%: Wilson's of one run, else :func:`hiper.compare.paired.bootstrap_interval` over seeds and tasks."""
+    by_seed: tuple[float, ...]
+    by_type: Mapping[str, float]
+    score: float
+    graded: bool
+    """Whether the score says more than the success."""
+    turns: float
+    paired: Paired | None
+    """Against the first method; None: it is the first, or has no seed in common with it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods on the same held-out tasks."""
+
+    methods: Sequence[Method]
+    results: Mapping[str, Sequence[Result]]
+    """By split, in the order of methods."""
+    panels: Mapping[str, str]
+    """By split."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Results and curves."""
+        return {
+            "panels": dict(self.panels),
+            "results": {split: [dataclasses.asdict(r) for r in of] for split, of in self.results.items()},
+            "methods": {
+                method.label: {
+                    "runs": [str(trace.path) for trace in method.traces],
+                    "settings": method_settings(method.traces[0].config),
+                    "held_out": {split: _plain(method.held_out(split)) for split in self.panels},
+                    "training": {name: _plain(method.training(name)) for name in (SUCCESS, SWITCH_RATE, SEGMENT)},
+                }
+                for method in self.methods
+            },
+        }
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def compare(traces: Sequence[Trace]) -> Comparison:
+    """Sort runs into methods, in the order in which they first come, and compare these.
+
+    Raises:
+        UserError: panels or environments differ, or a method has a seed twice.
+    """
+    panels = _common_panels(traces)
+    methods = group(traces)
+    return Comparison(methods, {split: _results(methods, split) for split in panels}, panels)
+
+
+def group(traces: Sequence[Trace]) -> list[Method]:
+    """Methods: runs whose settings differ in their seeds alone.
+
+    Where several methods have one name, their labels say in which settings they differ.
+
+    Raises:
+        UserError: two runs of one method have the same seed.
+    """
+    groups: list[tuple[dict[str, Any], list[Trace]]] = []
+    for trace in traces:
+        settings = method_settings(trace.config)
+        known = next((members for other, members in groups if other == settings), None)
+        if known is None:
+            groups.append((settings, [trace]))
+            continue
+        if twin := next((other for other in known if other.config.seed == trace.config.seed), None):
+            raise UserError(
+                f"{twin.path} and {trace.path} have the same settings and the same seed, {trace.config.seed}: they are "
+                "one run, not two; leave one out"
+            )
+        known.append(trace)
+    methods = []
+    for settings, members in groups:
+        name = settings["name"]
+        keys = differing([other for other, _ in groups if other["name"] == name])
+        label = ", ".join([name, *(f"{key.rpartition('.')[2]} {settings.get(key, 'none')}" for key in keys)])
+        methods.append(Method(label, sorted(members, key=lambda trace: trace.config.seed)))
+    return methods
+
+
+def _common_panels(traces: Iterable[Trace]) -> dict[str, str]:
+    """The panel of each split's last evaluation, after making sure that all runs played the same throughout.
+
+    Raises:
+        UserError: they did not.
+    """
+    first, *others = traces
+    for other in others:
+        if missing := set(first.evaluations) ^ set(other.evaluations):
+            raise UserError(
+                f"{first.path} and {other.path} cannot be compared: only one was evaluated on {', '.join(missing)}; "
+                "hiper eval plays a split with a trained agent"
+            )
+        for split in first.evaluations:
+            for one, two in zip(_played(first, split), _played(other, split), strict=True):
+                if one and two and one != two:
+                    raise UserError(
+                        f"{first.path} and {other.path} cannot be compared: on {split} they played different tasks: "
+                        f"{_and(one)}; {_and(two)}. Train them under the same env and evaluation settings, to the end"
+                    )
+    return {split: of[-1].panel for split, of in first.evaluations.items()}
+
+
+def _played(trace: Trace, split: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Panel and environment of the last evaluation, and of those between the first and the last."""
+    *earlier, last = trace.evaluations[split]
+    return {(last.panel, last.environment)}, {(e.panel, e.environment) for e in earlier if e.iteration > 0}
+
+
+def _and(played: set[tuple[str, str]]) -> str:
+    return " and ".join(f"{panel} ({environment})" for panel, environment in sorted(played))
+
+
+def _results(methods: Sequence[Method], split: str) -> list[Result]:
+    reference, *others = methods
+    paired = [_paired(method, reference, split) for method in others]
+    adjusted = iter(holm([found.p_tasks for found in paired if found]))
+    corrected = [found and dataclasses.replace(found, p_holm=next(adjusted)) for found in paired]
+    return [_result(method, split, found) for method, found in zip(methods, [None, *corrected], strict=True)]
+
+
+def _paired(method: Method, reference: Method, split: str) -> Paired | None:
+    """Over the seeds that both have."""
+    common = [seed for seed in method.seeds if seed in reference.seeds]
+    return compare_paired(method.outcomes(split, common), reference.outcomes(split, common)) if common else None
+
+
+def _result(method: Method, split: str, paired: Paired | None) -> Result:
+    last = [trace.evaluations[split][-1] for trace in method.traces]
+    won_SN = method.outcomes(split)
+    one = len(won_SN) == 1
+    return Result(
+        method=method.label,
+        seeds=tuple(method.seeds),
+        tasks=won_SN.shape[1],
+        before=float(np.mean([trace.evaluations[split][0].overall.success for trace in method.traces])),
+        success=float(won_SN.mean()),
+        interval=wilson(int(won_SN.sum()), won_SN.size) if one else bootstrap_interval(won_SN),
+        by_seed=tuple(won_SN.mean(axis=1).tolist()),
+        by_type={name: float(np.mean([e.outcomes[name].success for e in last])) for name in last[0].outcomes},
+        score=float(np.mean([e.overall.score for e in last])),
+        graded=any(e.overall.graded for e in last),
+        turns=float(np.mean([e.overall.turns for e in last])),
+        paired=paired,
+    )
+
+
+def _plain(points: Iterable[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(point) for point in points]

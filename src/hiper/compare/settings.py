@@ -1,0 +1,39 @@
+"""Which settings make a method, and which only say what one run of it was begun from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hiper.config import Config
+
+OF_A_RUN = {"seed", "training.threads", "training.device"}
+"""A method's runs may differ in these."""
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """The settings by dotted key."""
+    return dict(_leaves(config.model_dump(mode="json"), ""))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def method_settings(config: Config) -> dict[str, Any]:
+    """What all runs of a method have in common. A policy to begin from whose path names the seed is one for all."""
+    settings = {key: value for key, value in flat(config).items() if key not in OF_A_RUN}
+    if config.model.path is not None:
+        settings["model.path"] = config.model.path.replace(f"seed{config.seed}", "seed*")
+    return settings
+
+
+def differing(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys at which not all are equal, or which some lack."""
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    missing = object()
+    return [key for key in keys if any(tree.get(key, missing) != trees[0].get(key, missing) for tree in trees)]

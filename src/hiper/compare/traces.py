@@ -1,0 +1,111 @@
+"""What runs left behind, as far as it can be compared: evaluations, outcomes per task, metrics of the iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiper.advantages import Floats
+from hiper.config import Config
+from hiper.episode import read_episodes
+from hiper.errors import UserError
+from hiper.evaluation.report import Evaluated, read_evaluations
+from hiper.training.run import Run, read_metrics
+
+SUCCESS, SWITCH_RATE, SEGMENT = "success/all", "plan/switch_rate", "plan/segment_turns"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One run."""
+
+    path: Path
+    config: Config
+    evaluations: Mapping[str, Sequence[Evaluated]]
+    """By split, in the order of iterations; at least one each."""
+    won: Mapping[str, Mapping[str, bool]]
+    """Outcome by task, of each split's last evaluation."""
+    iterations: Sequence[Mapping[str, Any]]
+    """Metrics of training, from the first iteration on."""
+
+    def effort(self, iteration: int) -> tuple[int, float]:
+        """Episodes played, and minutes spent in iterations, until ``iteration`` was done."""
+        done = [record for record in self.iterations if record["iteration"] <= iteration]
+        episodes = sum(record.get("group/episodes_played", self.config.rollout.episodes) for record in done)
+        return int(episodes), sum(record["time/iteration"] for record in done) / 60
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place on a curve: means over a method's seeds, and the worst and the best of them."""
+
+    iteration: int
+    episodes: float
+    minutes: float
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in their seeds alone, in the order of these."""
+
+    label: str
+    traces: Sequence[Trace]
+
+    @property
+    def seeds(self) -> list[int]:
+        """One per run."""
+        return [trace.config.seed for trace in self.traces]
+
+    def outcomes(self, split: str, seeds: Sequence[int] | None = None) -> Floats:
+        """(S, N) of the last evaluation, 1 where a task was won; tasks in the order of their ids.
+
+        Args:
+            split: which tasks.
+            seeds: whose; None: all, in order.
+        """
+        of = {trace.config.seed: trace.won[split] for trace in self.traces}
+        return np.array([[of[s][task] for task in sorted(of[s])] for s in seeds or self.seeds], dtype=np.float64)
+
+    def held_out(self, split: str) -> list[Point]:
+        """Success at the iterations after which all runs were evaluated."""
+        values = [{e.iteration: e.overall.success for e in trace.evaluations[split]} for trace in self.traces]
+        return self._curve(values)
+
+    def training(self, metric: str) -> list[Point]:
+        """A metric of the iterations that all runs have it of."""
+        values = [{r["iteration"]: r[metric] for r in trace.iterations if metric in r} for trace in self.traces]
+        return self._curve(values)
+
+    def _curve(self, values: Sequence[Mapping[int, float]]) -> list[Point]:
+        points = []
+        for iteration in sorted(set.intersection(*map(set, values))):
+            episodes, minutes = np.mean([trace.effort(iteration) for trace in self.traces], axis=0)
+            at = [value[iteration] for value in values]
+            points.append(
+                Point(iteration, float(episodes), float(minutes), float(np.mean(at)), float(min(at)), float(max(at)))
+            )
+        return points
+
+
+def read_trace(run: Run) -> Trace:
+    """Gather them from a run's folder.
+
+    Raises:
+        UserError: the run has not been evaluated yet, or a file of it is damaged.
+    """
+    evaluations = read_evaluations(run)
+    if not evaluations:
+        raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
+    won = {
+        split: {e.task_id: e.won for e in read_episodes(run.evaluation_episodes(of[-1].iteration, split))}
+        for split, of in evaluations.items()
+    }
+    iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
+    return Trace(run.path, run.config, evaluations, won, iterations)

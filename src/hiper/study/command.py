@@ -1,0 +1,52 @@
+"""`hiper study`: what is still to be done, then the comparison of all that is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from hiper.compare.command import show_comparison
+from hiper.console import Display
+from hiper.errors import UserError
+from hiper.files import write_text
+from hiper.study.definition import Study
+from hiper.study.plan import plan
+from hiper.study.work import processes, work
+from hiper.training.run import Run
+
+
+def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, threads: int | None = None) -> None:
+    """Do what is left of a study, and compare its methods.
+
+    Args:
+        study: what is studied.
+        folder: where everything goes, and where an earlier call may have left a part of it.
+        display: where it is said what happens.
+        jobs: processes side by side.
+        threads: CPU threads of each; None: as the recipes say.
+
+    Raises:
+        UserError: what is there was made under other settings, the study is under way already, or a run failed; in
+            the last case all others are done and compared nonetheless.
+        KeyboardInterrupt: a stop was asked for; what was under way has been saved.
+    """
+    planned = plan(study, folder, threads)
+    for job in planned:
+        job.check()
+    with processes(folder) as launch:
+        write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
+        try:
+            failures = work(planned, folder / "logs", display, launch, jobs)
+        except KeyboardInterrupt:
+            display.note(f"interrupted; what was done is saved. Continue with: {display.command}")
+            raise
+        if done := [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]:
+            show_comparison(done, folder, display)
+    if failures:
+        said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise UserError(
+            f"{len(failures)} of {len(planned)} failed; the same command tries them again, and leaves alone what is "
+            f"done:\n  {said}"
+        )

@@ -1,0 +1,155 @@
+"""What a study is made of, read from YAML.
+
+    name: generated-games
+    recipe: quickstart                  # a shipped recipe, or a YAML file, also one beside this file
+    settings: {evaluation.every: 5}     # of all runs and warm starts, by dotted key
+    seeds: [0, 1, 2]
+    methods:                            # the first one is what the others are compared with
+      hiper: {}
+      grpo:
+        settings:
+          advantages: {type: grpo}      # a section given whole replaces the recipe's
+          rollout.group_size: 8
+
+All runs of a seed begin from one frozen policy, warm-started under the study's own settings. A method that reads other
+prompts cannot: with ``warm_start: own`` it gets one under its own settings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from hiper.compare.settings import differing, flat
+from hiper.config import Section, load_config, read_tree
+from hiper.errors import UserError, suggestion
+
+Settings = Mapping[str, Any]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
+
+OWN_BUSINESS = ("name", "seed")
+"""Settings that a study makes itself."""
+
+DECIDED_BY_WARM_STARTS = ("env.name", "prompt.template", "model.path", "model.nano.", "warm_start.")
+"""Settings that a run cannot change any more when it begins from a warm start."""
+
+
+class MethodDefinition(Section):
+    """One method."""
+
+    recipe: str | None = None
+    """None: the study's."""
+    settings: Settings = Field(default_factory=dict)
+    """On top of the study's."""
+    warm_start: Literal["shared", "own"] = "shared"
+
+
+class Study(Section):
+    """See the module."""
+
+    name: Name
+    recipe: str
+    settings: Settings = Field(default_factory=dict)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    methods: dict[Name, MethodDefinition] = Field(min_length=1)
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed is named twice")
+        return seeds
+
+    @model_validator(mode="after")
+    def _settings_are_free(self) -> Self:
+        for settings in (self.settings, *(method.settings for method in self.methods.values())):
+            for key in OWN_BUSINESS:
+                if key in settings:
+                    raise ValueError(f"'{key}' is no setting of a study: it follows from methods and seeds")
+        return self
+
+
+def study_names() -> list[str]:
+    """Names of the shipped studies."""
+    return sorted(file.name.removesuffix(".yaml") for file in _studies().iterdir() if file.name.endswith(".yaml"))
+
+
+def load_study(source: str) -> Study:
+    """A shipped study by name, or a YAML file.
+
+    Raises:
+        UserError: no such study or file, or something in it is wrong, down to each run's settings; all is named.
+    """
+    shipped, file = _studies() / f"{source}.yaml", Path(source)
+    if not shipped.is_file() and not file.is_file():
+        raise UserError(f"'{source}' is neither a shipped study nor a YAML file; {suggestion(source, study_names())}")
+    tree = read_tree(shipped if shipped.is_file() else file)
+    try:
+        study = Study.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
+    study = study if shipped.is_file() else _with_files_beside(study, file.parent)
+    for name in study.methods:
+        try:
+            _check_method(study, name)
+        except UserError as error:
+            raise UserError(f"{source}, method '{name}': {error}") from None
+    return study
+
+
+def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[str]]:
+    """The recipe of a run and its settings, before it is told which policy to begin from; None: the shared warm start.
+
+    They are what the command line takes.
+    """
+    chosen = MethodDefinition() if method is None else study.methods[method]
+    settings = {**study.settings, **chosen.settings, "name": method or study.name, "seed": seed}
+    return chosen.recipe or study.recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _check_method(study: Study, name: str) -> None:
+    """Make sure that a run can be told what to do, and begin where the others do."""
+    config = load_config(*settings_of(study, name, study.seeds[0]))
+    if study.methods[name].warm_start == "own":
+        return
+    shared = load_config(*settings_of(study, None, study.seeds[0]))
+    trees = [flat(config), flat(shared)]
+    if keys := [key for key in differing(trees) if key.startswith(DECIDED_BY_WARM_STARTS)]:
+        raise UserError(
+            f"{', '.join(keys)}: not as in the warm start that all methods begin from; set it for the whole study, or "
+            "give the method one of its own with warm_start: own"
+        )
+
+
+def _with_files_beside(study: Study, folder: Path) -> Study:
+    """Recipes that lie beside the study are named by their paths."""
+
+    def located(recipe: str) -> str:
+        return str(folder / recipe) if (folder / recipe).is_file() else recipe
+
+    methods = {
+        name: method.model_copy(update={"recipe": method.recipe and located(method.recipe)})
+        for name, method in study.methods.items()
+    }
+    return study.model_copy(update={"recipe": located(study.recipe), "methods": methods})
+
+
+def _problem(problem: Any) -> str:
+    path: Sequence[str] = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        section = MethodDefinition if path[0] == "methods" else Study
+        return f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], section.model_fields)}"
+    if problem["type"] == "missing":
+        return f"'{'.'.join(path)}' is missing"
+    return f"{'.'.join(path) or 'study'}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _studies() -> Traversable:
+    """The folder of the shipped studies."""
+    return resources.files("hiper") / "studies"

@@ -1,0 +1,184 @@
+"""Runs with outcomes set by hand: sorted into methods, compared, or refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from hiper.compare.command import show_comparison
+from hiper.compare.comparison import compare
+from hiper.compare.traces import SUCCESS, read_trace
+from hiper.console import Display
+from hiper.episode import read_episodes, write_episodes
+from hiper.errors import UserError
+from hiper.evaluation.summary import summarize, wilson
+from hiper.training.run import Run, read_metrics
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run(tiny_run: Path, tmp_path: Path) -> MakeRun:
+    """A run like the tiny one, of another seed and with settings changed, in which every n-th held-out task was won."""
+
+    def make(name: str, seed: int, every: int, **sections: dict[str, Any]) -> Run:
+        path = shutil.copytree(tiny_run, tmp_path / f"{name}-{seed}-{len(list(tmp_path.iterdir()))}")
+        tree = yaml.safe_load((path / "config.yaml").read_text()) | {"name": name, "seed": seed}
+        for section, changes in sections.items():
+            tree[section] |= changes
+        (path / "config.yaml").write_text(yaml.safe_dump(tree))
+        run = Run.open(path)
+        file, card = run.evaluation_episodes(2, "held_out"), run.card(2, "held_out")
+        played = sorted(read_episodes(file), key=lambda episode: episode.task_id)
+        episodes = [dataclasses.replace(e, won=n % every == 0, score=1.0) for n, e in enumerate(played)]
+        write_episodes(file, episodes)
+        outcomes = {name: dataclasses.asdict(outcome) for name, outcome in summarize(episodes).items()}
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"outcomes": outcomes}))
+        return run
+
+    return make
+
+
+def compared(*runs: Run) -> Any:
+    return compare([read_trace(run) for run in runs])
+
+
+def edit_card(run: Run, iteration: int, section: str, **changes: Any) -> None:
+    file = run.card(iteration, "held_out")
+    card = json.loads(file.read_text())
+    card[section] |= changes
+    file.write_text(json.dumps(card))
+
+
+def test_outcomes_over_seeds(make_run: MakeRun):
+    runs = [make_run("a", 0, 1), make_run("a", 1, 2), make_run("b", 0, 2), make_run("b", 1, 2)]
+    a, b = compared(*runs).results["held_out"]
+    tasks = a.tasks
+    half = math.ceil(tasks / 2) / tasks
+    assert (a.method, a.seeds, b.method) == ("a", (0, 1), "b")
+    assert a.success == pytest.approx((1 + half) / 2)
+    assert a.by_seed == pytest.approx((1, half))
+    assert b.success == pytest.approx(half)
+    assert a.interval[0] < a.success < a.interval[1]
+    assert a.paired is None
+    assert b.paired is not None
+    assert b.paired.difference == pytest.approx((half - 1) / 2)
+    assert b.paired.p_seeds == 1.0  # one seed is worse, the other equal
+    discordant = tasks - math.ceil(tasks / 2)
+    assert discordant <= 13
+    assert b.paired.p_tasks == pytest.approx(2 / 2**discordant)
+    assert b.paired.p_holm == b.paired.p_tasks
+    assert a.by_type["all"] == pytest.approx(a.success)
+    assert set(a.by_type) == {"all", "locked", "unlocked"}
+
+
+def test_one_run_gets_wilsons_interval(make_run: MakeRun):
+    (result,) = compared(make_run("a", 0, 2)).results["held_out"]
+    assert result.interval == wilson(math.ceil(result.tasks / 2), result.tasks)
+
+
+def test_only_common_seeds_are_paired(make_run: MakeRun):
+    _, b, c = compared(make_run("a", 0, 1), make_run("b", 0, 2), make_run("b", 1, 1), make_run("c", 1, 1)).results[
+        "held_out"
+    ]
+    assert b.paired is not None
+    assert b.paired.seeds == 1
+    assert c.paired is None
+
+
+def test_curves_are_means_with_the_worst_and_the_best_seed(make_run: MakeRun):
+    runs = [make_run("a", 0, 1), make_run("a", 1, 2)]
+    (method,) = compared(*runs).methods
+    points = method.held_out("held_out")
+    assert [(p.iteration, p.episodes) for p in points] == [(0, 0), (1, 16), (2, 32)]
+    half = math.ceil(len(method.traces[0].won["held_out"]) / 2) / len(method.traces[0].won["held_out"])
+    assert (points[-1].mean, points[-1].low, points[-1].high) == pytest.approx(((1 + half) / 2, half, 1.0))
+    seconds = [record["time/iteration"] for record in read_metrics(runs[0].path) if SUCCESS in record]
+    assert points[-1].minutes == pytest.approx(sum(seconds) / 60)
+    assert [p.iteration for p in method.training(SUCCESS)] == [1, 2]
+    assert method.training("no such metric") == []
+
+
+def test_replaced_episodes_count_as_played(make_run: MakeRun):
+    run = make_run("a", 0, 1)
+    file = run.path / "metrics.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(r | {"group/episodes_played": 20.0}) + "\n" for r in records))
+    assert read_trace(run).effort(2)[0] == 40
+
+
+def test_methods_of_one_name_are_told_apart_by_their_settings(make_run: MakeRun):
+    runs = [make_run("a", 0, 1), make_run("a", 1, 1), make_run("a", 0, 1, learner={"lr": 0.5})]
+    labels = [method.label for method in compared(*runs).methods]
+    assert labels == ["a, lr 0.001", "a, lr 0.5"]
+
+
+def test_a_warm_start_for_each_seed_is_no_difference(make_run: MakeRun):
+    runs = [make_run("a", s, 1, model={"path": f"/studies/x/warm-starts/seed{s}"}) for s in (0, 1)]
+    assert [method.seeds for method in compared(*runs).methods] == [[0, 1]]
+
+
+def test_a_run_is_not_counted_twice(make_run: MakeRun):
+    with pytest.raises(UserError, match="the same settings and the same seed, 3"):
+        compared(make_run("a", 3, 1), make_run("a", 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("iteration", "section", "change"),
+    [
+        (2, "panel", {"sha256": "0" * 64}),
+        (1, "panel", {"sha256": "0" * 64}),
+        (2, "environment", {"version": "99"}),
+        (2, "environment", {"max_turns": 99}),
+    ],
+)
+def test_other_tasks_are_refused(make_run: MakeRun, iteration: int, section: str, change: dict[str, Any]):
+    one, other = make_run("a", 0, 1), make_run("b", 0, 1)
+    compared(one, other)
+    edit_card(other, iteration, section, **change)
+    with pytest.raises(UserError, match="on held_out they played different tasks") as refused:
+        compared(one, other)
+    assert str(one.path) in str(refused.value)
+    assert str(other.path) in str(refused.value)
+
+
+def test_other_splits_are_refused(make_run: MakeRun):
+    one, other = make_run("a", 0, 1), make_run("b", 0, 1)
+    for file in (other.path / "evaluations").iterdir():
+        file.rename(file.with_name(file.name.replace("held_out", "elsewhere")))
+    for file in (other.path / "episodes").glob("eval-*"):
+        file.rename(file.with_name(file.name.replace("held_out", "elsewhere")))
+    with pytest.raises(UserError, match="only one was evaluated on"):
+        compared(one, other)
+
+
+def test_a_run_without_evaluation_is_refused(make_run: MakeRun):
+    run = make_run("a", 0, 1)
+    shutil.rmtree(run.path / "evaluations")
+    with pytest.raises(UserError, match="holds no evaluation yet"):
+        compared(run)
+
+
+def test_the_command_shows_and_writes(make_run: MakeRun, tmp_path: Path):
+    out, folder = StringIO(), tmp_path / "out"
+    runs = [make_run("a", 0, 1), make_run("a", 1, 2), make_run("b", 0, 3), make_run("b", 1, 3)]
+    found = show_comparison(runs, folder, Display(console=Console(file=out, width=160)))
+    for part in ("sha256 fe4548bf7efb", "against a, on the same tasks and seeds", "unlocked", "comparison.png"):
+        assert part in out.getvalue()
+    tree = json.loads((folder / "comparison.json").read_text())
+    assert tree["results"]["held_out"][1]["success"] == found.results["held_out"][1].success
+    assert [p["iteration"] for p in tree["methods"]["b"]["held_out"]["held_out"]] == [0, 1, 2]
+    assert tree["methods"]["a"]["runs"] == [str(run.path) for run in runs[:2]]
+    with Image.open(folder / "comparison.png") as image:
+        assert image.width > 1500

@@ -1,0 +1,146 @@
+"""Definitions are read whole, or refused with what is wrong; those that ship are valid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hiper.compare.settings import differing, flat
+from hiper.config import load_config
+from hiper.errors import UserError
+from hiper.study.definition import load_study, study_names
+from hiper.study.plan import Job, plan
+
+STUDY = """\
+name: mini
+recipe: tiny.yaml
+settings: {rollout.episodes: 8}
+seeds: [4, 7]
+methods:
+  hiper: {}
+  grpo:
+    settings: {advantages: {type: grpo}, rollout.group_size: 2}
+"""
+
+
+@pytest.fixture
+def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(tiny_recipe.read_text())
+    return tmp_path
+
+
+def planned(folder: Path, text: str, threads: int | None = None) -> list[Job]:
+    (folder / "mini.yaml").write_text(text)
+    return plan(load_study(str(folder / "mini.yaml")), folder / "out", threads)
+
+
+def config_of(job: Job) -> object:
+    """The settings that its command gives, read back from the command itself."""
+    _, recipe, *settings, _, _ = job.command
+    return load_config(recipe, settings)
+
+
+def test_one_warm_start_per_seed_that_all_begin_from(folder: Path):
+    jobs = planned(folder, STUDY)
+    assert [job.name for job in jobs] == [
+        *("warm-start-seed4", "hiper-seed4", "grpo-seed4"),
+        *("warm-start-seed7", "hiper-seed7", "grpo-seed7"),
+    ]
+    warm, hiper, other = jobs[:3]
+    assert warm.command[0] == "sft"
+    assert warm.config.warm_start.tasks == 100
+    assert hiper.needs == other.needs == warm
+    for run in (hiper, other):
+        assert run.command[0] == "train"
+        assert run.config == config_of(run)
+        assert run.config.model.path == str(warm.folder)
+        assert (run.config.warm_start.tasks, run.config.seed, run.config.rollout.episodes) == (0, 4, 8)
+    assert differing([flat(hiper.config), flat(jobs[4].config)]) == ["seed", "model.path"]
+    assert (other.config.name, other.config.advantages.type) == ("grpo", "grpo")
+
+
+def test_threads_are_of_every_process(folder: Path):
+    jobs = planned(folder, STUDY, threads=3)
+    assert {job.config.training.threads for job in jobs} == {3}
+
+
+def test_a_method_with_prompts_of_its_own_has_a_warm_start_of_its_own(folder: Path):
+    own = """\
+  flat:
+    warm_start: own
+    settings: {advantages: {type: turn-gae}, prompt.template: terse-act}
+"""
+    jobs = planned(folder, STUDY.partition("  grpo:")[0] + own)
+    names = ["warm-start-seed4", "hiper-seed4", "warm-start-flat-seed4", "flat-seed4"]
+    assert [job.name for job in jobs[:4]] == names
+    assert jobs[3].needs is jobs[2]
+    assert jobs[2].config.prompt.template == "terse-act"
+
+
+def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
+    jobs = planned(folder, STUDY.replace("rollout.episodes: 8", "warm_start.tasks: 0").partition("  grpo:")[0])
+    assert [job.name for job in jobs] == ["hiper-seed4", "hiper-seed7"]
+    assert jobs[0].config.model.path is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("recipe: tiny.yaml", "recipe: quickstrat", "did you mean 'quickstart'?"),
+        ("rollout.group_size", "rollout.group_sise", "method 'grpo': .*did you mean 'group_size'?"),
+        ("rollout.group_size: 2", "learner.lr: 1", "method 'grpo': .*set rollout.group_size to 2 or more"),
+        ("seeds", "sedes", "unknown key 'sedes'; did you mean 'seeds'?"),
+        ("hiper: {}", "hiper: {setings: {}}", "unknown key 'methods.hiper.setings'; did you mean 'settings'?"),
+        ("[4, 7]", "[4, 4]", "seeds: a seed is named twice"),
+        ("[4, 7]", "[]", "seeds: "),
+        ("name: mini", "name: mini/maxi", "name: "),
+        ("rollout.episodes: 8", "seed: 8", "'seed' is no setting of a study"),
+        ("rollout.group_size: 2", "name: x", "'name' is no setting of a study"),
+        ("hiper: {}", "hiper: {settings: {prompt.template: instruct}}", "method 'hiper': prompt.template: not as in"),
+        ("hiper: {}", "hiper: {settings: {warm_start.epochs: 1}}", "warm_start.epochs: .*warm_start: own"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_begun(folder: Path, old: str, new: str, said: str):
+    with pytest.raises(UserError, match=said):
+        planned(folder, STUDY.replace(old, new))
+    assert not (folder / "out").exists()
+
+
+def test_an_unknown_study():
+    with pytest.raises(UserError, match="did you mean 'generated-games'"):
+        load_study("generated-game")
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "seeds"),
+    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 5, 5)],
+)
+def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
+    assert name in study_names()
+    study = load_study(name)
+    assert (study.name, len(study.methods), len(study.seeds)) == (name, methods, seeds)
+    jobs = plan(study, tmp_path)
+    runs = [job for job in jobs if not job.warm_start]
+    assert len(runs) == methods * seeds
+    assert all(run.needs is not None and run.needs.config.seed == run.config.seed for run in runs)
+    # Equal terms: as many episodes and updates for all.
+    budgets = {
+        (c.training.iterations, c.rollout.episodes, c.learner.epochs, c.learner.minibatch_turns, c.evaluation)
+        for c in (run.config for run in runs)
+    }
+    assert len(budgets) == 1
+
+
+def test_the_methods_of_the_study_on_generated_games(tmp_path: Path):
+    runs = [job.config for job in plan(load_study("generated-games"), tmp_path) if job.name.endswith("-seed0")]
+    estimators = {c.name: c.advantages.type for c in runs if c.warm_start.tasks == 0}
+    assert estimators == {
+        "hiper": "hae",
+        "hiper-value-gap": "hae",
+        "ppo-turn": "turn-gae",
+        "ppo-token": "token-gae",
+        "grpo": "grpo",
+        "rloo": "rloo",
+        "gigpo": "gigpo",
+    }

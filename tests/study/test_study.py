@@ -1,0 +1,183 @@
+"""A whole study on a corridor: what fails, what is interrupted, what is done, and how they compare."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from rich.console import Console
+
+from hiper import cli
+from hiper.console import Display
+from hiper.errors import UserError
+from hiper.study import command
+from hiper.study.command import run_study
+from hiper.study.definition import load_study
+from hiper.study.plan import Job
+from hiper.study.work import Launch, processes
+from hiper.training.run import Run, read_metrics
+
+STUDY = """\
+name: mini
+recipe: tiny.yaml
+settings:
+  {warm_start.epochs: 2, rollout.episodes: 4, evaluation.every: 0, evaluation.final_tasks: 6, training.iterations: 1}
+seeds: [0, 1]
+methods:
+  hiper: {}
+  grpo:
+    settings: {advantages: {type: grpo}, rollout.group_size: 2}
+  broken:  # credit for plans, and prompts that ask for none: told when the parts are put together
+    warm_start: own
+    settings: {prompt.template: terse-act}
+"""
+
+
+@dataclass
+class Ended:
+    """A process that is over."""
+
+    code: int
+
+    def poll(self) -> int:
+        return self.code
+
+    def send_signal(self, sig: int, /) -> None:
+        raise AssertionError("it is over")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Jobs are done by the very commands, but in this process, to be fast. Gives the names of those begun."""
+    begun = []
+
+    def launch(job: Job, log: Path) -> Ended:
+        begun.append(job.name)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            cli.app(job.command, standalone_mode=False)
+        except UserError as error:
+            log.write_text(f"hiper: {error}\n")
+            return Ended(2)
+        return Ended(0)
+
+    @contextmanager
+    def none(folder: Path) -> Iterator[Launch]:
+        yield launch
+
+    monkeypatch.setattr(command, "processes", none)
+    return begun
+
+
+@pytest.fixture
+def definition(tiny_recipe: Path, tmp_path: Path) -> Path:
+    (tmp_path / "tiny.yaml").write_text(tiny_recipe.read_text())
+    file = tmp_path / "mini.yaml"
+    file.write_text(STUDY)
+    return file
+
+
+def shown(definition: Path, folder: Path) -> str:
+    """What a study says."""
+    out = StringIO()
+    display = Display("hiper study mini.yaml", Console(file=out, width=160))
+    try:
+        run_study(load_study(str(definition)), folder, display)
+    except UserError as error:
+        out.write(f"refused: {error}")
+    return out.getvalue()
+
+
+def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
+    folder = tmp_path / "out"
+    said = shown(definition, folder)
+    good = [f"{name}-seed{seed}" for seed in (0, 1) for name in ("warm-start", "hiper", "grpo", "warm-start-broken")]
+    assert in_this_process == good
+
+    # What failed is told at the end, after what came of the rest.
+    before, _, failures = said.partition("refused: ")
+    assert failures.startswith("4 of 10 failed")
+    for seed in (0, 1):
+        assert f"warm-start-broken-seed{seed}: hiper: advantages.type 'hae' credits switches" in failures
+        assert f"broken-seed{seed}: not begun, as warm-start-broken-seed{seed} failed" in failures
+    assert "against hiper, on the same tasks and seeds" in before
+    tree = json.loads((folder / "comparison.json").read_text())
+    assert [(r["method"], r["seeds"]) for r in tree["results"]["held_out"]] == [("hiper", [0, 1]), ("grpo", [0, 1])]
+    assert (folder / "comparison.png").exists()
+
+    # All runs of a seed began from the same policy.
+    cards = {
+        name: json.loads(Run.open(folder / "runs" / name).card(0, "held_out").read_text())["weights_sha256"]
+        for name in ("hiper-seed0", "grpo-seed0", "hiper-seed1", "grpo-seed1")
+    }
+    assert cards["hiper-seed0"] == cards["grpo-seed0"] != cards["hiper-seed1"] == cards["grpo-seed1"]
+
+    # The same command tries again what failed, and leaves alone what is done; a method may be dropped or added.
+    in_this_process.clear()
+    definition.write_text(
+        STUDY.partition("  broken:")[0] + "  rloo: {settings: {advantages: {type: rloo}, rollout.group_size: 2}}\n"
+    )
+    assert "refused" not in shown(definition, folder)
+    assert in_this_process == ["rloo-seed0", "rloo-seed1"]
+
+    # What is there is not taken for what it is not.
+    in_this_process.clear()
+    definition.write_text(definition.read_text().replace("rollout.episodes: 4", "rollout.episodes: 6"))
+    said = shown(definition, folder)
+    assert "warm-starts/seed0 was made under other settings (rollout.episodes)" in said
+    assert in_this_process == []
+
+
+@pytest.mark.slow
+def test_a_study_in_processes_is_interrupted_and_continued(definition: Path, tmp_path: Path):
+    folder, log = tmp_path / "out", tmp_path / "out" / "logs" / "hiper-seed3.log"
+    alone = STUDY.partition("  grpo:")[0].replace("[0, 1]", "[3]")
+    definition.write_text(alone.replace("training.iterations: 1", "training.iterations: 20"))
+    out = StringIO()
+    display = Display("hiper study mini.yaml", Console(file=out, width=160))
+
+    def press_ctrl_c() -> None:
+        until = time.monotonic() + 300
+        while not (log.exists() and " 2/20 " in log.read_text()) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = Thread(target=press_ctrl_c)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(load_study(str(definition)), folder, display)
+    thread.join()
+    assert "Continue with: hiper study mini.yaml" in out.getvalue()
+    assert "interrupted; saved up to iter-000" in log.read_text()
+    run = Run.open(folder / "runs" / "hiper-seed3")
+    assert not run.finished
+    assert not (folder / "comparison.json").exists()
+
+    run_study(load_study(str(definition)), folder, display)
+    assert run.finished
+    assert "continuing from" in log.read_text()
+    assert [r["iteration"] for r in read_metrics(run.path) if "policy/loss" in r] == list(range(1, 21))
+    assert (folder / "comparison.json").exists()
+
+
+def test_what_a_killed_study_left_running_keeps_others_out(tmp_path: Path):
+    folder = tmp_path / "out"
+    job = Job("sleeper", folder / "sleeper", "quickstart", ())
+    with processes(folder) as launch:
+        left_over = launch(job, folder / "log")
+    with pytest.raises(UserError, match="a process is at work in"), processes(folder):
+        pass
+    left_over.send_signal(signal.SIGKILL)
+    while left_over.poll() is None:
+        time.sleep(0.01)
+    with processes(folder):
+        pass
