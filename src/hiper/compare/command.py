@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hiper.compare.comparison import Comparison, Result, compare
 from hiper.compare.figure import draw_comparison
-from hiper.compare.traces import SEGMENT, SWITCH_RATE, Method, read_trace
+from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, read_trace
 from hiper.console import Display
 from hiper.training.run import Run
 
@@ -23,6 +23,11 @@ def show_comparison(runs: Sequence[Run], folder: Path, display: Display) -> Comp
     comparison = compare([read_trace(run) for run in runs])
     for split, panel in comparison.panels.items():
         _show(comparison, split, panel, display)
+    display.table(
+        "training: means over seeds, success and plans of the last iteration",
+        ("method", "episodes", "minutes", "success", "switch", "turns of a segment"),
+        map(_training_row, comparison.methods),
+    )
     comparison.write(folder / JSON)
     draw_comparison(folder / FIGURE, comparison)
     display.note(f"\nall of it: {folder / JSON}, {folder / FIGURE}")
@@ -30,20 +35,17 @@ def show_comparison(runs: Sequence[Run], folder: Path, display: Display) -> Comp
 
 
 def _show(comparison: Comparison, split: str, panel: str, display: Display) -> None:
-    results, methods = comparison.results[split], comparison.methods
+    results = comparison.results[split]
     graded = any(result.graded for result in results)
     display.table(
         f"{split}: {results[0].tasks} tasks, {panel}",
-        (
-            *("method", "seeds", "before", "after", "95% interval", "worst - best seed", *["score"] * graded),
-            *("turns", "episodes", "minutes", "switch", "segment"),
-        ),
-        (_row(result, method, split, graded) for result, method in zip(results, methods, strict=True)),
+        ("method", "seeds", "before", "after", "95% interval", "by seed", *["score"] * graded, "turns"),
+        (_row(result, graded) for result in results),
     )
     if any(result.paired for result in results):
         display.table(
             f"{split}: against {results[0].method}, on the same tasks and seeds",
-            ("method", "seeds", "difference", "95% interval", "p over tasks", "of all (Holm)", "p over seeds"),
+            ("method", "seeds", "difference", "95% interval", "p (tasks)", "Holm", "p (seeds)"),
             (_against(result) for result in results if result.paired),
         )
     display.table(
@@ -53,8 +55,7 @@ def _show(comparison: Comparison, split: str, panel: str, display: Display) -> N
     )
 
 
-def _row(result: Result, method: Method, split: str, graded: bool) -> list[str]:
-    last = method.held_out(split)[-1:]
+def _row(result: Result, graded: bool) -> list[str]:
     return [
         result.method,
         str(len(result.seeds)),
@@ -64,13 +65,17 @@ def _row(result: Result, method: Method, split: str, graded: bool) -> list[str]:
         f"{100 * min(result.by_seed):.0f} - {100 * max(result.by_seed):.0f}",
         *([f"{result.score:.3f}"] * graded),
         f"{result.turns:.1f}",
-        *([f"{last[0].episodes:,.0f}", f"{last[0].minutes:.1f}"] if last else ["-", "-"]),
-        *(shape.format(points[-1].mean) if (points := method.training(m)) else "-" for m, shape in PLANS),
     ]
 
 
-PLANS = ((SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
-"""How plans were followed in the last iteration; agents without plans have neither."""
+LAST = ((SUCCESS, "{:.1%}"), (SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
+"""Metrics of the last iteration; agents without plans lack the latter two."""
+
+
+def _training_row(method: Method) -> list[str]:
+    effort = [cell for p in method.training(SUCCESS)[-1:] for cell in (f"{p.episodes:,.0f}", f"{p.minutes:.1f}")]
+    metrics = (shape.format(points[-1].mean) if (points := method.training(m)) else "-" for m, shape in LAST)
+    return [method.label, *(effort or ("-", "-")), *metrics]
 
 
 def _against(result: Result) -> list[str]:
