@@ -146,11 +146,11 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     whole: dict[str, Any], moment: tuple[str, int], tmp_path: Path
 ):
     run = Run.create(tmp_path / "run", config())
-    display = Quiet(moment, press_ctrl_c)
+    display, before = Quiet(moment, press_ctrl_c), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         train(run, display)
     assert display.happened[moment[0]] == moment[1] or moment[0] == "iteration"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     train(Run.open(run.path), Quiet())
     assert_same(content(run) | {"checkpoints": whole["checkpoints"]}, whole)  # the stop left one more of them
 
