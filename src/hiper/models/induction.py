@@ -57,7 +57,7 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
     # What a rotary pair turns per place decides what it is good for: fast ones tell places, slow ones carry words.
     base = cast(dict[str, float], config.rope_parameters)["rope_theta"]
     turns = [base ** (-2 * pair / size) for pair in range(size // 2)]
-    fast = [pair for pair, turn in enumerate(turns) if turn > 0.05]
+    fast = [(pair, turn) for pair, turn in enumerate(turns) if turn > 0.05]
     slow = [pair for pair, turn in enumerate(turns) if turn < 0.02]
 
     heads = [slice(h * size, (h + 1) * size) for h in range(config.num_attention_heads)]
@@ -68,7 +68,7 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
     bases = []
     for h, places in enumerate(_PLACES_BACK):
         basis = torch.linalg.qr(torch.randn(half, size, generator=generator))[0].T[:width]
-        _look_back(first.self_attn, heads[h], [(pair, turns[pair]) for pair in fast], places)
+        _look_back(first.self_attn, heads[h], fast, places)
         value, out = first.self_attn.v_proj.weight[heads[h]], first.self_attn.o_proj.weight[:, heads[h]]
         value.zero_()
         out.zero_()
