@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
 from pathlib import Path
@@ -122,12 +122,7 @@ def _collect(parts: Assembly, done: int, seed: int, display: Display, stop: Stop
 
     def play(assignments: Sequence[Assignment], round_number: int) -> tuple[list[Episode], Timing]:
         further = (round_number,) if round_number else ()
-        with display.bar("episodes", len(assignments)) as advance:
-
-            def on_episode(_: Episode) -> None:
-                advance()
-                stop.check()
-
+        with _episodes_bar(display, stop, "episodes", len(assignments)) as on_episode:
             return collect(
                 parts.env,
                 assignments,
@@ -144,6 +139,18 @@ def _collect(parts: Assembly, done: int, seed: int, display: Display, stop: Stop
         size=config.rollout.group_size,
         rounds=config.rollout.dynamic_sampling,
     )
+
+
+@contextmanager
+def _episodes_bar(display: Display, stop: Stop, what: str, total: int) -> Iterator[Callable[[Episode], None]]:
+    """A bar that is told of each episode; a wish to stop is heeded there."""
+    with display.bar(what, total) as advance:
+
+        def on_episode(_: Episode) -> None:
+            advance()
+            stop.check()
+
+        yield on_episode
 
 
 def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignment]:
@@ -253,12 +260,8 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
     ends = (0, config.training.iterations)
     tasks = config.evaluation.final_tasks if done in ends else config.evaluation.tasks
     seed = derive_seed(config.seed, "evaluation")
-    with display.bar(f"evaluation on {split}", min(tasks or len(env.panel), len(env.panel))) as advance:
-
-        def on_episode(_: Episode) -> None:
-            advance()
-            stop.check()
-
+    total = min(tasks or len(env.panel), len(env.panel))
+    with _episodes_bar(display, stop, f"evaluation on {split}", total) as on_episode:
         result = evaluate(env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=on_episode)
     display.evaluation(done, split, result)
     log.write(
