@@ -53,10 +53,12 @@ def train(
     config = None if recipe is None else load_config(recipe, settings or [])
 
     from hiper.evaluation.report import write_report
+    from hiper.training.assembly import settle_splits
     from hiper.training.loop import train as run_training
     from hiper.training.run import Run
 
     if config is not None:
+        config = settle_splits(config)
         run = Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
     else:
         run = Run.open(Path(str(resume)))

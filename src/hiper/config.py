@@ -200,6 +200,8 @@ class EvaluationConfig(Section):
     """Evaluation on held-out tasks during and after training."""
 
     splits: tuple[str, ...] = ("valid_seen",)
+    splits_if_present: tuple[str, ...] = ()
+    """Further splits, where the data hold them; a run's saved settings name those found among ``splits``."""
     tasks: int | None = Field(None, ge=1)
     """A fixed subset of so many tasks per split for the evaluations during training; None: all."""
     every: int = Field(5, ge=0)

@@ -14,6 +14,10 @@ class UserError(ValueError):
     """
 
 
+class NoSplitError(UserError):
+    """The data of an environment hold no split of that name."""
+
+
 class UnwritableError(UserError):
     """The disk refuses a file: it is full, read-only, or the place is not one to write to."""
 

@@ -110,3 +110,17 @@ def test_actions_that_a_nano_model_cannot_say_are_refused(
 
 def test_words_seen_nowhere_are_unknown(parts: Assembly):
     assert parts.tokenizer.unk_token_id in encode_text(parts.tokenizer, "xylophone")
+
+
+def test_optional_splits_are_settled_by_what_the_data_hold(settings: Callable[..., Config]):
+    settled = assembly.settle_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
+    assert settled.splits == ("held_out", "train")
+    assert settled.splits_if_present == ()
+
+
+def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    optional = {"splits": [], "splits_if_present": ["train", "valid_unseen"]}
+    config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
+    with pytest.raises(UserError, match="holds no playable game"):
+        assembly.settle_splits(config)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 from hiper.plan_execute.decision import Decision
 
 SPLITS = ("train", "held_out")
@@ -148,7 +148,7 @@ def make(split: str = "train", cells: int = 5, max_turns: int = 20) -> CorridorE
         UserError: unknown split, or a corridor too short to hold key and door apart.
     """
     if split not in SPLITS:
-        raise UserError(f"the corridor has no split '{split}'; there are {', '.join(SPLITS)}")
+        raise NoSplitError(f"the corridor has no split '{split}'; there are {', '.join(SPLITS)}")
     if cells < 3 or max_turns < 1:
         raise UserError(f"a corridor needs at least 3 cells and 1 turn; {cells} and {max_turns} were given")
     tasks = [

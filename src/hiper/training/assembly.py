@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper import envs
 from hiper.config import Config
 from hiper.envs.base import TextEnv
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 from hiper.models.build import (
     add_critic,
     choose_autocast,
@@ -88,6 +89,22 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
         autocast=choose_autocast(config.model, device),
     )
     return Assembly(config, env, held_out, tokenizer, make_prompts(config, template, tokenizer), learner)
+
+
+def settle_splits(config: Config) -> Config:
+    """The settings with every split that the data hold named for certain, and none of the others.
+
+    Raises:
+        UserError: the data of an optional split are there, and not usable.
+    """
+    found = []
+    for split in config.evaluation.splits_if_present:
+        with suppress(NoSplitError):
+            make_env(config, split)
+            found.append(split)
+    splits = tuple(dict.fromkeys([*config.evaluation.splits, *found]))
+    evaluation = config.evaluation.model_copy(update={"splits": splits, "splits_if_present": ()})
+    return config.model_copy(update={"evaluation": evaluation})
 
 
 def make_env(config: Config, split: str) -> TextEnv:

@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 from hiper.envs.alfworld.game import Game, parse_game
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.panels import Panel, Task
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -42,10 +42,6 @@ _HOW_TO_GET = (
     "get the games with `hiper data alfworld --get games` (or `alfworld-download`), set ALFWORLD_DATA, or let `data` "
     f"name a folder, a tar archive or '{GENERATED}'"
 )
-
-
-class NoSplitError(UserError):
-    """A folder or archive of games has no such split."""
 
 
 class GameSource(Protocol):

@@ -14,12 +14,11 @@ from hiper.envs.alfworld.data import (
     DATA_VARIABLE,
     GAME_FILE,
     RELEASE,
-    NoSplitError,
     data_path,
     official_panels,
     open_split,
 )
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 from hiper.files import whole_folder
 
 SPLITS = ("train", "valid_seen", "valid_unseen")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hiper.envs.webshop.arrays import hold, mapped
 from hiper.envs.webshop.catalogue import Catalogue
 from hiper.envs.webshop.product import Product
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 
 LIMITS = tuple(10.0 * step for step in range(1, 100))
 """Dollars: what a request's upper bound may be."""
@@ -155,7 +155,7 @@ def split_goals(goals: Goals, catalogue: Catalogue, split: str) -> NDArray[np.in
         UserError: there is no such split, or no goal in it.
     """
     if split not in SPLITS:
-        raise UserError(f"WebShop has no split '{split}'; there are {', '.join(SPLITS)}")
+        raise NoSplitError(f"WebShop has no split '{split}'; there are {', '.join(SPLITS)}")
     test = min(TEST, len(goals) // 5)
     held_out = test + min(VALIDATION, len(goals) // 5)
     start, end = {"test": (0, test), "validation": (test, held_out), "train": (held_out, len(goals))}[split]
