@@ -116,9 +116,9 @@ class WarmStartConfig(Section):
     lapses: tuple[Lapse, ...] = LAPSES
     """Their kinds, drawn with equal chances: strays to some other action, slips as the expert knows them, follows a
     subgoal of before."""
-    imitate_lapses: bool = False
-    """Imitate those turns too: the warm start then is of a player who errs, with room to improve. Otherwise only the
-    expert's decisions are imitated."""
+    imitate_lapses: float = Field(0.0, ge=0, le=1)
+    """In this last share of the warm start those turns are imitated too: the policy then begins as a player who errs,
+    with much to try and room to improve. Otherwise only the expert's decisions are imitated."""
     epochs: float = Field(3.0, gt=0)
     """Passes over the demonstrations; each pass plays them anew with other perturbations."""
     batch_turns: int = Field(64, ge=1)

@@ -20,7 +20,13 @@ from hiper.plan_execute.parse import response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
 from hiper.seeding import derive_seed
 from hiper.training.learner import Learner
-from hiper.training.sft import demonstration_rows, fine_tune, imitation_losses, shuffled_batches
+from hiper.training.sft import (
+    demonstration_rows,
+    fine_tune,
+    imitation_batches,
+    imitation_losses,
+    shuffled_batches,
+)
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 
@@ -127,7 +133,7 @@ def prompts(env: CorridorEnv) -> PromptBuilder:
 
 def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: PromptBuilder):
     tokenizer, tasks = prompts._tokenizer, [task.id for task in env.panel.tasks[:12]]
-    rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
+    rows, lapsed = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.3) for task in tasks]
     turns = [turn for episode in played if episode.info.won for turn in episode.turns if turn.target]
     assert not all(episode.info.won for episode in played)  # a lapse may ring the alarm
@@ -137,15 +143,31 @@ def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: Promp
         assert row.response_ids[-1] == tokenizer.eos_token_id
         said = str(tokenizer.decode(list(row.response_ids[:-1])))
         assert said.split() == " ".join(tokenizer.tokenize(response_text(turn.decision))).split()
-    all_rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, imitate_lapses=True, seed=4)
-    assert len(all_rows) == sum(len(episode.turns) for episode in played if episode.info.won)
-    assert set(rows) < set(all_rows)
+    lapses = [turn for episode in played if episode.info.won for turn in episode.turns if not turn.target]
+    assert [list(row.prompt_ids) for row in lapsed] == [prompts.build(turn.context).ids for turn in lapses] != []
+
+
+def test_lapses_are_imitated_in_the_last_share_of_the_warm_start():
+    decided, lapsed = ([Row((kind,), (n,), None) for n in range(40)] for kind in (0, 1))
+
+    def kinds(share: float, epochs: float = 1.0) -> list[list[int]]:
+        config = WarmStartConfig(imitate_lapses=share, epochs=epochs, batch_turns=4)
+        steps, batches = imitation_batches(decided, lapsed, config, seed=1)
+        return [[row.prompt_ids[0] for row in batch] for batch in islice(batches, steps)]
+
+    assert kinds(0) == [[0] * 4] * 10
+    assert sorted(sum(kinds(1), [])) == [0] * 40 + [1] * 40
+    mixed = kinds(0.25)
+    assert len(mixed) == 8 + 5  # a quarter less of 10, and a quarter of 20
+    assert all(batch == [0] * 4 for batch in mixed[:8])
+    assert {kind for batch in mixed[8:] for kind in batch} == {0, 1}
+    assert len(kinds(0, epochs=1.5)) == 8  # three quarters of what two passes gave
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
 
-    def rows(seed: int) -> list[Row]:
+    def rows(seed: int) -> tuple[list[Row], list[Row]]:
         return demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.3, seed=seed)
 
     assert rows(0) == rows(0)

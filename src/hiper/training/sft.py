@@ -6,6 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -33,20 +34,20 @@ def demonstration_rows(
     tokenizer: PreTrainedTokenizerBase,
     *,
     perturb: float,
-    imitate_lapses: bool = False,
     lapses: Sequence[Lapse] = LAPSES,
     seed: int,
-) -> list[Row]:
-    """One row per demonstrated decision worth imitating, of one episode per task.
+) -> tuple[list[Row], list[Row]]:
+    """One row per demonstrated decision, of one episode per task: the expert's own decisions, and the lapses.
 
     Episodes in which the expert itself did not succeed are left out.
     """
-    rows = []
+    decided: list[Row] = []
+    lapsed: list[Row] = []
     for task_id in task_ids:
         episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
-        if episode.info.won:
-            rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target or imitate_lapses]
-    return rows
+        for turn in episode.turns if episode.info.won else ():
+            (decided if turn.target else lapsed).append(_row(turn, prompts, tokenizer))
+    return decided, lapsed
 
 
 def _row(turn: DemonstrationTurn, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Row:
@@ -69,25 +70,27 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
     config, panel = parts.config.warm_start, parts.env.panel
     seed = derive_seed(parts.config.seed, "warm start")
     tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
-    rows: list[Row] = []
-    with display.bar("demonstrations", math.ceil(config.epochs)) as advance:
-        for epoch in range(math.ceil(config.epochs)):
-            rows += demonstration_rows(
+    passes = math.ceil(config.epochs)
+    decided: list[Row] = []
+    lapsed: list[Row] = []
+    with display.bar("demonstrations", passes) as advance:
+        for epoch in range(passes):
+            more = demonstration_rows(
                 parts.env,
                 tasks,
                 parts.prompts,
                 parts.tokenizer,
                 perturb=config.perturb,
-                imitate_lapses=config.imitate_lapses,
                 lapses=config.lapses,
                 seed=derive_seed(seed, epoch),
             )
+            decided += more[0]
+            lapsed += more[1]
             advance()
             check()
-    if not rows:
+    if not decided:
         raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    steps = max(1, round(len(rows) * config.epochs / math.ceil(config.epochs) / config.batch_turns))
-    batches = shuffled_batches(rows, config.batch_turns, seed)
+    steps, batches = imitation_batches(decided, lapsed, config, seed)
     began = time.perf_counter()
     losses: list[float] = []
     with display.bar("warm start", steps) as advance:
@@ -100,9 +103,28 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
         fine_tune(parts.learner, batches, steps, config, on_step=on_step)
     parts.learner.model.copy_backbone()
     display.note(
-        f"warm start: {len(tasks)} demonstrated tasks, {len(rows)} turns, {steps} steps, "
+        f"warm start: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
         f"loss {np.mean(losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
     )
+
+
+def imitation_batches(
+    decided: Sequence[Row], lapsed: Sequence[Row], config: WarmStartConfig, seed: int
+) -> tuple[int, Iterator[list[Row]]]:
+    """How many mini-batches the warm start has, and these: of the expert's decisions, at last of its lapses as well.
+
+    Args:
+        decided: the expert's decisions in ``ceil(config.epochs)`` passes over the tasks.
+        lapsed: its lapses in them.
+        config: the share of the lapses, size of the batches, number of passes.
+        seed: of the order.
+    """
+    everything, size, share = [*decided, *lapsed], config.batch_turns, config.imitate_lapses
+    per_turn = config.epochs / math.ceil(config.epochs) / size
+    flawless = round(len(decided) * per_turn * (1 - share))
+    steps = max(1, flawless + round(len(everything) * per_turn * share))
+    first = islice(shuffled_batches(decided, size, seed), flawless)
+    return steps, chain(first, shuffled_batches(everything, size, seed))
 
 
 def fine_tune(
