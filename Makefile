@@ -1,6 +1,6 @@
 # make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU);
 #                   once more: go on where it was stopped
-# make test         set up .venv with everything the tests use, run them
+# make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make check        lint, format and types, over all of the code
 # make setup        only set up .venv, as for the tests
 #
@@ -20,7 +20,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --cov=hiper --cov-report=term:skip-covered
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

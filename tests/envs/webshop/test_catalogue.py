@@ -79,7 +79,7 @@ def test_peoples_instructions_take_the_place_of_the_others(make_item) -> None:
     assert product.instructions == ()
 
 
-def test_what_the_original_leaves_out_is_counted(make_item) -> None:
+def test_what_the_original_leaves_out_is_counted_and_told(make_item, caplog: pytest.LogCaptureFixture) -> None:
     items = [
         make_item("B1"),
         make_item("nan"),
@@ -90,6 +90,9 @@ def test_what_the_original_leaves_out_is_counted(make_item) -> None:
     reader = ProductReader(items, {"B1": {}}.items())
     assert [product.asin for product in reader] == ["B1", "B2"]
     assert reader.left_out == {"no proper asin": 2, "an asin met before": 1}
+    (record,) = caplog.records
+    assert "left out 3 of the products' entries" in record.getMessage()
+    assert "1 with an asin met before, 2 with no proper asin" in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import sys
 from array import array
 from collections import Counter
@@ -33,6 +34,8 @@ from hiper.envs.webshop.product import (
     read_product,
 )
 from hiper.errors import UserError
+
+log = logging.getLogger(__name__)
 
 _CACHED = 1 << 12
 """Products kept decoded."""
@@ -83,6 +86,11 @@ class ProductReader:
                 yield read_product(item, attributes, instructions)
         if seen and seen.isdisjoint(self._known):
             raise UserError("the file of attributes describes none of the products; both must be of one catalogue")
+        if self.left_out:
+            reasons = ", ".join(f"{count} with {reason}" for reason, count in sorted(self.left_out.items()))
+            log.warning(
+                "left out %d of the products' entries, as the original does: %s", self.left_out.total(), reasons
+            )
 
 
 def _intern(
