@@ -287,6 +287,25 @@ def test_a_broken_game_is_named(hiper: Hiper, tmp_path: Path, text: str):
     refused(hiper("play", "alfworld", f"data={tmp_path / 'generated-tiny'}", "--agent", "expert", "--auto"), file)
 
 
+def test_games_marked_unsolvable_are_not_played(hiper: Hiper, tmp_path: Path):
+    game = generate_game("train", 0, "tiny")
+    file = tmp_path / game.task_id / "game.tw-pddl"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(json.loads(game.text) | {"solvable": False}))
+    result = hiper("tasks", "alfworld", f"data={tmp_path / 'generated-tiny'}")
+    refused(result, tmp_path, "holds no playable game (1 are marked unsolvable or unsupported)")
+
+
+def test_a_prompt_longer_than_allowed(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    begin = ("train", tiny_recipe, "prompt.max_tokens=20", "prompt.history_window=1", "--out")
+    result = hiper(*begin, tmp_path / "a", "prompt.overflow=drop_history")
+    refused(result, "turn 1 of 'fetch the key", "the prompt has 28 tokens, 20 are allowed", "prompt.max_tokens")
+    small = ("warm_start.tasks=4", "warm_start.epochs=1", "training.iterations=1", "rollout.episodes=4")
+    assert hiper(*begin, tmp_path / "b", "prompt.overflow=shorten", *small).code == 0
+    records = map(json.loads, (tmp_path / "b" / "metrics.jsonl").read_text().splitlines())
+    assert [record["prompt/cut"] for record in records if "prompt/cut" in record] == [1.0]  # counted: all of them were
+
+
 def test_an_existing_run_is_not_overwritten(hiper: Hiper, tiny_recipe: Path, run_folder: Path):
     result = hiper("train", tiny_recipe, "--out", run_folder)
     refused(result, run_folder, f"hiper train --resume {run_folder}", "--out")

@@ -462,8 +462,8 @@ class PromptBuilder:
             return replace(prompt, ids=prompt.ids[cut:], cut_tokens=cut)
         raise PromptTooLongError(
             f"turn {context.turn + 1} of {context.goal!r}: the prompt has {len(prompt.ids)} tokens"
-            f"{' without any history' if prompt.dropped_turns else ''}, {self._max_tokens} are allowed; allow more, "
-            "use a terser template, or shorten"
+            f"{' without any history' if prompt.dropped_turns else ''}, {self._max_tokens} are allowed; allow more "
+            "(prompt.max_tokens), use a terser template (prompt.template), or shorten (prompt.overflow: shorten)"
         )
 
     def _fits(self, prompt: Prompt) -> bool:
