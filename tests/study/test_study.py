@@ -30,7 +30,10 @@ STUDY = """\
 name: mini
 recipe: tiny.yaml
 settings:
-  {warm_start.epochs: 2, rollout.episodes: 4, evaluation.every: 0, evaluation.final_tasks: 6, training.iterations: 1}
+  warm_start.epochs: 2
+  rollout.episodes: 4
+  training.iterations: 1
+  evaluation: {splits: [held_out], splits_if_present: [nowhere], every: 0, final_tasks: 6}
 seeds: [0, 1]
 methods:
   hiper: {}

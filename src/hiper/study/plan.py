@@ -16,6 +16,7 @@ from hiper.compare.settings import OF_A_RUN, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
 from hiper.study.definition import Study, settings_of
+from hiper.training.assembly import settle_splits
 from hiper.training.run import SETTINGS, Run, read_settings
 
 
@@ -60,7 +61,8 @@ class Job:
         saved = self.folder / (SETTINGS if self.warm_start else "config.yaml")
         if not saved.exists():
             return
-        keys = set(differing([flat(read_settings(saved)), flat(self.config)])) - OF_A_RUN
+        settings = self.config if self.warm_start else settle_splits(self.config)
+        keys = set(differing([flat(read_settings(saved)), flat(settings)])) - OF_A_RUN
         if keys:
             raise UserError(
                 f"{self.folder} was made under other settings ({', '.join(sorted(keys))}): choose another folder with "
