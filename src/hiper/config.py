@@ -190,6 +190,9 @@ class LearnerConfig(Section):
     dual_clip: float = Field(3.0, gt=1)
     kl_coef: float = Field(0.01, ge=0)
     """Weight of the KL divergence from the frozen reference policy; 0: no reference is loaded."""
+    target_kl: float | None = Field(None, gt=0)
+    """Where a mini-batch's KL divergence per token from the policy that sampled it is larger, the policy stands still
+    for the rest of the update; None: never."""
     entropy_coef: float = Field(0.001, ge=0)
     value_coef: float = Field(1.0, ge=0)
     value_clip: float | None = Field(0.5, gt=0)

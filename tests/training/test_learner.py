@@ -15,6 +15,8 @@ from transformers import Qwen2ForCausalLM
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig
 from hiper.models.actor_critic import ActorCritic, Row
+from hiper.seeding import derive_seed
+from hiper.training.batches import minibatches
 from hiper.training.learner import Learner, TrainRow
 from hiper.training.ppo import k3, policy_loss, value_loss
 
@@ -204,6 +206,27 @@ def test_learning_rates_follow_the_schedule(make_learner: MakeLearner, make_rows
     policy = list(learner.model.policy.parameters())
     assert all(torch.equal(a, b) for a, b in zip(policy, before, strict=False))  # the policy's come first
     assert learner.model.heads.out.weight.ne(0).any()
+
+
+def test_a_policy_that_has_gone_too_far_stands_still_and_the_critic_goes_on(
+    make_learner: MakeLearner, make_rows: MakeRows
+):
+    def after(batches: int, target_kl: float | None) -> tuple[list[torch.Tensor], list[torch.Tensor], dict[str, float]]:
+        learner = make_learner("own", minibatch_turns=4, epochs=1, target_kl=target_kl)
+        rows = make_rows(learner, 12)
+        first = list(next(iter(minibatches(rows, 4, derive_seed(0, 0)))))
+        metrics = learner.update(first if batches == 1 else rows, seed=0)
+        parts = learner.model.policy.parameters(), learner.model.critic_parameters()
+        return *([p.detach().clone() for p in part] for part in parts), metrics  # type: ignore[return-value]
+
+    policy, critic, metrics = after(3, target_kl=1e-9)
+    one_step, early_critic, _ = after(1, target_kl=None)
+    assert all(map(torch.equal, policy, one_step))  # the first mini-batch is where it was sampled
+    assert not all(map(torch.equal, critic, early_critic))
+    assert metrics["policy/stopped"] == pytest.approx(2 / 3)
+    far, _, metrics = after(3, target_kl=1e9)
+    assert not all(map(torch.equal, far, policy))
+    assert metrics["policy/stopped"] == 0.0
 
 
 # --- Metrics --------------------------------------------------------------------------------------------------------

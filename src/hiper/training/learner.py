@@ -166,12 +166,15 @@ class Learner:
         """One optimiser step over a mini-batch, its gradient accumulated over micro-batches."""
         tokens = max(1, sum(int(row.mask.sum()) for row in rows))
         places_H = np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0))
+        kl = 0.0
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self.config.micro_batch_tokens)
         meter.add("update/padding", padding_share(lengths, batches))
         self.optimizer.zero_grad(set_to_none=True)
         for indices in batches:
-            self._loss([rows[i] for i in indices], tokens, places_H, meter).backward()
+            loss, kl_sum = self._loss([rows[i] for i in indices], tokens, places_H, meter)
+            loss.backward()
+            kl += kl_sum / tokens
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # Skipped rather than taken: one broken step would cost the whole run.
@@ -181,10 +184,20 @@ class Learner:
         meter.add("update/grad_norm", float(policy_norm))
         if self.model.heads.names:
             meter.add("critic/grad_norm", float(critic_norm))
+        if self.config.target_kl is not None:
+            policy, _ = self.optimizer.param_groups
+            if kl > self.config.target_kl:
+                policy["lr"] = 0.0  # until the next update sets it; the critic goes on
+            meter.add("policy/stopped", float(policy["lr"] == 0.0))
         self.optimizer.step()
 
-    def _loss(self, rows: Sequence[TrainRow], tokens: int, places_H: NDArray[np.int64], meter: Meter) -> Tensor:
-        """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head."""
+    def _loss(
+        self, rows: Sequence[TrainRow], tokens: int, places_H: NDArray[np.int64], meter: Meter
+    ) -> tuple[Tensor, float]:
+        """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head.
+
+        Beside it, the estimated KL divergences of its tokens from the policy that sampled them, summed.
+        """
         config = self.config
         outputs = self.forward([row.row for row in rows])
         mask_K = self._tensor(np.concatenate([row.mask for row in rows]))
@@ -200,11 +213,13 @@ class Learner:
             meter.add_all("policy/kl_reference", kl_K)
         with torch.no_grad():
             ratio_K = log_ratio_K.exp()
+            moved_K = ratio_K - 1 - log_ratio_K
             meter.add_all("policy/loss", surrogate_K)
             meter.add_all("policy/entropy", entropy_K)
-            meter.add_all("policy/kl", ratio_K - 1 - log_ratio_K)
+            meter.add_all("policy/kl", moved_K)
             meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
-        return loss + config.value_coef * self._value_loss(outputs.values_PH, rows, places_H, meter)
+        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, places_H, meter)
+        return loss, float(moved_K.sum())
 
     def _value_loss(
         self, values_PH: Tensor, rows: Sequence[TrainRow], places_H: NDArray[np.int64], meter: Meter
