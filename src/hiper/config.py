@@ -106,25 +106,37 @@ class ModelConfig(Section):
     gradient_checkpointing: bool = False
 
 
+class ImperfectConfig(Section):
+    """A last stage of the warm start, of demonstrations whose lapses are imitated too.
+
+    The policy then begins as a player who errs, with much to try and room to improve, though what it has learned to
+    see before is not lost.
+    """
+
+    epochs: float = Field(0.0, ge=0)
+    """Passes over the demonstrated tasks; 0: no such stage."""
+    perturb: float = Field(0.5, ge=0, le=1)
+    lr: float = Field(5e-4, gt=0)
+
+
 class WarmStartConfig(Section):
     """Supervised fine-tuning on the expert's demonstrations, before reinforcement learning."""
 
     tasks: int = Field(64, ge=0)
     """Demonstrated tasks, of the training split; 0: no warm start."""
     perturb: float = Field(0.1, ge=0, le=1)
-    """Share of turns at which another action than the expert's is played, so that recovery is shown."""
+    """Share of turns at which another action than the expert's is played, so that recovery is shown. Only the expert's
+    decisions are imitated."""
     lapses: tuple[Lapse, ...] = LAPSES
     """Their kinds, drawn with equal chances: strays to some other action, slips as the expert knows them, follows a
     subgoal of before."""
-    imitate_lapses: float = Field(0.0, ge=0, le=1)
-    """In this last share of the warm start those turns are imitated too: the policy then begins as a player who errs,
-    with much to try and room to improve. Otherwise only the expert's decisions are imitated."""
     epochs: float = Field(3.0, gt=0)
     """Passes over the demonstrations; each pass plays them anew with other perturbations."""
     batch_turns: int = Field(64, ge=1)
     lr: float = Field(1e-3, gt=0)
     prompt_loss: float = Field(0.0, ge=0, le=1)
     """Weight of the language-modelling loss on the prompt, which helps models that begin from nothing."""
+    imperfect: ImperfectConfig = ImperfectConfig()
 
 
 class RolloutConfig(Section):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from io import StringIO
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import Qwen2ForCausalLM
 
-from hiper.config import LearnerConfig, WarmStartConfig
+from hiper.config import Config, LearnerConfig, load_config, overridden
+from hiper.console import Display
 from hiper.envs.corridor import CorridorEnv, make
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic, Row
@@ -19,11 +24,12 @@ from hiper.plan_execute.demonstrations import demonstrate
 from hiper.plan_execute.parse import response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
 from hiper.seeding import derive_seed
+from hiper.training import sft
+from hiper.training.assembly import assemble
 from hiper.training.learner import Learner
 from hiper.training.sft import (
     demonstration_rows,
     fine_tune,
-    imitation_batches,
     imitation_losses,
     shuffled_batches,
 )
@@ -61,10 +67,11 @@ def test_losses_of_prompts_and_responses(make_qwen2: MakeQwen2, with_prompts: bo
 @pytest.mark.parametrize("prompt_loss", [0.0, 0.3])
 def test_a_step_averages_over_the_whole_mini_batch(make_qwen2: MakeQwen2, prompt_loss: float):
     """However it is cut into micro-batches: here into one, and into one for each row."""
-    config, losses, results = WarmStartConfig(prompt_loss=prompt_loss, lr=1e-3), [], []
+    losses, results = [], []
     for tokens in (10_000, 1):
         policy = make_qwen2()
-        fine_tune(learner_of(policy, tokens), iter([ROWS]), 1, config, on_step=lambda _, loss: losses.append(loss))
+        learner = learner_of(policy, tokens)
+        fine_tune(learner, iter([ROWS]), 1, 1e-3, prompt_loss, on_step=lambda _, loss: losses.append(loss))
         results.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     parts = [negative_log_likelihoods(make_qwen2(), row) for row in ROWS]
     expected = (
@@ -80,7 +87,7 @@ def test_demonstrations_are_learned(make_qwen2: MakeQwen2):
         learner_of(make_qwen2()),
         shuffled_batches(ROWS, 3, seed=0),
         60,
-        WarmStartConfig(lr=1e-2),
+        1e-2,
         on_step=lambda _, loss: losses.append(loss),
     )
     assert len(losses) == 60
@@ -90,7 +97,7 @@ def test_demonstrations_are_learned(make_qwen2: MakeQwen2):
 def test_a_warm_start_leaves_critic_and_optimizer_alone(make_qwen2: MakeQwen2):
     learner = learner_of(make_qwen2())
     heads = [p.detach().clone() for p in learner.model.heads.parameters()]
-    fine_tune(learner, iter([ROWS]), 1, WarmStartConfig())
+    fine_tune(learner, iter([ROWS]), 1, 1e-3)
     assert all(torch.equal(a, b) for a, b in zip(heads, learner.model.heads.parameters(), strict=True))
     assert not learner.optimizer.state
 
@@ -100,7 +107,7 @@ def test_divergence_is_said(make_qwen2: MakeQwen2):
     with torch.no_grad():
         policy.model.norm.weight.fill_(math.nan)
     with pytest.raises(UserError, match=r"diverged at step 0.*lower warm_start\.lr"):
-        fine_tune(learner_of(policy), iter([ROWS]), 1, WarmStartConfig())
+        fine_tune(learner_of(policy), iter([ROWS]), 1, 1e-3)
 
 
 def test_batches_are_passes_in_new_orders():
@@ -147,21 +154,30 @@ def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: Promp
     assert [list(row.prompt_ids) for row in lapsed] == [prompts.build(turn.context).ids for turn in lapses] != []
 
 
-def test_lapses_are_imitated_in_the_last_share_of_the_warm_start():
-    decided, lapsed = ([Row((kind,), (n,), None) for n in range(40)] for kind in (0, 1))
+def test_lapses_are_imitated_in_a_last_stage_of_its_own(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):
+    changes = ["warm_start.tasks=6", "warm_start.epochs=1.5", "warm_start.perturb=0.3", "warm_start.batch_turns=4"]
+    last = ["warm_start.imperfect.epochs=0.5", "warm_start.imperfect.perturb=0.9", "warm_start.imperfect.lr=0.002"]
+    config = Config.model_validate(overridden(load_config(tiny_recipe).model_dump(), [*changes, *last]))
+    demonstrated: list[tuple[list[Row], list[Row]]] = []
+    tuned: list[tuple[int, float, set[Row]]] = []
 
-    def kinds(share: float, epochs: float = 1.0) -> list[list[int]]:
-        config = WarmStartConfig(imitate_lapses=share, epochs=epochs, batch_turns=4)
-        steps, batches = imitation_batches(decided, lapsed, config, seed=1)
-        return [[row.prompt_ids[0] for row in batch] for batch in islice(batches, steps)]
+    def remember_rows(*args: Any, **kwargs: Any) -> tuple[list[Row], list[Row]]:
+        demonstrated.append(demonstration_rows(*args, **kwargs))
+        return demonstrated[-1]
 
-    assert kinds(0) == [[0] * 4] * 10
-    assert sorted(kind for batch in kinds(1) for kind in batch) == [0] * 40 + [1] * 40
-    mixed = kinds(0.25)
-    assert len(mixed) == 8 + 5  # a quarter less of 10, and a quarter of 20
-    assert all(batch == [0] * 4 for batch in mixed[:8])
-    assert {kind for batch in mixed[8:] for kind in batch} == {0, 1}
-    assert len(kinds(0, epochs=1.5)) == 8  # three quarters of what two passes gave
+    def remember_steps(_: Learner, batches: Iterator[list[Row]], steps: int, lr: float, *args: Any, **kw: Any) -> None:
+        tuned.append((steps, lr, {row for batch in islice(batches, 40) for row in batch}))
+        kw["on_step"](0, 0.5)
+
+    monkeypatch.setattr(sft, "demonstration_rows", remember_rows)
+    monkeypatch.setattr(sft, "fine_tune", remember_steps)
+    sft.warm_start(assemble(config), Display(console=Console(file=StringIO())))
+    (a, _), (b, _), (c, lapses) = demonstrated
+    assert lapses
+    assert [rows for *_, rows in tuned] == [{*a, *b}, {*c, *lapses}]
+    assert [lr for _, lr, _ in tuned] == [config.warm_start.lr, 0.002]
+    turns = [len([*a, *b]) * 1.5 / 2, len([*c, *lapses]) * 0.5]
+    assert [steps for steps, *_ in tuned] == [max(1, round(count / 4)) for count in turns]
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):

@@ -6,14 +6,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import WarmStartConfig
 from hiper.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
@@ -67,71 +66,70 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
     Raises:
         UserError: there is nothing to imitate, or the loss diverged.
     """
-    config, panel = parts.config.warm_start, parts.env.panel
-    seed = derive_seed(parts.config.seed, "warm start")
+    config, last = parts.config.warm_start, parts.config.warm_start.imperfect
+    stages = [_Stage("warm start", config.epochs, config.perturb, config.lr, lapses_too=False)]
+    if last.epochs:
+        stages.append(_Stage("lapses too", last.epochs, last.perturb, last.lr, lapses_too=True))
+    for stage in stages:
+        _imitate(parts, stage, derive_seed(parts.config.seed, stage.name), display, check)
+    parts.learner.model.copy_backbone()
+
+
+class _Stage(NamedTuple):
+    """Of the warm start: some passes over the demonstrated tasks, each played anew."""
+
+    name: str
+    epochs: float
+    perturb: float
+    lr: float
+    lapses_too: bool
+
+
+def _imitate(parts: Assembly, stage: _Stage, seed: int, display: Display, check: Callable[[], None]) -> None:
+    config = parts.config.warm_start
+    panel, passes = parts.env.panel, math.ceil(stage.epochs)
     tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
-    passes = math.ceil(config.epochs)
-    decided: list[Row] = []
-    lapsed: list[Row] = []
+    rows: list[Row] = []
     with display.bar("demonstrations", passes) as advance:
         for epoch in range(passes):
-            more = demonstration_rows(
+            decided, lapsed = demonstration_rows(
                 parts.env,
                 tasks,
                 parts.prompts,
                 parts.tokenizer,
-                perturb=config.perturb,
+                perturb=stage.perturb,
                 lapses=config.lapses,
                 seed=derive_seed(seed, epoch),
             )
-            decided += more[0]
-            lapsed += more[1]
+            rows += [*decided, *lapsed] if stage.lapses_too else decided
             advance()
             check()
-    if not decided:
+    if not rows:
         raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    steps, batches = imitation_batches(decided, lapsed, config, seed)
+    steps = max(1, round(len(rows) * stage.epochs / passes / config.batch_turns))
+    batches = shuffled_batches(rows, config.batch_turns, seed)
     began = time.perf_counter()
     losses: list[float] = []
-    with display.bar("warm start", steps) as advance:
+    with display.bar(stage.name, steps) as advance:
 
         def on_step(_: int, loss: float) -> None:
             losses.append(loss)
             advance()
             check()
 
-        fine_tune(parts.learner, batches, steps, config, on_step=on_step)
-    parts.learner.model.copy_backbone()
+        fine_tune(parts.learner, batches, steps, stage.lr, config.prompt_loss, on_step=on_step)
     display.note(
-        f"warm start: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
+        f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
         f"loss {np.mean(losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
     )
-
-
-def imitation_batches(
-    decided: Sequence[Row], lapsed: Sequence[Row], config: WarmStartConfig, seed: int
-) -> tuple[int, Iterator[list[Row]]]:
-    """How many mini-batches the warm start has, and these: of the expert's decisions, at last of its lapses as well.
-
-    Args:
-        decided: the expert's decisions in ``ceil(config.epochs)`` passes over the tasks.
-        lapsed: its lapses in them.
-        config: the share of the lapses, size of the batches, number of passes.
-        seed: of the order.
-    """
-    everything, size, share = [*decided, *lapsed], config.batch_turns, config.imitate_lapses
-    per_turn = config.epochs / math.ceil(config.epochs) / size
-    flawless = round(len(decided) * per_turn * (1 - share))
-    steps = max(1, flawless + round(len(everything) * per_turn * share))
-    first = islice(shuffled_batches(decided, size, seed), flawless)
-    return steps, chain(first, shuffled_batches(everything, size, seed))
 
 
 def fine_tune(
     learner: Learner,
     batches: Iterator[Sequence[Row]],
     steps: int,
-    config: WarmStartConfig,
+    lr: float,
+    prompt_loss: float = 0.0,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
     """``steps`` AdamW steps on mini-batches of rows; the learning rate rises briefly, then falls linearly to zero.
@@ -140,11 +138,12 @@ def fine_tune(
         learner: its policy is trained; its critic and its optimiser are left alone.
         batches: mini-batches, as many as steps at least.
         steps: how many.
-        config: learning rate and loss weights.
+        lr: learning rate at its highest.
+        prompt_loss: weight of the language-modelling loss on the prompt.
         on_step: called with the step's number and its mean loss per response token.
     """
     policy = learner.model.policy
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
     warmup = max(1, min(20, steps // 10))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
@@ -153,7 +152,7 @@ def fine_tune(
     for step in range(steps):
         rows = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        loss = _accumulate(learner, rows, config.prompt_loss)
+        loss = _accumulate(learner, rows, prompt_loss)
         if not math.isfinite(loss):
             raise UserError(f"the warm start diverged at step {step}: its loss is {loss}; lower warm_start.lr")
         torch.nn.utils.clip_grad_norm_(policy.parameters(), learner.config.max_grad_norm)
