@@ -24,6 +24,9 @@ methods:
 """
 
 
+ON_TRAIN = ", settings: {evaluation.splits: [train]}"
+
+
 @pytest.fixture
 def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
     (tmp_path / "tiny.yaml").write_text(tiny_recipe.read_text())
@@ -97,6 +100,10 @@ def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
         ("name: mini", "name: mini/maxi", "name: "),
         ("rollout.episodes: 8", "seed: 8", "'seed' is no setting of a study"),
         ("rollout.group_size: 2", "name: x", "'name' is no setting of a study"),
+        ("methods:", "tuning: {seeds: [4], grid: {learner.lr: [1]}}\nmethods:", "4 is a seed of the study itself"),
+        ("methods:", "tuning: {seeds: [1], grid: {learner.lr: [1]}}\nmethods:", "held_out: tune on another split"),
+        ("methods:", f"tuning: {{seeds: [1], grid: {{learner.clop: [1]}}{ON_TRAIN}}}\nmethods:", "did you mean 'clip'"),
+        ("methods:", f"tuning: {{seeds: [1], grid: {{}}{ON_TRAIN}}}\nmethods:", "tuning.grid: "),
         ("hiper: {}", "hiper: {settings: {prompt.template: instruct}}", "method 'hiper': prompt.template: not as in"),
         ("hiper: {}", "hiper: {settings: {warm_start.epochs: 1}}", "warm_start.epochs: .*warm_start: own"),
     ],

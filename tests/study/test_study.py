@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -20,6 +22,7 @@ from hiper import cli
 from hiper.console import Display
 from hiper.errors import UserError
 from hiper.study import command
+from hiper.study import tuning as study_tuning
 from hiper.study.command import run_study
 from hiper.study.definition import load_study
 from hiper.study.plan import Job
@@ -137,6 +140,49 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
     definition.write_text(definition.read_text().replace("rollout.episodes: 4", "rollout.episodes: 6"))
     said = shown(definition, folder)
     assert "warm-starts/seed0 was made under other settings (rollout.episodes)" in said
+    assert in_this_process == []
+
+
+def test_each_method_is_studied_with_what_did_best_for_it(
+    definition: Path, in_this_process: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "out"
+    tuning = """\
+tuning:
+  seeds: [8, 9]
+  settings: {evaluation.splits: [train]}
+  grid: {learner.lr: [1.0e-3, 2.0e-3], learner.clip: [0.1]}
+"""
+    definition.write_text(STUDY.partition("  broken:")[0].replace("[0, 1]", "[0]") + tuning)
+    success = {("hiper", 0.002): 0.6, ("grpo", 0.001): 0.5, ("grpo", 0.002): 0.5}
+
+    def judged(run: Run) -> dict[str, list[Any]]:
+        name, config = run.config.name.split("-")[0], run.config
+        assert config.evaluation.splits == ("train",)
+        return {
+            "train": [SimpleNamespace(overall=SimpleNamespace(success=success.get((name, config.learner.lr), 0.1)))]
+        }
+
+    monkeypatch.setattr(study_tuning, "read_evaluations", judged)
+    said = shown(definition, folder)
+    assert "refused" not in said
+    trials = [f"{method}-trial{number}" for method in ("hiper", "grpo") for number in (0, 1)]
+    seeds = [[f"warm-start-seed{seed}", *(f"{trial}-seed{seed}" for trial in trials)] for seed in (8, 9)]
+    assert in_this_process == [*seeds[0], *seeds[1], "warm-start-seed0", "hiper-seed0", "grpo-seed0"]
+    assert (
+        "tuned      hiper: learner.lr=0.001 learner.clip=0.1 10.0%, learner.lr=0.002 learner.clip=0.1 60.0% (taken)"
+        in said
+    )
+    runs = {name: Run.open(folder / "runs" / f"{name}-seed0").config for name in ("hiper", "grpo")}
+    assert [(runs[name].learner.lr, runs[name].learner.clip) for name in runs] == [(0.002, 0.1), (0.001, 0.1)]
+    assert runs["hiper"].evaluation.splits == ("held_out",)
+    tree = json.loads((folder / "tuning" / "tuning.json").read_text())
+    assert [trial["success"] for trial in tree["trials"]] == [0.1, 0.6, 0.5, 0.5]
+    assert tree["taken"]["hiper"] == {"learner.lr": 0.002, "learner.clip": 0.1}
+
+    # The same command leaves alone what is done.
+    in_this_process.clear()
+    assert "refused" not in shown(definition, folder)
     assert in_this_process == []
 
 

@@ -1,7 +1,8 @@
-"""`hiper study`: what is still to be done, then the comparison of all that is done."""
+"""`hiper study`: its tuning if it has one, what is still to be done, then the comparison of all that is done."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -10,9 +11,10 @@ from hiper.compare.command import show_comparison
 from hiper.console import Display
 from hiper.errors import UserError
 from hiper.files import write_text
-from hiper.study.definition import Study
-from hiper.study.plan import plan
-from hiper.study.work import processes, work
+from hiper.study.definition import Study, trials_of
+from hiper.study.plan import Job, plan
+from hiper.study.tuning import tuned
+from hiper.study.work import Launch, processes, work
 from hiper.training.run import Run
 
 
@@ -31,19 +33,36 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
             the last case all others are done and compared nonetheless.
         KeyboardInterrupt: a stop was asked for; what was under way has been saved.
     """
-    planned = plan(study, folder, threads)
-    for job in planned:
-        job.check()
     with processes(folder) as launch:
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
         display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
-        try:
-            failures = work(planned, folder / "logs", display, launch, jobs)
-        except KeyboardInterrupt:
-            display.note(f"interrupted; what was done is saved. Continue with: {display.command}")
-            raise
+        if study.tuning is not None:
+            trials = trials_of(study, study.tuning)
+            display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
+            planned, failures = _do(trials, folder / "tuning", display, launch, jobs, threads)
+            _tell(failures, planned)
+            study = tuned(study, study.tuning, folder / "tuning", display)
+        planned, failures = _do(study, folder, display, launch, jobs, threads)
         if done := [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]:
             show_comparison(done, folder, display)
+    _tell(failures, planned)
+
+
+def _do(
+    study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
+) -> tuple[list[Job], dict[str, str]]:
+    """All jobs of a study, done as far as they can be; and why some could not."""
+    planned = plan(study, folder, threads)
+    for job in planned:
+        job.check()
+    try:
+        return planned, work(planned, folder / "logs", display, launch, slots)
+    except KeyboardInterrupt:
+        display.note(f"interrupted; what was done is saved. Continue with: {display.command}")
+        raise
+
+
+def _tell(failures: Mapping[str, str], planned: Sequence[Job]) -> None:
     if failures:
         said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise UserError(

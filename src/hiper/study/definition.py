@@ -11,6 +11,11 @@
           advantages: {type: grpo}      # a section given whole replaces the recipe's
           rollout.group_size: 8
 
+    tuning:                             # optional: the same few values for every method, tried before the study
+      seeds: [100]                      # others than the study's
+      settings: {training.iterations: 6, evaluation.splits: [valid_seen]}   # on other tasks than the study's
+      grid: {learner.lr: [1.0e-4, 3.0e-4]}
+
 All runs of a seed begin from one frozen policy, warm-started under the study's own settings. A method that reads other
 prompts cannot: with ``warm_start: own`` it gets one under its own settings.
 """
@@ -21,6 +26,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,6 +56,16 @@ class MethodDefinition(Section):
     warm_start: Literal["shared", "own"] = "shared"
 
 
+class Tuning(Section):
+    """Settings tried for every method alike; each method is studied with those that did best (:mod:`.tuning`)."""
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
+    """By dotted key; every combination is tried."""
+    settings: Settings = Field(default_factory=dict)
+    """Of the trials alone, on top of the study's and the methods' own."""
+
+
 class Study(Section):
     """See the module."""
 
@@ -58,6 +74,7 @@ class Study(Section):
     settings: Settings = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     methods: dict[Name, MethodDefinition] = Field(min_length=1)
+    tuning: Tuning | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -72,6 +89,12 @@ class Study(Section):
             for key in OWN_BUSINESS:
                 if key in settings:
                     raise ValueError(f"'{key}' is no setting of a study: it follows from methods and seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _tuned_elsewhere(self) -> Self:
+        if self.tuning and (shared := set(self.seeds) & set(self.tuning.seeds)):
+            raise ValueError(f"tuning.seeds: {min(shared)} is a seed of the study itself; tune on others")
         return self
 
 
@@ -95,12 +118,47 @@ def load_study(source: str) -> Study:
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
-    for name in study.methods:
-        try:
-            _check_method(study, name)
-        except UserError as error:
-            raise UserError(f"{source}, method '{name}': {error}") from None
+    for stage in (study,) if study.tuning is None else (study, trials_of(study, study.tuning)):
+        for name in stage.methods:
+            try:
+                _check_method(stage, name)
+            except UserError as error:
+                raise UserError(f"{source}, method '{name}': {error}") from None
     return study
+
+
+def trials_of(study: Study, tuning: Tuning) -> Study:
+    """The tuning of a study as a study of its own: a method for each method and each combination of the grid.
+
+    Raises:
+        UserError: it would look at tasks that the study itself reports.
+    """
+    methods = {
+        trial_name(name, number): method.model_copy(update={"settings": {**method.settings, **combination}})
+        for name, method in study.methods.items()
+        for number, combination in enumerate(combinations(tuning))
+    }
+    settings = {**study.settings, **tuning.settings}
+    trials = Study(
+        name=f"{study.name}-tuning", recipe=study.recipe, settings=settings, seeds=tuning.seeds, methods=methods
+    )
+    told, tried = (load_config(*settings_of(s, None, s.seeds[0])).evaluation.splits for s in (study, trials))
+    if shared := set(told) & set(tried):
+        raise UserError(
+            f"the study reports success on {', '.join(sorted(shared))}: tune on another split, with "
+            "evaluation.splits in tuning.settings"
+        )
+    return trials
+
+
+def trial_name(method: str, number: int) -> str:
+    """The method of :func:`trials_of` that tries a method under the combination of that number."""
+    return f"{method}-trial{number}"
+
+
+def combinations(tuning: Tuning) -> list[dict[str, Any]]:
+    """Every combination of the grid's values, by dotted key."""
+    return [dict(zip(tuning.grid, values, strict=True)) for values in product(*tuning.grid.values())]
 
 
 def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[str]]:
