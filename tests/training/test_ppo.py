@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -46,8 +48,13 @@ def test_k3_is_an_unbiased_estimate_and_its_slope_pulls_towards_the_reference():
     assert logprob.grad.item() > 0
 
 
-def test_k3_of_tokens_worlds_apart_is_finite():
-    assert torch.isfinite(k3(torch.tensor([-500.0, 0.0]), torch.tensor([0.0, -500.0]))).all()
+def test_k3_of_a_token_pushed_far_down_is_capped_and_has_no_slope():
+    logprob = torch.tensor([-500.0, -2.4, 0.0], requires_grad=True)
+    estimates = k3(logprob, torch.tensor([0.0, 0.0, -500.0]))
+    assert estimates.tolist() == pytest.approx([10.0, math.exp(2.4) - 3.4, 10.0], rel=1e-5)
+    estimates.sum().backward()
+    assert logprob.grad is not None
+    assert logprob.grad.tolist() == pytest.approx([0.0, 1 - math.exp(2.4), 0.0], rel=1e-5)
 
 
 @pytest.mark.parametrize(

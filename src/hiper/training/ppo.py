@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+K3_CAP = 10.0
+
 
 def policy_loss(ratio: Tensor, advantage: Tensor, clip: float, dual_clip: float) -> Tensor:
     """Clipped surrogate loss of each token.
@@ -22,10 +24,12 @@ def policy_loss(ratio: Tensor, advantage: Tensor, clip: float, dual_clip: float)
 def k3(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
     """The k3 estimate of KL(policy || reference) at each token: exp(d) - d - 1 with d = log ref - log policy.
 
-    Non-negative, and unbiased for tokens drawn from the policy.
+    Non-negative, and unbiased for tokens drawn from the policy; but capped at 10, as in verl, beyond which there is no
+    gradient. An update pushes single tokens far down, whose estimate grows as 1 / probability: one of them would
+    outweigh all the others.
     """
     difference = (reference_logprob - logprob).clamp(-20, 20)
-    return difference.exp() - difference - 1
+    return (difference.exp() - difference - 1).clamp(max=K3_CAP)
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
