@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from hiper.errors import UnwritableError, UserError
 
@@ -69,6 +71,28 @@ def whole_folder(path: Path) -> Iterator[Path]:
             partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[IO[str]]:
+    """Gives the lock file at ``path``, held by this process, and by those that inherit it, until all of them end.
+
+    Raises:
+        UserError: another process holds it: ``refusal``.
+        UnwritableError: see :func:`writing`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
+        try:
+            with writing(path):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except UnwritableError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise UserError(refusal) from None
+            raise
+        yield lock
 
 
 def write_text(path: Path, text: str) -> None:

@@ -127,6 +127,20 @@ def test_a_run_is_not_made_twice(run: Run, parts: Assembly):
     assert Run.open(run.path).config == parts.config
 
 
+def test_two_processes_are_not_at_one_run(run: Run):
+    lock = run.path.with_name(f"{run.path.name}.lock")
+    with run.held():
+        with (
+            pytest.raises(UserError, match=r"another process is at the run in .*run: wait"),
+            run.held(),
+        ):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+    with run.held():
+        pass
+
+
 def test_metrics_of_later_iterations_are_dropped(run: Run):
     log = MetricsLog(run, after=0)
     for iteration in (0, 1, 2, 3):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hiper.console import Display
-from hiper.errors import UserError
-from hiper.files import writing
+from hiper.files import held, writing
 from hiper.study.plan import Job
 from hiper.training.interrupt import Stop
 
@@ -118,18 +116,11 @@ def processes(folder: Path) -> Iterator[Launch]:
     Raises:
         UserError: the study is under way already.
     """
-    path = folder / "lock"
-    with writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"a process is at work in {folder} already, perhaps one left over by a study that was killed: wait "
-                "for it, or end it"
-            ) from None
+    refusal = (
+        f"a process is at work in {folder} already, perhaps one left over by a study that was killed: wait for it, or "
+        "end it"
+    )
+    with held(folder / "lock", refusal) as lock:
 
         def launch(job: Job, log: Path) -> subprocess.Popen[bytes]:
             threads = job.config.training.threads

@@ -35,8 +35,11 @@ def train(run: Run, display: Display) -> None:
     """Run to the last iteration, from the beginning or from the newest checkpoint.
 
     An interrupt ends it at the next safe point, with a checkpoint; continuing gives what an uninterrupted run gives.
+
+    Raises:
+        UserError: another process is at it already, or what it is made of is not usable.
     """
-    with Stop(display) as stop:
+    with run.held(), Stop(display) as stop:
         try:
             _train(run, display, stop)
         except KeyboardInterrupt:

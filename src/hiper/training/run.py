@@ -14,7 +14,8 @@ import json
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config, read_tree, validate_config
 from hiper.errors import UserError
-from hiper.files import whole_folder, write_text, writing
+from hiper.files import held, whole_folder, write_text, writing
 from hiper.training.learner import Learner
 
 SETTINGS = "hiper.yaml"
@@ -58,6 +59,21 @@ class Run:
                 "or choose another folder with --out"
             )
         return cls(path, config)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from this run, with a lock file beside its folder, as that may not be there yet.
+
+        Raises:
+            UserError: another process has it.
+        """
+        path = self.path.with_name(f"{self.path.name}.lock")
+        refusal = f"another process is at the run in {self.path}: wait for it, or end it, before you go on with it"
+        with held(path, refusal):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def save_settings(self) -> None:
         """Make the folder, with the settings in it."""
