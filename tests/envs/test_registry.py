@@ -32,7 +32,7 @@ def test_registering(factory: registry.Factory | str) -> None:
 def test_unknown_names_and_options_get_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no environment 'alfwrld'; did you mean 'alfworld'\?"):
         hiper.envs.make("alfwrld")
-    with pytest.raises(UserError, match="known are alfworld, corridor, webshop"):
+    with pytest.raises(UserError, match="known are alfworld, boxes, corridor, webshop"):
         hiper.envs.make("zzz")
     with pytest.raises(UserError, match=r"'corridor' has no option 'cell'; did you mean 'cells'\?"):
         hiper.envs.make("corridor", cell=3)

@@ -22,6 +22,7 @@ Factory = Callable[..., TextEnv]
 
 _factories: dict[str, Factory | str] = {
     "alfworld": "hiper.envs.alfworld.env:make",
+    "boxes": "hiper.envs.boxes:make",
     "corridor": "hiper.envs.corridor:make",
     "webshop": "hiper.envs.webshop.env:make",
 }

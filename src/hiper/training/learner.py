@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -164,17 +164,20 @@ class Learner:
 
     def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
         """One optimiser step over a mini-batch, its gradient accumulated over micro-batches."""
-        tokens = max(1, sum(int(row.mask.sum()) for row in rows))
-        places_H = np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0))
+        counts = _Counts(
+            credited=max(1, sum(int(row.mask.sum()) for row in rows)),
+            said=sum(len(row.mask) for row in rows),
+            places_H=np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0)),
+        )
         kl = 0.0
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self.config.micro_batch_tokens)
         meter.add("update/padding", padding_share(lengths, batches))
         self.optimizer.zero_grad(set_to_none=True)
         for indices in batches:
-            loss, kl_sum = self._loss([rows[i] for i in indices], tokens, places_H, meter)
+            loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
             loss.backward()
-            kl += kl_sum / tokens
+            kl += kl_sum / counts.credited
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # Skipped rather than taken: one broken step would cost the whole run.
@@ -191,34 +194,34 @@ class Learner:
             meter.add("policy/stopped", float(policy["lr"] == 0.0))
         self.optimizer.step()
 
-    def _loss(
-        self, rows: Sequence[TrainRow], tokens: int, places_H: NDArray[np.int64], meter: Meter
-    ) -> tuple[Tensor, float]:
+    def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
         """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head.
 
-        Beside it, the estimated KL divergences of its tokens from the policy that sampled them, summed.
+        The surrogate is of the credited tokens. Entropy and KL are of all that was said: copies of a subgoal earn
+        nothing, and would drift away with nothing to hold them. Beside the loss, the estimated KL divergences of the
+        credited tokens from the policy that sampled them, summed.
         """
         config = self.config
         outputs = self.forward([row.row for row in rows])
         mask_K = self._tensor(np.concatenate([row.mask for row in rows]))
         old_K = self._tensor(np.concatenate([row.scores.logprobs for row in rows]))[mask_K]
         advantage_K = self._tensor(np.concatenate([row.advantages for row in rows]))[mask_K]
-        logprobs_K, entropy_K = outputs.logprobs_K[mask_K], outputs.entropy_K[mask_K]
-        log_ratio_K = (logprobs_K - old_K).clamp(-20, 20)
+        log_ratio_K = (outputs.logprobs_K[mask_K] - old_K).clamp(-20, 20)
         surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
-        loss = (surrogate_K.sum() - config.entropy_coef * entropy_K.sum()) / tokens
+        loss = surrogate_K.sum() / counts.credited - config.entropy_coef * outputs.entropy_K.sum() / counts.said
         if config.kl_coef:
-            kl_K = k3(logprobs_K, self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))[mask_K])
-            loss = loss + config.kl_coef * kl_K.sum() / tokens
+            reference_K = self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))
+            kl_K = k3(outputs.logprobs_K, reference_K)
+            loss = loss + config.kl_coef * kl_K.sum() / counts.said
             meter.add_all("policy/kl_reference", kl_K)
         with torch.no_grad():
             ratio_K = log_ratio_K.exp()
             moved_K = ratio_K - 1 - log_ratio_K
             meter.add_all("policy/loss", surrogate_K)
-            meter.add_all("policy/entropy", entropy_K)
+            meter.add_all("policy/entropy", outputs.entropy_K)
             meter.add_all("policy/kl", moved_K)
             meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
-        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, places_H, meter)
+        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts.places_H, meter)
         return loss, float(moved_K.sum())
 
     def _value_loss(
@@ -239,6 +242,17 @@ class Learner:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+class _Counts(NamedTuple):
+    """What the parts of a mini-batch's loss are means over."""
+
+    credited: int
+    """Tokens with an advantage."""
+    said: int
+    """Response tokens."""
+    places_H: NDArray[np.int64]
+    """Values trained, by head."""
 
 
 class Meter:
