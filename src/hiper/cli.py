@@ -231,6 +231,7 @@ def compare(
 @app.command()
 def study(
     study: Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")],
+    settings: Settings = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each [default: the recipe's].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")] = None,
@@ -239,7 +240,7 @@ def study(
     from hiper.study.command import run_study
     from hiper.study.definition import load_study
 
-    definition = load_study(study)
+    definition = load_study(study, settings or [])
     run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
 
 

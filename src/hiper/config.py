@@ -360,7 +360,8 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     """
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        (*parents, leaf), value = _setting(override)
+        key, value = read_setting(override)
+        *parents, leaf = key.split(".")
         section: Any = changed
         for parent in parents:
             section = section.setdefault(parent, {})
@@ -370,14 +371,17 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     return changed
 
 
-def _setting(text: str) -> tuple[list[str], Any]:
-    """The parts of the key, and the value."""
+def read_setting(text: str) -> tuple[str, Any]:
+    """Key and value of ``dotted.key=value``, the value read as YAML.
+
+    Raises:
+        UserError: it is not of that form.
+    """
     key, equals, value = text.partition("=")
-    parts = key.split(".")
-    if not equals or not all(parts):
+    if not equals or not all(key.split(".")):
         raise UserError(f"'{text}' is not of the form dotted.key=value")
     try:
-        return parts, _number(yaml.safe_load(value))
+        return key, _number(yaml.safe_load(value))
     except yaml.YAMLError as error:
         raise UserError(f"'{text}': the value is not valid YAML: {error}") from error
 

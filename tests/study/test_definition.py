@@ -63,6 +63,15 @@ def test_one_warm_start_per_seed_that_all_begin_from(folder: Path):
     assert (other.config.name, other.config.advantages.type) == ("grpo", "grpo")
 
 
+def test_settings_of_the_command_line_are_of_every_run(folder: Path):
+    (folder / "mini.yaml").write_text(STUDY)
+    study = load_study(str(folder / "mini.yaml"), ["env.cells=4", "rollout.episodes=12"])
+    for job in plan(study, folder / "out"):
+        assert (job.config.env.options["cells"], job.config.rollout.episodes) == (4, 12)
+    with pytest.raises(UserError, match=r"'rollout' is not of the form"):
+        load_study(str(folder / "mini.yaml"), ["rollout"])
+
+
 def test_threads_are_of_every_process(folder: Path):
     jobs = planned(folder, STUDY, threads=3)
     assert {job.config.training.threads for job in jobs} == {3}

@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hiper.compare.settings import differing, flat
-from hiper.config import Section, load_config, read_tree
+from hiper.config import Section, load_config, read_setting, read_tree
 from hiper.errors import UserError, suggestion
 
 Settings = Mapping[str, Any]
@@ -103,8 +103,8 @@ def study_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _studies().iterdir() if file.name.endswith(".yaml"))
 
 
-def load_study(source: str) -> Study:
-    """A shipped study by name, or a YAML file.
+def load_study(source: str, overrides: Sequence[str] = ()) -> Study:
+    """A shipped study by name, or a YAML file; ``dotted.key=value`` overrides are settings of all its runs.
 
     Raises:
         UserError: no such study or file, or something in it is wrong, down to each run's settings; all is named.
@@ -113,8 +113,10 @@ def load_study(source: str) -> Study:
     if not shipped.is_file() and not file.is_file():
         raise UserError(f"'{source}' is neither a shipped study nor a YAML file; {suggestion(source, study_names())}")
     tree = read_tree(shipped if shipped.is_file() else file)
+    changes = dict(map(read_setting, overrides))
     try:
         study = Study.model_validate(tree)
+        study = study.model_copy(update={"settings": {**study.settings, **changes}})
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
