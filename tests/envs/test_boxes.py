@@ -23,19 +23,21 @@ def test_an_episode_by_hand(env: BoxesEnv):
     start = env.reset(TASK)
     assert start.goal == "open the boxes, one after the other, and find the treasure."
     assert start.observation == Observation(
-        "You are in room 2 of 4. You hold the red key. You see nothing here.", ("go to room 1", "go to room 3")
+        "You are in room 2 of 4. You hold the red key, 1 of 3. You see nothing here.", ("go to room 1", "go to room 3")
     )
     env.step("go to room 3")
     step = env.step("go to room 4")
     assert step.observation == Observation(
-        "You are in room 4 of 4. You hold the red key. You see a blue box and a red box here.",
+        "You are in room 4 of 4. You hold the red key, 1 of 3. You see a blue box and a red box here.",
         ("open the blue box", "open the red box", "go to room 1", "go to room 3"),
     )
     step = env.step("open the blue box")
-    assert step.observation.text.startswith("The blue box is locked. You are in room 4 of 4. You hold the red key.")
+    assert step.observation.text.startswith(
+        "The blue box is locked. You are in room 4 of 4. You hold the red key, 1 of 3."
+    )
     step = env.step("open the red box")
     assert step.observation.text == (
-        "You open the red box. You are in room 4 of 4. You hold the blue key. You see a blue box here."
+        "You open the red box. You are in room 4 of 4. You hold the blue key, 2 of 3. You see a blue box here."
     )
     assert env.step("open the green box").observation.text.startswith("Nothing happens. ")
     env.step("open the blue box")

@@ -22,7 +22,7 @@ from hiper.plan_execute.decision import Decision
 SPLITS = ("train", "held_out")
 COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "pink")
 GOAL = "open the boxes, one after the other, and find the treasure."
-_KEY = re.compile(r"You hold the (\w+) key\.")
+_KEY = re.compile(r"You hold the (\w+) key,")
 _ROOM = re.compile(r"You are in room (\d+) of (\d+)\.")
 _ID = re.compile(r"boxes/\w+/(\d+)rooms-start(\d+)((?:-[a-z]+\d+)+)")
 
@@ -117,7 +117,8 @@ class BoxesEnv(TextEnv):
 
     def _observe(self, before: str) -> Observation:
         here = [f"a {colour} box" for colour, room in sorted(self._closed()) if room == self._room]
-        held = "" if self._end is EndReason.WON else f"You hold the {self._closed()[0][0]} key. "
+        place, boxes = self._opened + 1, len(self._layout.boxes)
+        held = "" if self._end is EndReason.WON else f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. "
         seen = " and ".join(here) or "nothing"
         text = f"{before}You are in room {self._room + 1} of {self._layout.rooms}. {held}You see {seen} here."
         return Observation(text, self._admissible())
