@@ -85,13 +85,11 @@ def held(path: Path, refusal: str) -> Iterator[IO[str]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     with lock:
-        try:
-            with writing(path):
+        with writing(path):
+            try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except UnwritableError as error:
-            if isinstance(error.__cause__, BlockingIOError):
+            except BlockingIOError:
                 raise UserError(refusal) from None
-            raise
         yield lock
 
 

@@ -216,13 +216,12 @@ class Learner:
             meter.add_all("policy/kl_reference", kl_K)
         with torch.no_grad():
             ratio_K = log_ratio_K.exp()
-            moved_K = ratio_K - 1 - log_ratio_K
             meter.add_all("policy/loss", surrogate_K)
             meter.add_all("policy/entropy", outputs.entropy_K)
-            meter.add_all("policy/kl", moved_K)
+            kl_sum = meter.add_all("policy/kl", ratio_K - 1 - log_ratio_K)
             meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
         loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts.places_H, meter)
-        return loss, float(moved_K.sum())
+        return loss, kl_sum
 
     def _value_loss(
         self, values_PH: Tensor, rows: Sequence[TrainRow], places_H: NDArray[np.int64], meter: Meter
@@ -267,10 +266,12 @@ class Meter:
         self._sums[name] += value
         self._counts[name] += 1
 
-    def add_all(self, name: str, values: Tensor) -> None:
-        """Each entry of a tensor."""
-        self._sums[name] += float(values.detach().sum())
+    def add_all(self, name: str, values: Tensor) -> float:
+        """Each entry of a tensor; gives their sum."""
+        total = float(values.detach().sum())
+        self._sums[name] += total
         self._counts[name] += values.numel()
+        return total
 
     def means(self) -> dict[str, float]:
         """The mean under each name that got a number."""
