@@ -9,7 +9,7 @@ import pytest
 from hiper.compare.settings import differing, flat
 from hiper.config import load_config
 from hiper.errors import UserError
-from hiper.study.definition import load_study, study_names
+from hiper.study.definition import load_study, points_of, study_names
 from hiper.study.plan import Job, plan
 
 STUDY = """\
@@ -113,6 +113,14 @@ def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
         ("methods:", "tuning: {seeds: [1], grid: {learner.lr: [1]}}\nmethods:", "held_out: tune on another split"),
         ("methods:", f"tuning: {{seeds: [1], grid: {{learner.clop: [1]}}{ON_TRAIN}}}\nmethods:", "did you mean 'clip'"),
         ("methods:", f"tuning: {{seeds: [1], grid: {{}}{ON_TRAIN}}}\nmethods:", "tuning.grid: "),
+        ("methods:", "sweep: {setting: seed, values: [1, 2]}\nmethods:", "'seed' is no setting of a study"),
+        ("methods:", "sweep: {setting: learner.lr, values: [1]}\nmethods:", "sweep.values: "),
+        (
+            "methods:",
+            "sweep: {setting: rollout.group_size, values: [2, 4]}\nmethods:",
+            "'grpo' sets 'rollout.group_size'",
+        ),
+        ("methods:", "sweep: {setting: learner.clop, values: [1, 2]}\nmethods:", "did you mean 'clip'"),
         ("hiper: {}", "hiper: {settings: {prompt.template: instruct}}", "method 'hiper': prompt.template: not as in"),
         ("hiper: {}", "hiper: {settings: {warm_start.epochs: 1}}", "warm_start.epochs: .*warm_start: own"),
     ],
@@ -130,15 +138,21 @@ def test_an_unknown_study():
 
 @pytest.mark.parametrize(
     ("name", "methods", "seeds"),
-    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 5, 5)],
+    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 5, 5), ("horizon", 3, 5)],
 )
 def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
     assert name in study_names()
     study = load_study(name)
     assert (study.name, len(study.methods), len(study.seeds)) == (name, methods, seeds)
-    jobs = plan(study, tmp_path)
+    points = points_of(study)
+    assert set(points) == ({"1", "2", "4", "6"} if name == "horizon" else {""})
+    for point in points.values():
+        _on_equal_terms(plan(point, tmp_path), methods * seeds)
+
+
+def _on_equal_terms(jobs: list[Job], count: int):
     runs = [job for job in jobs if not job.warm_start]
-    assert len(runs) == methods * seeds
+    assert len(runs) == count
     assert all(run.needs is not None and run.needs.config.seed == run.config.seed for run in runs)
     # Equal terms: as many episodes and updates for all.
     budgets = {

@@ -111,7 +111,7 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
 
     # What failed is told at the end, after what came of the rest.
     before, _, failures = said.partition("refused: ")
-    assert failures.startswith("4 of 10 failed")
+    assert failures.startswith("4 failed")
     for seed in (0, 1):
         assert f"warm-start-broken-seed{seed}: hiper: advantages.type 'hae' credits switches" in failures
         assert f"broken-seed{seed}: not begun, as warm-start-broken-seed{seed} failed" in failures
@@ -184,6 +184,44 @@ tuning:
     in_this_process.clear()
     assert "refused" not in shown(definition, folder)
     assert in_this_process == []
+
+
+def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: list[str], tmp_path: Path):
+    folder = tmp_path / "out"
+    study = STUDY.partition("  broken:")[0].replace("[0, 1]", "[0]")
+    definition.write_text(study + "sweep: {setting: env.cells, values: [3, 5]}\n")
+    said = shown(definition, folder)
+    assert "refused" not in said
+    assert in_this_process == 2 * ["warm-start-seed0", "hiper-seed0", "grpo-seed0"]
+
+    points = {cells: folder / f"env.cells={cells}" for cells in (3, 5)}
+    assert all(Run.open(p / "runs" / "grpo-seed0").config.env.options["cells"] == c for c, p in points.items())
+    tree = json.loads((folder / "sweep.json").read_text())
+    assert tree["setting"] == "env.cells"
+    for cells, point in points.items():
+        results = json.loads((point / "comparison.json").read_text())["results"]["held_out"]
+        assert tree["success"]["held_out"][str(cells)] == {
+            r["method"]: {"before": r["before"], "success": r["success"], "interval": r["interval"]} for r in results
+        }
+    assert (folder / "sweep.png").stat().st_size > 10_000
+    rows = [line for line in said.splitlines() if line.startswith("│ env.cells") or line.startswith(("│ 3 ", "│ 5 "))]
+    assert len(rows) == 2
+    assert all(f"{tree['success']['held_out'][r.split()[1]]['hiper']['success']:.1%} [" in r for r in rows)
+
+    # The same command leaves alone what is done, and a further value costs no more than itself.
+    in_this_process.clear()
+    definition.write_text(definition.read_text().replace("[3, 5]", "[3, 4, 5]"))
+    assert "refused" not in shown(definition, folder)
+    assert in_this_process == ["warm-start-seed0", "hiper-seed0", "grpo-seed0"]
+
+
+def test_a_sweep_tells_where_something_failed(definition: Path, in_this_process: list[str], tmp_path: Path):
+    definition.write_text(STUDY.replace("[0, 1]", "[0]") + "sweep: {setting: env.cells, values: [3, 5]}\n")
+    before, _, failures = shown(definition, tmp_path / "out").partition("refused: ")
+    assert failures.startswith("4 failed")
+    assert "warm-start-broken-seed0 (env.cells=3): hiper: " in failures
+    assert "broken-seed0 (env.cells=5): not begun" in failures
+    assert "success before, and after" in before
 
 
 @pytest.mark.slow

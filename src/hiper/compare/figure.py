@@ -43,7 +43,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
         _curves(panel, title, "iteration", curves, lambda point: point.iteration, rate)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [
-        axes[0, 0].plot([], [], color=_colour(n), linestyle=_stroke(n), linewidth=2, label=method.label)[0]
+        axes[0, 0].plot([], [], color=colour_of(n), linestyle=_stroke(n), linewidth=2, label=method.label)[0]
         for n, method in enumerate(comparison.methods)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
@@ -60,10 +60,12 @@ def _curves(
     for n, points in enumerate(curves):
         places = [at(point) for point in points]
         axes.plot(
-            places, [p.mean for p in points], color=_colour(n), linestyle=_stroke(n), linewidth=1.8, marker="o",
+            places, [p.mean for p in points], color=colour_of(n), linestyle=_stroke(n), linewidth=1.8, marker="o",
             markersize=3,
         )  # fmt: skip
-        axes.fill_between(places, [p.low for p in points], [p.high for p in points], color=_colour(n), alpha=0.15, lw=0)
+        axes.fill_between(
+            places, [p.low for p in points], [p.high for p in points], color=colour_of(n), alpha=0.15, lw=0
+        )
     axes.set_ylim(bottom=0)
     if rate:
         axes.set_ylim(0, 1)
@@ -77,13 +79,14 @@ def _by_type(axes: Axes, comparison: Comparison, split: str) -> None:
     types = list(results[0].by_type)
     for n, result in enumerate(results):
         shift = (n - (len(results) - 1) / 2) * 0.7 / len(results)
-        axes.bar(np.arange(len(types)) + shift, list(result.by_type.values()), 0.7 / len(results), color=_colour(n))
+        axes.bar(np.arange(len(types)) + shift, list(result.by_type.values()), 0.7 / len(results), color=colour_of(n))
     axes.set_xticks(range(len(types)), types, rotation=35, ha="right", fontsize=7)
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _colour(n: int) -> str:
+def colour_of(n: int) -> str:
+    """Of the method of that number."""
     return COLOURS[n % len(COLOURS)]
 
 

@@ -1,18 +1,22 @@
-"""`hiper study`: its tuning if it has one, what is still to be done, then the comparison of all that is done."""
+"""`hiper study`: its tuning if it has one, what is still to be done, then the comparison of all that is done.
+
+A sweep is the same once for each value of a setting, in a folder each, and a figure of success against that value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from hiper.compare.command import show_comparison
+from hiper.compare.comparison import Comparison
 from hiper.console import Display
 from hiper.errors import UserError
 from hiper.files import write_text
-from hiper.study.definition import Study, trials_of
+from hiper.study.definition import Study, points_of, trials_of
 from hiper.study.plan import Job, plan
+from hiper.study.sweep import show_sweep
 from hiper.study.tuning import tuned
 from hiper.study.work import Launch, processes, work
 from hiper.training.run import Run
@@ -35,17 +39,37 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
     """
     with processes(folder) as launch:
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-        display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
-        if study.tuning is not None:
-            trials = trials_of(study, study.tuning)
-            display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
-            planned, failures = _do(trials, folder / "tuning", display, launch, jobs, threads)
-            _tell(failures, planned)
-            study = tuned(study, study.tuning, folder / "tuning", display)
-        planned, failures = _do(study, folder, display, launch, jobs, threads)
-        if done := [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]:
-            show_comparison(done, folder, display)
-    _tell(failures, planned)
+        failures: dict[str, str] = {}
+        comparisons: dict[str, Comparison] = {}
+        for value, point in points_of(study).items():
+            place = f"{study.sweep.setting}={value}" if study.sweep else ""
+            comparison, failed = _conduct(point, folder / place, display, launch, jobs, threads)
+            failures |= {f"{name} ({place})" if place else name: reason for name, reason in failed.items()}
+            comparisons |= {} if comparison is None else {value: comparison}
+        if study.sweep:
+            show_sweep(study.sweep.setting, comparisons, folder, display)
+    if failures:
+        said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
+        raise UserError(
+            f"{len(failures)} failed; the same command tries them again, and leaves alone what is done:\n  {said}"
+        )
+
+
+def _conduct(
+    study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
+) -> tuple[Comparison | None, dict[str, str]]:
+    """One study without a sweep: what its runs come to, if any are done, and why others could not be."""
+    display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
+    if study.tuning is not None:
+        trials = trials_of(study, study.tuning)
+        display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
+        _, failures = _do(trials, folder / "tuning", display, launch, slots, threads)
+        if failures:
+            return None, failures
+        study = tuned(study, study.tuning, folder / "tuning", display)
+    planned, failures = _do(study, folder, display, launch, slots, threads)
+    done = [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]
+    return (show_comparison(done, folder, display) if done else None), failures
 
 
 def _do(
@@ -60,12 +84,3 @@ def _do(
     except KeyboardInterrupt:
         display.note(f"interrupted; what was done is saved. Continue with: {display.command}")
         raise
-
-
-def _tell(failures: Mapping[str, str], planned: Sequence[Job]) -> None:
-    if failures:
-        said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
-        raise UserError(
-            f"{len(failures)} of {len(planned)} failed; the same command tries them again, and leaves alone what is "
-            f"done:\n  {said}"
-        )

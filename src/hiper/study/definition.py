@@ -16,6 +16,10 @@
       settings: {training.iterations: 6, evaluation.splits: [valid_seen]}   # on other tasks than the study's
       grid: {learner.lr: [1.0e-4, 3.0e-4]}
 
+    sweep:                              # optional: all of this once for each value of one setting
+      setting: env.boxes
+      values: [1, 2, 4]
+
 All runs of a seed begin from one frozen policy, warm-started under the study's own settings. A method that reads other
 prompts cannot: with ``warm_start: own`` it gets one under its own settings.
 """
@@ -66,6 +70,14 @@ class Tuning(Section):
     """Of the trials alone, on top of the study's and the methods' own."""
 
 
+class Sweep(Section):
+    """The whole study at each of several values of one setting (:mod:`.sweep`)."""
+
+    setting: str
+    """A dotted key."""
+    values: tuple[bool | int | float | str, ...] = Field(min_length=2)
+
+
 class Study(Section):
     """See the module."""
 
@@ -75,6 +87,7 @@ class Study(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     methods: dict[Name, MethodDefinition] = Field(min_length=1)
     tuning: Tuning | None = None
+    sweep: Sweep | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -85,10 +98,19 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _settings_are_free(self) -> Self:
-        for settings in (self.settings, *(method.settings for method in self.methods.values())):
+        swept = () if self.sweep is None else (self.sweep.setting,)
+        for settings in (self.settings, swept, *(method.settings for method in self.methods.values())):
             for key in OWN_BUSINESS:
                 if key in settings:
                     raise ValueError(f"'{key}' is no setting of a study: it follows from methods and seeds")
+        return self
+
+    @model_validator(mode="after")
+    def _swept_alone(self) -> Self:
+        if self.sweep is not None:
+            for name, method in self.methods.items():
+                if self.sweep.setting in method.settings:
+                    raise ValueError(f"method '{name}' sets '{self.sweep.setting}' itself, which sweep.setting varies")
         return self
 
     @model_validator(mode="after")
@@ -120,13 +142,23 @@ def load_study(source: str, overrides: Sequence[str] = ()) -> Study:
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
-    for stage in (study,) if study.tuning is None else (study, trials_of(study, study.tuning)):
-        for name in stage.methods:
-            try:
-                _check_method(stage, name)
-            except UserError as error:
-                raise UserError(f"{source}, method '{name}': {error}") from None
+    for point in points_of(study).values():
+        for stage in (point,) if point.tuning is None else (point, trials_of(point, point.tuning)):
+            for name in stage.methods:
+                try:
+                    _check_method(stage, name)
+                except UserError as error:
+                    raise UserError(f"{source}, method '{name}': {error}") from None
     return study
+
+
+def points_of(study: Study) -> dict[str, Study]:
+    """The studies that a sweep is made of, by the value of its setting; of a study without one, itself, nameless."""
+    if study.sweep is None:
+        return {"": study}
+    key, values = study.sweep.setting, study.sweep.values
+    settings = {str(value): {**study.settings, key: value} for value in values}
+    return {name: study.model_copy(update={"settings": own, "sweep": None}) for name, own in settings.items()}
 
 
 def trials_of(study: Study, tuning: Tuning) -> Study:

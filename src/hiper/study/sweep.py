@@ -1,0 +1,96 @@
+"""The end of a sweep: success after training against the setting that varied, a line per method."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from hiper.compare.comparison import Comparison, Result
+from hiper.compare.figure import colour_of
+from hiper.console import Display
+from hiper.evaluation.plots import INK, plain
+from hiper.files import whole_file, write_text
+
+JSON, FIGURE = "sweep.json", "sweep.png"
+
+
+def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path, display: Display) -> None:
+    """A table per split, JSON and a figure into ``folder``.
+
+    Args:
+        setting: what varied.
+        comparisons: by its value, of the points at which anything was done.
+        folder: the study's.
+        display: where the tables are shown.
+    """
+    splits = list(dict.fromkeys(split for comparison in comparisons.values() for split in comparison.panels))
+    by_split = {
+        split: {value: c.results[split] for value, c in comparisons.items() if split in c.results} for split in splits
+    }
+    for split, results in by_split.items():
+        methods = _methods(results)
+        display.table(
+            f"{split}: success before, and after with 95% intervals",
+            (setting, "before", *methods),
+            ([value, _before(of), *(_after(of, method) for method in methods)] for value, of in results.items()),
+        )
+    tree = {
+        split: {
+            value: {r.method: {"before": r.before, "success": r.success, "interval": r.interval} for r in of}
+            for value, of in results.items()
+        }
+        for split, results in by_split.items()
+    }
+    write_text(folder / JSON, json.dumps({"setting": setting, "success": tree}, indent=1) + "\n")
+    if by_split:
+        _draw(folder / FIGURE, setting, by_split)
+        display.note(f"\nall of it: {folder / JSON}, {folder / FIGURE}")
+
+
+def _methods(results: Mapping[str, Sequence[Result]]) -> list[str]:
+    return list(dict.fromkeys(result.method for of in results.values() for result in of))
+
+
+def _before(results: Sequence[Result]) -> str:
+    """All methods began alike, unless some have a warm start of their own."""
+    return ", ".join(dict.fromkeys(f"{result.before:.1%}" for result in results))
+
+
+def _after(results: Sequence[Result], method: str) -> str:
+    of = [r for r in results if r.method == method]
+    return f"{of[0].success:.1%} [{100 * of[0].interval[0]:.0f}, {100 * of[0].interval[1]:.0f}]" if of else "-"
+
+
+def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence[Result]]]) -> None:
+    """A panel per split."""
+    figure = Figure(figsize=(5.6 * len(by_split) + 0.4, 4.2), dpi=160, layout="constrained")
+    panels = figure.subplots(1, len(by_split), squeeze=False)[0]
+    for axes, (split, results) in zip(panels, by_split.items(), strict=True):
+        plain(axes, f"{split}: success after training")
+        places = {value: x for x, value in enumerate(results)}
+        for n, method in enumerate(_methods(results)):
+            # Side by side, so that intervals can be told apart.
+            shift = 0.06 * (n - (len(_methods(results)) - 1) / 2)
+            points = [(places[v] + shift, r) for v, of in results.items() for r in of if r.method == method]
+            axes.errorbar(
+                [x for x, _ in points],
+                [r.success for _, r in points],
+                yerr=[
+                    [r.success - r.interval[0] for _, r in points],
+                    [r.interval[1] - r.success for _, r in points],
+                ],
+                color=colour_of(n), marker="o", linewidth=1.8, elinewidth=1.1, capsize=3, label=method,
+            )  # fmt: skip
+        before = [sum(r.before for r in of) / len(of) for of in results.values()]
+        axes.plot(list(places.values()), before, color=INK, linestyle=":", linewidth=1.4, label="warm start")
+        axes.set_xticks(list(places.values()), list(places))
+        axes.set_xlabel(setting, color=INK)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[0].legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")
