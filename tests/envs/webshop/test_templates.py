@@ -18,7 +18,7 @@ INSTRUCTION = (
     "Find me machine wash, slim fit shirts with long sleeve for daily wear with color: red, and size: x-large, and "
     "price lower than 60.00 dollars"
 )
-TASK = "machine wash slim fit shirts with long sleeve for daily wear color red size x-large under 60"
+TASK = "machine wash slim fit shirts with long sleeve for daily wear color red size x-large under 6"
 SEARCH_PAGE = f"WebShop [SEP] Instruction: [SEP] {INSTRUCTION} [SEP] Search"
 HEAD = f"Instruction: [SEP] {INSTRUCTION} [SEP] Back to Search [SEP]"
 RESULTS = (
@@ -55,13 +55,17 @@ def context(observation: str, *history: tuple[str, str], subgoal: str | None = N
     ("observation", "shown"),
     [
         (SEARCH_PAGE, "search"),
-        (RESULTS, "page 1 : item 1 belmont slim fit machine wash shirt $ 24 item 2 norford shirt $ 112"),
+        (RESULTS, "page 1 : item 1 belmont slim fit machine wash shirt $ 2 item 2 norford shirt $ 11"),
         (
             RESULTS.replace("Page 1", "Page 2").replace("Next", "< Prev [SEP] Next"),
-            "page 2 : item 1 belmont slim fit machine wash shirt $ 24 item 2 norford shirt $ 112",
+            "page 2 : item 1 belmont slim fit machine wash shirt $ 2 item 2 norford shirt $ 11",
+        ),
+        (
+            RESULTS.replace("$24.99", "$9.99").replace("$112.99", "$7"),
+            "page 1 : item 1 belmont slim fit machine wash shirt $ 0 item 2 norford shirt $ 0",
         ),
         (f"{HEAD} Page 6 (Total results: 50) [SEP] < Prev [SEP] Next >", "page 6 :"),
-        (ITEM, "color , red , navy , size , large , x-large , belmont slim fit machine wash shirt $ 24"),
+        (ITEM, "color , red , navy , size , large , x-large , belmont slim fit machine wash shirt $ 2"),
         (FEATURES, "details : slim fit: yes , washes dries"),
         (f"{HEAD} < Prev", "details :"),
     ],
@@ -86,12 +90,12 @@ def test_terse_history_is_the_last_action_in_words(terse: Template):
     [
         (
             "Find me slim fit shirts with short sleeve with color: 152- green, and price lower than 30.00 dollars",
-            "slim fit shirts with short sleeve color 152- green under 30",
+            "slim fit shirts with short sleeve color 152- green under 3",
         ),
         ("Find me solid wood beds for living room", "solid wood beds for living room"),
         (
             "I need a blue mug, with a lid, and price lower than 20.00 dollars.",
-            "i need a blue mug with a lid under 20",
+            "i need a blue mug with a lid under 2",
         ),
     ],
 )
