@@ -116,6 +116,8 @@ class ImperfectConfig(Section):
     epochs: float = Field(0.0, ge=0)
     """Passes over the demonstrated tasks; 0: no such stage."""
     perturb: float = Field(0.5, ge=0, le=1)
+    lapses: tuple[Lapse, ...] | None = None
+    """Their kinds; None: those of before. Where one loses an episode, it is imitated with all that led to it."""
     lr: float = Field(5e-4, gt=0)
 
 

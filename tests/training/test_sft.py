@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,8 @@ from transformers import Qwen2ForCausalLM
 
 from hiper.config import Config, LearnerConfig, load_config, overridden
 from hiper.console import Display
-from hiper.envs.corridor import CorridorEnv, make
+from hiper.envs.base import EndReason
+from hiper.envs.corridor import CorridorEnv, make, shortest
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic, Row
 from hiper.models.tokenizer import build_word_tokenizer
@@ -140,30 +141,47 @@ def prompts(env: CorridorEnv) -> PromptBuilder:
 
 def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: PromptBuilder):
     tokenizer, tasks = prompts._tokenizer, [task.id for task in env.panel.tasks[:12]]
-    rows, lapsed = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
+    rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.3) for task in tasks]
     turns = [turn for episode in played if episode.info.won for turn in episode.turns if turn.target]
-    assert not all(episode.info.won for episode in played)  # a lapse may ring the alarm
+    # A lapse may ring the alarm, or cost too many turns.
+    assert {episode.info.end for episode in played} == {EndReason.WON, EndReason.LOST, EndReason.TURN_LIMIT}
     assert len(rows) == len(turns) < sum(len(episode.turns) for episode in played)
     for row, turn in zip(rows, turns, strict=True):
         assert list(row.prompt_ids) == prompts.build(turn.context).ids
         assert row.response_ids[-1] == tokenizer.eos_token_id
         said = str(tokenizer.decode(list(row.response_ids[:-1])))
         assert said.split() == " ".join(tokenizer.tokenize(response_text(turn.decision))).split()
-    lapses = [turn for episode in played if episode.info.won for turn in episode.turns if not turn.target]
-    assert [list(row.prompt_ids) for row in lapsed] == [prompts.build(turn.context).ids for turn in lapses] != []
+
+
+def test_lapses_are_imitated_with_the_episodes_they_lose(env: CorridorEnv, prompts: PromptBuilder):
+    tasks = [task.id for task in env.panel.tasks[:12]]
+    given = demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.6, lapses_too=True, seed=4)
+    played = [demonstrate(env, task, derive_seed(4, task), perturb=0.6) for task in tasks]
+    kept = [episode for episode in played if episode.info.end is not EndReason.TURN_LIMIT]
+    assert any(not episode.info.won for episode in kept)
+    turns = [turn for episode in kept for turn in episode.turns]
+    assert not all(turn.target for turn in turns)
+    assert [list(row.prompt_ids) for row in given] == [prompts.build(turn.context).ids for turn in turns]
+
+
+def test_episodes_that_ran_out_of_turns_show_nothing(env: CorridorEnv, prompts: PromptBuilder):
+    short = CorridorEnv(env.panel, max_turns=1)
+    tasks = [task.id for task in env.panel.tasks if shortest(task.id) > 1]
+    assert demonstration_rows(short, tasks, prompts, prompts._tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
 
 
 def test_lapses_are_imitated_in_a_last_stage_of_its_own(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):
     changes = ["warm_start.tasks=6", "warm_start.epochs=1.5", "warm_start.perturb=0.3", "warm_start.batch_turns=4"]
     last = ["warm_start.imperfect.epochs=0.5", "warm_start.imperfect.perturb=0.9", "warm_start.imperfect.lr=0.002"]
+    last += ["warm_start.lapses=[stray,slip]", "warm_start.imperfect.lapses=[stray]"]
     config = Config.model_validate(overridden(load_config(tiny_recipe).model_dump(), [*changes, *last]))
-    demonstrated: list[tuple[list[Row], list[Row]]] = []
+    demonstrated: list[tuple[list[Row], bool, Sequence[str]]] = []
     tuned: list[tuple[int, float, set[Row]]] = []
 
-    def remember_rows(*args: Any, **kwargs: Any) -> tuple[list[Row], list[Row]]:
-        demonstrated.append(demonstration_rows(*args, **kwargs))
-        return demonstrated[-1]
+    def remember_rows(*args: Any, **kwargs: Any) -> list[Row]:
+        demonstrated.append((demonstration_rows(*args, **kwargs), kwargs["lapses_too"], kwargs["lapses"]))
+        return demonstrated[-1][0]
 
     def remember_steps(_: Learner, batches: Iterator[list[Row]], steps: int, lr: float, *args: Any, **kw: Any) -> None:
         tuned.append((steps, lr, {row for batch in islice(batches, 40) for row in batch}))
@@ -172,18 +190,19 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(tiny_recipe: Path, monke
     monkeypatch.setattr(sft, "demonstration_rows", remember_rows)
     monkeypatch.setattr(sft, "fine_tune", remember_steps)
     sft.warm_start(assemble(config), Display(console=Console(file=StringIO())))
-    (a, _), (b, _), (c, lapses) = demonstrated
-    assert lapses
-    assert [rows for *_, rows in tuned] == [{*a, *b}, {*c, *lapses}]
+    (a, *first), (b, *second), (c, *third) = demonstrated
+    assert first == second == [False, ("stray", "slip")]
+    assert third == [True, ("stray",)]
+    assert [rows for *_, rows in tuned] == [{*a, *b}, {*c}]
     assert [lr for _, lr, _ in tuned] == [config.warm_start.lr, 0.002]
-    turns = [len([*a, *b]) * 1.5 / 2, len([*c, *lapses]) * 0.5]
+    turns = [len([*a, *b]) * 1.5 / 2, len(c) * 0.5]
     assert [steps for steps, *_ in tuned] == [max(1, round(count / 4)) for count in turns]
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
 
-    def rows(seed: int) -> tuple[list[Row], list[Row]]:
+    def rows(seed: int) -> list[Row]:
         return demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.3, seed=seed)
 
     assert rows(0) == rows(0)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hiper.console import Display
-from hiper.envs.base import TextEnv
+from hiper.envs.base import EndReason, TextEnv
 from hiper.errors import UserError
 from hiper.models.actor_critic import Row, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches
@@ -34,19 +34,28 @@ def demonstration_rows(
     *,
     perturb: float,
     lapses: Sequence[Lapse] = LAPSES,
+    lapses_too: bool = False,
     seed: int,
-) -> tuple[list[Row], list[Row]]:
-    """One row per demonstrated decision, of one episode per task: the expert's own decisions, and the lapses.
+) -> list[Row]:
+    """One row per decision to be imitated, of one episode per task.
 
-    Episodes in which the expert itself did not succeed are left out.
+    Args:
+        env: where they are demonstrated.
+        task_ids: what is demonstrated.
+        prompts: what the imitator reads.
+        tokenizer: in what it is written.
+        perturb: share of lapses.
+        lapses: their kinds.
+        lapses_too: imitate them as well, and what went before a lapse that lost the episode. Otherwise the expert's
+            own decisions alone, of episodes that were won.
+        seed: of the episodes and of the lapses.
     """
-    decided: list[Row] = []
-    lapsed: list[Row] = []
+    rows: list[Row] = []
     for task_id in task_ids:
         episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
-        for turn in episode.turns if episode.info.won else ():
-            (decided if turn.target else lapsed).append(_row(turn, prompts, tokenizer))
-    return decided, lapsed
+        if episode.info.won or (lapses_too and episode.info.end is EndReason.LOST):
+            rows += [_row(turn, prompts, tokenizer) for turn in episode.turns if turn.target or lapses_too]
+    return rows
 
 
 def _row(turn: DemonstrationTurn, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Row:
@@ -67,9 +76,10 @@ def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = la
         UserError: there is nothing to imitate, or the loss diverged.
     """
     config, last = parts.config.warm_start, parts.config.warm_start.imperfect
-    stages = [_Stage("warm start", config.epochs, config.perturb, config.lr, lapses_too=False)]
+    stages = [_Stage("warm start", config.epochs, config.perturb, config.lapses, config.lr, lapses_too=False)]
     if last.epochs:
-        stages.append(_Stage("lapses too", last.epochs, last.perturb, last.lr, lapses_too=True))
+        lapses = config.lapses if last.lapses is None else last.lapses
+        stages.append(_Stage("lapses too", last.epochs, last.perturb, lapses, last.lr, lapses_too=True))
     for stage in stages:
         _imitate(parts, stage, derive_seed(parts.config.seed, stage.name), display, check)
     parts.learner.model.copy_backbone()
@@ -81,6 +91,7 @@ class _Stage(NamedTuple):
     name: str
     epochs: float
     perturb: float
+    lapses: Sequence[Lapse]
     lr: float
     lapses_too: bool
 
@@ -92,16 +103,16 @@ def _imitate(parts: Assembly, stage: _Stage, seed: int, display: Display, check:
     rows: list[Row] = []
     with display.bar("demonstrations", passes) as advance:
         for epoch in range(passes):
-            decided, lapsed = demonstration_rows(
+            rows += demonstration_rows(
                 parts.env,
                 tasks,
                 parts.prompts,
                 parts.tokenizer,
                 perturb=stage.perturb,
-                lapses=config.lapses,
+                lapses=stage.lapses,
+                lapses_too=stage.lapses_too,
                 seed=derive_seed(seed, epoch),
             )
-            rows += [*decided, *lapsed] if stage.lapses_too else decided
             advance()
             check()
     if not rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -242,21 +243,32 @@ def demonstrations(generated_shop: Shop) -> list[Demonstration]:
     return [demonstrate(env, task.id, perturb=0.3) for task in env.panel.subset(120)]
 
 
-def test_slips_are_other_values_or_other_products(generated_shop: Shop):
-    env = WebshopEnv(generated_shop, nouns="words")
-    start, expert = env.reset(env.panel.tasks[0].id), WebshopExpert()
-    expert.reset(start)
-    rng = random.Random(0)
-    assert expert.slip(start.observation, rng) is None
-    results = env.step(expert.act(start.observation).action).observation
-    expert.acted("", results)
-    right = expert.act(results)
-    slip = expert.slip(results, rng)
-    assert slip is not None
-    assert slip.subgoal == right.subgoal
-    assert slip.action != right.action
-    assert slip.action in (results.admissible or ())
-    assert slip.action not in ("click[next >]", "click[back to search]")
+def test_slips_are_made_in_haste(generated_shop: Shop):
+    """The first product offered, where another is better; buying, where something is left to choose; else none."""
+    env, rng = WebshopEnv(generated_shop, nouns="words"), random.Random(0)
+    seen = {"search": 0, "first": 0, "buy": 0, "none": 0}
+    for task in env.panel.subset(40):
+        start, expert = env.reset(task.id), WebshopExpert()
+        expert.reset(start)
+        observation, ended = start.observation, False
+        while not ended:
+            slip, right = expert.slip(observation, rng), expert.act(observation)
+            products = [a for a in observation.admissible or () if re.fullmatch(r"click\[b\w{9}\]", a)]
+            if "click[buy now]" in (observation.admissible or ()):
+                hasty = None if right.action == "click[buy now]" else ("buy", "click[buy now]")
+                seen["buy"] += hasty is not None
+            elif products:
+                hasty = None if products[0] == right.action else (right.subgoal, products[0])
+                seen["first"] += hasty is not None
+            else:
+                hasty = None
+                seen["search"] += right.action.startswith("search[")
+            seen["none"] += hasty is None
+            assert (slip and (slip.subgoal, slip.action)) == hasty
+            step = env.step(right.action)
+            expert.acted(right.action, step.observation)
+            observation, ended = step.observation, step.terminated or step.truncated
+    assert min(seen.values()) > 20
 
 
 def test_lapses_are_shown_and_mended(demonstrations: list[Demonstration]):

@@ -140,14 +140,15 @@ class WebshopExpert:
         self._page = observation
 
     def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
-        """A mistake an imitator makes: another value of the option in question, or another product."""
+        """A mistake made in haste: to open the first product that is offered, or to buy the one at hand as it is."""
         subgoal, action = self._decide(_clicks(observation))
-        others = [offer.action for offer in _offers(observation)]
-        for values in _options(observation).values():
-            if _label(action) in values:
-                others = list(map(_click, values))
-        others = [other for other in others if other != action]
-        return Decision(subgoal != self._subgoal, subgoal, rng.choice(others)) if others else None
+        if _is_item(observation):
+            subgoal, hasty = "buy", _click(BUY)
+        elif offers := _offers(observation):
+            hasty = offers[0].action
+        else:
+            return None
+        return Decision(subgoal != self._subgoal, subgoal, hasty) if hasty != action else None
 
     def _decide(self, clicks: Sequence[str]) -> tuple[str, str]:
         """The subgoal and the action for the page at hand."""
