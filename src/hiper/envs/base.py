@@ -56,6 +56,9 @@ class Info:
     """The reward split into named parts, for display."""
 
 
+_OUTCOMES = {end: Info(won=end is EndReason.WON, end=end) for end in (None, *EndReason)}
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """What :meth:`TextEnv.reset` returns."""
@@ -76,6 +79,17 @@ class Step:
     truncated: bool
     """Time ran out: the episode stops here, but its future is not worth zero by definition."""
     info: Info
+
+    @classmethod
+    def sparse(cls, observation: Observation, end: EndReason | None, reward: float = 1.0) -> Step:
+        """What follows from how the episode has ended (None: it goes on): ``reward`` for success, else nothing."""
+        return cls(
+            observation=observation,
+            reward=reward if end is EndReason.WON else 0.0,
+            terminated=end is EndReason.WON or end is EndReason.LOST,
+            truncated=end is EndReason.TURN_LIMIT,
+            info=_OUTCOMES[end],
+        )
 
 
 class Expert(Protocol):

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
+from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.errors import NoSplitError, UserError
 from hiper.plan_execute.decision import Decision
@@ -77,14 +77,7 @@ class BoxesEnv(TextEnv):
         text = self._play(action) if action in self._admissible() else "Nothing happens. "
         if self._turn >= self.max_turns and not self._end:
             self._end = EndReason.TURN_LIMIT
-        won = self._end is EndReason.WON
-        return Step(
-            observation=self._observe(text),
-            reward=float(won),
-            terminated=won,
-            truncated=self._end is EndReason.TURN_LIMIT,
-            info=Info(won=won, end=self._end),
-        )
+        return Step.sparse(self._observe(text), self._end)
 
     def expert(self) -> BoxesExpert:
         """Goes round, and opens the box whose key it holds where it finds it."""

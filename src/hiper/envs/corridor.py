@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import ClassVar
 
-from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
+from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.errors import NoSplitError, UserError
 from hiper.plan_execute.decision import Decision
@@ -49,14 +49,7 @@ class CorridorEnv(TextEnv):
         text = self._play(action) if action in self._admissible() else "Nothing happens."
         if self._turn >= self.max_turns and not self._end:
             self._end = EndReason.TURN_LIMIT
-        won = self._end is EndReason.WON
-        return Step(
-            observation=self._observe(text + " "),
-            reward=float(won),
-            terminated=self._end in (EndReason.WON, EndReason.LOST),
-            truncated=self._end is EndReason.TURN_LIMIT,
-            info=Info(won=won, end=self._end),
-        )
+        return Step.sparse(self._observe(text + " "), self._end)
 
     def expert(self) -> CorridorExpert:
         """Walks to the right end, then to the left, until it has what it needs."""

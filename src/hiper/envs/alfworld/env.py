@@ -8,12 +8,8 @@ from typing import ClassVar
 from hiper.envs.alfworld.data import Library, open_split
 from hiper.envs.alfworld.engine import Engine
 from hiper.envs.alfworld.expert import AlfworldExpert
-from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
+from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
-
-_RUNNING = Info()
-_WON = Info(won=True, end=EndReason.WON)
-_OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT)
 
 
 class AlfworldEnv(TextEnv):
@@ -54,15 +50,9 @@ class AlfworldEnv(TextEnv):
             raise RuntimeError("the episode is over or was never begun: call reset first")
         text = engine.step(action)
         self._turn += 1
-        won = engine.won
-        truncated = not won and self._turn >= self.max_turns
-        return Step(
-            observation=Observation(text, engine.admissible),
-            reward=self.reward if won else 0.0,
-            terminated=won,
-            truncated=truncated,
-            info=_WON if won else _OUT_OF_TIME if truncated else _RUNNING,
-        )
+        late = EndReason.TURN_LIMIT if self._turn >= self.max_turns else None
+        end = EndReason.WON if engine.won else late
+        return Step.sparse(Observation(text, engine.admissible), end, self.reward)
 
     def accepts(self, action: str, observation: Observation) -> bool:
         """Whether the game would understand ``action``; spaces around it do not matter."""
