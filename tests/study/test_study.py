@@ -111,7 +111,7 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
 
     # What failed is told at the end, after what came of the rest.
     before, _, failures = said.partition("refused: ")
-    assert failures.startswith("4 failed")
+    assert failures.startswith("4 of 10 failed")
     for seed in (0, 1):
         assert f"warm-start-broken-seed{seed}: hiper: advantages.type 'hae' credits switches" in failures
         assert f"broken-seed{seed}: not begun, as warm-start-broken-seed{seed} failed" in failures
@@ -218,7 +218,7 @@ def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: l
 def test_a_sweep_tells_where_something_failed(definition: Path, in_this_process: list[str], tmp_path: Path):
     definition.write_text(STUDY.replace("[0, 1]", "[0]") + "sweep: {setting: env.cells, values: [3, 5]}\n")
     before, _, failures = shown(definition, tmp_path / "out").partition("refused: ")
-    assert failures.startswith("4 failed")
+    assert failures.startswith("4 of 10 failed")
     assert "warm-start-broken-seed0 (env.cells=3): hiper: " in failures
     assert "broken-seed0 (env.cells=5): not begun" in failures
     assert "success before, and after" in before

@@ -39,11 +39,13 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
     """
     with processes(folder) as launch:
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+        count = 0
         failures: dict[str, str] = {}
         comparisons: dict[str, Comparison] = {}
         for value, point in points_of(study).items():
             place = f"{study.sweep.setting}={value}" if study.sweep else ""
-            comparison, failed = _conduct(point, folder / place, display, launch, jobs, threads)
+            comparison, planned, failed = _conduct(point, folder / place, display, launch, jobs, threads)
+            count += planned
             failures |= {f"{name} ({place})" if place else name: reason for name, reason in failed.items()}
             comparisons |= {} if comparison is None else {value: comparison}
         if study.sweep:
@@ -51,25 +53,26 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
     if failures:
         said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise UserError(
-            f"{len(failures)} failed; the same command tries them again, and leaves alone what is done:\n  {said}"
+            f"{len(failures)} of {count} failed; the same command tries them again, and leaves alone what is done:\n"
+            f"  {said}"
         )
 
 
 def _conduct(
     study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
-) -> tuple[Comparison | None, dict[str, str]]:
-    """One study without a sweep: what its runs come to, if any are done, and why others could not be."""
+) -> tuple[Comparison | None, int, dict[str, str]]:
+    """One study without a sweep: what its runs come to, if any are done; how many jobs it is; why some failed."""
     display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
     if study.tuning is not None:
         trials = trials_of(study, study.tuning)
         display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
-        _, failures = _do(trials, folder / "tuning", display, launch, slots, threads)
+        planned, failures = _do(trials, folder / "tuning", display, launch, slots, threads)
         if failures:
-            return None, failures
+            return None, len(planned), failures
         study = tuned(study, study.tuning, folder / "tuning", display)
     planned, failures = _do(study, folder, display, launch, slots, threads)
     done = [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]
-    return (show_comparison(done, folder, display) if done else None), failures
+    return (show_comparison(done, folder, display) if done else None), len(planned), failures
 
 
 def _do(
