@@ -8,16 +8,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from hiper.compare.comparison import Comparison
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Point
-from hiper.evaluation.plots import INK, plain
-from hiper.files import whole_file
+from hiper.evaluation.plots import COLOURS, INK, colour_of, percent_axis, plain, save
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito's palette; the lines of further methods are dashed, then dotted."""
 STROKES = ("-", "--", ":")
+"""The lines of more methods than there are colours are dashed, then dotted."""
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
@@ -47,8 +45,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
         for n, method in enumerate(comparison.methods)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, labelcolor=INK, fontsize=9)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)
 
 
 def _curves(
@@ -66,10 +63,10 @@ def _curves(
         axes.fill_between(
             places, [p.low for p in points], [p.high for p in points], color=colour_of(n), alpha=0.15, lw=0
         )
-    axes.set_ylim(bottom=0)
     if rate:
-        axes.set_ylim(0, 1)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        percent_axis(axes)
+    else:
+        axes.set_ylim(bottom=0)
 
 
 def _by_type(axes: Axes, comparison: Comparison, split: str) -> None:
@@ -81,13 +78,7 @@ def _by_type(axes: Axes, comparison: Comparison, split: str) -> None:
         shift = (n - (len(results) - 1) / 2) * 0.7 / len(results)
         axes.bar(np.arange(len(types)) + shift, list(result.by_type.values()), 0.7 / len(results), color=colour_of(n))
     axes.set_xticks(range(len(types)), types, rotation=35, ha="right", fontsize=7)
-    axes.set_ylim(0, 1)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-
-
-def colour_of(n: int) -> str:
-    """Of the method of that number."""
-    return COLOURS[n % len(COLOURS)]
+    percent_axis(axes)
 
 
 def _stroke(n: int) -> str:

@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 
 from hiper.advantages import Floats
 from hiper.credit.report import CreditReport
-from hiper.evaluation.plots import INK, plain
-from hiper.files import whole_file
+from hiper.evaluation.plots import INK, plain, save
 
 COLOURS: dict[str, Any] = {"cmap": "RdBu", "vmin": -1.7, "vmax": 1.7, "aspect": "auto"}
 """For numbers from -1 to 1; the darkest colours are left out, so that what is written on them can be read."""
@@ -45,8 +44,7 @@ def draw_credit(path: Path, report: CreditReport) -> None:
     for (row, column), value in np.ndenumerate(report.turn_correlation_EE):
         alike.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=6, color=INK)
     alike.grid(visible=False)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)
 
 
 def _heat(axes: Axes, title: str, rows: Mapping[str, Floats], labels: Sequence[str]) -> None:

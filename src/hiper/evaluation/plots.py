@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from hiper.files import whole_file
 
 TRAINING = "#9aa5b1"
-HELD_OUT = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Told apart with any colour vision (Okabe and Ito's palette)."""
 INK = "#333f48"
 
@@ -48,11 +48,10 @@ def draw_learning_curve(path: Path, curve: Curve) -> None:
         axes.plot(
             *zip(*curve.training, strict=True), color=TRAINING, linewidth=1.2, marker=".", label="training episodes"
         )
-    for colour, (split, estimates) in zip(HELD_OUT * len(curve.held_out), curve.held_out.items(), strict=False):
-        _draw_estimates(axes, split, estimates, colour)
+    for n, (split, estimates) in enumerate(curve.held_out.items()):
+        _draw_estimates(axes, split, estimates, colour_of(n))
     axes.legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)
 
 
 def _draw_estimates(axes: Axes, split: str, estimates: Sequence[Estimate], colour: str) -> None:
@@ -74,9 +73,8 @@ def _style(axes: Axes, title: str) -> None:
     plain(axes, title)
     axes.set_xlabel("iteration", color=INK)
     axes.set_ylabel("success", color=INK)
-    axes.set_ylim(0, 1)
+    percent_axis(axes)
     axes.margins(x=0.08)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
@@ -89,3 +87,20 @@ def plain(axes: Axes, title: str) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color("#cbd2d9")
+
+
+def percent_axis(axes: Axes) -> None:
+    """A share, from nothing to all."""
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def colour_of(n: int) -> str:
+    """Of the line of that number."""
+    return COLOURS[n % len(COLOURS)]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG, whole or not at all."""
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png")

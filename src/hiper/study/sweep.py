@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from hiper.compare.comparison import Comparison, Result
-from hiper.compare.figure import colour_of
 from hiper.console import Display
-from hiper.evaluation.plots import INK, plain
-from hiper.files import whole_file, write_text
+from hiper.evaluation.plots import INK, colour_of, percent_axis, plain, save
+from hiper.files import write_text
 
 JSON, FIGURE = "sweep.json", "sweep.png"
 
@@ -72,9 +70,10 @@ def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence
     for axes, (split, results) in zip(panels, by_split.items(), strict=True):
         plain(axes, f"{split}: success after training")
         places = {value: x for x, value in enumerate(results)}
-        for n, method in enumerate(_methods(results)):
+        methods = _methods(results)
+        for n, method in enumerate(methods):
             # Side by side, so that intervals can be told apart.
-            shift = 0.06 * (n - (len(_methods(results)) - 1) / 2)
+            shift = 0.06 * (n - (len(methods) - 1) / 2)
             points = [(places[v] + shift, r) for v, of in results.items() for r in of if r.method == method]
             axes.errorbar(
                 [x for x, _ in points],
@@ -89,8 +88,6 @@ def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence
         axes.plot(list(places.values()), before, color=INK, linestyle=":", linewidth=1.4, label="warm start")
         axes.set_xticks(list(places.values()), list(places))
         axes.set_xlabel(setting, color=INK)
-        axes.set_ylim(0, 1)
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        percent_axis(axes)
     panels[0].legend(loc="best", frameon=False, labelcolor=INK, fontsize=9)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hiper.evaluation.plots import HELD_OUT, INK, plain
-from hiper.files import whole_file, write_text
+from hiper.evaluation.plots import COLOURS, INK, colour_of, plain, save
+from hiper.files import write_text
 from hiper.verify.episodes import EpisodeCheck
 from hiper.verify.proofs import Bias, Unbiased, Variance
 
@@ -61,8 +61,8 @@ def draw(path: Path, variances: Sequence[Variance], biases: Sequence[Bias]) -> N
     at_longest = sorted((v for v in usual if v.turns == longest), key=lambda v: v.lambda_)
     scale = at_longest[-1].hae
     lambdas = [v.lambda_ for v in at_longest]
-    _line(axes[0, 0], lambdas, [v.hae / scale for v in at_longest], HELD_OUT[0], "HAE")
-    _line(axes[0, 0], lambdas, [v.flat / scale for v in at_longest], HELD_OUT[1], "flat GAE")
+    _line(axes[0, 0], lambdas, [v.hae / scale for v in at_longest], colour_of(0), "HAE")
+    _line(axes[0, 0], lambdas, [v.flat / scale for v in at_longest], colour_of(1), "flat GAE")
 
     ratio = "variance of HAE / of flat GAE"
     _panel(axes[0, 1], "By horizon", "turns", ratio)
@@ -79,13 +79,12 @@ def draw(path: Path, variances: Sequence[Variance], biases: Sequence[Bias]) -> N
     )
     wrong = sorted((bias for bias in biases if bias.error == worst), key=lambda bias: bias.lambda_)
     lambdas = [bias.lambda_ for bias in wrong]
-    _line(axes[1, 1], lambdas, [bias.hae for bias in wrong], HELD_OUT[0], "HAE")
-    _line(axes[1, 1], lambdas, [bias.flat for bias in wrong], HELD_OUT[1], "flat GAE")
+    _line(axes[1, 1], lambdas, [bias.hae for bias in wrong], colour_of(0), "HAE")
+    _line(axes[1, 1], lambdas, [bias.flat for bias in wrong], colour_of(1), "flat GAE")
     for panel in axes.flat:
         panel.set_ylim(bottom=0)
         panel.legend(frameon=False, labelcolor=INK, fontsize=8)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png")
+    save(figure, path)
 
 
 def _panel(axes: Axes, title: str, x: str, y: str) -> None:
@@ -96,7 +95,7 @@ def _panel(axes: Axes, title: str, x: str, y: str) -> None:
 
 def _ratios(axes: Axes, variances: Sequence[Variance], at: Callable[[Variance], float]) -> None:
     lambdas = sorted({v.lambda_ for v in variances})
-    for colour, lambda_ in zip(HELD_OUT, (lambdas[0], *lambdas[-3:]), strict=False):
+    for colour, lambda_ in zip(COLOURS, (lambdas[0], *lambdas[-3:]), strict=False):
         rows = sorted((v for v in variances if v.lambda_ == lambda_), key=at)
         _line(axes, [at(v) for v in rows], [v.ratio for v in rows], colour, f"lambda {lambda_:g}")
 
