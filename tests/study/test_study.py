@@ -139,7 +139,9 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
     in_this_process.clear()
     definition.write_text(definition.read_text().replace("rollout.episodes: 4", "rollout.episodes: 6"))
     said = shown(definition, folder)
-    assert "warm-starts/seed0 was made under other settings (rollout.episodes)" in said
+    assert "runs/hiper-seed0 was made under other settings (rollout.episodes)" in said
+    definition.write_text(definition.read_text().replace("warm_start.epochs: 2", "warm_start.epochs: 3"))
+    assert "warm-starts/seed0 was made under other settings (warm_start.epochs)" in shown(definition, folder)
     assert in_this_process == []
 
 

@@ -19,6 +19,9 @@ from hiper.study.definition import Study, settings_of
 from hiper.training.assembly import settle_splits
 from hiper.training.run import SETTINGS, Run, read_settings
 
+OF_A_WARM_START = ("env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
+"""What a warm start hangs on begins like this; settings of what comes later may change, and it still serves."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -63,6 +66,8 @@ class Job:
             return
         settings = self.config if self.warm_start else settle_splits(self.config)
         keys = set(differing([flat(read_settings(saved)), flat(settings)])) - OF_A_RUN
+        if self.warm_start:
+            keys = {key for key in keys if key.startswith(OF_A_WARM_START)}
         if keys:
             raise UserError(
                 f"{self.folder} was made under other settings ({', '.join(sorted(keys))}): choose another folder with "
