@@ -80,6 +80,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: 
         ("advantages={type: grpo}", r"'grpo' compares episodes of one task: set rollout\.group_size"),
         ("advantages={type: reinforce++}", r"'reinforce\+\+' has no critic.*critic_warmup_iterations to 0"),
         ("env.split=train", r"env: 'split' is no option here"),
+        ("learner.lr=yes", r"learner\.lr: a number is needed \(given: True"),
+        ("training.iterations=true", r"training\.iterations: a number is needed"),
+        ("advantages.gamma=on", r"advantages\.gamma: a number is needed"),
+        ("learner.lr=.inf", r"learner\.lr: a finite number is needed"),
+        ("rollout.temperature=.nan", r"rollout\.temperature: .*nan"),
+        ("evaluation.splits=[]", r"evaluation\.splits: .*at least 1"),
         ("learner=3", r"learner: .*LearnerConfig.*3"),
     ],
 )

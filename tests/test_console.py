@@ -1,4 +1,4 @@
-"""Progress where there is no terminal."""
+"""Progress where there is no terminal, and tables."""
 
 from __future__ import annotations
 
@@ -28,3 +28,11 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch):
 
 def test_what_is_short_says_nothing(monkeypatch: pytest.MonkeyPatch):
     assert shown(monkeypatch, seconds_a_unit=5.0) == ""
+
+
+def test_brackets_in_tables_are_text():
+    file = StringIO()
+    cells = ("click[item 1]", "search[/red mug]", "[bold]", "ends in \\")
+    Display(console=Console(file=file, width=100)).table("of [x]", ("[a]", "b", "c", "d"), [cells])
+    for text in (*cells, "of [x]", "[a]"):
+        assert text in file.getvalue()

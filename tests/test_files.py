@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from safetensors import SafetensorError
 
 from hiper.errors import UnwritableError
 from hiper.files import whole_file, whole_folder, write_text, writing
@@ -63,8 +64,13 @@ def test_a_full_disk_is_said_with_the_path(tmp_path: Path):
 
 def test_a_library_that_does_not_say_so_is_asked_with_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(100, 100, 0))
-    with pytest.raises(UnwritableError, match="no space left on the disk"), writing(tmp_path / "weights"):
+    with pytest.raises(UnwritableError, match="No space left on device"), writing(tmp_path / "weights"):
         raise RuntimeError("unexpected pos 576 vs 534")
+
+
+def test_a_library_that_took_back_what_it_wrote_is_believed(tmp_path: Path):
+    with pytest.raises(UnwritableError, match="No space left on device"), writing(tmp_path / "weights"):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
 
 def test_other_errors_are_no_business_of_the_disk(tmp_path: Path):

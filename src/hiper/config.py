@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -216,7 +217,7 @@ class LearnerConfig(Section):
 class EvaluationConfig(Section):
     """Evaluation on held-out tasks during and after training."""
 
-    splits: tuple[str, ...] = ("valid_seen",)
+    splits: tuple[str, ...] = Field(("valid_seen",), min_length=1)
     splits_if_present: tuple[str, ...] = ()
     """Further splits, where the data hold them; a run's saved settings name those found among ``splits``."""
     tasks: int | None = Field(None, ge=1)
@@ -250,6 +251,7 @@ class AlarmConfig(Section):
     value_low: float | None = -0.5
     """Least explained variance of V_low; those below likewise."""
     value_high: float | None = -0.5
+    value_switch: float | None = -0.5
     value_token: float | None = -0.5
 
 
@@ -349,9 +351,31 @@ def validate_config(tree: Mapping[str, Any], source: str) -> Config:
         UserError: names every wrong key and value, with the nearest valid name for unknown keys.
     """
     try:
-        return Config.model_validate(tree)
+        config = Config.model_validate(tree)
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(_problems(error))) from None
+    if misread := list(_misread(tree, config)):
+        raise UserError(f"{source}: " + "\n  ".join(misread))
+    return config
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values of a tree of mappings, each with its dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _misread(tree: Mapping[str, Any], config: Config) -> Iterator[str]:
+    """What was understood in another way than it was meant."""
+    understood = dict(leaves(config.model_dump()))
+    for key, given in leaves(tree):
+        if isinstance(given, bool) and type(understood.get(key)) in (int, float):
+            yield f"{key}: a number is needed (given: {given!r}; YAML reads yes, no, on and off so)"
+        if isinstance(given, float) and not math.isfinite(given):
+            yield f"{key}: a finite number is needed (given: {given!r})"
 
 
 def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -20,6 +20,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from hiper.evaluation.transcript import transcript
 
@@ -116,8 +117,8 @@ class Display:
         if self._lines % 25 == 0:
             self.note("iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in COLUMNS))
         self._lines += 1
-        cells = "  ".join(shape.format(metrics.get(key, float("nan"))) for _, key, shape in COLUMNS)
-        self.note(f"{f'{done}/{total}':>9}  {cells}")
+        cells = (_cell(metrics.get(key, math.nan), shape) for _, key, shape in COLUMNS)
+        self.note(f"{f'{done}/{total}':>9}  {'  '.join(cells)}")
 
     def alarm(self, text: str) -> None:
         """Something is going wrong."""
@@ -136,47 +137,47 @@ class Display:
     def outcomes(self, title: str, result: Evaluation) -> None:
         """A table by task type."""
         graded = any(outcome.graded for outcome in result.outcomes.values())
-        table = Table(title=title)
-        for heading in ("task type", "episodes", "success", "95% interval", *["score"] * graded, "turns", "invalid"):
-            table.add_column(heading, justify="left" if heading == "task type" else "right")
+        rows = []
         for name, outcome in result.outcomes.items():
             low, high = outcome.interval
-            invalid = f"{sum(outcome.invalid.values()):.1%}"
             row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
             score = [f"{outcome.score:.3f}"] * graded
-            table.add_row(*row, *score, f"{outcome.turns:.1f}", invalid, style="bold" if name == "all" else None)
-        self.console.print(table)
+            rows.append([*row, *score, f"{outcome.turns:.1f}", f"{sum(outcome.invalid.values()):.1%}"])
+        headings = ("task type", "episodes", "success", "95% interval", *["score"] * graded, "turns", "invalid")
+        self.table(title, headings, rows, total="all")
 
-    def table(self, title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> None:
-        """A table of text.
+    def table(
+        self,
+        title: str,
+        headings: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        left: int = 1,
+        total: str | None = None,
+    ) -> None:
+        """A table of plain text; brackets in it are no markup.
 
         Args:
             title: above it.
             headings: of the columns.
             rows: a text for each column.
             left: so many columns, the first ones, are aligned to the left.
+            total: the first text of the row that sums up, which stands out.
         """
-        table = Table(title=title, title_justify="left", title_style="bold")
+        table = Table(title=Text(title, style="bold"), title_justify="left")
         for number, heading in enumerate(headings):
-            table.add_column(heading, justify="left" if number < left else "right")
+            table.add_column(Text(heading), justify="left" if number < left else "right")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row), style="bold" if row[0] == total else None)
         self.console.print()
         self.console.print(table)
 
     def report(self, report: Report) -> None:
         """What came of a run."""
-        self.console.print(f"\n[bold]{escape(report.title)}[/bold]")
+        self.console.print(f"\n{report.title}", style="bold", markup=False)
         for sentence in report.summary():
             self.note(sentence)
         for split, (headings, *rows) in report.tables().items():
-            table = Table(title=f"held out: {split}", title_justify="left", title_style="bold")
-            for heading in headings:
-                table.add_column(heading, justify="left" if heading == headings[0] else "right")
-            for row in rows:
-                table.add_row(*row, style="bold" if row[0] == "all" else None)
-            self.console.print()
-            self.console.print(table)
+            self.table(f"held out: {split}", headings, rows, total="all")
         if report.sample is not None:
             self.console.print("\n[bold]a held-out episode[/bold]")
             self.note("\n".join(transcript(report.sample, width=max(80, self.console.width))))
@@ -189,6 +190,11 @@ class Display:
         """Where things stand after an interrupt."""
         kept = f"saved up to {checkpoints[-1].name}" if checkpoints else "nothing had been finished yet"
         self.note(f"interrupted; {kept}. Continue with: hiper train --resume {path}")
+
+
+def _cell(value: float, shape: str) -> str:
+    """A dash for what there is nothing to tell of."""
+    return "-".rjust(_width(shape)) if math.isnan(value) else shape.format(value)
 
 
 def _width(shape: str) -> int:

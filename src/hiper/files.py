@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,9 +32,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:
-        # Tensors are written by libraries that know no OSError, and some do not even say what went wrong.
-        if _is_full(path):
-            raise UnwritableError(f"cannot write {path}: no space left on the disk") from error
+        # Tensors are written by libraries that know no OSError. Some name its number, some not even that; and a
+        # library that takes back what it wrote leaves room on the disk that was full.
+        number = re.search(r"\bos error (\d+)", str(error))
+        if number or _is_full(path):
+            reason = os.strerror(int(number[1]) if number else errno.ENOSPC)
+            raise UnwritableError(f"cannot write {path}: {reason}") from error
         raise
 
 

@@ -153,6 +153,26 @@ def test_other_tasks_are_refused(make_run: MakeRun, iteration: int, section: str
     assert str(other.path) in str(refused.value)
 
 
+def test_seeds_of_one_method_have_come_equally_far(make_run: MakeRun):
+    one, other = make_run("a", 0, 1), make_run("a", 1, 1)
+    assert compared(one, other).results["held_out"][0].iterations == 2
+    other.card(2, "held_out").unlink()
+    with pytest.raises(UserError, match=r"seeds of one method.* after 2 and 1 iterations"):
+        compared(one, other)
+
+
+def test_what_differs_about_the_environment_is_said(make_run: MakeRun):
+    a, b = make_run("a", 0, 1), make_run("b", 0, 1, env={"reward": 3.0})
+    assert compared(a, make_run("c", 0, 1)).differences == []
+    (said,) = compared(a, b).differences
+    assert said == "methods differ in env.reward (a: None, b: 3.0)"
+
+
+def test_a_study_may_be_moved(make_run: MakeRun):
+    runs = [make_run("a", s, 1, model={"path": f"/{place}/warm-starts/seed{s}"}) for s, place in ((0, "x"), (1, "y/z"))]
+    assert [method.seeds for method in compared(*runs).methods] == [[0, 1]]
+
+
 def test_other_splits_are_refused(make_run: MakeRun):
     one, other = make_run("a", 0, 1), make_run("b", 0, 1)
     for file in (other.path / "evaluations").iterdir():

@@ -46,6 +46,13 @@ def test_summaries_of_decisions():
     assert response.variance == 3.5
 
 
+def test_what_is_rounding_is_nothing():
+    noise = np.array([[3e-12, -2e-12, 1e-12], [0.0, 0.0, 0.0]])
+    (response,) = summaries(opinion(credit=Credit.of_responses(TURNS, noise)), TURNS)
+    assert (response.positive, response.variance, response.within) == (0.0, 0.0, 0.0)
+    assert ranks(noise[0]).tolist() == [0.5, 0.5, 0.5]
+
+
 def test_ranks_share_ties():
     assert ranks(np.array([5.0, 1.0, 5.0, 9.0])).tolist() == [0.5, 0.0, 0.5, 1.0]
     assert ranks(np.array([7.0])).tolist() == [0.5]

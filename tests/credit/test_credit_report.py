@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hiper.advantages import GRPO, HAE, TurnGAE
+from hiper.advantages import GRPO, HAE, GiGPO, TokenGAE, TurnGAE
 from hiper.config import Config, RolloutConfig
 from hiper.console import Display
 from hiper.credit.command import show_credit
@@ -33,6 +33,18 @@ def test_estimators_share_what_they_have_in_common():
     of_grpo = Config(advantages=GRPO(), rollout=RolloutConfig(group_size=2))
     assert estimators_for(of_grpo)["HAE"] == HAE()
     assert not any(getattr(e, "normalize", False) for e in estimators.values())
+
+
+def test_the_runs_own_estimator_has_its_own_settings():
+    groups = RolloutConfig(group_size=2)
+    own = estimators_for(Config(advantages=GiGPO(0.9, scale=False, similarity=0.8), rollout=groups))
+    assert own["GiGPO"] == GiGPO(0.9, scale=False, similarity=0.8)
+    assert own["HAE"] == HAE(0.9)
+    own = estimators_for(Config(advantages=TurnGAE(0.9, 0.5, False)))
+    assert own["turn GAE"] == TurnGAE(0.9, 0.5, False, normalize=False)
+    assert own["HAE"] == HAE(0.9, 0.5, bootstrap_truncated=False)
+    own = estimators_for(Config(advantages=TokenGAE(0.9, 0.5)))
+    assert own["token GAE"] == TokenGAE(0.9, 0.5, normalize=False)
 
 
 def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport):

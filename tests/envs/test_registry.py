@@ -29,6 +29,11 @@ def test_registering(factory: registry.Factory | str) -> None:
         hiper.envs.register("hall", lambda: make())
 
 
+def test_what_was_asked_for_is_kept() -> None:
+    assert hiper.envs.make("corridor", cells=4).options == {"cells": 4}
+    assert make(cells=4).options == {}
+
+
 def test_unknown_names_and_options_get_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no environment 'alfwrld'; did you mean 'alfworld'\?"):
         hiper.envs.make("alfwrld")

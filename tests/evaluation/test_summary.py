@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from hiper.episode import Episode
+from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
 from hiper.evaluation.summary import summarize, wilson
 
 MakeEpisode = Callable[..., Episode]
@@ -31,6 +33,22 @@ def test_wilson_by_hand(successes: int, trials: int, low: float, high: float):
 def test_wilson_mirrors():
     low, high = wilson(3, 17)
     assert wilson(14, 17) == pytest.approx((1 - high, 1 - low))
+
+
+def test_wilson_holds_the_proportion_itself():
+    for trials in range(1, 700):
+        for successes in {0, 1, trials // 3, trials - 1, trials}:
+            low, high = wilson(successes, trials)
+            assert 0.0 <= low <= successes / trials <= high <= 1.0
+        assert wilson(0, trials)[0] == 0.0
+        assert wilson(trials, trials)[1] == 1.0
+
+
+@pytest.mark.parametrize("won", [0, 300])
+def test_a_curve_of_nothing_or_all_is_drawn(won: int, tmp_path: Path):
+    estimate = Estimate(0, won / 300, *wilson(won, 300))
+    draw_learning_curve(tmp_path / "curve.png", Curve("title", [], {"held_out": [estimate]}))
+    assert (tmp_path / "curve.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])

@@ -72,6 +72,13 @@ def test_settings_of_the_command_line_are_of_every_run(folder: Path):
         load_study(str(folder / "mini.yaml"), ["rollout"])
 
 
+@pytest.mark.parametrize("setting", ["seed=7", "name=other", "advantages.gamma=0.5"])
+def test_settings_of_the_command_line_are_checked_like_the_files(folder: Path, setting: str):
+    (folder / "mini.yaml").write_text(STUDY)
+    with pytest.raises(UserError, match=f"'{setting.partition('=')[0]}'"):
+        load_study(str(folder / "mini.yaml"), [setting])
+
+
 def test_threads_are_of_every_process(folder: Path):
     jobs = planned(folder, STUDY, threads=3)
     assert {job.config.training.threads for job in jobs} == {3}
@@ -121,6 +128,30 @@ def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
             "'grpo' sets 'rollout.group_size'",
         ),
         ("methods:", "sweep: {setting: learner.clop, values: [1, 2]}\nmethods:", "did you mean 'clip'"),
+        (
+            "methods:",
+            f"tuning: {{seeds: [1], grid: {{seed: [1]}}{ON_TRAIN}}}\nmethods:",
+            "'seed' is no setting of a study",
+        ),
+        (
+            "methods:",
+            "tuning: {seeds: [1], grid: {learner.lr: [1]}, settings: {name: x}}\nmethods:",
+            "'name' is no setting",
+        ),
+        ("methods:", "sweep: {setting: learner.lr, values: [0.5, 0.5]}\nmethods:", "two values are the same"),
+        ("methods:", "sweep: {setting: env.name, values: [a/b, a_b]}\nmethods:", "two values are the same"),
+        (
+            "methods:",
+            "sweep: {setting: rollout.episodes, values: [2, 4]}\nmethods:",
+            "settings of all runs hold 'rollout.ep",
+        ),
+        (
+            "methods:",
+            f"tuning: {{seeds: [1], grid: {{rollout.episodes: [4]}}{ON_TRAIN}}}\nmethods:",
+            "settings of all runs hold 'rollout.episodes', which tuning.grid varies",
+        ),
+        ("rollout.episodes: 8", "advantages.gamma: 0.5", "'advantages.gamma' would not reach method 'grpo'"),
+        ("hiper: {}", "hiper: {settings: {env.cells: 4}}", "env.cells: methods are compared on the same tasks"),
         ("hiper: {}", "hiper: {settings: {prompt.template: instruct}}", "method 'hiper': prompt.template: not as in"),
         ("hiper: {}", "hiper: {settings: {warm_start.epochs: 1}}", "warm_start.epochs: .*warm_start: own"),
     ],

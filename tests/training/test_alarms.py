@@ -26,6 +26,7 @@ HEALTHY = {
     "invalid/all": 0.05,
     "critic/explained_variance_low": 0.5,
     "critic/explained_variance_high": 0.4,
+    "critic/explained_variance_switch": 0.4,
     "critic/explained_variance_token": 0.4,
 }
 SICK = {
@@ -38,6 +39,7 @@ SICK = {
     "invalid": ("invalid/all", 0.9),
     "value_low": ("critic/explained_variance_low", -2.0),
     "value_high": ("critic/explained_variance_high", -2.0),
+    "value_switch": ("critic/explained_variance_switch", -2.0),
     "value_token": ("critic/explained_variance_token", -2.0),
 }
 LIMITS = AlarmConfig()

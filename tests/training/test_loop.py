@@ -21,6 +21,7 @@ from hiper.config import Config
 from hiper.console import Display
 from hiper.envs.corridor import make
 from hiper.episode import read_episodes
+from hiper.errors import UserError
 from hiper.training import loop
 from hiper.training.learner import Learner
 from hiper.training.loop import assignments_of, due, lr_scales, train
@@ -169,6 +170,25 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: dict[str, Any], tm
     assert [r["iteration"] for r in read_metrics(run.path) if "policy/kl" in r] == [1, 2, 3]
     train(Run.open(run.path), Quiet())
     assert_same(content(run), whole)
+
+
+def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
+    def fail() -> None:
+        raise UserError("something is wrong with a task")
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    display = Quiet(("iteration", 1), fail)
+    with pytest.raises(UserError, match="wrong with a task"):
+        train(run, display)
+    assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001"]
+    assert isinstance(display.console.file, StringIO)
+    assert "saved up to iter-00001. Continue with: hiper train --resume" in display.console.file.getvalue()
+
+
+def test_a_policy_that_went_beyond_numbers_is_told(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(learner={"lr": 1e30}))
+    with pytest.raises(UserError, match=r"lower learner\.lr"):
+        train(run, Quiet())
 
 
 @pytest.mark.parametrize("place", ["in the update", "before the iteration is written down"])

@@ -21,6 +21,8 @@ def show_comparison(runs: Sequence[Run], folder: Path, display: Display) -> Comp
         UserError: a run has not been evaluated, or they cannot be compared.
     """
     comparison = compare([read_trace(run) for run in runs])
+    for difference in comparison.differences:
+        display.note(f"note: {difference}")
     for split, panel in comparison.panels.items():
         _show(comparison, split, panel, display)
     display.table(
@@ -39,7 +41,7 @@ def _show(comparison: Comparison, split: str, panel: str, display: Display) -> N
     graded = any(result.graded for result in results)
     display.table(
         f"{split}: {results[0].tasks} tasks, {panel}",
-        ("method", "seeds", "before", "after", "95% interval", "by seed", *["score"] * graded, "turns"),
+        ("method", "seeds", "iterations", "before", "after", "95% interval", "by seed", *["score"] * graded, "turns"),
         (_row(result, graded) for result in results),
     )
     if any(result.paired for result in results):
@@ -59,6 +61,7 @@ def _row(result: Result, graded: bool) -> list[str]:
     return [
         result.method,
         str(len(result.seeds)),
+        str(result.iterations),
         f"{result.before:.1%}",
         f"{result.success:.1%}",
         _interval(result.interval),

@@ -18,6 +18,9 @@ from hiper.errors import UserError
 from hiper.evaluation.summary import wilson
 from hiper.files import write_text
 
+NOT_SEEN = ("env.data", "env.train_split", "env.train_tasks")
+"""Settings of the environment of which held-out tasks show nothing but what is in their panel's hash."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -26,6 +29,8 @@ class Result:
     method: str
     seeds: tuple[int, ...]
     tasks: int
+    iterations: int
+    """After how many the last evaluation was."""
     before: float
     """Success of the first evaluation; below, of the last; means over seeds."""
     success: float
@@ -46,6 +51,8 @@ class Comparison:
     """Methods on the same held-out tasks."""
 
     methods: Sequence[Method]
+    differences: Sequence[str]
+    """Settings of the environment in which methods differ, in words: the tasks are the same, but not all about them."""
     results: Mapping[str, Sequence[Result]]
     """By split, in the order of methods."""
     panels: Mapping[str, str]
@@ -55,6 +62,7 @@ class Comparison:
         """Results and curves."""
         return {
             "panels": dict(self.panels),
+            "differences": list(self.differences),
             "results": {split: [dataclasses.asdict(r) for r in of] for split, of in self.results.items()},
             "methods": {
                 method.label: {
@@ -76,11 +84,13 @@ def compare(traces: Sequence[Trace]) -> Comparison:
     """Sort runs into methods, in the order in which they first come, and compare these.
 
     Raises:
-        UserError: panels or environments differ, or a method has a seed twice.
+        UserError: panels or environments differ, or a method has a seed twice, or seeds trained for unlike times.
     """
     panels = _common_panels(traces)
     methods = group(traces)
-    return Comparison(methods, {split: _results(methods, split) for split in panels}, panels)
+    for method in methods:
+        _check_as_long(method)
+    return Comparison(methods, _differences(methods), {split: _results(methods, split) for split in panels}, panels)
 
 
 def group(traces: Sequence[Trace]) -> list[Method]:
@@ -113,6 +123,27 @@ def group(traces: Sequence[Trace]) -> list[Method]:
     return methods
 
 
+def _differences(methods: Sequence[Method]) -> list[str]:
+    trees = [method_settings(method.traces[0].config) for method in methods]
+    keys = [key for key in differing(trees) if key.startswith("env.") and key not in NOT_SEEN]
+    both = list(zip(methods, trees, strict=True))
+    return [f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in both)})" for key in keys]
+
+
+def _check_as_long(method: Method) -> None:
+    """Make sure that the last evaluations of a method's runs came after equally many iterations."""
+    first, *others = method.traces
+    for other in others:
+        for split in first.evaluations:
+            ends = [trace.evaluations[split][-1].iteration for trace in (first, other)]
+            if ends[0] != ends[1]:
+                raise UserError(
+                    f"{first.path} and {other.path} are seeds of one method, and were last evaluated on {split} after "
+                    f"{ends[0]} and {ends[1]} iterations: continue the shorter one with hiper train --resume, or leave "
+                    "it out"
+                )
+
+
 def _common_panels(traces: Iterable[Trace]) -> dict[str, str]:
     """The panel of each split's last evaluation, after making sure that all runs played the same throughout.
 
@@ -123,8 +154,8 @@ def _common_panels(traces: Iterable[Trace]) -> dict[str, str]:
     for other in others:
         if missing := set(first.evaluations) ^ set(other.evaluations):
             raise UserError(
-                f"{first.path} and {other.path} cannot be compared: only one was evaluated on {', '.join(missing)}; "
-                "hiper eval plays a split with a trained agent"
+                f"{first.path} and {other.path} cannot be compared: only one was evaluated on "
+                f"{', '.join(sorted(missing))}; train both with the same evaluation.splits"
             )
         for split in first.evaluations:
             for one, two in zip(_played(first, split), _played(other, split), strict=True):
@@ -168,6 +199,7 @@ def _result(method: Method, split: str, paired: Paired | None) -> Result:
         method=method.label,
         seeds=tuple(method.seeds),
         tasks=won_SN.shape[1],
+        iterations=last[0].iteration,
         before=float(np.mean([trace.evaluations[split][0].overall.success for trace in method.traces])),
         success=float(won_SN.mean()),
         interval=wilson(int(won_SN.sum()), won_SN.size) if one else bootstrap_interval(won_SN),

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiper.config import Config
+from hiper.config import Config, leaves
 
+WARM_STARTS = "warm-starts"
+"""The folder of a study's warm starts."""
 OF_A_RUN = {"seed", "training.threads", "training.device"}
 """A method's runs may differ in these."""
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """The settings by dotted key."""
-    return dict(_leaves(config.model_dump(mode="json"), ""))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    """The settings by dotted key; of the path of a study's warm start, what does not change when it is moved."""
+    settings = dict(leaves(config.model_dump(mode="json")))
+    if config.model.path is not None:
+        # A study's warm starts lie in its folder, wherever that is or was.
+        settings["model.path"] = re.sub(rf"^.*/(?={WARM_STARTS}/)", "", config.model.path)
+    return settings
 
 
 def method_settings(config: Config) -> dict[str, Any]:
     """What all runs of a method have in common. A policy to begin from whose path names the seed is one for all."""
     settings = {key: value for key, value in flat(config).items() if key not in OF_A_RUN}
     if config.model.path is not None:
-        settings["model.path"] = config.model.path.replace(f"seed{config.seed}", "seed*")
+        settings["model.path"] = settings["model.path"].replace(f"seed{config.seed}", "seed*")
     return settings
 
 

@@ -14,7 +14,7 @@ from hiper.config import Config
 from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.evaluation.report import Evaluated, read_evaluations
-from hiper.training.run import Run, read_metrics
+from hiper.training.run import Run, episodes_played, read_metrics
 
 SUCCESS, SWITCH_RATE, SEGMENT = "success/all", "plan/switch_rate", "plan/segment_turns"
 
@@ -35,8 +35,8 @@ class Trace:
     def effort(self, iteration: int) -> tuple[int, float]:
         """Episodes played, and minutes spent in iterations, until ``iteration`` was done."""
         done = [record for record in self.iterations if record["iteration"] <= iteration]
-        episodes = sum(record.get("group/episodes_played", self.config.rollout.episodes) for record in done)
-        return int(episodes), sum(record["time/iteration"] for record in done) / 60
+        episodes = sum(episodes_played(record, self.config) for record in done)
+        return episodes, sum(record["time/iteration"] for record in done) / 60
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from rich.markup import escape
 
 from hiper.advantages import Floats
 from hiper.console import Display
@@ -63,7 +62,7 @@ def _show(report: CreditReport, display: Display) -> None:
     most = report.shown
     episode, credit = report.episodes[most.episode], report.of_episode(most.episode)
     display.table(
-        f"Episode {most.episode} turn by turn, {'won' if episode.won else 'lost'}: {escape(episode.goal)}",
+        f"Episode {most.episode} turn by turn, {'won' if episode.won else 'lost'}: {episode.goal}",
         ("turn", "subgoal", "action", *names),
         (
             [str(t + 1), turn.subgoal if turn.boundary else "", turn.action or "(invalid)"]
@@ -76,7 +75,7 @@ def _show(report: CreditReport, display: Display) -> None:
     display.table(
         f"Its turn {most.turn + 1} token by token",
         ("token", *names),
-        ([escape(token), *(_cell(row[k]) for row in tokens)] for k, token in enumerate(report.tokens)),
+        ([token, *(_cell(row[k]) for row in tokens)] for k, token in enumerate(report.tokens)),
     )
 
 

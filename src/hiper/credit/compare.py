@@ -12,6 +12,9 @@ import numpy as np
 
 from hiper.advantages import Bools, Credit, Floats, TokenCredit, Turns
 
+DIGITS = 9
+"""What differs only behind so many digits after the point is rounding, and is equal here."""
+
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
@@ -64,16 +67,16 @@ def summaries(opinion: Opinion, turns: Turns) -> list[Summary]:
 
 
 def _summary(name: str, advantage_BT: Floats, used_BT: Bools) -> Summary:
-    used_N, episode_N = advantage_BT[used_BT], np.nonzero(used_BT)[0]
+    used_N, episode_N = advantage_BT[used_BT].round(DIGITS), np.nonzero(used_BT)[0]
     mean_B = np.bincount(episode_N, used_N) / np.maximum(1, np.bincount(episode_N))
     variance = float(used_N.var())
-    within = float(((used_N - mean_B[episode_N]) ** 2).mean()) / variance if variance > 0 else 0.0
+    within = float(((used_N - mean_B[episode_N]) ** 2).mean()) / variance if variance > 10.0**-DIGITS else 0.0
     return Summary(name, len(used_N), float(used_N.mean()), variance, float((used_N > 0).mean()), within)
 
 
 def ranks(x_N: Floats) -> Floats:
     """From 0 (the least) to 1 (the most); equal numbers share their mean rank. One number alone gets 1/2."""
-    _, place_N, count_M = np.unique(x_N, return_inverse=True, return_counts=True)
+    _, place_N, count_M = np.unique(x_N.round(DIGITS), return_inverse=True, return_counts=True)
     middle_M = np.cumsum(count_M) - (count_M + 1) / 2
     shared: Floats = middle_M[place_N] / (len(x_N) - 1) if len(x_N) > 1 else np.full(1, 0.5)
     return shared

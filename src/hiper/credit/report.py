@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hiper.advantages import GRPO, HAE, RLOO, Estimator, Floats, GiGPO, ReinforcePP, TokenGAE, TurnGAE, spread
+from hiper.advantages import GRPO, RLOO, Estimator, Floats, GiGPO, ReinforcePP, TokenGAE, TurnGAE, spread
 from hiper.config import Config
 from hiper.credit.compare import Opinion, Summary, correlations, disagreement, summaries
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
-from hiper.evaluation.stored import Stored, read_stored
+from hiper.evaluation.stored import Stored, read_stored, two_scales
 from hiper.files import write_text
 from hiper.models.build import load_tokenizer
 from hiper.training.credit import responses_of
@@ -106,13 +106,13 @@ class CreditReport:
 def estimators_for(config: Config) -> dict[str, Estimator]:
     """Every estimator with the run's own discount, trace decay and bootstrap where it has them, without normalisation.
 
-    What a run was normalised by does not change how it ranks turns, and would hide how credit varies.
+    The run's own estimator has all its settings. What a run was normalised by does not change how it ranks turns, and
+    would hide how credit varies.
     """
     own = config.advantages
-    hae = own if isinstance(own, HAE) else HAE(gamma=getattr(own, "gamma", HAE.gamma))
-    hae = dataclasses.replace(hae, normalize=False, switch_form="termination-value", time_scales="two")
+    hae = two_scales(own)
     bootstrap = hae.bootstrap_truncated
-    return {
+    estimators: dict[str, Estimator] = {
         "HAE": hae,
         "HAE, value-gap": dataclasses.replace(hae, switch_form="value-gap"),
         "HAE, one scale": dataclasses.replace(hae, time_scales="one"),
@@ -123,6 +123,9 @@ def estimators_for(config: Config) -> dict[str, Estimator]:
         "GiGPO": GiGPO(),
         "REINFORCE++": ReinforcePP(hae.gamma),
     }
+    if isinstance(own, TurnGAE | TokenGAE):
+        own = dataclasses.replace(own, normalize=False)
+    return {name: own if e.type == own.type != "hae" else e for name, e in estimators.items()}
 
 
 def credit_report(run: Run, iteration: int | None = None) -> CreditReport:

@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from hiper.plan_execute.decision import Decision
 
@@ -124,6 +125,8 @@ class TextEnv(ABC):
     """The tasks this environment can play."""
     max_turns: int
     """After this many turns an unfinished episode is truncated."""
+    options: Mapping[str, Any] = MappingProxyType({})
+    """What :func:`hiper.envs.make` was asked for besides the name; stamped into results."""
 
     @abstractmethod
     def reset(self, task_id: str, seed: int = 0) -> Start:

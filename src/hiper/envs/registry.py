@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module, resources
@@ -65,7 +66,9 @@ def make(name: str, **options: Any) -> TextEnv:
     """
     factory = _find(name)
     _refuse_unknown_options(name, factory, options)
-    return factory(**_typed(name, factory, options))
+    env = factory(**_typed(name, factory, options))
+    env.options = options
+    return env
 
 
 def _find(name: str) -> Factory:
@@ -131,6 +134,9 @@ def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]
 def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:
     """The options as the types that the factory asks for, where it says so in a way that can be checked."""
     typed = dict(options)
+    for option, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"environment '{name}', option '{option}': a finite number is needed (given: {value!r})")
     for option, kind in _types(factory).items():
         if option in options:
             try:

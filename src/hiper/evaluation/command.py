@@ -10,6 +10,7 @@ from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.evaluation.saved import SavedPolicy
+from hiper.files import writing
 
 
 def evaluate_policy(
@@ -39,11 +40,14 @@ def evaluate_policy(
     config = saved.config
     seed = config.seed if seed is None else seed
     agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
-    for split in splits:
-        env = saved.env(split)
+    envs = {split: saved.env(split) for split in splits}
+    for env in envs.values():
+        if episodes is not None and episodes > len(env.panel):
+            raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {episodes} episodes were asked for")
+    with writing(folder):  # what cannot be kept is not played
+        folder.mkdir(parents=True, exist_ok=True)
+    for split, env in envs.items():
         count = len(env.panel) if episodes is None else episodes
-        if count > len(env.panel):
-            raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {count} episodes were asked for")
         with display.bar(split, count) as advance:
             slots, on_episode = config.rollout.slots, lambda _: advance()
             result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)

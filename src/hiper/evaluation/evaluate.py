@@ -77,7 +77,12 @@ def result_card(
         "command": command,
         "checkpoint": checkpoint,
         "weights_sha256": agent.sampler.weights_sha256(),
-        "environment": {"name": env.name, "version": env.version, "max_turns": env.max_turns},
+        "environment": {
+            "name": env.name,
+            "version": env.version,
+            "max_turns": env.max_turns,
+            "options": {name: value for name, value in env.options.items() if name != "split"},
+        },
         "panel": {"name": evaluation.panel.name, "tasks": len(evaluation.panel), "sha256": evaluation.panel.hash},
         "template": agent.prompts.template.label,
         "history_window": agent.prompts.history_window,
@@ -91,4 +96,4 @@ def result_card(
 
 def write_card(path: Path, card: dict[str, Any]) -> None:
     """Write a card, whole or not at all."""
-    write_text(path, json.dumps(card, indent=2) + "\n")
+    write_text(path, json.dumps(card, indent=2, default=str) + "\n")

@@ -15,7 +15,7 @@ from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
 from hiper.evaluation.summary import Outcome
 from hiper.evaluation.transcript import transcript
 from hiper.files import write_text
-from hiper.training.run import Run, read_metrics
+from hiper.training.run import Run, episodes_played, read_metrics
 
 CURVE = "curve.png"
 REPORT = "report.md"
@@ -51,6 +51,8 @@ class Report:
     """By split, in the order of iterations; at least one each."""
     sample: Episode | None
     """A held-out episode of the last evaluation."""
+    episodes: int
+    """Played in iterations, those replaced by others among them."""
     seconds: float
     """Spent in iterations."""
 
@@ -61,8 +63,8 @@ class Report:
 
     def summary(self) -> list[str]:
         """What happened, in sentences."""
-        episodes = len(self.training) * self.config.rollout.episodes
-        worked = f"{len(self.training)} iterations, {episodes:,} episodes, {self.seconds / 60:.1f} minutes of training."
+        minutes = f"{self.seconds / 60:.1f} minutes of training."
+        worked = f"{len(self.training)} iterations, {self.episodes:,} episodes, {minutes}"
         return [worked, *map(_rise, self.evaluations.values())]
 
     def tables(self) -> dict[str, list[list[str]]]:
@@ -130,6 +132,7 @@ def read_report(run: Run) -> Report:
         training=[(record["iteration"], record["success/all"]) for record in metrics],
         evaluations=evaluations,
         sample=choose_sample(read_episodes(run.evaluation_episodes(last.iteration, last.split))),
+        episodes=sum(episodes_played(record, run.config) for record in metrics),
         seconds=sum(record["time/iteration"] for record in metrics),
     )
 

@@ -16,6 +16,9 @@ from hiper.rollout.agent import Agent
 from hiper.training.assembly import make_agent, make_env, make_prompts
 from hiper.training.run import SETTINGS, find_policy
 
+TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
+"""Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
+
 
 @dataclass(frozen=True)
 class SavedPolicy:
@@ -37,7 +40,7 @@ class SavedPolicy:
             UserError: there is no policy, or a setting is wrong.
         """
         policy = find_policy(path)
-        tree = read_tree(policy / SETTINGS)
+        tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
         return cls(policy, validate_config(overridden(tree, overrides), str(policy / SETTINGS)))

@@ -15,11 +15,11 @@ The decisions' places: before the response (V_switch), before the subgoal (V_hig
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hiper.advantages import Critic, Estimator, Floats, Turns
+from hiper.advantages import HAE, Critic, Estimator, Floats, Turns
 from hiper.config import Config
 from hiper.episode import Episode, Turn, read_episodes
 from hiper.errors import UserError
@@ -65,6 +65,13 @@ def read_stored(run: Run, iteration: int | None = None) -> Stored:
     # What dynamic sampling replaced was not learned from, and has no credit.
     episodes = [episode for episode in read_episodes(files[chosen]) if episode.credit is not None]
     return Stored(chosen, episodes, views_of(episodes, run.config))
+
+
+def two_scales(own: Estimator) -> HAE:
+    """HAE with the discount, trace decay and bootstrap of a run's own estimator where it has them; not normalised."""
+    taken = {name: getattr(own, name) for name in ("gamma", "lambda_turn", "bootstrap_truncated") if hasattr(own, name)}
+    like = own if isinstance(own, HAE) else HAE(**taken)
+    return replace(like, normalize=False, switch_form="termination-value", time_scales="two")
 
 
 def views_of(episodes: Sequence[Episode], config: Config) -> dict[Critic, Turns]:

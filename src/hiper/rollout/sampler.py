@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hiper.errors import UserError
 from hiper.models.batches import micro_batches
 from hiper.models.logits import scaled_logprobs
 from hiper.rollout import decoding
@@ -136,5 +137,13 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tupl
     if temperature == 0:
         token = logits.argmax(-1)
     else:
-        token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
+        try:
+            token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
+        except RuntimeError as error:
+            if bool(logprobs.isfinite().any(-1).all()):
+                raise
+            raise UserError(
+                "the policy gives no probabilities any more, its weights are beyond numbers: begin again from an "
+                "earlier checkpoint with a lower learner.lr"
+            ) from error
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)

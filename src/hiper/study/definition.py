@@ -27,6 +27,7 @@ prompts cannot: with ``warm_start: own`` it gets one under its own settings.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -46,7 +47,9 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
 OWN_BUSINESS = ("name", "seed")
 """Settings that a study makes itself."""
 
-DECIDED_BY_WARM_STARTS = ("env.name", "prompt.template", "model.path", "model.nano.", "warm_start.")
+THE_SAME_FOR_ALL = ("env.", "evaluation.")
+"""Settings in which methods cannot differ begin like this."""
+DECIDED_BY_WARM_STARTS = ("prompt.template", "model.path", "model.nano.", "warm_start.")
 """Settings that a run cannot change any more when it begins from a warm start."""
 
 
@@ -77,6 +80,18 @@ class Sweep(Section):
     """A dotted key."""
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
 
+    @field_validator("values")
+    @classmethod
+    def _each_once(cls, values: tuple[bool | int | float | str, ...]) -> tuple[bool | int | float | str, ...]:
+        if len({point_name(value) for value in values}) < len(values):
+            raise ValueError("two values are the same, or their folders would be")
+        return values
+
+
+def point_name(value: object) -> str:
+    """A value of a sweep as it is called, in folders too."""
+    return re.sub(r"[^\w.+-]", "_", str(value))
+
 
 class Study(Section):
     """See the module."""
@@ -99,18 +114,33 @@ class Study(Section):
     @model_validator(mode="after")
     def _settings_are_free(self) -> Self:
         swept = () if self.sweep is None else (self.sweep.setting,)
-        for settings in (self.settings, swept, *(method.settings for method in self.methods.values())):
+        tuned = () if self.tuning is None else (*self.tuning.grid, *self.tuning.settings)
+        for settings in (self.settings, swept, tuned, *(method.settings for method in self.methods.values())):
             for key in OWN_BUSINESS:
                 if key in settings:
                     raise ValueError(f"'{key}' is no setting of a study: it follows from methods and seeds")
         return self
 
     @model_validator(mode="after")
-    def _swept_alone(self) -> Self:
-        if self.sweep is not None:
+    def _varied_alone(self) -> Self:
+        varied = {} if self.sweep is None else {self.sweep.setting: "sweep.setting"}
+        varied |= {} if self.tuning is None else dict.fromkeys(self.tuning.grid, "tuning.grid")
+        for key, by in varied.items():
             for name, method in self.methods.items():
-                if self.sweep.setting in method.settings:
-                    raise ValueError(f"method '{name}' sets '{self.sweep.setting}' itself, which sweep.setting varies")
+                if key in method.settings:
+                    raise ValueError(f"method '{name}' sets '{key}' itself, which {by} varies")
+            if key in self.settings:
+                raise ValueError(f"the settings of all runs hold '{key}', which {by} varies")
+        return self
+
+    @model_validator(mode="after")
+    def _reaches_every_method(self) -> Self:
+        for key in self.settings:
+            for name, method in self.methods.items():
+                if section := next((own for own in method.settings if key.startswith(f"{own}.")), None):
+                    raise ValueError(
+                        f"'{key}' would not reach method '{name}', which gives '{section}' whole: say it in each method"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -138,7 +168,7 @@ def load_study(source: str, overrides: Sequence[str] = ()) -> Study:
     changes = dict(map(read_setting, overrides))
     try:
         study = Study.model_validate(tree)
-        study = study.model_copy(update={"settings": {**study.settings, **changes}})
+        study = Study.model_validate({**tree, "settings": {**study.settings, **changes}})
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
@@ -157,7 +187,7 @@ def points_of(study: Study) -> dict[str, Study]:
     if study.sweep is None:
         return {"": study}
     key, values = study.sweep.setting, study.sweep.values
-    settings = {str(value): {**study.settings, key: value} for value in values}
+    settings = {point_name(value): {**study.settings, key: value} for value in values}
     return {name: study.model_copy(update={"settings": own, "sweep": None}) for name, own in settings.items()}
 
 
@@ -208,10 +238,12 @@ def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[
 def _check_method(study: Study, name: str) -> None:
     """Make sure that a run can be told what to do, and begin where the others do."""
     config = load_config(*settings_of(study, name, study.seeds[0]))
-    if study.methods[name].warm_start == "own":
-        return
     shared = load_config(*settings_of(study, None, study.seeds[0]))
     trees = [flat(config), flat(shared)]
+    if keys := [key for key in differing(trees) if key.startswith(THE_SAME_FOR_ALL)]:
+        raise UserError(f"{', '.join(keys)}: methods are compared on the same tasks; set it for the whole study")
+    if study.methods[name].warm_start == "own":
+        return
     if keys := [key for key in differing(trees) if key.startswith(DECIDED_BY_WARM_STARTS)]:
         raise UserError(
             f"{', '.join(keys)}: not as in the warm start that all methods begin from; set it for the whole study, or "

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.compare.settings import OF_A_RUN, differing, flat
+from hiper.compare.settings import OF_A_RUN, WARM_STARTS, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
 from hiper.study.definition import Study, settings_of
@@ -109,4 +109,4 @@ def _warm_start(study: Study, method: str | None, seed: int, root: Path, common:
     if load_config(recipe, settings).warm_start.tasks == 0:
         return None
     name = f"seed{seed}" if method is None else f"{method}-seed{seed}"
-    return Job(f"warm-start-{name}", root / "warm-starts" / name, recipe, (*settings, *common), warm_start=True)
+    return Job(f"warm-start-{name}", root / WARM_STARTS / name, recipe, (*settings, *common), warm_start=True)

@@ -39,6 +39,12 @@ WATCHES = (
         "value_high", "critic/explained_variance_high", "below", "the critic is worse than none: see learner.critic_lr"
     ),
     Watch(
+        "value_switch",
+        "critic/explained_variance_switch",
+        "below",
+        "the critic is worse than none: see learner.critic_lr",
+    ),
+    Watch(
         "value_token",
         "critic/explained_variance_token",
         "below",

@@ -75,6 +75,8 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
         torch.set_num_threads(config.training.threads)
     device = choose_device(config.training.device)
     env = make_env(config, config.env.train_split)
+    if config.env.train_tasks is not None:
+        env.panel.subset(config.env.train_tasks)  # refused now if there are fewer, not in the first iteration
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
     template = Template.load(config.prompt.template)
     check_form(config, template)

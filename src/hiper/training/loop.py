@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from hiper.config import Config
 from hiper.console import Display
 from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
+from hiper.errors import UnwritableError, UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.files import whole_folder
 from hiper.models.build import load_policy
@@ -45,6 +47,10 @@ def train(run: Run, display: Display) -> None:
         except KeyboardInterrupt:
             display.interrupted(run.path, run.checkpoints)
             raise
+        except UserError as error:
+            if run.checkpoints and not isinstance(error, UnwritableError):
+                display.interrupted(run.path, run.checkpoints)
+            raise
 
 
 def _train(run: Run, display: Display, stop: Stop) -> None:
@@ -75,9 +81,11 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
                 _save(run, parts, done)
                 saved = done
             stop.check()
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt):
+        # Whatever it was, what was learned before it is kept; and the disk may be the trouble.
         if saved < done and stop.weights_whole:
-            _save(run, parts, done)
+            with suppress(UnwritableError):
+                _save(run, parts, done)
         raise
     finally:
         log.close()
@@ -105,6 +113,8 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     with clock("update"):
         stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
+    if not math.isfinite(update["policy/loss"]):
+        raise UserError(f"training diverged in iteration {done + 1}: its loss is no number; lower learner.lr")
     with clock("writing"):
         write_episodes(run.training_episodes(done + 1), [*assigned.episodes, *collected.replaced])
     trained = sum(map(len, rows)) * config.learner.epochs
@@ -227,6 +237,8 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
         parts = assemble(config, newest / "policy")
+        if not warm.exists() and config.model.path is None and config.learner.kl_coef:
+            raise UserError(f"{warm} is gone, the policy that learner.kl_coef holds on to; bring it back")
         _hold_reference(parts, warm if warm.exists() else config.model.path)
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
@@ -267,6 +279,12 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
     with _episodes_bar(display, stop, f"evaluation on {split}", total) as on_episode:
         result = evaluate(env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=on_episode)
     display.evaluation(done, split, result)
+    write_episodes(run.evaluation_episodes(done, split), result.episodes)
+    checkpoint = f"{run.path.name}, iteration {done}"
+    write_card(
+        run.card(done, split),
+        result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command),
+    )
     log.write(
         done,
         {
@@ -275,10 +293,4 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
             f"eval/{split}/seconds": result.seconds,
             **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
         },
-    )
-    write_episodes(run.evaluation_episodes(done, split), result.episodes)
-    checkpoint = f"{run.path.name}, iteration {done}"
-    write_card(
-        run.card(done, split),
-        result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command),
     )

@@ -35,6 +35,11 @@ SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
 
 
+def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
+    """In an iteration, by its metrics: those that dynamic sampling replaced by others are among them."""
+    return int(metrics.get("group/episodes_played", config.rollout.episodes))
+
+
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
 """What reading a damaged checkpoint, or putting it into another architecture, may raise."""
 
@@ -67,7 +72,8 @@ class Run:
         Raises:
             UserError: another process has it.
         """
-        path = self.path.with_name(f"{self.path.name}.lock")
+        whole = self.path.absolute()
+        path = whole.with_name(f".{whole.name}.hiper-lock")
         refusal = f"another process is at the run in {self.path}: wait for it, or end it, before you go on with it"
         with held(path, refusal):
             try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.advantages import HAE
 from hiper.console import Display
 from hiper.errors import UserError
-from hiper.evaluation.stored import read_stored
+from hiper.evaluation.stored import read_stored, two_scales
 from hiper.training.run import Run
 from hiper.verify.episodes import EpisodeCheck, Interval, check_episodes
 from hiper.verify.proofs import TOLERANCE, check_unbiased, sweep_bias, sweep_variance, value_gap_share
@@ -50,9 +49,7 @@ def _check_run(run: Run, seed: int) -> EpisodeCheck:
         raise UserError(
             f"{run.path} was trained without values of decisions; name a run trained with advantages.type=hae"
         )
-    settings = run.config.advantages
-    hae = settings if isinstance(settings, HAE) else HAE()
-    return check_episodes(stored.views["decisions"], stored.views["turn"], hae, seed)
+    return check_episodes(stored.views["decisions"], stored.views["turn"], two_scales(run.config.advantages), seed)
 
 
 def _show(found: Verification, display: Display) -> None:
@@ -101,7 +98,11 @@ def _show_episodes(check: EpisodeCheck, display: Display) -> None:
             ("square of HAE's advantages over flat GAE's", *_interval(check.variance_ratio), "below 1"),
         ),
     )
-    display.note("They agree with the proofs." if check.agrees else "They do not agree: the critic is not there yet.")
+    display.note(
+        "Nothing in them speaks against the proofs."
+        if check.agrees
+        else "They speak against the proofs' assumptions: the critic is not there yet."
+    )
 
 
 def _interval(interval: Interval) -> tuple[str, str]:

@@ -168,6 +168,8 @@ def test_official_panels_are_frozen(official_shop) -> None:
         assert len(env.panel) == count
         assert env.official is True
         assert WebshopEnv(official_shop, split, nouns="words", tasks=count - 1).official is False
+        # The same tasks, but what the reward looks at is shown.
+        assert WebshopEnv(official_shop.showing_attributes(), split, nouns="words").official is False
 
 
 def test_recorded_episodes(official_shop, recorded) -> None:
@@ -260,6 +262,10 @@ def test_a_large_shop_is_made_anew_when_its_files_change(files: Path, monkeypatc
     ("options", "complaint"),
     [
         ({"data": "/nowhere"}, r"there is no '/nowhere/items_shuffle_1000.json'; `hiper data webshop` says how"),
+        ({"catalogue": "medium", "data": "generated"}, "no WebShop catalogue 'medium'"),
+        ({"human": True, "data": "generated"}, "are official data"),
+        ({"catalogue": "full", "data": "generated"}, "are official data"),
+        ({"reward": float("nan")}, "option 'reward': a finite number is needed"),
         ({"catalogue": "medium"}, "no WebShop catalogue 'medium'; there are small and full"),
         ({"products": 0}, "products is 0"),
         ({"tasks": 0}, "tasks is 0"),

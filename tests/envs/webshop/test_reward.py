@@ -122,7 +122,8 @@ def test_what_is_alike(one: str, other: str, expected: bool) -> None:
         ("red", ("color", "blue"), 0.0),
         ("dark blue", ("color", "blue"), 1.0),
         ("gold", ("color", "golden"), 0.0),  # "gold" against "color golden": 2 * 4 / 16 = 50 %
-        ("color", ("color", "blue"), 1.0),  # the original's quirk: the option's name is among the words
+        ("color", ("color", "blue"), 0.0),  # a pair that holds a colour by itself comes down to it
+        ("color", ("color", "a-blue"), 1.0),  # the original's quirk: the option's name is among the words
         ("light blue", ("", "sky blue"), 1.0),  # as people write them, both sides come down to their colour
         ("grey", ("", "gray"), 0.0),
     ],

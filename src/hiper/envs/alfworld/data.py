@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import lzma
 import os
 import re
@@ -19,6 +20,8 @@ from hiper.envs.alfworld.game import Game, parse_game
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.panels import Panel, Task
 from hiper.errors import NoSplitError, UserError
+
+log = logging.getLogger(__name__)
 
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -288,7 +291,15 @@ class _Catalogue:
                 f"{self.left_out} are marked unsolvable or unsupported" if self.left_out else f"no {GAME_FILE} at all"
             )
             raise UserError(f"'{self._origin}' holds no playable game ({rest}); {_HOW_TO_GET}")
+        if self.left_out:
+            _say_left_out(self._origin, self.left_out)
         return self._tasks
+
+
+@cache
+def _say_left_out(origin: str, count: int) -> None:
+    """Once."""
+    log.warning("%s: left out %d games that are marked unsolvable or unsupported, as everybody does", origin, count)
 
 
 def _one_dialect(panel: str, dialects: Mapping[str, str]) -> str:

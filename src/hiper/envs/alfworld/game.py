@@ -150,6 +150,8 @@ def _load(text: str | bytes, where: str) -> dict[str, Any]:
         if not isinstance(data.get(key), kind):
             state = "missing" if key not in data else f"not a {kind.__name__}"
             raise UserError(f"{where}: the key '{key}' is {state}; is it a game.tw-pddl file?")
+    if not isinstance(data.get("walkthrough") or [], list):
+        raise UserError(f"{where}: the key 'walkthrough' is not a list; is it a game.tw-pddl file?")
     return data
 
 

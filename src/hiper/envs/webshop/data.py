@@ -53,12 +53,14 @@ def open_shop(
     """
     if products is not None and products < 1:
         raise UserError(f"products is {products}; a shop sells at least one")
+    if catalogue not in CATALOGUES:
+        raise UserError(f"there is no WebShop catalogue '{catalogue}'; there are {' and '.join(CATALOGUES)}")
     if data == GENERATED:
+        if human or catalogue != SMALL.name:
+            raise UserError("human instructions and other catalogues are official data; leave them, or data=generated")
         count = GENERATED_PRODUCTS if products is None else products
         return Shop.of(f"webshop-generated-{count}-seed{seed}", generate_products(count, seed))
     folder = data_path() if data is None else Path(data).expanduser()
-    if catalogue not in CATALOGUES:
-        raise UserError(f"there is no WebShop catalogue '{catalogue}'; there are {' and '.join(CATALOGUES)}")
     needed = CATALOGUES[catalogue].files + (HUMAN.files if human else ())
     files = [_present(folder / file.name, data is None) for file in needed]
     parts = [catalogue, *([str(products)] if products else []), *(["human"] if human else [])]

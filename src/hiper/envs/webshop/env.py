@@ -19,7 +19,7 @@ from hiper.envs.webshop.goals import split_goals
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
 from hiper.envs.webshop.reward import judge
-from hiper.envs.webshop.shop import Shop
+from hiper.envs.webshop.shop import ATTRIBUTES, Shop
 from hiper.errors import UserError
 
 SEARCH = "search[<your query>]"
@@ -79,9 +79,10 @@ class WebshopEnv(TextEnv):
 
     @property
     def official(self) -> bool | None:
-        """Whether this is exactly the official panel of its name; None if there is no such panel."""
+        """Whether this is exactly the official panel of its name, as it is usually shown; None if there is none."""
         known = official_panels().get(self.panel.name)
-        return None if known is None else known[self.nouns] == self.panel.hash
+        as_usual = ATTRIBUTES not in self._shop.details
+        return None if known is None else as_usual and known[self.nouns] == self.panel.hash
 
     def reset(self, task_id: str, seed: int = 0) -> Start:
         """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""

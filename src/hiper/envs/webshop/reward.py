@@ -122,9 +122,13 @@ def _colour(value: str) -> str:
 
 
 def _wanted_option(option: tuple[str, str]) -> str:
-    """An option asked for, as texts are compared with it: a named one as Python prints it, its colour unnoticed."""
+    """An option asked for, as texts are compared with it.
+
+    The original looks for colours in a text, and in a named option, a pair, for one that is a member of it; else the
+    pair stands as Python prints it.
+    """
     name, value = option
-    return str(option) if name else _colour(value)
+    return next((colour for colour in _COLOURS if colour in option), str(option)) if name else _colour(value)
 
 
 @lru_cache(1 << 16)
