@@ -120,7 +120,7 @@ def test_optional_splits_are_settled_by_what_the_data_hold(settings: Callable[..
 
 def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path: Path):
     (tmp_path / "train").mkdir()
-    optional = {"splits": [], "splits_if_present": ["train", "valid_unseen"]}
+    optional = {"splits": ["train"], "splits_if_present": ["train", "valid_unseen"]}
     config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
     with pytest.raises(UserError, match="holds no playable game"):
         assembly.settle_splits(config)
