@@ -32,23 +32,14 @@ WATCHES = (
     Watch(
         "invalid", "invalid/all", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
     ),
-    Watch(
-        "value_low", "critic/explained_variance_low", "below", "the critic is worse than none: see learner.critic_lr"
-    ),
-    Watch(
-        "value_high", "critic/explained_variance_high", "below", "the critic is worse than none: see learner.critic_lr"
-    ),
-    Watch(
-        "value_switch",
-        "critic/explained_variance_switch",
-        "below",
-        "the critic is worse than none: see learner.critic_lr",
-    ),
-    Watch(
-        "value_token",
-        "critic/explained_variance_token",
-        "below",
-        "the critic is worse than none: see learner.critic_lr",
+    *(
+        Watch(
+            f"value_{head}",
+            f"critic/explained_variance_{head}",
+            "below",
+            "the critic is worse than none: see learner.critic_lr",
+        )
+        for head in ("low", "high", "switch", "token")
     ),
 )
 
