@@ -37,7 +37,7 @@ from hiper.training.credit import assign_credit, rows_of
 from hiper.training.learner import Learner, TrainRow
 from hiper.training.loop import assignments_of
 from hiper.training.ppo import policy_loss, value_loss
-from hiper.training.sft import warm_start
+from hiper.training.warm_start import warm_start
 
 SETTINGS = (
     "env.games=200",
@@ -63,7 +63,8 @@ def main() -> int:
     config = load_config(recipe, [*SETTINGS, *overrides])
     parts = assemble(config)
     print("a short warm start, so that responses have their usual form ...", flush=True)
-    warm_start(parts, Display(console=Console(file=io.StringIO())))
+    with TemporaryDirectory() as folder:
+        warm_start(parts, Path(folder) / "policy", Display(console=Console(file=io.StringIO())))
 
     seconds, rows = iteration(config, parts)
     share = seconds["environment"] / sum(seconds.values())

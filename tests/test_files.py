@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 from safetensors import SafetensorError
 
-from hiper.errors import UnwritableError
-from hiper.files import whole_file, whole_folder, write_text, writing
+from hiper.errors import UnwritableError, UserError
+from hiper.files import alone_at, whole_file, whole_folder, write_text, writing
 
 
 class Usage(NamedTuple):
@@ -84,3 +84,23 @@ def test_a_place_that_is_no_folder(tmp_path: Path):
         write_text(tmp_path / "file" / "below.txt", "text")
     with pytest.raises(UnwritableError, match="cannot write"), whole_folder(tmp_path / "file" / "below"):
         pass
+
+
+def test_two_processes_are_not_at_one_folder(tmp_path: Path):
+    with alone_at(tmp_path / "run"):
+        with (
+            pytest.raises(UserError, match=r"another process is at .*run: wait"),
+            alone_at(tmp_path / "run"),
+        ):
+            pass
+        assert names(tmp_path) == [".run.hiper-lock"]
+    assert names(tmp_path) == []
+    with alone_at(tmp_path / "run"):
+        pass
+
+
+def test_the_folder_may_be_the_one_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    with alone_at(Path()):
+        assert names(tmp_path) == [".run.hiper-lock", "run"]

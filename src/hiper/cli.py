@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hiper.errors import UnwritableError, UserError
+from hiper.errors import UserError
 
 if TYPE_CHECKING:
     from hiper.console import Display
@@ -66,16 +66,16 @@ def train(
     if run.finished:
         display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
     else:
-        try:
-            run_training(run, display)
-        except UnwritableError as error:
-            raise UserError(f"{error}. Make room, then continue with: hiper train --resume {run.path}") from error
+        run_training(run, display)
     display.report(write_report(run))
 
 
 @app.command()
 def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
-    """Clone the environment's expert: a recipe's warm start alone, saved as a policy that `hiper eval` reads."""
+    """Clone the environment's expert: a recipe's warm start alone, saved as a policy that `hiper eval` reads.
+
+    The same command goes on where it was interrupted.
+    """
     from hiper.config import load_config
 
     config = load_config(recipe, settings or [])
@@ -85,17 +85,10 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.files import whole_folder
-    from hiper.training.assembly import assemble
-    from hiper.training.run import save_policy
-    from hiper.training.sft import warm_start
+    from hiper.training.warm_start import clone
 
     display = _display()
-    parts = assemble(config)
-    display.header(path, parts)
-    warm_start(parts, display)
-    with whole_folder(path) as folder:
-        save_policy(folder, parts.learner, parts.tokenizer, config)
+    clone(config, path, display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 

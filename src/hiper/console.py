@@ -62,19 +62,19 @@ class Display:
         self._lines = 0
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[], None]]:
-        """A progress bar; call what it gives for each unit done."""
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+        """A progress bar; call what it gives for each unit done, apart from those done at the beginning."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         if not self.console.is_terminal:
-            yield self._lines_of(what, total)
+            yield self._lines_of(what, total, done)
             return
         with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(what, total=total)
+            task = progress.add_task(what, total=total, completed=done)
             yield lambda: progress.advance(task)
 
-    def _lines_of(self, what: str, total: int) -> Callable[[], None]:
+    def _lines_of(self, what: str, total: int, begun: int) -> Callable[[], None]:
         """A bar's stand-in in a log: a line now and then."""
-        done, began = 0, time.monotonic()
+        done, began = begun, time.monotonic()
         said = began
 
         def advance() -> None:
@@ -82,7 +82,9 @@ class Display:
             done, now = done + 1, time.monotonic()
             if now - said >= SECONDS_BETWEEN_LINES and done < total:
                 said = now
-                self.note(f"          {what}: {done}/{total}, {(now - began) * (total - done) / done:.0f} s to go")
+                self.note(
+                    f"          {what}: {done}/{total}, {(now - began) * (total - done) / (done - begun):.0f} s to go"
+                )
 
         return advance
 
@@ -186,10 +188,9 @@ class Display:
         for place, what in report.places():
             self.note(f"  {place:{width}}  {what}")
 
-    def interrupted(self, path: Path, checkpoints: Sequence[Path]) -> None:
-        """Where things stand after an interrupt."""
-        kept = f"saved up to {checkpoints[-1].name}" if checkpoints else "nothing had been finished yet"
-        self.note(f"interrupted; {kept}. Continue with: hiper train --resume {path}")
+    def interrupted(self, kept: str, command: str) -> None:
+        """Where things stand after an interrupt, and the command that goes on."""
+        self.note(f"interrupted; {kept}. Continue with: {command}")
 
 
 def _cell(value: float, shape: str) -> str:

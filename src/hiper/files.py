@@ -99,6 +99,24 @@ def held(path: Path, refusal: str) -> Iterator[IO[str]]:
         yield lock
 
 
+@contextmanager
+def alone_at(folder: Path) -> Iterator[None]:
+    """Keep other processes from what goes to ``folder``, with a lock file beside it, as it may not be there yet.
+
+    Raises:
+        UserError: another process is at it.
+        UnwritableError: see :func:`writing`.
+    """
+    whole = folder.absolute()
+    path = whole.with_name(f".{whole.name}.hiper-lock")
+    refusal = f"another process is at {folder}: wait for it, or end it, before you go on with it"
+    with held(path, refusal):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with whole_file(path) as partial:

@@ -64,7 +64,7 @@ class Quiet(Display):
             self._act()
 
     @contextmanager
-    def bar(self, what: str, total: int) -> Iterator[Callable[[], None]]:
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
         yield lambda: self.happen(what)
 
     def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:

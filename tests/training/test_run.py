@@ -127,26 +127,6 @@ def test_a_run_is_not_made_twice(run: Run, parts: Assembly):
     assert Run.open(run.path).config == parts.config
 
 
-def test_two_processes_are_not_at_one_run(run: Run):
-    lock = run.path.with_name(f".{run.path.name}.hiper-lock")
-    with run.held():
-        with (
-            pytest.raises(UserError, match=r"another process is at the run in .*run: wait"),
-            run.held(),
-        ):
-            pass
-        assert lock.exists()
-    assert not lock.exists()
-    with run.held():
-        pass
-
-
-def test_a_run_may_be_the_folder_where_one_is(run: Run, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(run.path)
-    with Run.open(Path()).held():
-        assert (run.path.parent / f".{run.path.name}.hiper-lock").exists()
-
-
 def test_metrics_of_later_iterations_are_dropped(run: Run):
     log = MetricsLog(run, after=0)
     for iteration in (0, 1, 2, 3):

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from io import StringIO
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from transformers import Qwen2ForCausalLM
 
-from hiper.config import Config, LearnerConfig, load_config, overridden
-from hiper.console import Display
+from hiper.config import LearnerConfig
 from hiper.envs.base import EndReason
 from hiper.envs.corridor import CorridorEnv, make, shortest
 from hiper.errors import UserError
@@ -25,15 +20,8 @@ from hiper.plan_execute.demonstrations import demonstrate
 from hiper.plan_execute.parse import response_text
 from hiper.plan_execute.prompt import PromptBuilder, Template
 from hiper.seeding import derive_seed
-from hiper.training import sft
-from hiper.training.assembly import assemble
 from hiper.training.learner import Learner
-from hiper.training.sft import (
-    demonstration_rows,
-    fine_tune,
-    imitation_losses,
-    shuffled_batches,
-)
+from hiper.training.sft import FineTuning, demonstration_rows, imitation_losses, lr_scale, shuffled_batches
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 
@@ -68,11 +56,14 @@ def test_losses_of_prompts_and_responses(make_qwen2: MakeQwen2, with_prompts: bo
 @pytest.mark.parametrize("prompt_loss", [0.0, 0.3])
 def test_a_step_averages_over_the_whole_mini_batch(make_qwen2: MakeQwen2, prompt_loss: float):
     """However it is cut into micro-batches: here into one, and into one for each row."""
-    losses, results = [], []
+    losses: list[float] = []
+    results = []
     for tokens in (10_000, 1):
         policy = make_qwen2()
         learner = learner_of(policy, tokens)
-        fine_tune(learner, iter([ROWS]), 1, 1e-3, prompt_loss, on_step=lambda _, loss: losses.append(loss))
+        tuning = FineTuning(learner, 1, 1e-3, prompt_loss)
+        tuning.step(ROWS)
+        losses += tuning.losses
         results.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
     parts = [negative_log_likelihoods(make_qwen2(), row) for row in ROWS]
     expected = (
@@ -83,22 +74,39 @@ def test_a_step_averages_over_the_whole_mini_batch(make_qwen2: MakeQwen2, prompt
 
 
 def test_demonstrations_are_learned(make_qwen2: MakeQwen2):
-    losses: list[float] = []
-    fine_tune(
-        learner_of(make_qwen2()),
-        shuffled_batches(ROWS, 3, seed=0),
-        60,
-        1e-2,
-        on_step=lambda _, loss: losses.append(loss),
-    )
-    assert len(losses) == 60
-    assert losses[-1] < 0.05 < losses[0]
+    tuning = FineTuning(learner_of(make_qwen2()), 60, 1e-2)
+    for batch in islice(shuffled_batches(ROWS, 3, seed=0), 60):
+        tuning.step(batch)
+    assert len(tuning.losses) == 60
+    assert tuning.losses[-1] < 0.05 < tuning.losses[0]
+
+
+def test_the_rate_rises_and_falls():
+    assert [lr_scale(step, 40) for step in (0, 1, 3, 4, 22, 39)] == [0.25, 0.5, 1.0, 1.0, 0.5, pytest.approx(1 / 36)]
+    assert [lr_scale(step, 1000) for step in (0, 19, 20, 510)] == [0.05, 1.0, 1.0, 0.5]
+    assert [lr_scale(step, 2) for step in (0, 1)] == [1.0, 1.0]
+    assert lr_scale(0, 1) == 1.0
+
+
+def test_tuning_goes_on_where_another_was(make_qwen2: MakeQwen2):
+    whole, first, second = (FineTuning(learner_of(make_qwen2()), 6, 1e-2, 0.1) for _ in range(3))
+    batches = list(islice(shuffled_batches(ROWS, 2, seed=0), 6))
+    for batch in batches:
+        whole.step(batch)
+    for batch in batches[:4]:
+        first.step(batch)
+    second.restore(first.state())
+    for batch in batches[4:]:
+        second.step(batch)
+    assert second.losses == whole.losses
+    for name, weights in whole.state()["policy"].items():
+        assert torch.equal(weights, second.state()["policy"][name])
 
 
 def test_a_warm_start_leaves_critic_and_optimizer_alone(make_qwen2: MakeQwen2):
     learner = learner_of(make_qwen2())
     heads = [p.detach().clone() for p in learner.model.heads.parameters()]
-    fine_tune(learner, iter([ROWS]), 1, 1e-3)
+    FineTuning(learner, 1, 1e-3).step(ROWS)
     assert all(torch.equal(a, b) for a, b in zip(heads, learner.model.heads.parameters(), strict=True))
     assert not learner.optimizer.state
 
@@ -108,7 +116,7 @@ def test_divergence_is_said(make_qwen2: MakeQwen2):
     with torch.no_grad():
         policy.model.norm.weight.fill_(math.nan)
     with pytest.raises(UserError, match=r"diverged at step 0.*lower warm_start\.lr"):
-        fine_tune(learner_of(policy), iter([ROWS]), 1, 1e-3)
+        FineTuning(learner_of(policy), 1, 1e-3).step(ROWS)
 
 
 def test_batches_are_passes_in_new_orders():
@@ -169,34 +177,6 @@ def test_episodes_that_ran_out_of_turns_show_nothing(env: CorridorEnv, prompts: 
     short = CorridorEnv(env.panel, max_turns=1)
     tasks = [task.id for task in env.panel.tasks if shortest(task.id) > 1]
     assert demonstration_rows(short, tasks, prompts, prompts._tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
-
-
-def test_lapses_are_imitated_in_a_last_stage_of_its_own(tiny_recipe: Path, monkeypatch: pytest.MonkeyPatch):
-    changes = ["warm_start.tasks=6", "warm_start.epochs=1.5", "warm_start.perturb=0.3", "warm_start.batch_turns=4"]
-    last = ["warm_start.imperfect.epochs=0.5", "warm_start.imperfect.perturb=0.9", "warm_start.imperfect.lr=0.002"]
-    last += ["warm_start.lapses=[stray,slip]", "warm_start.imperfect.lapses=[stray]"]
-    config = Config.model_validate(overridden(load_config(tiny_recipe).model_dump(), [*changes, *last]))
-    demonstrated: list[tuple[list[Row], bool, Sequence[str]]] = []
-    tuned: list[tuple[int, float, set[Row]]] = []
-
-    def remember_rows(*args: Any, **kwargs: Any) -> list[Row]:
-        demonstrated.append((demonstration_rows(*args, **kwargs), kwargs["lapses_too"], kwargs["lapses"]))
-        return demonstrated[-1][0]
-
-    def remember_steps(_: Learner, batches: Iterator[list[Row]], steps: int, lr: float, *args: Any, **kw: Any) -> None:
-        tuned.append((steps, lr, {row for batch in islice(batches, 40) for row in batch}))
-        kw["on_step"](0, 0.5)
-
-    monkeypatch.setattr(sft, "demonstration_rows", remember_rows)
-    monkeypatch.setattr(sft, "fine_tune", remember_steps)
-    sft.warm_start(assemble(config), Display(console=Console(file=StringIO())))
-    (a, *first), (b, *second), (c, *third) = demonstrated
-    assert first == second == [False, ("stray", "slip")]
-    assert third == [True, ("stray",)]
-    assert [rows for *_, rows in tuned] == [{*a, *b}, {*c}]
-    assert [lr for _, lr, _ in tuned] == [config.warm_start.lr, 0.002]
-    turns = [len([*a, *b]) * 1.5 / 2, len(c) * 0.5]
-    assert [steps for steps, *_ in tuned] == [max(1, round(count / 4)) for count in turns]
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):

@@ -85,5 +85,5 @@ def _do(
     try:
         return planned, work(planned, folder / "logs", display, launch, slots)
     except KeyboardInterrupt:
-        display.note(f"interrupted; what was done is saved. Continue with: {display.command}")
+        display.interrupted("what was done is saved", display.command)
         raise

@@ -17,7 +17,7 @@ from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
 from hiper.errors import UnwritableError, UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
-from hiper.files import whole_folder
+from hiper.files import alone_at, whole_folder
 from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
@@ -28,7 +28,7 @@ from hiper.training.credit import assign_credit, rows_of
 from hiper.training.interrupt import Stop
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.run import MetricsLog, Run, read_metrics, save_policy
-from hiper.training.sft import warm_start
+from hiper.training.warm_start import kept_of, warm_start
 
 Metrics = dict[str, float]
 
@@ -41,15 +41,17 @@ def train(run: Run, display: Display) -> None:
     Raises:
         UserError: another process is at it already, or what it is made of is not usable.
     """
-    with run.held(), Stop(display) as stop:
+    command = f"hiper train --resume {run.path}"
+    with alone_at(run.path), Stop(display) as stop:
         try:
             _train(run, display, stop)
-        except KeyboardInterrupt:
-            display.interrupted(run.path, run.checkpoints)
-            raise
-        except UserError as error:
-            if run.checkpoints and not isinstance(error, UnwritableError):
-                display.interrupted(run.path, run.checkpoints)
+        except UnwritableError as error:
+            raise UserError(f"{error}. Make room, then continue with: {command}") from error
+        except (UserError, KeyboardInterrupt) as error:
+            if run.checkpoints:
+                display.interrupted(f"saved up to {run.checkpoints[-1].name}", command)
+            elif isinstance(error, KeyboardInterrupt):
+                display.interrupted(kept_of(run.warm_start), command)
             raise
 
 
@@ -232,7 +234,7 @@ class Clock:
 
 def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     """Build the parts; warm-start them, or restore the newest checkpoint. Returns them and the iterations done."""
-    config, warm = run.config, run.path / "warm-start"
+    config, warm = run.config, run.warm_start
     if run.checkpoints:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
@@ -245,8 +247,8 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     run.save_settings()  # now that they are known to be usable
     display.header(run.path, parts)
     if config.warm_start.tasks:
-        warm_start(parts, display, stop.check)
-    if config.warm_start.tasks or config.model.path is None:
+        warm_start(parts, warm, display, stop.check)
+    elif config.model.path is None:
         with whole_folder(warm) as folder:
             save_policy(folder, parts.learner, parts.tokenizer, config)
     _hold_reference(parts, None)

@@ -1,6 +1,7 @@
 """The run directory: settings, metrics, every episode, checkpoints.
 
 RUN/config.yaml                     the resolved settings
+    warm-start                      the policy that training began from; until it is there, warm-start.unfinished
     metrics.jsonl                   one line per iteration and per evaluation; the same in tensorboard/
     episodes/iter-00012.jsonl.gz    every training episode, with its credit
     episodes/eval-...jsonl.gz       every evaluation episode
@@ -14,8 +15,7 @@ import json
 import pickle
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,20 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config, read_tree, validate_config
 from hiper.errors import UserError
-from hiper.files import held, whole_folder, write_text, writing
+from hiper.files import whole_folder, write_text, writing
 from hiper.training.learner import Learner
 
 SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
 
 
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
+"""What reading a damaged checkpoint, or putting it into another architecture, may raise."""
+
+
 def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
     """In an iteration, by its metrics: those that dynamic sampling replaced by others are among them."""
     return int(metrics.get("group/episodes_played", config.rollout.episodes))
-
-
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
-"""What reading a damaged checkpoint, or putting it into another architecture, may raise."""
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,6 @@ class Run:
             )
         return cls(path, config)
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other processes from this run, with a lock file beside its folder, as that may not be there yet.
-
-        Raises:
-            UserError: another process has it.
-        """
-        whole = self.path.absolute()
-        path = whole.with_name(f".{whole.name}.hiper-lock")
-        refusal = f"another process is at the run in {self.path}: wait for it, or end it, before you go on with it"
-        with held(path, refusal):
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-
     def save_settings(self) -> None:
         """Make the folder, with the settings in it."""
         write_text(self.path / "config.yaml", self.config.to_yaml())
@@ -93,6 +77,11 @@ class Run:
             UserError: there is none, or its settings cannot be read.
         """
         return cls(path, read_settings(path / "config.yaml"))
+
+    @property
+    def warm_start(self) -> Path:
+        """Where the policy lies that training began from, if it was made for this run."""
+        return self.path / "warm-start"
 
     @property
     def checkpoints(self) -> list[Path]:

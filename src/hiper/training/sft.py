@@ -1,19 +1,16 @@
-"""Warm start: supervised fine-tuning of the policy on demonstrations, with prompts and responses as in rollouts."""
+"""Supervised fine-tuning of the policy on demonstrations, with prompts and responses as in rollouts."""
 
 from __future__ import annotations
 
 import math
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from hiper.console import Display
 from hiper.envs.base import EndReason, TextEnv
 from hiper.errors import UserError
 from hiper.models.actor_critic import Row, RowBatch, token_logprobs
@@ -22,7 +19,6 @@ from hiper.models.tokenizer import encode_response
 from hiper.plan_execute.demonstrations import LAPSES, DemonstrationTurn, Lapse, demonstrate
 from hiper.plan_execute.prompt import PromptBuilder
 from hiper.seeding import derive_seed
-from hiper.training.assembly import Assembly
 from hiper.training.learner import Learner
 
 
@@ -64,112 +60,60 @@ def _row(turn: DemonstrationTurn, prompts: PromptBuilder, tokenizer: PreTrainedT
     return Row(tuple(prompts.build(turn.context).ids), tuple(response), None)
 
 
-def warm_start(parts: Assembly, display: Display, check: Callable[[], None] = lambda: None) -> None:
-    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned.
-
-    Args:
-        parts: of the run.
-        display: where progress is shown.
-        check: called between steps; what it raises ends the warm start.
-
-    Raises:
-        UserError: there is nothing to imitate, or the loss diverged.
-    """
-    config, last = parts.config.warm_start, parts.config.warm_start.imperfect
-    stages = [_Stage("warm start", config.epochs, config.perturb, config.lapses, config.lr, lapses_too=False)]
-    if last.epochs:
-        lapses = config.lapses if last.lapses is None else last.lapses
-        stages.append(_Stage("lapses too", last.epochs, last.perturb, lapses, last.lr, lapses_too=True))
-    for stage in stages:
-        _imitate(parts, stage, derive_seed(parts.config.seed, stage.name), display, check)
-    parts.learner.model.copy_backbone()
-
-
-class _Stage(NamedTuple):
-    """Of the warm start: some passes over the demonstrated tasks, each played anew."""
-
-    name: str
-    epochs: float
-    perturb: float
-    lapses: Sequence[Lapse]
-    lr: float
-    lapses_too: bool
-
-
-def _imitate(parts: Assembly, stage: _Stage, seed: int, display: Display, check: Callable[[], None]) -> None:
-    config = parts.config.warm_start
-    panel, passes = parts.env.panel, math.ceil(stage.epochs)
-    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
-    rows: list[Row] = []
-    with display.bar("demonstrations", passes) as advance:
-        for epoch in range(passes):
-            rows += demonstration_rows(
-                parts.env,
-                tasks,
-                parts.prompts,
-                parts.tokenizer,
-                perturb=stage.perturb,
-                lapses=stage.lapses,
-                lapses_too=stage.lapses_too,
-                seed=derive_seed(seed, epoch),
-            )
-            advance()
-            check()
-    if not rows:
-        raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    steps = max(1, round(len(rows) * stage.epochs / passes / config.batch_turns))
-    batches = shuffled_batches(rows, config.batch_turns, seed)
-    began = time.perf_counter()
-    losses: list[float] = []
-    with display.bar(stage.name, steps) as advance:
-
-        def on_step(_: int, loss: float) -> None:
-            losses.append(loss)
-            advance()
-            check()
-
-        fine_tune(parts.learner, batches, steps, stage.lr, config.prompt_loss, on_step=on_step)
-    display.note(
-        f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
-        f"loss {np.mean(losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
-    )
-
-
-def fine_tune(
-    learner: Learner,
-    batches: Iterator[Sequence[Row]],
-    steps: int,
-    lr: float,
-    prompt_loss: float = 0.0,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
-) -> None:
-    """``steps`` AdamW steps on mini-batches of rows; the learning rate rises briefly, then falls linearly to zero.
+class FineTuning:
+    """AdamW on demonstrations; the learning rate rises briefly, then falls linearly to zero.
 
     Args:
         learner: its policy is trained; its critic and its optimiser are left alone.
-        batches: mini-batches, as many as steps at least.
-        steps: how many.
+        steps: how many there will be.
         lr: learning rate at its highest.
         prompt_loss: weight of the language-modelling loss on the prompt.
-        on_step: called with the step's number and its mean loss per response token.
     """
-    policy = learner.model.policy
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
-    warmup = max(1, min(20, steps // 10))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-    )
-    policy.train()
-    for step in range(steps):
-        rows = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        loss = _accumulate(learner, rows, prompt_loss)
+
+    def __init__(self, learner: Learner, steps: int, lr: float, prompt_loss: float = 0.0) -> None:
+        self._learner, self._steps, self._lr, self._prompt_loss = learner, steps, lr, prompt_loss
+        self._policy = learner.model.policy
+        self._optimizer = torch.optim.AdamW(self._policy.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.01)
+        self.losses: list[float] = []
+        """Of the steps done, the mean per response token."""
+
+    def step(self, rows: Sequence[Row]) -> None:
+        """One step on a mini-batch of rows.
+
+        Raises:
+            UserError: the loss is no number.
+        """
+        step = len(self.losses)
+        self._policy.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = _accumulate(self._learner, rows, self._prompt_loss)
         if not math.isfinite(loss):
             raise UserError(f"the warm start diverged at step {step}: its loss is {loss}; lower warm_start.lr")
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), learner.config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        on_step(step, loss)
+        torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self._learner.config.max_grad_norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._lr * lr_scale(step, self._steps)
+        self._optimizer.step()
+        self.losses.append(loss)
+
+    def state(self) -> dict[str, Any]:
+        """All that :meth:`restore` needs."""
+        return {
+            "losses": self.losses,
+            "policy": self._policy.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another one was."""
+        self._policy.load_state_dict(state["policy"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.losses = list(state["losses"])
+
+
+def lr_scale(step: int, steps: int) -> float:
+    """Share of the highest learning rate at a step, counted from 0: up within a tenth of all or 20, then down."""
+    warmup = max(1, min(20, steps // 10))
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
 def _accumulate(learner: Learner, rows: Sequence[Row], prompt_weight: float) -> float:

@@ -1,0 +1,192 @@
+"""The warm start: the policy imitates demonstrations, in a stage or two, and goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from hiper.config import Config
+from hiper.console import Display
+from hiper.errors import UnwritableError, UserError
+from hiper.files import alone_at, whole_file, whole_folder
+from hiper.models.actor_critic import Row
+from hiper.plan_execute.demonstrations import Lapse
+from hiper.seeding import derive_seed
+from hiper.training.assembly import Assembly, assemble
+from hiper.training.interrupt import Stop
+from hiper.training.run import DAMAGE, save_policy
+from hiper.training.sft import FineTuning, demonstration_rows, shuffled_batches
+
+SECONDS_BETWEEN_SAVES = 600.0
+
+
+def clone(config: Config, folder: Path, display: Display) -> None:
+    """A warm start alone, saved as a policy; one that was interrupted is gone on with.
+
+    Args:
+        config: the settings; what comes after the warm start has no part in it.
+        folder: where the policy goes.
+        display: where progress is shown.
+
+    Raises:
+        UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
+        KeyboardInterrupt: a stop was asked for; what was done has been saved.
+    """
+    with alone_at(folder), Stop(display) as stop:
+        parts = assemble(config)
+        display.header(folder, parts)
+        try:
+            warm_start(parts, folder, display, stop.check)
+        except UnwritableError as error:
+            raise UserError(f"{error}. Make room, then give the same command again") from error
+        except KeyboardInterrupt:
+            display.interrupted(kept_of(folder), display.command)
+            raise
+
+
+def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[[], None] = lambda: None) -> None:
+    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned.
+
+    Args:
+        parts: of the run.
+        folder: where the policy is saved in the end. A file beside it keeps what is done so far.
+        display: where progress is shown.
+        check: called between steps; an interrupt that it raises ends the warm start.
+
+    Raises:
+        UserError: there is nothing to imitate, the loss diverged, or what was done so far is of no use.
+        UnwritableError: the disk refused.
+    """
+    unfinished = _Unfinished(unfinished_of(folder), parts.config)
+    begun = unfinished.load(parts.learner.device)
+    config, last = parts.config.warm_start, parts.config.warm_start.imperfect
+    stages = [_Stage("warm start", config.epochs, config.perturb, config.lapses, config.lr, lapses_too=False)]
+    if last.epochs:
+        lapses = config.lapses if last.lapses is None else last.lapses
+        stages.append(_Stage("lapses too", last.epochs, last.perturb, lapses, last.lr, lapses_too=True))
+    at = 0 if begun is None else begun["stage"]
+    for number, stage in enumerate(stages[at:], at):
+        _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
+    parts.learner.model.copy_backbone()
+    with whole_folder(folder) as partial:
+        save_policy(partial, parts.learner, parts.tokenizer, parts.config)
+    unfinished.path.unlink(missing_ok=True)
+
+
+def unfinished_of(folder: Path) -> Path:
+    """Where a warm start keeps what is done before its policy is saved in ``folder``."""
+    return folder.with_name(folder.name + ".unfinished")
+
+
+def kept_of(folder: Path) -> str:
+    """What an interrupt has left of it, in words."""
+    return "the warm start is saved as far as it came" if unfinished_of(folder).exists() else "nothing was done yet"
+
+
+class _Stage(NamedTuple):
+    """Some passes over the demonstrated tasks, each played anew."""
+
+    name: str
+    epochs: float
+    perturb: float
+    lapses: Sequence[Lapse]
+    lr: float
+    lapses_too: bool
+
+
+class _Unfinished:
+    """A warm start's file of what is done."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self._settings = config.model_dump(mode="json")
+        self._saved = time.monotonic()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """What an earlier process did, if any.
+
+        Raises:
+            UserError: it cannot be read, or was done under other settings.
+        """
+        if not self.path.exists():
+            return None
+        anew = "; delete it to begin anew"
+        try:
+            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
+            other = [name for name, value in state["settings"].items() if self._settings.get(name) != value]
+        except DAMAGE as error:
+            raise UserError(f"{self.path}, the warm start as far as it came, is damaged{anew}") from error
+        if other:
+            sections = ", ".join(other)
+            raise UserError(f"{self.path}, a warm start as far as it came, has other settings ({sections}){anew}")
+        return state
+
+    def save(self, stage: int, tuning: FineTuning) -> None:
+        with whole_file(self.path) as partial:
+            torch.save({"settings": self._settings, "stage": stage, **tuning.state()}, partial)
+        self._saved = time.monotonic()
+
+    @property
+    def old(self) -> bool:
+        """Whether it is time to save."""
+        return time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
+
+
+def _imitate(
+    parts: Assembly,
+    stage: _Stage,
+    number: int,
+    begun: dict[str, Any] | None,
+    unfinished: _Unfinished,
+    display: Display,
+    check: Callable[[], None],
+) -> None:
+    config, seed = parts.config.warm_start, derive_seed(parts.config.seed, stage.name)
+    panel, passes = parts.env.panel, math.ceil(stage.epochs)
+    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
+    rows: list[Row] = []
+    with display.bar("demonstrations", passes) as advance:
+        for epoch in range(passes):
+            rows += demonstration_rows(
+                parts.env,
+                tasks,
+                parts.prompts,
+                parts.tokenizer,
+                perturb=stage.perturb,
+                lapses=stage.lapses,
+                lapses_too=stage.lapses_too,
+                seed=derive_seed(seed, epoch),
+            )
+            advance()
+            check()
+    if not rows:
+        raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
+    steps = max(1, round(len(rows) * stage.epochs / passes / config.batch_turns))
+    tuning = FineTuning(parts.learner, steps, stage.lr, config.prompt_loss)
+    if begun is not None:
+        tuning.restore(begun)
+        display.note(f"{stage.name}: going on after {len(tuning.losses)} of {steps} steps")
+    began, done = time.perf_counter(), len(tuning.losses)
+    with display.bar(stage.name, steps, done) as advance:
+        for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
+            tuning.step(batch)
+            advance()
+            if unfinished.old:
+                unfinished.save(number, tuning)
+            try:
+                check()
+            except KeyboardInterrupt:
+                unfinished.save(number, tuning)
+                raise
+    unfinished.save(number, tuning)
+    display.note(
+        f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
+        f"loss {np.mean(tuning.losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
+    )
