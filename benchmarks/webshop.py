@@ -4,12 +4,14 @@
 
 All times are CPU time on one core. Without ``--data`` the shop's products are generated; the original's figures are of
 the official 1,000. The large shops sell made-up products with as many words as official ones, from a vocabulary that
-follows Zipf's law. Each is made in a process of its own, which keeps it on disk, and searched in another.
+follows Zipf's law, in files like the official ones. Each is opened for the first time in a process of its own, which
+keeps it on disk, and opened again and searched in another.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import random
 import resource
@@ -25,10 +27,8 @@ import numpy as np
 from hiper.envs.webshop.catalogue import Catalogue
 from hiper.envs.webshop.data import GENERATED, open_shop
 from hiper.envs.webshop.env import WebshopEnv
-from hiper.envs.webshop.goals import Goals
-from hiper.envs.webshop.product import Instruction, Product
+from hiper.envs.webshop.official import FULL
 from hiper.envs.webshop.search import Index
-from hiper.envs.webshop.shop import Shop
 
 ORIGINAL = {"click": 0.018, "search": 0.028}
 """Seconds a step takes the original, median, on the official 1,000 products."""
@@ -90,18 +90,16 @@ def play(env: WebshopEnv, episodes: int) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Made:
-    """What making a shop took."""
+    """What opening a shop took for the first time."""
 
-    catalogue: float
-    """Seconds, of which some go to making the products up."""
-    index: float
+    seconds: float
     peak: float
     """MiB."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What a process that opens the shop sees of it."""
+    """What a process sees that opens the shop later."""
 
     opening: float
     """Seconds."""
@@ -110,38 +108,50 @@ class Searched:
     slowest: float
     own: float
     """MiB beside what all processes share."""
+    goals: int
 
 
 def show_large(products: int, queries: int) -> None:
-    """Make a shop on disk in one process, search it in another."""
+    """Open a shop once from its files and once as it was kept, each in a process of its own."""
     spawn = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder, spawn.Pool(1, maxtasksperchild=1) as pool:
-        made = pool.apply(make, (products, folder))
+    with tempfile.TemporaryDirectory() as place, spawn.Pool(1, maxtasksperchild=1) as pool:
+        folder = Path(place)
+        pool.apply(write_files, (products, folder))
+        files = sum(file.stat().st_size for file in folder.iterdir()) / 2**20
+        made = pool.apply(make, (folder,))
         searched = pool.apply(search, (folder, queries))
-        size = sum(file.stat().st_size for file in Path(folder).iterdir()) / 2**20
-    print(f"{products:,} products, {size:,.0f} MiB on disk")
+        kept = next(path for path in folder.iterdir() if path.is_dir())
+        size = sum(file.stat().st_size for file in kept.iterdir()) / 2**20
+        indexed = pool.apply(index, (kept,))
+    print(f"{products:,} products, {searched.goals:,} goals, {files:,.0f} MiB of JSON, {size:,.0f} MiB as it is kept")
     print(
-        f"  made in     {made.catalogue:8.1f} s, indexed in {made.index:.1f} s; at most {made.peak:,.0f} MiB of memory"
+        f"  made in     {made.seconds:8.1f} s, of which the index takes {indexed:.1f} s; "
+        f"at most {made.peak:,.0f} MiB of memory"
     )
     print(f"  opened in   {searched.opening * 1e3:8.1f} ms; after {queries} queries {searched.own:,.0f} MiB of its own")
     print(f"  query takes {searched.query * 1e3:8.1f} ms, the slowest {searched.slowest * 1e3:.1f} ms\n")
 
 
-def make(products: int, folder: str) -> Made:
-    """Make a shop in ``folder``."""
+def make(folder: Path) -> Made:
+    """Open the shop for the first time."""
     begun = time.process_time()
-    catalogue = Catalogue.of(made_up(products), random.Random(0), Path(folder))
-    between = time.process_time()
-    Index.of((product.document for product in catalogue), Path(folder))
-    ended = time.process_time()
-    Goals.draw(catalogue, random.Random(0), 0, Path(folder))
-    return Made(between - begun, ended - between, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    open_shop(folder, FULL.name)
+    return Made(time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def search(folder: str, queries: int) -> Searched:
-    """Open the shop in ``folder`` and ask it."""
+def index(kept: Path) -> float:
+    """Seconds that the index of a shop's products takes alone."""
+    catalogue = Catalogue.open(kept)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        Index.of((product.document for product in catalogue), Path(folder))
+        return time.process_time() - begun
+
+
+def search(folder: Path, queries: int) -> Searched:
+    """Open the shop again, and ask it."""
     before, begun = own_memory(), time.process_time()
-    shop = Shop.open("large", Path(folder))
+    shop = open_shop(folder, FULL.name)
     opening = time.process_time() - begun
     rng, taken = np.random.default_rng(1), list[float]()
     for _ in range(queries):
@@ -149,7 +159,7 @@ def search(folder: str, queries: int) -> Searched:
         begun = time.process_time()
         shop.search(query)
         taken.append(time.process_time() - begun)
-    return Searched(opening, median(taken), max(taken), own_memory() - before)
+    return Searched(opening, median(taken), max(taken), own_memory() - before, len(shop.goals))
 
 
 def own_memory() -> float:
@@ -158,24 +168,36 @@ def own_memory() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
-def made_up(products: int) -> Iterator[Product]:
-    """Products with about as many words as official ones, five of a hundred with a request."""
+def write_files(products: int, folder: Path) -> None:
+    """Files like the official ones, of products with about as many words, two of five with a request."""
     rng = np.random.default_rng(0)
-    said = (Instruction("Find me something", ("soft",)),)
-    for number, text in zip(range(products), words(rng, 110), strict=False):
-        yield Product(
-            asin=f"B{number:09d}",
-            title=" ".join(text[:15]),
-            description=" ".join(text[15:85]),
-            features=(" ".join(text[85:]), "soft", "warm"),
-            category="garden",
-            query=text[0],
-            product_category="Home › Kitchen › Mugs",
-            listed=(9.99, 19.99),
-            options={"color": ("red", "blue", "green"), "size": ("small", "large")},
-            attributes=("soft", "warm"),
-            instructions=said if number % 20 == 0 else (),
-        )
+    items, attributes = (folder / file.name for file in FULL.files)
+    with items.open("w") as items_file, attributes.open("w") as attributes_file:
+        for number, text in zip(range(products), words(rng, 110), strict=False):
+            like = [f"quality {kind}" for kind in rng.integers(5000, size=3)]
+            item = {
+                "name": " ".join(text[:15]),
+                "full_description": " ".join(text[15:85]),
+                "pricing": "$9.99 to $19.99",
+                "images": [f"https://example.org/{number}/{n}.jpg" for n in range(6)],
+                "product_category": "Home \u203a Kitchen \u203a Mugs",
+                "average_rating": "",
+                "small_description": [" ".join(text[85:]), "soft", "warm"],
+                "customization_options": {
+                    "color": [{"value": value} for value in ("red", "blue", "green")],
+                    "size": [{"value": value} for value in ("small", "large")],
+                },
+                "asin": f"B{number:09d}",
+                "category": "garden",
+                "query": text[0],
+                "page": 1,
+            }
+            asked = {"instruction": "Find me something", "instruction_attributes": like[:2]} if number % 5 < 2 else {}
+            items_file.write(("," if number else "[") + json.dumps(item))
+            known = json.dumps({"attributes": like, **asked})
+            attributes_file.write(("," if number else "{") + f'"{item["asin"]}": {known}')
+        items_file.write("]")
+        attributes_file.write("}")
 
 
 def words(rng: np.random.Generator, count: int) -> Iterator[list[str]]:

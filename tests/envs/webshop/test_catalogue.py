@@ -87,7 +87,7 @@ def test_what_the_original_leaves_out_is_counted_and_told(make_item, caplog: pyt
         make_item("B2345678901"),
         make_item("B2"),
     ]
-    reader = ProductReader(items, {"B1": {}}.items())
+    reader = ProductReader(items, {"B1": {}, "B2": {}}.items())
     assert [product.asin for product in reader] == ["B1", "B2"]
     assert reader.left_out == {"no proper asin": 2, "an asin met before": 1}
     (record,) = caplog.records
@@ -131,6 +131,12 @@ def test_broken_attributes_are_named(make_item) -> None:
 def test_files_of_different_catalogues_are_refused(make_item) -> None:
     with pytest.raises(UserError, match="describes none of the products"):
         read_all([make_item("B1")], {"B2": {"attributes": []}})
+
+
+def test_products_without_attributes_are_counted_and_told(make_item, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read_all([make_item("B1"), make_item("B2"), make_item("B3")], {"B2": {"attributes": []}})) == 3
+    (record,) = caplog.records
+    assert "says nothing of 2 of the 3 products" in record.getMessage()
 
 
 VALUES = [1, 23, -4.5e3, 'a, ]b\\"', "ü€😀", {"c": [1, {"d": None}]}, [], {}, True, 67]

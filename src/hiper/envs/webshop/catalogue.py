@@ -84,8 +84,16 @@ class ProductReader:
                 if self._human is not None:
                     instructions = self._human.get(asin, ())
                 yield read_product(item, attributes, instructions)
-        if seen and seen.isdisjoint(self._known):
+        unknown = len(seen - self._known.keys())
+        if seen and unknown == len(seen):
             raise UserError("the file of attributes describes none of the products; both must be of one catalogue")
+        if unknown:
+            log.warning(
+                "the file of attributes says nothing of %d of the %d products, so they have no goals; are both files "
+                "of one catalogue?",
+                unknown,
+                len(seen),
+            )
         if self.left_out:
             reasons = ", ".join(f"{count} with {reason}" for reason, count in sorted(self.left_out.items()))
             log.warning(
