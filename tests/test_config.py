@@ -65,6 +65,19 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: 
 
 
 @pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("iterations=3", "'training.iterations'"),
+        ("lr=1", "'warm_start.lr' or 'warm_start.imperfect.lr' or 'learner.lr'"),
+        ("learner.lambda_turn=1", "'advantages.lambda_turn'"),
+    ],
+)
+def test_an_unknown_key_may_belong_to_another_section(setting: str, meant: str):
+    with pytest.raises(UserError, match=f"did you mean {meant}\\?"):
+        load_config("quickstart", [setting])
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("learner.clip=high", r"learner\.clip: .*number.*'high'"),

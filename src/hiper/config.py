@@ -433,11 +433,17 @@ def _problems(error: ValidationError) -> Iterator[str]:
             given = _estimator_type(problem["input"])
             yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
         elif problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            yield f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], keys)}"
+            yield f"unknown key '{'.'.join(path)}'; {_meant(path[-1], keys)}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], Mapping) else f" (given: {problem['input']!r})"
             yield f"{'.'.join(path) or 'recipe'}: {message}{given}"
+
+
+def _meant(leaf: str, keys: Sequence[str]) -> str:
+    """What an unknown key could mean: one like it in its section, or one of the same name in another."""
+    elsewhere = [f"'{key}'" for key, _ in leaves(Config().model_dump()) if key.endswith(f".{leaf}")]
+    return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, keys)
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

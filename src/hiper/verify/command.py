@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hiper.console import Display
 from hiper.errors import UserError
-from hiper.evaluation.stored import read_stored, two_scales
+from hiper.evaluation.stored import read_stored
 from hiper.training.run import Run
 from hiper.verify.episodes import EpisodeCheck, Interval, check_episodes
 from hiper.verify.proofs import TOLERANCE, check_unbiased, sweep_bias, sweep_variance, value_gap_share
@@ -49,7 +49,7 @@ def _check_run(run: Run, seed: int) -> EpisodeCheck:
         raise UserError(
             f"{run.path} was trained without values of decisions; name a run trained with advantages.type=hae"
         )
-    return check_episodes(stored.views["decisions"], stored.views["turn"], two_scales(run.config.advantages), seed)
+    return check_episodes(stored.views["decisions"], stored.views["turn"], run.config.advantages, seed)
 
 
 def _show(found: Verification, display: Display) -> None:

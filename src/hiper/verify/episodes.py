@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hiper.advantages import HAE, Bools, Floats, TurnGAE, Turns
+from hiper.advantages import Bools, Estimator, Floats, TurnGAE, Turns
+from hiper.evaluation.stored import two_scales
 
 DRAWS = 2000
 
@@ -45,16 +46,16 @@ class EpisodeCheck:
         return 0.0 in self.target_difference and self.variance_ratio.low <= 1.0
 
 
-def check_episodes(turns: Turns, flat: Turns, hae: HAE, seed: int = 0) -> EpisodeCheck:
+def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
     """Resample episodes with replacement, :data:`DRAWS` times.
 
     Args:
         turns: with the values of all decisions.
         flat: the same, for estimators without a hierarchy.
-        hae: gamma and lambdas are taken from it; flat GAE gets ``lambda_turn``.
+        like: gamma, lambdas and bootstrap are taken from it; flat GAE gets ``lambda_turn``.
         seed: of the resampling.
     """
-    hae = replace(hae, normalize=False, switch_form="termination-value", time_scales="two")
+    hae = two_scales(like)
     gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
     ours, theirs = hae(turns), gae(flat)
     to_the_end = replace(gae, lambda_turn=1.0)(flat).return_low_BT
