@@ -20,7 +20,7 @@ import pytest
 from hiper import cli
 from hiper.data import Arrival, DataHome, FileSet, RemoteFile, Source, State, download
 from hiper.data.sets import RECORD, read_record
-from hiper.data.transfer import ATTEMPTS, Watch
+from hiper.data.transfer import ATTEMPTS, CHUNK, Watch
 from hiper.envs import registry
 from hiper.envs.alfworld.generate import write_games
 from hiper.envs.alfworld.official import Games
@@ -46,6 +46,8 @@ class Behaviour:
     """Whether it says how long a file is."""
     moved_to: str = ""
     """Where it sends those who ask."""
+    range: str = ""
+    """What it claims to give a part of, whatever was asked."""
     asked: list[str | None] = field(default_factory=list)
     """The range each request asked for."""
 
@@ -65,7 +67,10 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         begin = 0
-        if here.asked[-1] and here.ranges:
+        if here.range:
+            self.send_response(206)
+            self.send_header("Content-Range", here.range)
+        elif here.asked[-1] and here.ranges:
             begin = int(here.asked[-1].removeprefix("bytes=").removesuffix("-"))
             if begin >= len(here.content):
                 self.send_response(416)
@@ -191,6 +196,40 @@ def test_a_place_that_cannot_resume_gives_all_again(place: Place, tmp_path: Path
     download(the_file(place("stubborn", here)), tmp_path, pause=Pauses())
     assert here.asked == [None, "bytes=300000-"]
     assert (tmp_path / "items.json").read_bytes() == CONTENT
+
+
+def test_a_cut_is_noticed_where_the_place_does_not_say_how_long_the_file_is(place: Place, tmp_path: Path):
+    behaviour = Behaviour(cut_after=[100_000, 300_000], sized=False)
+    arrival = download(the_file(place("unsized-cut", behaviour)), tmp_path, pause=Pauses())
+    assert arrival.path.read_bytes() == CONTENT
+    assert behaviour.asked == [None, "bytes=100000-", "bytes=400000-"]
+
+
+def test_a_place_that_gives_without_end_is_stopped(place: Place, tmp_path: Path):
+    seen: list[int] = []
+    endless = place("endless", Behaviour(content=CONTENT * 20, sized=False))
+    with pytest.raises(UserError, match=r"what came is another file: [0-9,]+ bytes instead of 700,001"):
+        download(the_file(endless), tmp_path, lambda done, _: seen.append(done), Pauses())
+    assert max(seen) <= len(CONTENT) + CHUNK
+    assert names(tmp_path) == []
+
+
+def test_a_part_that_was_not_asked_for_is_refused(place: Place, tmp_path: Path):
+    behaviour = Behaviour(range="bytes 7-9/10")
+    with pytest.raises(UserError, match="a part of the file that was not asked for"):
+        download(the_file(place("odd-part", behaviour)), tmp_path, pause=Pauses())
+    assert behaviour.asked == [None]
+
+
+def test_two_processes_do_not_get_one_file(place: Place, tmp_path: Path):
+    source = place("twice", Behaviour())
+
+    def again(done: int, total: int | None) -> None:
+        with pytest.raises(UserError, match=r"another process is at .*items\.json\.part"):
+            download(the_file(source), tmp_path)
+
+    assert download(the_file(source), tmp_path, again).path.read_bytes() == CONTENT
+    assert names(tmp_path) == ["items.json"]
 
 
 @pytest.mark.parametrize("sha256", [SHA256, None])
@@ -437,7 +476,30 @@ def test_data_are_shown_fetched_and_verified(
 
     (tmp_path / "there" / "items.json").write_bytes(bytes(700_001))
     assert run(monkeypatch, "shop", "--folder", tmp_path / "there") == 1
-    assert "items.json  WRONG: sha256" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "items.json  WRONG: sha256" in said
+    assert "move it away, then hiper data shop --get small --folder" in said
+    assert run(monkeypatch, "shop", "--get", "small", "--folder", tmp_path / "there") == 2
+    said = capsys.readouterr().err
+    assert "is not the official file" in said
+    assert "By hand" not in said
+
+
+def test_a_set_that_came_is_judged_alone(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    sets = tuple(
+        FileSet(name, "one file", (RemoteFile(f"{name}.json", (place(name, Behaviour()),), len(CONTENT), SHA256),))
+        for name in ("one", "other")
+    )
+    home = DataHome(lambda: tmp_path, "SHOP_DATA", sets, "ask a friend", "Checksums are made up")
+    monkeypatch.setattr(registry, "_data", {"shop": home})
+    (tmp_path / "other.json").write_text("wrong")
+    assert run(monkeypatch, "shop", "--get", "one") == 0
+    assert "other.json" not in capsys.readouterr().out
+    assert run(monkeypatch, "shop") == 1
+    assert run(monkeypatch, "shop", "--folder", tmp_path / "other.json") == 2
+    assert "other.json is a file; name the folder that holds one.json" in capsys.readouterr().err
 
 
 def test_a_source_that_is_down_is_said_with_what_to_do(

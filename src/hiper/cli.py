@@ -182,7 +182,7 @@ def data(
         get_data(env, get, folder, display)
     elif env is None and folder is not None:
         raise UserError("name the environment too: hiper data ENV --folder FOLDER")
-    right = [show_data(name, folder, display) for name in ([env] if env else names_with_data())]
+    right = [show_data(name, folder, display, only=get) for name in ([env] if env else names_with_data())]
     if not all(right):
         raise typer.Exit(1)
 

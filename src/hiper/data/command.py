@@ -6,8 +6,9 @@ from pathlib import Path
 
 from hiper.console import Display
 from hiper.data.sets import DataHome, State
+from hiper.data.transfer import NoSourceError
 from hiper.envs.registry import official_data
-from hiper.errors import UnwritableError, UserError
+from hiper.errors import UserError
 
 WORDS = {
     State.RIGHT: "checksum right",
@@ -17,13 +18,14 @@ WORDS = {
 }
 
 
-def show_data(env: str, folder: Path | None, display: Display) -> bool:
+def show_data(env: str, folder: Path | None, display: Display, only: str | None = None) -> bool:
     """Say what is installed; whether nothing is wrong with it. What is missing is not wrong.
 
     Args:
         env: name of the environment.
         folder: where to look; None: where the environment does.
         display: where it is said.
+        only: name of the one data set to look at; None: all.
 
     Raises:
         UserError: the environment has no official data.
@@ -32,16 +34,18 @@ def show_data(env: str, folder: Path | None, display: Display) -> bool:
     place = _folder(home, folder)
     display.note(f"{env}: {place}" + ("" if folder else f" ({home.variable} names another place)"))
     states = []
-    for data_set in home.sets:
+    for data_set in home.sets if only is None else (home.set_named(only),):
         findings = data_set.inspect(place, display.bytes_bar)
         states += [found.state for found in findings]
         display.note(f"  {data_set.name}: {data_set.summary}")
         for found in findings:
             detail = f": {found.detail}" if found.detail else ""
             display.note(f"    {found.what:{max(len(f.what) for f in findings)}}  {WORDS[found.state]}{detail}")
-        if any(found.state is State.MISSING for found in findings):
-            where = f" --folder {folder}" if folder else ""
-            display.note(f"    get what is missing: hiper data {env} --get {data_set.name}{where}")
+        get = f"hiper data {env} --get {data_set.name}" + (f" --folder {folder}" if folder else "")
+        if any(found.state is State.WRONG for found in findings):
+            display.note(f"    what is wrong is not the official data, or damaged: move it away, then {get}")
+        elif any(found.state is State.MISSING for found in findings):
+            display.note(f"    get what is missing: {get}")
     display.note(f"  {home.checksums}.")
     return State.WRONG not in states
 
@@ -64,9 +68,7 @@ def get_data(env: str, name: str, folder: Path | None, display: Display) -> None
     data_set = home.set_named(name)
     try:
         arrivals = data_set.install(place, display.bytes_bar)
-    except UnwritableError:
-        raise
-    except UserError as error:
+    except NoSourceError as error:
         raise UserError(f"{error}\nBy hand: {home.by_hand}.") from error
     for arrival in arrivals:
         display.note(

@@ -106,6 +106,8 @@ class FileSet:
         return list(self._findings(folder, progress))
 
     def _findings(self, folder: Path, progress: Progress) -> Iterator[Finding]:
+        if folder.is_file():
+            raise UserError(f"{folder} is a file; name the folder that holds {self.files[0].name}, or is to hold it")
         record = read_record(folder)
         for file in self.files:
             path = folder / file.name

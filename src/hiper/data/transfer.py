@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from hiper import __version__
 from hiper.errors import UnwritableError, UserError
-from hiper.files import writing
+from hiper.files import alone_at, writing
 
 CHUNK = 1 << 18
 """Bytes read at once."""
@@ -67,6 +67,10 @@ class Arrival:
     sha256: str
 
 
+class NoSourceError(UserError):
+    """No place gives a file."""
+
+
 class _RefusalError(Exception):
     """A place does not give the file; the message says why."""
 
@@ -90,20 +94,22 @@ def download(
         pause: waits, in seconds, before a place is asked again.
 
     Raises:
-        UserError: no place gives the file; the message says what each of them answered.
+        NoSourceError: no place gives the file; the message says what each of them answered.
+        UserError: another process is getting it.
         UnwritableError: the disk refuses it.
     """
     part = folder / f"{file.name}.part"
     with writing(part):
         folder.mkdir(parents=True, exist_ok=True)
-    _check_room(file, folder, _size(part))
-    refusals = []
-    for source in file.sources:
-        try:
-            return _get(file, source, part, watch, pause)
-        except _RefusalError as refusal:
-            refusals.append(f"  {source.name} ({source.url}): {refusal}")
-    raise UserError("\n".join([f"no place gives {file.name}:", *refusals]))
+    with alone_at(part):
+        _check_room(file, folder, _size(part))
+        refusals = []
+        for source in file.sources:
+            try:
+                return _get(file, source, part, watch, pause)
+            except _RefusalError as refusal:
+                refusals.append(f"  {source.name} ({source.url}): {refusal}")
+    raise NoSourceError("\n".join([f"no place gives {file.name}:", *refusals]))
 
 
 def sha256_of(path: Path, watch: Watch = lambda done, total: None) -> str:
@@ -195,7 +201,10 @@ def _receive(file: RemoteFile, source: Source, part: Path, watch: Watch) -> None
                 out.write(chunk)
                 have += len(chunk)
                 watch(have, total)
-    if total is not None and have < total:
+                if file.size is not None and have > file.size:  # it may never end
+                    return
+    wanted = total if file.size is None else file.size
+    if wanted is not None and have < wanted:
         raise _CutError("the connection was cut")
 
 
@@ -217,6 +226,8 @@ def _connect(url: str, have: int) -> HTTPResponse | None:
         raise _CutError(f"it cannot be reached ({getattr(error, 'reason', error)})") from error
     if response.status == 206 and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
         response.close()
+        if not have:
+            raise _RefusalError("it answers with a part of the file that was not asked for")
         return _connect(url, 0)
     return response
 
