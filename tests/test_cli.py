@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -202,6 +203,14 @@ def test_play_by_hand(hiper: Hiper):
     assert result.code == 0
     for part in (task, "1 go left", "there are actions 1 to 2", "SWITCH find the door", "KEEP", "won after 2 turns"):
         assert part in result.out
+
+
+def test_what_a_player_gets_wrong_is_said_and_what_it_came_to(hiper: Hiper):
+    shop = ("webshop", "data=generated", "products=24", "--seed", 3)
+    result = hiper("play", *shop, stdin="[buy]\nclick[buy now\nsearch[dress shirts]\n3\nclick[buy now]\n")
+    assert result.code == 0
+    assert result.out.count("inadmissible_action") == 2
+    assert re.search(r"lost after 5 turns\nscore 0\.\d{3}: type \d\.\d\d, attributes .*, options ", result.out)
 
 
 @pytest.mark.parametrize("stdin", ["q\n", "2\n"])

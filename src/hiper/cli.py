@@ -154,10 +154,12 @@ def tasks(env: Env, options: Options = None, split: Split = None) -> None:
     from hiper.config import overridden
 
     chosen = {} if split is None else {"split": split}
-    panel = envs.make(env, **overridden(chosen, options or [])).panel
-    for task in panel:
+    made = envs.make(env, **overridden(chosen, options or []))
+    for task in made.panel:
         typer.echo(f"{task.id}\t{task.type}")
-    typer.echo(f"{panel.name}: {len(panel)} tasks, sha256 {panel.hash}", err=True)
+    official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
+    name, count, digest = made.panel.name, len(made.panel), made.panel.hash
+    typer.echo(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ class Episode:
     """Why it ended (:class:`~hiper.envs.base.EndReason`)."""
     score: float
     """Graded outcome in [0, 1]; 1 or 0 by success where the environment has no grades."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """What the score is made of, by name, where the environment says so."""
     credit: Credit | None = None
 
     @property

@@ -80,8 +80,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held(path: Path, refusal: str) -> Iterator[IO[str]]:
+def held(path: Path, refusal: str | None) -> Iterator[IO[str]]:
     """Gives the lock file at ``path``, held by this process, and by those that inherit it, until all of them end.
+
+    Args:
+        path: where.
+        refusal: what to say if another process holds it; None: wait for that.
 
     Raises:
         UserError: another process holds it: ``refusal``.
@@ -93,7 +97,7 @@ def held(path: Path, refusal: str) -> Iterator[IO[str]]:
     with lock:
         with writing(path):
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
             except BlockingIOError:
                 raise UserError(refusal) from None
         yield lock

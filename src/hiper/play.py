@@ -14,9 +14,10 @@ from rich.markup import escape
 
 from hiper import envs
 from hiper.config import overridden
-from hiper.envs.base import BLANK, Expert, Observation, Start, TextEnv
+from hiper.envs.base import BLANK, Expert, Info, Observation, Start, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.decision import Decision
+from hiper.plan_execute.parse import InvalidKind
 from hiper.plan_execute.prompt import PromptContext
 from hiper.seeding import derive_seed
 
@@ -80,7 +81,8 @@ class Human:
                 self._console.print(f"[dim]there are actions 1 to {len(actions)}[/dim]")
             elif said:
                 action = self._fill_in(actions[int(said) - 1]) if said.isdecimal() else said
-                return Move(Decision(subgoal != context.subgoal, subgoal or "", action))
+                invalid = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION
+                return Move(Decision(subgoal != context.subgoal, subgoal or "", action), invalid)
 
     def _fill_in(self, action: str) -> str:
         """Ask for the words of a form such as "search[<your query>]"."""
@@ -209,12 +211,19 @@ def play(env: TextEnv, player: Player, task_id: str, seed: int, console: Console
             if step.terminated or step.truncated:
                 console.print(escape(observation.text))
                 console.print(f"\n[bold]{'won' if step.info.won else step.info.end}[/bold] after {len(history)} turns")
+                _show_score(console, step.info)
                 return step.info.won
             if wait:
                 console.input("[dim]Enter goes on, Ctrl-C stops[/dim]")
     except EOFError:
         console.print(f"\nleft after {len(history)} turns")
         return False
+
+
+def _show_score(console: Console, info: Info) -> None:
+    if info.score is not None:
+        parts = ", ".join(f"{name} {value:.2f}" for name, value in info.parts.items())
+        console.print(f"score {info.score:.3f}" + (f": {parts}" if parts else ""))
 
 
 def _accepts(env: TextEnv, observation: Observation, action: str) -> bool:

@@ -78,3 +78,12 @@ def test_scores_beside_success(make_episode: MakeEpisode):
     overall = summarize([make_episode("SWITCH a > b"), partly])["all"]
     assert (overall.success, overall.score) == (0.5, 0.75)
     assert overall.graded
+
+
+def test_parts_of_the_score_are_averaged_where_there_are_any(make_episode: MakeEpisode):
+    bought = [
+        replace(make_episode("SWITCH a > b"), parts={"type": 1.0, "price": 1.0}),
+        replace(make_episode("SWITCH a > b", won=False), score=0.25, parts={"type": 0.5, "price": 0.0, "options": 0.5}),
+    ]
+    overall = summarize([*bought, make_episode("SWITCH a > b", won=False)])["all"]
+    assert overall.parts == {"options": 0.5, "price": 0.5, "type": 0.75}

@@ -54,7 +54,7 @@ class Info:
     score: float | None = None
     """Graded outcome in [0, 1] where the environment has one (WebShop), else None."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """The reward split into named parts, for display."""
+    """What the score is made of, by name; empty where it has no parts, or none yet."""
 
 
 _OUTCOMES = {end: Info(won=end is EndReason.WON, end=end) for end in (None, *EndReason)}
@@ -127,6 +127,11 @@ class TextEnv(ABC):
     """After this many turns an unfinished episode is truncated."""
     options: Mapping[str, Any] = MappingProxyType({})
     """What :func:`hiper.envs.make` was asked for besides the name; stamped into results."""
+
+    @property
+    def official(self) -> bool | None:
+        """Whether :attr:`panel` is exactly the official one of its name; None where there is no such panel."""
+        return None
 
     @abstractmethod
     def reset(self, task_id: str, seed: int = 0) -> Start:

@@ -83,7 +83,12 @@ def result_card(
             "max_turns": env.max_turns,
             "options": {name: value for name, value in env.options.items() if name != "split"},
         },
-        "panel": {"name": evaluation.panel.name, "tasks": len(evaluation.panel), "sha256": evaluation.panel.hash},
+        "panel": {
+            "name": evaluation.panel.name,
+            "tasks": len(evaluation.panel),
+            "sha256": evaluation.panel.hash,
+            "official": env.official if evaluation.panel.hash == env.panel.hash else None,
+        },
         "template": agent.prompts.template.label,
         "history_window": agent.prompts.history_window,
         "sampling": dataclasses.asdict(agent.params),

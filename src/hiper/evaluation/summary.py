@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import fmean
 
 from hiper.episode import Episode
 
@@ -44,6 +45,8 @@ class Outcome:
     truncated: int
     invalid: dict[str, float]
     """Share of turns that were invalid, by kind."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Mean of each part of the score, over the episodes that have it."""
 
     @property
     def graded(self) -> bool:
@@ -63,6 +66,7 @@ def _outcome(episodes: Sequence[Episode]) -> Outcome:
     n, won = len(episodes), sum(episode.won for episode in episodes)
     turns = [turn for episode in episodes for turn in episode.turns]
     kinds = sorted({turn.invalid for turn in turns if turn.invalid is not None})
+    parts = sorted({name for episode in episodes for name in episode.parts})
     return Outcome(
         episodes=n,
         won=won,
@@ -72,4 +76,5 @@ def _outcome(episodes: Sequence[Episode]) -> Outcome:
         turns=len(turns) / n,
         truncated=sum(episode.truncated for episode in episodes),
         invalid={kind: sum(turn.invalid == kind for turn in turns) / len(turns) for kind in kinds},
+        parts={name: fmean(e.parts[name] for e in episodes if name in e.parts) for name in parts},
     )

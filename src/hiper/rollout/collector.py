@@ -111,6 +111,7 @@ class Running:
             won=info.won,
             end=self.last.info.end,
             score=float(info.won) if info.score is None else info.score,
+            parts=dict(info.parts),
         )
 
 

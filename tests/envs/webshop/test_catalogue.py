@@ -124,6 +124,9 @@ def test_a_missing_key_is_named(make_item) -> None:
 def test_broken_attributes_are_named(make_item) -> None:
     with pytest.raises(UserError, match="attributes of product 'B1': 'instruction_attributes' should be a list of one"):
         read_all([make_item("B1")], {"B1": {"attributes": [], "instruction": "Find", "instruction_attributes": []}})
+    for entry in ([{"instruction": "I want"}], None, 3):
+        with pytest.raises(UserError, match=r"attributes of product 'B1': should be a mapping.*two files swapped\?"):
+            read_all([make_item("B1")], {"B1": entry})
     with pytest.raises(UserError, match="human instructions for product 'B1': should be a list"):
         read_human_instructions({"instruction": "I want"}, "B1")
 
@@ -160,7 +163,10 @@ def test_streaming_reads_nothing_from_nothing(tmp_path: Path) -> None:
     assert list(read_list(tmp_path / "list")) == list(read_pairs(tmp_path / "object")) == []
 
 
-@pytest.mark.parametrize("text", ['[{"a": 1}, {"a"', "[1 2]", "[1,", '["a', "[tru]"])
+BROKEN = ['[{"a": 1}, {"a"', "[1 2]", "[1,", '["a', "[tru]", "[1] 2", "[]]", "[" * 10**5, f"[{'1' * 5000}]"]
+
+
+@pytest.mark.parametrize("text", BROKEN, ids=lambda text: text[:9])
 def test_streaming_refuses_what_is_cut_or_broken(tmp_path: Path, text: str) -> None:
     file = tmp_path / "items.json"
     file.write_text(text)
@@ -173,7 +179,13 @@ def test_streaming_says_what_else_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"items.json' cannot be read: No such file"):
         list(read_list(file))
     file.write_text("{}")
-    with pytest.raises(UserError, match=r"should hold a JSON list, but .* were two files swapped\?"):
+    with pytest.raises(UserError, match=r"should hold a JSON list and begin .* '\{\}'; were two files swapped\?"):
+        list(read_list(file))
+    file.write_text("<!DOCTYPE html>")
+    with pytest.raises(UserError, match=r"begins with '<!DOCTYPE html>'"):
+        list(read_list(file))
+    file.write_text(" ")
+    with pytest.raises(UserError, match="it is empty; fetch it again"):
         list(read_list(file))
     file.write_bytes(b'["\xff"]')
     with pytest.raises(UserError, match="is no UTF-8 text"):

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from hiper.envs import EndReason, Observation, check_env, make
 from hiper.envs.webshop import data
+from hiper.envs.webshop import env as env_module
+from hiper.envs.webshop.catalogue import ProductReader
 from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.env import SEARCH, WebshopEnv
 from hiper.envs.webshop.generate import write_files
@@ -254,8 +258,42 @@ def test_a_large_shop_is_made_anew_when_its_files_change(files: Path, monkeypatc
     after = open_shop(files, "full")
     assert after.products[0].title == f"New {before.products[0].title}"
     # So is one that was damaged.
-    (files / "hiper-webshop-full" / "kind_P.npy").unlink()
+    kept = files / "hiper-webshop-full"
+    (kept / "kind_P.npy").unlink()
     assert open_shop(files, "full").search("new") == after.search("new")
+    (kept / "products.bin").write_bytes((kept / "products.bin").read_bytes()[:-1])
+    last = len(after.products) - 1
+    assert open_shop(files, "full").products[last] == after.products[last]
+
+
+def test_of_several_that_open_a_large_shop_one_makes_it(files: Path, monkeypatch) -> None:
+    monkeypatch.setattr(data, "_LARGE", 10)
+    read, made, read_files = threading.Barrier(3), list[Path](), data._read
+
+    def remember(paths: list[Path], count: int | None) -> ProductReader:
+        made.append(paths[0])
+        return read_files(paths, count)
+
+    def open_it(_: int) -> Shop:
+        read.wait()
+        return open_shop(files, "full")
+
+    monkeypatch.setattr(data, "_read", remember)
+    with ThreadPoolExecutor(3) as pool:
+        shops = list(pool.map(open_it, range(3)))
+    assert len(made) == 1
+    assert len({shop.products.fingerprint for shop in shops}) == 1
+    assert sorted(path.name for path in files.iterdir() if "full" in path.name) == [
+        ".hiper-webshop-full.hiper-lock",
+        "hiper-webshop-full",
+    ]
+
+
+def test_millions_of_goals_are_not_taken_by_chance(generated_shop: Shop, monkeypatch) -> None:
+    monkeypatch.setattr(env_module, "MOST_UNASKED", 20)
+    with pytest.raises(UserError, match=r"has [0-9,]+ goals; say how many to play: tasks=20"):
+        WebshopEnv(generated_shop)
+    assert len(WebshopEnv(generated_shop, tasks=21).panel) == 21
 
 
 @pytest.mark.parametrize(
@@ -301,5 +339,5 @@ def test_swapped_files_are_told(files: Path) -> None:
 def test_a_large_shop_needs_room_beside_its_files(files: Path, monkeypatch) -> None:
     monkeypatch.setattr(data, "_LARGE", 10)
     files.chmod(0o500)
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match=r"cannot write .* link the files into a folder that can be written to"):
         open_shop(files, "full")

@@ -12,6 +12,7 @@ import pytest
 from hiper import cli
 from hiper.advantages import HAE
 from hiper.config import Config, load_config
+from hiper.episode import read_episodes
 from hiper.training import assembly
 from hiper.training.assembly import assemble
 
@@ -55,6 +56,18 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+def test_tasks_say_whether_they_are_the_official_ones(
+    official_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked = ["tasks", "webshop", f"data={official_folder}", "nouns=words", "--split", "test"]
+    assert run(monkeypatch, *asked) == 0
+    assert capsys.readouterr().err.strip().endswith(", the official panel")
+    assert run(monkeypatch, *asked, "tasks=20") == 0
+    assert capsys.readouterr().err.strip().endswith(", NOT the official panel of this name")
+    assert run(monkeypatch, "tasks", "webshop", "data=generated", "products=24") == 0
+    assert "official" not in capsys.readouterr().err
+
+
 def test_train_eval_play_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "run"
     assert run(monkeypatch, "train", "webshop-quickstart", *TINY, "--out", folder) == 0
@@ -66,6 +79,10 @@ def test_train_eval_play_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert card["panel"]["name"].startswith("webshop-generated-24")
     assert card["template"].startswith("webshop-terse-")
     assert 0.0 <= card["outcomes"]["all"]["score"] <= 1.0
+    assert card["panel"]["official"] is None
+    episodes = list(read_episodes(tmp_path / "eval" / "test.jsonl.gz"))
+    assert all(("type" in episode.parts) == episode.terminated for episode in episodes)
+    assert set(card["outcomes"]["all"]["parts"]) == {name for episode in episodes for name in episode.parts}
 
     settings = ["data=generated", "products=24"]
     assert run(monkeypatch, "play", "webshop", *settings, "--agent", folder, "--auto") == 0

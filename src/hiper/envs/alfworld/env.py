@@ -28,13 +28,16 @@ class AlfworldEnv(TextEnv):
         self.panel = library.panel
         self.dialect = library.dialect
         """ "move" or "put": how these games say to lay something down."""
-        self.official = library.official
-        """Whether these are exactly the official games of this split; None where there is no official panel."""
         self.max_turns = max_turns
         self.reward = reward
         self._library = library
         self._engine: Engine | None = None
         self._turn = 0
+
+    @property
+    def official(self) -> bool | None:
+        """Whether these are exactly the official games of their split; None where no official panel is known."""
+        return self._library.official
 
     def reset(self, task_id: str, seed: int = 0) -> Start:
         """Begin a game; games have no chance in them, so ``seed`` changes nothing."""

@@ -169,8 +169,10 @@ class Catalogue:
             OSError, ValueError: there is none.
         """
         ends_N, prices_N = (mapped(folder, name) for name in _ARRAYS)
-        fingerprint = (folder / "fingerprint").read_text()
-        return cls(np.memmap(folder / _BLOB, mode="r"), ends_N, prices_N, fingerprint)
+        fingerprint, blob = (folder / "fingerprint").read_text(), np.memmap(folder / _BLOB, mode="r")
+        if len(blob) != ends_N[-1]:
+            raise ValueError(f"{folder / _BLOB} has {len(blob):,} bytes instead of {ends_N[-1]:,}")
+        return cls(blob, ends_N, prices_N, fingerprint)
 
     def __len__(self) -> int:
         return len(self._ends_N)

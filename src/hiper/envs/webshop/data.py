@@ -13,8 +13,8 @@ from hiper.envs.webshop.generate import generate_products
 from hiper.envs.webshop.official import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
-from hiper.errors import UserError
-from hiper.files import whole_folder
+from hiper.errors import UnwritableError, UserError
+from hiper.files import held, whole_folder
 
 GENERATED = "generated"
 """Instead of a folder: products generated on the spot."""
@@ -88,10 +88,27 @@ def _kept(name: str, files: list[Path], count: int | None) -> Shop:
     """The shop as it lies beside the files it is made from; made if it is not there or the files have changed."""
     folder = files[0].parent / f"hiper-{name}"
     stamp = json.dumps([_FORMAT, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)])
+    if shop := _opened(name, folder, stamp):
+        return shop
+    try:
+        # Of several processes one makes it, and the others wait.
+        with held(folder.with_name(f".{folder.name}.hiper-lock"), refusal=None):
+            if shop := _opened(name, folder, stamp):
+                return shop
+            with whole_folder(folder) as partial:
+                Shop.of(name, _read(files, count), folder=partial)
+                (partial / _STAMP).write_text(stamp)
+    except UnwritableError as error:
+        raise UserError(
+            f"{error}. The full catalogue is made into a shop once, which is kept beside the official files: make room "
+            "there, or link the files into a folder that can be written to and name that"
+        ) from error
+    return Shop.open(name, folder)
+
+
+def _opened(name: str, folder: Path, stamp: str) -> Shop | None:
+    """The shop kept in ``folder``, if there is one, whole and of this stamp."""
     with suppress(OSError, ValueError):
         if (folder / _STAMP).read_text() == stamp:
             return Shop.open(name, folder)
-    with whole_folder(folder) as partial:
-        Shop.of(name, _read(files, count), folder=partial)
-        (partial / _STAMP).write_text(stamp)
-    return Shop.open(name, folder)
+    return None

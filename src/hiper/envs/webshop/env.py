@@ -25,6 +25,9 @@ from hiper.errors import UserError
 SEARCH = "search[<your query>]"
 """How the free-form action is listed among the admissible ones."""
 
+MOST_UNASKED = 200_000
+"""Goals of a split that are all taken if nothing is said."""
+
 _RUNNING = Info(score=0.0)
 _OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT, score=0.0)
 
@@ -39,7 +42,7 @@ class WebshopEnv(TextEnv):
     Args:
         shop: what is sold and asked for.
         split: "train", "validation" or "test".
-        tasks: play only so many goals, the first ones; None: all.
+        tasks: play only so many goals, the first ones; None: all, of not more than :data:`MOST_UNASKED`.
         max_turns: turns until an unfinished episode is truncated.
         reward: what a perfect purchase pays.
         nouns: who finds the nouns of titles: "spacy", as the original, "words", or "auto" for spaCy where installed.
@@ -71,7 +74,13 @@ class WebshopEnv(TextEnv):
         self._nouns = TAGGERS[self.nouns]()
         self._shop = shop
         self._repeats = repeat_instruction
-        indices = split_goals(shop.goals, shop.products, split)[:tasks].tolist()
+        kept = split_goals(shop.goals, shop.products, split)
+        if tasks is None and len(kept) > MOST_UNASKED:
+            raise UserError(
+                f"{shop.name}/{split} has {len(kept):,} goals; say how many to play: tasks={MOST_UNASKED}, or more if "
+                "time and memory allow (each takes about 0.1 ms and 0.3 kB)"
+            )
+        indices = kept[:tasks].tolist()
         self._indices = {f"{shop.name}/{split}/{index:07d}": index for index in indices}
         self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._indices.items()))
         self._turn = max_turns
@@ -176,7 +185,7 @@ def make(
         catalogue: which official one, "small" (1,000 products) or "full" (1.18 million).
         products: sell only the first so many; None: all (of generated ones, 1,000).
         human: ask with the instructions that people wrote.
-        tasks: play only so many goals, the first ones; None: all, which for the full catalogue are millions.
+        tasks: play only so many goals, the first ones; None: all. The full catalogue has millions, and has to be told.
         max_turns: turns until an unfinished episode is truncated.
         reward: what a perfect purchase pays.
         nouns: who finds the nouns of titles: "spacy", "words", or "auto" for spaCy where it is installed.

@@ -120,13 +120,16 @@ def read_product(
     )
 
 
-def read_attributes(item: Mapping[str, Any], asin: str) -> tuple[tuple[str, ...], tuple[Instruction, ...]]:
+def read_attributes(item: object, asin: str) -> tuple[tuple[str, ...], tuple[Instruction, ...]]:
     """What an entry of ``items_ins_v2*.json`` says of a product: its attributes, and a request for it if there is one.
 
     Raises:
         UserError: see :func:`read_product`.
     """
-    entry = _Entry(item, f"attributes of product '{asin}'")
+    where = f"attributes of product '{asin}'"
+    if not isinstance(item, dict):
+        raise UserError(f"{where}: should be a mapping, it is {str(item)[:60]!r}; were two files swapped?")
+    entry = _Entry(item, where)
     attributes = entry.texts("attributes") if "attributes" in item else ()
     if item.get("instruction") is None:
         return attributes, ()

@@ -26,13 +26,13 @@ def read_list(path: Path) -> Iterator[Any]:
     with _open(path) as file:
         scanner = _Scanner(path, file)
         scanner.begin("[", "list")
-        if scanner.take("]"):
-            return
-        while True:
+        more = not scanner.take("]")
+        while more:
             yield scanner.value()
-            if scanner.take("]"):
-                return
-            scanner.expect(",", "a comma or the end of the list")
+            more = not scanner.take("]")
+            if more:
+                scanner.expect(",", "a comma or the end of the list")
+        scanner.end()
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
@@ -44,15 +44,15 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
     with _open(path) as file:
         scanner = _Scanner(path, file)
         scanner.begin("{", "object")
-        if scanner.take("}"):
-            return
-        while True:
+        more = not scanner.take("}")
+        while more:
             key = scanner.value()
             scanner.expect(":", "a colon after a key")
             yield key, scanner.value()
-            if scanner.take("}"):
-                return
-            scanner.expect(",", "a comma or the end of the object")
+            more = not scanner.take("}")
+            if more:
+                scanner.expect(",", "a comma or the end of the object")
+        scanner.end()
 
 
 def _open(path: Path) -> TextIO:
@@ -73,8 +73,10 @@ class _Scanner:
     def begin(self, mark: str, what: str) -> None:
         """Step over ``mark``, the file's first."""
         if not self.take(mark):
+            start = self._text[self._at : self._at + 40]
             raise UserError(
-                f"'{self._path}' should hold a JSON {what}, but does not begin with '{mark}'; were two files swapped?"
+                f"'{self._path}' should hold a JSON {what} and begin with '{mark}'; it "
+                + (f"begins with {start!r}; were two files swapped?" if start else "is empty; fetch it again")
             )
 
     def take(self, mark: str) -> bool:
@@ -89,6 +91,12 @@ class _Scanner:
         if not self.take(mark):
             raise self._error(f"{what} should be here")
 
+    def end(self) -> None:
+        """Nothing may follow."""
+        self._skip_space()
+        if self._at < len(self._text):
+            raise self._error("something follows the end")
+
     def value(self) -> Any:
         """The next value."""
         self._skip_space()
@@ -102,6 +110,8 @@ class _Scanner:
             except json.JSONDecodeError as error:
                 if len(self._text) - self._at > _LONGEST or not self._more():
                     raise self._error(error.msg) from None
+            except (ValueError, RecursionError) as error:
+                raise self._error(str(error).partition(";")[0]) from None
 
     def _skip_space(self) -> None:
         while True:
