@@ -242,6 +242,19 @@ def test_train_needs_one_thing_to_do(hiper: Hiper, tmp_path: Path):
     refused(hiper("train"), "--resume")
     refused(hiper("train", "quickstart", "--resume", tmp_path), "--resume")
     refused(hiper("train", "--resume", tmp_path, "--out", tmp_path), "leave out --out")
+    refused(hiper("train", "learner.lr=1", "seed=2", "--resume", tmp_path), "leave out learner.lr=1 seed=2")
+
+
+def test_a_place_that_cannot_be_written_to(hiper: Hiper, tiny_recipe: Path):
+    for command in ("train", "sft"):
+        result = hiper(command, tiny_recipe, "--out", "/proc/run")
+        refused(result, "cannot write /proc/run", "choose another folder with --out")
+
+
+def test_an_evaluation_is_not_written_over_another(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    assert hiper("eval", tiny_run, "--episodes", 2, "--out", tmp_path).code == 0
+    refused(hiper("eval", tiny_run, "--episodes", 3, "--out", tmp_path), "held_out.json", "choose another folder")
+    refused(hiper("eval", tiny_run, "cells=4"), "settings: unknown key 'cells'", "env.cells")
 
 
 @pytest.mark.parametrize("command", ["train", "sft"])
@@ -283,6 +296,9 @@ def test_games_that_are_missing_empty_or_broken(hiper: Hiper, tmp_path: Path, mo
     refused(hiper("tasks", "alfworld", f"data={tmp_path}"), tmp_path, "no split 'train'")
     (tmp_path / "train").mkdir()
     refused(hiper("tasks", "alfworld", f"data={tmp_path}"), tmp_path, "holds no playable game")
+    split = tmp_path / "generated-tiny" / "train"
+    (split / "pick_and_place_simple-Mug-None-Shelf-1").mkdir(parents=True)
+    refused(hiper("tasks", "alfworld", f"data={split}"), "looks like a split itself", f"'{split.parent}'")
     (tmp_path / "games.tar").write_bytes(b"no archive")
     refused(hiper("tasks", "alfworld", f"data={tmp_path / 'games.tar'}"), tmp_path / "games.tar", "tar archive")
 

@@ -46,7 +46,10 @@ def train(
     """Train an agent: warm start, reinforcement learning, evaluation before and after."""
     from hiper.config import load_config
 
-    if (recipe is None) == (resume is None):
+    if recipe is not None and resume is not None:
+        given = " ".join([recipe, *(settings or [])])
+        raise UserError(f"--resume goes on with the run's own recipe and settings: leave out {given}")
+    if recipe is None and resume is None:
         raise UserError("name a recipe (`hiper recipes` lists them), or a run to go on with: --resume RUN")
     if out is not None and resume is not None:
         raise UserError("--resume goes on in the run's own folder: leave out --out")

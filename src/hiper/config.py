@@ -433,7 +433,10 @@ def _problems(error: ValidationError) -> Iterator[str]:
             given = _estimator_type(problem["input"])
             yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
         elif problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            yield f"unknown key '{'.'.join(path)}'; {_meant(path[-1], keys)}"
+            options = f"; an option of the environment would be env.{path[0]}" if len(path) == 1 else ""
+            yield f"unknown key '{'.'.join(path)}'; {_meant(path[-1], keys)}{options}"
+        elif problem["type"] in ("model_type", "dataclass_type"):
+            yield f"{'.'.join(path)}: a section is needed, with settings in it (given: {problem['input']!r})"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = "" if isinstance(problem["input"], Mapping) else f" (given: {problem['input']!r})"

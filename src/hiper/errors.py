@@ -18,6 +18,10 @@ class NoSplitError(UserError):
     """The data of an environment hold no split of that name."""
 
 
+class DivergedError(UserError):
+    """A policy's weights went beyond numbers."""
+
+
 class UnwritableError(UserError):
     """The disk refuses a file: it is full, read-only, or the place is not one to write to."""
 

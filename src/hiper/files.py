@@ -114,6 +114,9 @@ def alone_at(folder: Path) -> Iterator[None]:
     whole = folder.absolute()
     path = whole.with_name(f".{whole.name}.hiper-lock")
     refusal = f"another process is at {folder}: wait for it, or end it, before you go on with it"
+    with writing(folder):  # the lock's own name means nothing to people
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     with held(path, refusal):
         try:
             yield

@@ -144,7 +144,7 @@ class TestBadData:
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "train").mkdir()
-        with pytest.raises(UserError, match=r"no playable game \(no game.tw-pddl at all\)"):
+        with pytest.raises(UserError, match=r"no playable game \(there is no TASK/TRIAL/game.tw-pddl in it\)"):
             open_split("train", tmp_path)
 
     def test_not_an_archive(self, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from hiper.training import loop
 from hiper.training.learner import Learner
 from hiper.training.loop import assignments_of, due, lr_scales, train
 from hiper.training.run import Run, read_metrics
+from hiper.training.warm_start import unfinished_of
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -187,8 +188,40 @@ def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
 
 def test_a_policy_that_went_beyond_numbers_is_told(tmp_path: Path):
     run = Run.create(tmp_path / "run", config(learner={"lr": 1e30}))
-    with pytest.raises(UserError, match=r"lower learner\.lr"):
+    display = Quiet()
+    again = rf"a lower learner\.lr and model\.path={run.warm_start} warm_start\.tasks=0"
+    with pytest.raises(UserError, match=again):
+        train(run, display)
+    # What resuming would only meet again is not advised, and not saved.
+    assert isinstance(display.console.file, StringIO)
+    assert "--resume" not in display.console.file.getvalue()
+    assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000"]
+
+
+def test_a_disk_that_is_full_at_the_episodes_costs_no_iteration(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    (run.path / "episodes" / "iter-00003.jsonl.gz.partial").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"iter-00003.*; saved up to iter-00002\. Make room, then continue with: hiper"):
         train(run, Quiet())
+    (run.path / "episodes" / "iter-00003.jsonl.gz.partial").rmdir()
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
+
+
+def test_a_warm_start_is_kept_until_there_is_a_checkpoint(whole: dict[str, Any], tmp_path: Path):
+    run = Run.create(tmp_path / "run", config())
+    (run.path / "checkpoints").parent.mkdir()
+    (run.path / "checkpoints").write_text("in the way")
+    with pytest.raises(UserError, match=r"the warm start is saved as far as it came\. Make room"):
+        train(run, Quiet())
+    (run.path / "checkpoints").unlink()
+    again = Quiet()
+    train(Run.open(run.path), again)
+    assert again.happened["warm start"] == 0
+    assert_same(content(run), whole)
+    assert not unfinished_of(run.warm_start).exists()
 
 
 @pytest.mark.parametrize("place", ["in the update", "before the iteration is written down"])

@@ -168,7 +168,8 @@ def test_a_killed_one_goes_on_from_where_it_was_last_saved(
     with pytest.raises(PowerCut):
         clone(config, tmp_path / "policy", Watch(("warm start", 4), cut))
     on = Watch()
-    clone(config, tmp_path / "policy", on)
+    later = overridden(config.model_dump(), ["training.iterations=5", "learner.clip=0.3", "name=other"])
+    clone(Config.model_validate(later), tmp_path / "policy", on)  # what comes after has no part in it
     assert on.units["warm start"] == whole[1]["warm start"] - 3
     assert_same(tmp_path / "policy", whole[0])
 
@@ -186,7 +187,10 @@ def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Con
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, Watch(("warm start", 2), press_ctrl_c))
     other = Config.model_validate(overridden(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
-    with pytest.raises(UserError, match=r"policy\.unfinished.*other settings \(seed, warm_start\); delete it"):
+    begun = (
+        rf"policy\.unfinished.* with seed=0 and not 5, warm_start\.lr={config.warm_start.lr} and not 0\.5: give these"
+    )
+    with pytest.raises(UserError, match=begun):
         clone(other, folder, Watch())
     unfinished_of(folder).write_bytes(unfinished_of(folder).read_bytes()[:5000])
     with pytest.raises(UserError, match=r"policy\.unfinished.*is damaged; delete it"):
@@ -198,5 +202,5 @@ def test_a_full_disk_is_said(config: Config, tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"cannot write .*policy\.unfinished: No space.*Make room, then give the same"):
+    with pytest.raises(UserError, match=r"cannot write .*policy\.unfinished: No space.*Make room and give the same"):
         clone(config, tmp_path / "policy", Watch())

@@ -43,7 +43,8 @@ class SavedPolicy:
         tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
-        return cls(policy, validate_config(overridden(tree, overrides), str(policy / SETTINGS)))
+        config = validate_config(tree, str(policy / SETTINGS))
+        return cls(policy, validate_config(overridden(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hiper.errors import UserError
+from hiper.errors import DivergedError
 from hiper.models.batches import micro_batches
 from hiper.models.logits import scaled_logprobs
 from hiper.rollout import decoding
@@ -142,8 +142,8 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tupl
         except RuntimeError as error:
             if bool(logprobs.isfinite().any(-1).all()):
                 raise
-            raise UserError(
-                "the policy gives no probabilities any more, its weights are beyond numbers: begin again from an "
-                "earlier checkpoint with a lower learner.lr"
+            raise DivergedError(
+                "the policy gives no probabilities any more, its weights are beyond numbers; an earlier checkpoint may "
+                "be sound"
             ) from error
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)

@@ -18,9 +18,7 @@ from hiper.errors import UserError
 from hiper.study.definition import Study, settings_of
 from hiper.training.assembly import settle_splits
 from hiper.training.run import SETTINGS, Run, read_settings
-
-OF_A_WARM_START = ("env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
-"""What a warm start hangs on begins like this; settings of what comes later may change, and it still serves."""
+from hiper.training.warm_start import OF_A_WARM_START
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hiper.config import Config
 from hiper.console import Display
 from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
-from hiper.errors import UnwritableError, UserError
+from hiper.errors import DivergedError, UnwritableError, UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.files import alone_at, whole_folder
 from hiper.models.build import load_policy
@@ -28,7 +28,7 @@ from hiper.training.credit import assign_credit, rows_of
 from hiper.training.interrupt import Stop
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.run import MetricsLog, Run, read_metrics, save_policy
-from hiper.training.warm_start import kept_of, warm_start
+from hiper.training.warm_start import kept_of, unfinished_of, warm_start
 
 Metrics = dict[str, float]
 
@@ -41,18 +41,30 @@ def train(run: Run, display: Display) -> None:
     Raises:
         UserError: another process is at it already, or what it is made of is not usable.
     """
-    command = f"hiper train --resume {run.path}"
-    with alone_at(run.path), Stop(display) as stop:
-        try:
-            _train(run, display, stop)
-        except UnwritableError as error:
-            raise UserError(f"{error}. Make room, then continue with: {command}") from error
-        except (UserError, KeyboardInterrupt) as error:
-            if run.checkpoints:
-                display.interrupted(f"saved up to {run.checkpoints[-1].name}", command)
-            elif isinstance(error, KeyboardInterrupt):
-                display.interrupted(kept_of(run.warm_start), command)
-            raise
+    resume = f"hiper train --resume {run.path}"
+    try:
+        with alone_at(run.path), Stop(display) as stop:
+            try:
+                _train(run, display, stop)
+            except DivergedError as error:
+                # Resuming would only do the same again.
+                kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
+                anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
+                raise UserError(f"{error}: {anew}") from error
+            except UnwritableError:
+                raise
+            except (UserError, KeyboardInterrupt) as error:
+                if run.checkpoints or isinstance(error, KeyboardInterrupt):
+                    display.interrupted(_kept(run), resume)
+                raise
+    except UnwritableError as error:
+        on = f"{_kept(run)}. Make room, then continue with: {resume}"
+        raise UserError(f"{error}; {on if run.begun else 'choose another folder with --out'}") from error
+
+
+def _kept(run: Run) -> str:
+    """What is there to go on from, in words."""
+    return f"saved up to {run.checkpoints[-1].name}" if run.checkpoints else kept_of(run.warm_start)
 
 
 def _train(run: Run, display: Display, stop: Stop) -> None:
@@ -83,6 +95,8 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
                 _save(run, parts, done)
                 saved = done
             stop.check()
+    except DivergedError:
+        raise
     except (Exception, KeyboardInterrupt):
         # Whatever it was, what was learned before it is kept; and the disk may be the trouble.
         if saved < done and stop.weights_whole:
@@ -112,13 +126,13 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
         scores = learner.score(rows)
     with clock("credit"):
         assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
+    with clock("writing"):  # before the update, as a disk may be full, and what was learned so far can be saved now
+        write_episodes(run.training_episodes(done + 1), [*assigned.episodes, *collected.replaced])
     with clock("update"):
         stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
     if not math.isfinite(update["policy/loss"]):
-        raise UserError(f"training diverged in iteration {done + 1}: its loss is no number; lower learner.lr")
-    with clock("writing"):
-        write_episodes(run.training_episodes(done + 1), [*assigned.episodes, *collected.replaced])
+        raise DivergedError(f"training diverged in iteration {done + 1}, its loss is no number")
     trained = sum(map(len, rows)) * config.learner.epochs
     generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
     return {
@@ -253,6 +267,7 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
             save_policy(folder, parts.learner, parts.tokenizer, config)
     _hold_reference(parts, None)
     _save(run, parts, 0)
+    unfinished_of(warm).unlink(missing_ok=True)
     return parts, 0
 
 

@@ -58,12 +58,13 @@ class Run:
         Raises:
             UserError: there is one already.
         """
-        if (path / "config.yaml").exists():
+        run = cls(path, config)
+        if run.begun:
             raise UserError(
                 f"there is a run in {path} already; continue it with `hiper train --resume {path}`, "
                 "or choose another folder with --out"
             )
-        return cls(path, config)
+        return run
 
     def save_settings(self) -> None:
         """Make the folder, with the settings in it."""
@@ -77,6 +78,11 @@ class Run:
             UserError: there is none, or its settings cannot be read.
         """
         return cls(path, read_settings(path / "config.yaml"))
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is there to be continued."""
+        return (self.path / "config.yaml").exists()
 
     @property
     def warm_start(self) -> Path:

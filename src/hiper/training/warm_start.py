@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hiper.config import Config
+from hiper.config import Config, leaves
 from hiper.console import Display
 from hiper.errors import UnwritableError, UserError
 from hiper.files import alone_at, whole_file, whole_folder
@@ -25,6 +25,8 @@ from hiper.training.run import DAMAGE, save_policy
 from hiper.training.sft import FineTuning, demonstration_rows, shuffled_batches
 
 SECONDS_BETWEEN_SAVES = 600.0
+OF_A_WARM_START = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
+"""What a warm start hangs on begins like this; settings of what comes later may change, and it still serves."""
 
 
 def clone(config: Config, folder: Path, display: Display) -> None:
@@ -39,16 +41,18 @@ def clone(config: Config, folder: Path, display: Display) -> None:
         UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: a stop was asked for; what was done has been saved.
     """
-    with alone_at(folder), Stop(display) as stop:
-        parts = assemble(config)
-        display.header(folder, parts)
-        try:
+    try:
+        with alone_at(folder), Stop(display) as stop:
+            parts = assemble(config)
+            display.header(folder, parts)
             warm_start(parts, folder, display, stop.check)
-        except UnwritableError as error:
-            raise UserError(f"{error}. Make room, then give the same command again") from error
-        except KeyboardInterrupt:
-            display.interrupted(kept_of(folder), display.command)
-            raise
+            unfinished_of(folder).unlink(missing_ok=True)
+    except UnwritableError as error:
+        again = "give the same command again, or choose another folder with --out"
+        raise UserError(f"{error}; {kept_of(folder)}. Make room and {again}") from error
+    except KeyboardInterrupt:
+        display.interrupted(kept_of(folder), display.command)
+        raise
 
 
 def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[[], None] = lambda: None) -> None:
@@ -56,7 +60,8 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
 
     Args:
         parts: of the run.
-        folder: where the policy is saved in the end. A file beside it keeps what is done so far.
+        folder: where the policy is saved in the end. A file beside it, :func:`unfinished_of`, keeps what is done; the
+            caller deletes it when it is needed no more.
         display: where progress is shown.
         check: called between steps; an interrupt that it raises ends the warm start.
 
@@ -77,7 +82,6 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
     parts.learner.model.copy_backbone()
     with whole_folder(folder) as partial:
         save_policy(partial, parts.learner, parts.tokenizer, parts.config)
-    unfinished.path.unlink(missing_ok=True)
 
 
 def unfinished_of(folder: Path) -> Path:
@@ -106,7 +110,8 @@ class _Unfinished:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        self._settings = config.model_dump(mode="json")
+        every = leaves(config.model_dump(mode="json"))
+        self._settings = {key: value for key, value in every if key.startswith(OF_A_WARM_START)}
         self._saved = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
@@ -117,15 +122,16 @@ class _Unfinished:
         """
         if not self.path.exists():
             return None
-        anew = "; delete it to begin anew"
+        what = f"{self.path}, a warm start as far as it came,"
         try:
             state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-            other = [name for name, value in state["settings"].items() if self._settings.get(name) != value]
+            before, now = state["settings"], self._settings
+            other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         except DAMAGE as error:
-            raise UserError(f"{self.path}, the warm start as far as it came, is damaged{anew}") from error
+            raise UserError(f"{what} is damaged; delete it to begin anew") from error
         if other:
-            sections = ", ".join(other)
-            raise UserError(f"{self.path}, a warm start as far as it came, has other settings ({sections}){anew}")
+            changes = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in other)
+            raise UserError(f"{what} was begun with {changes}: give these again, or delete it to begin anew")
         return state
 
     def save(self, stage: int, tuning: FineTuning) -> None:

@@ -182,9 +182,9 @@ def _split_folder(root: Path, split: str) -> Path:
         if (level / split).is_dir():
             return level / split
     present = sorted(entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir())
-    raise NoSplitError(
-        f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {_HOW_TO_GET}"
-    )
+    here = any(name.partition("-")[0] in TASK_TYPES for name in present)
+    advice = f"it looks like a split itself: name the folder above, '{root.absolute().parent}'" if here else _HOW_TO_GET
+    raise NoSplitError(f"'{root}' has no split '{split}' (folders there: {', '.join(present[:8]) or 'none'}); {advice}")
 
 
 class ArchiveSource:
@@ -288,7 +288,9 @@ class _Catalogue:
     def tasks(self) -> list[Task]:
         if not self._tasks:
             rest = (
-                f"{self.left_out} are marked unsolvable or unsupported" if self.left_out else f"no {GAME_FILE} at all"
+                f"{self.left_out} are marked unsolvable or unsupported"
+                if self.left_out
+                else f"there is no TASK/TRIAL/{GAME_FILE} in it"
             )
             raise UserError(f"'{self._origin}' holds no playable game ({rest}); {_HOW_TO_GET}")
         if self.left_out:
