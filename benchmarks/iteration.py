@@ -84,7 +84,7 @@ def main() -> int:
     # Together: the time for all of the iteration's tokens.
     responses, tokens = sum(len(row.row.response_ids) for row in rows), sum(map(len, rows))
     before, after = (responses / generated[side] + tokens / updated[side] for side in (0, 1))
-    print(f"  {'together':<30}{before / after:>7.1f}x   (required: {LEAST_RATIO:.1f}x)")
+    print(f"  {'together':<30}{before / after:>7.2f}x   (required: {LEAST_RATIO:.2f}x)")
     print(f"environment: {share:.1%} of an iteration (at most {MOST_ENVIRONMENT:.0%})")
     return 0 if share <= MOST_ENVIRONMENT and before / after >= LEAST_RATIO else 1
 

@@ -10,8 +10,8 @@ from hiper.config import Config, leaves
 
 WARM_STARTS = "warm-starts"
 """The folder of a study's warm starts."""
-OF_A_RUN = {"seed", "training.threads", "training.device"}
-"""A method's runs may differ in these."""
+OF_A_RUN = {"seed", "training.threads", "training.device", "learner.micro_batch_tokens"}
+"""A method's runs may differ in these: beside the seed, in how much is computed at once, and where."""
 
 
 def flat(config: Config) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, st
 
 
 def extend(
-    decoder: Decoder, ids_N: Tensor, position_N: Tensor, rotary: Rotary, seen_NS: Tensor, store: Store
+    decoder: Decoder, ids_N: Tensor, position_N: Tensor, rotary: Rotary, unseen_NS: Tensor, store: Store
 ) -> Tensor:
     """Hidden states (N, H) at one further token of each row.
 
@@ -83,19 +83,19 @@ def extend(
         ids_N: the tokens.
         position_N: their positions.
         rotary: of all positions, from :func:`rotations`.
-        seen_NS: which of the keys that ``store`` returns each row attends to.
+        unseen_NS: of the keys that ``store`` returns: 0 for those each row attends to, minus infinity for the others.
         store: takes this token's keys and values; returns all.
     """
     hidden = decoder.embed_tokens(ids_N)
     here = _at(rotary, position_N)
-    seen_N11S = seen_NS[:, None, None]
+    unseen_N11S = unseen_NS[:, None, None]
     for index, layer in enumerate(decoder.layers):
         project, attention = _of_states(layer, hidden), layer.self_attn
         new_keys = _rotate(_heads(project(attention.k_proj), attention), here)
         new_values = _heads(project(attention.v_proj), attention)
         keys, values = store(index, new_keys.unsqueeze(2), new_values.unsqueeze(2))
         queries = _rotate(_heads(project(attention.q_proj), attention), here).unsqueeze(2)
-        hidden = _finish(layer, hidden, _attend(queries, keys, values, seen_N11S).squeeze(1))
+        hidden = _finish(layer, hidden, _attend(queries, keys, values, unseen_N11S.to(queries.dtype)).squeeze(1))
     return cast(Tensor, decoder.norm(hidden))
 
 
@@ -135,7 +135,7 @@ def _of_words(decoder: Decoder, ids_NL: Tensor) -> Project:
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
     """What R queries of each row (N, heads, R, D) find, (N, R, H).
 
-    ``seen`` says which keys a query attends to; None: those up to its own position.
+    ``seen`` says which keys a query attends to, in truth values or as what is added; None: up to its own position.
     """
     rows, heads, count, size = queries.shape
     if count == 1:  # queries that share a key-value head are then like as many queries of it, and no key is repeated

@@ -94,7 +94,9 @@ class Qwen2Decoding:
         self._used = max(map(len, prompts))
         self._slots = self._used + room
         slots = torch.arange(self._slots, device=self._device)
-        self._seen_NS = slots < self._length_N.unsqueeze(1)
+        # Added to what a query finds: with a mask of truth values, each layer would make these numbers anew.
+        seen_NS = slots < self._length_N.unsqueeze(1)
+        self._unseen_NS = torch.zeros(seen_NS.shape, device=self._device).masked_fill(~seen_NS, float("-inf"))
         self._chosen = 0
         self._rotary = qwen2.rotations(self._decoder, self._slots)
         self._keys: dict[int, Tensor] = {}
@@ -130,21 +132,21 @@ class Qwen2Decoding:
         """See :class:`Decoding`."""
         slot, position_N = self._used, self._length_N + self._chosen
         self._used, self._chosen = self._used + 1, self._chosen + 1
-        self._seen_NS[:, slot] = True
+        self._unseen_NS[:, slot] = 0.0
 
         def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
             self._keys[layer][:, :, slot : slot + 1] = keys
             self._values[layer][:, :, slot : slot + 1] = values
             return self._keys[layer][:, :, : slot + 1], self._values[layer][:, :, : slot + 1]
 
-        seen_NS = self._seen_NS[:, : slot + 1]
-        return self._logits(qwen2.extend(self._decoder, token_N, position_N, self._rotary, seen_NS, store))
+        unseen_NS = self._unseen_NS[:, : slot + 1]
+        return self._logits(qwen2.extend(self._decoder, token_N, position_N, self._rotary, unseen_NS, store))
 
     def keep(self, rows: Tensor) -> None:
         """See :class:`Decoding`."""
         self._keys = {layer: keys[rows] for layer, keys in self._keys.items()}
         self._values = {layer: values[rows] for layer, values in self._values.items()}
-        self._length_N, self._seen_NS = self._length_N[rows], self._seen_NS[rows]
+        self._length_N, self._unseen_NS = self._length_N[rows], self._unseen_NS[rows]
 
     def _logits(self, hidden_NH: Tensor) -> Tensor:
         return cast(Tensor, self._head(hidden_NH))
