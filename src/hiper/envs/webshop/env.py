@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import ClassVar, cast
 
@@ -157,9 +157,15 @@ def official_panels() -> Mapping[str, Mapping[str, str]]:
 
 def _admissible(seen: Page) -> tuple[str, ...]:
     """What can be done on a page; a label with brackets may be shown that no click can name."""
-    clicks = (f"click[{label}]" for label in seen.clickables if label != "search")
-    named = tuple(click for click in clicks if parse(click) == ("click", click[6:-1]))
+    named = tuple(click for label in seen.clickables if (click := _click(label)))
     return (SEARCH, *named) if seen.search_bar else named
+
+
+@lru_cache(1 << 14)
+def _click(label: str) -> str | None:
+    """The action that clicks on ``label``; None if none does."""
+    action = f"click[{label}]"
+    return action if label != "search" and parse(action) == ("click", label) else None
 
 
 def make(

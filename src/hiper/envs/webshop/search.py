@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import count, repeat
 from pathlib import Path
 
@@ -38,6 +38,10 @@ _EXACT = 24
 """Lengths below are stored as they are; above, what exceeds this is rounded."""
 _BLOCK = 1 << 22
 """Postings sorted at a time."""
+_SMALL = 1 << 21
+"""Postings of an index that remembers what a term adds to scores."""
+_REMEMBERED = 1 << 14
+"""Terms of which it does."""
 
 
 @dataclass(frozen=True)
@@ -76,20 +80,27 @@ class Index:
 
     def search(self, query: str, limit: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
         """The best documents for ``query``, best first, and their scores; only those that share a term with it."""
-        boosts = Counter(terms(query))
-        key_q = np.array([_key(term) for term in boosts], dtype=np.uint64)
-        at_q = np.searchsorted(self.key_V, key_q)
-        known_q = np.take(self.key_V, at_q, mode="clip") == key_q if len(self.key_V) else np.zeros_like(key_q, bool)
-        at_q = at_q[known_q]
-        if not len(at_q):
+        found = [part for asked in Counter(terms(query)).items() if (part := self._asked(*asked)) is not None]
+        if not found:
             return np.empty(0, np.intp), np.empty(0, np.float32)
-        weight_q = np.array(list(boosts.values()), np.float32)[known_q] * self.idf_V[at_q]
-        start_q, end_q = self.start_V1[at_q], self.start_V1[at_q + 1]
-        postings = [slice(*bounds) for bounds in zip(start_q.tolist(), end_q.tolist(), strict=True)]
-        weight_p = np.repeat(weight_q, end_q - start_q)
-        saturation_p = self.saturation_S[np.concatenate([self.kind_P[some] for some in postings])]
-        document_p = np.concatenate([self.document_P[some] for some in postings])
-        return _best(np.bincount(document_p, weight_p - weight_p / saturation_p).astype(np.float32), limit)
+        document_p = np.concatenate([documents for documents, _ in found])
+        summand_p = np.concatenate([summands for _, summands in found])
+        return _best(np.bincount(document_p, summand_p).astype(np.float32), limit)
+
+    @cached_property
+    def _asked(self) -> Callable[[str, int], tuple[NDArray[np.int32], NDArray[np.float32]] | None]:
+        """:meth:`_summands`, which a small index remembers."""
+        return lru_cache(_REMEMBERED)(self._summands) if len(self.document_P) <= _SMALL else self._summands
+
+    def _summands(self, term: str, boost: int) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
+        """The documents that have a term, and what it adds to their scores; None where none has it."""
+        key = _key(term)
+        at = int(np.searchsorted(self.key_V, key))
+        if at == len(self.key_V) or self.key_V[at] != key:
+            return None
+        postings = slice(*self.start_V1[at : at + 2].tolist())
+        weight = np.float32(boost) * self.idf_V[at]
+        return self.document_P[postings], weight - weight / self.saturation_S[self.kind_P[postings]]
 
 
 def _idf(documents: int, having_V: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -99,13 +110,13 @@ def _idf(documents: int, having_V: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def _best(score_N: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Positions and values of the ``limit`` greatest positive scores; of equal ones, the first."""
-    found = np.flatnonzero(score_N)
-    score_f = score_N[found]
-    if len(found) > limit:
-        enough_f = score_f >= np.partition(score_f, -limit)[-limit]
-        found, score_f = found[enough_f], score_f[enough_f]
-    ranked = np.argsort(-score_f, kind="stable")[:limit]
-    return found[ranked], score_f[ranked]
+    # Floats from zero on are ordered as their bits are. With positions below these, all ranks differ.
+    rank_N = (score_N.view(np.int32).astype(np.int64) << 32) - np.arange(len(score_N))
+    best = np.partition(rank_N, -limit)[-limit:] if len(rank_N) > limit else rank_N
+    position = -np.sort(best)[::-1] & 0xFFFFFFFF
+    score = score_N[position]
+    positive = np.count_nonzero(score)
+    return position[:positive], score[:positive]
 
 
 @lru_cache(1 << 16)
