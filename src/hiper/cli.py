@@ -132,6 +132,8 @@ def play(
 
     from hiper import play as table
 
+    if agent not in (table.HUMAN, table.EXPERT):
+        _without_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
     world, player = table.seat(
         env, options or [], agent, split=split, temperature=temperature, seed=seed, console=console
@@ -267,15 +269,20 @@ def parity(context: typer.Context) -> None:
 
 
 def _display() -> Display:
-    """Where progress is shown. Bars of reading and writing weights are left out, those of downloads stay."""
+    """Where progress is shown."""
+    from hiper.console import Display
+
+    _without_loading_bars()
+    return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
+
+
+def _without_loading_bars() -> None:
+    """Leave out bars of reading and writing weights; those of downloads stay."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    from hiper.console import Display
-
     disable_progress_bar()
     enable_progress_bars()
-    return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
 
 
 def main() -> None:

@@ -8,6 +8,9 @@ where boost is how often the query says the term and dl the number of terms in d
 as Lucene stores it (avgdl is not rounded). Source: Lucene 9, ``BM25Similarity`` and ``SmallFloat.intToByte4``; like
 there, each summand is of single, the sum of double precision and rounded in the end. Equal scores rank by position.
 
+bm25s, the library of choice, has Lucene's formula, but takes lengths as they are and keeps one finished number for each
+posting; equal rankings cannot be had from it.
+
 N documents that have a term, V terms, P postings (a term in a document) by term and then by document, S distinct
 pairs of frequency and rounded length, which are all that a posting's score depends on beside its term.
 """
