@@ -248,7 +248,7 @@ def test_train_needs_one_thing_to_do(hiper: Hiper, tmp_path: Path):
 def test_a_place_that_cannot_be_written_to(hiper: Hiper, tiny_recipe: Path):
     for command in ("train", "sft"):
         result = hiper(command, tiny_recipe, "--out", "/proc/run")
-        refused(result, "cannot write /proc/run", "choose another folder with --out")
+        refused(result, "cannot write /proc/run", "choose another folder")
 
 
 def test_an_evaluation_is_not_written_over_another(hiper: Hiper, tiny_run: Path, tmp_path: Path):

@@ -114,9 +114,12 @@ def alone_at(folder: Path) -> Iterator[None]:
     whole = folder.absolute()
     path = whole.with_name(f".{whole.name}.hiper-lock")
     refusal = f"another process is at {folder}: wait for it, or end it, before you go on with it"
-    with writing(folder):  # the lock's own name means nothing to people
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    try:
+        with writing(folder):  # the lock's own name means nothing to people
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    except UnwritableError as error:
+        raise UnwritableError(f"{error}; choose another folder") from error
     with held(path, refusal):
         try:
             yield

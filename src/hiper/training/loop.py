@@ -41,25 +41,29 @@ def train(run: Run, display: Display) -> None:
     Raises:
         UserError: another process is at it already, or what it is made of is not usable.
     """
+    with alone_at(run.path), Stop(display) as stop, _advising(run, display):
+        _train(run, display, stop)
+
+
+@contextmanager
+def _advising(run: Run, display: Display) -> Iterator[None]:
+    """Whatever ends a run early, say what is kept and how to go on."""
     resume = f"hiper train --resume {run.path}"
     try:
-        with alone_at(run.path), Stop(display) as stop:
-            try:
-                _train(run, display, stop)
-            except DivergedError as error:
-                # Resuming would only do the same again.
-                kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
-                anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
-                raise UserError(f"{error}: {anew}") from error
-            except UnwritableError:
-                raise
-            except (UserError, KeyboardInterrupt) as error:
-                if run.checkpoints or isinstance(error, KeyboardInterrupt):
-                    display.interrupted(_kept(run), resume)
-                raise
+        yield
+    except DivergedError as error:
+        # Resuming would only do the same again.
+        kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
+        anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
+        raise UserError(f"{error}: {anew}") from error
     except UnwritableError as error:
-        on = f"{_kept(run)}. Make room, then continue with: {resume}"
-        raise UserError(f"{error}; {on if run.begun else 'choose another folder with --out'}") from error
+        if not run.begun:
+            raise
+        raise UserError(f"{error}; {_kept(run)}. Make room, then continue with: {resume}") from error
+    except (UserError, KeyboardInterrupt) as error:
+        if run.checkpoints or isinstance(error, KeyboardInterrupt):
+            display.interrupted(_kept(run), resume)
+        raise
 
 
 def _kept(run: Run) -> str:

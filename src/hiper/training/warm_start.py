@@ -41,18 +41,17 @@ def clone(config: Config, folder: Path, display: Display) -> None:
         UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: a stop was asked for; what was done has been saved.
     """
-    try:
-        with alone_at(folder), Stop(display) as stop:
-            parts = assemble(config)
-            display.header(folder, parts)
+    with alone_at(folder), Stop(display) as stop:
+        parts = assemble(config)
+        display.header(folder, parts)
+        try:
             warm_start(parts, folder, display, stop.check)
-            unfinished_of(folder).unlink(missing_ok=True)
-    except UnwritableError as error:
-        again = "give the same command again, or choose another folder with --out"
-        raise UserError(f"{error}; {kept_of(folder)}. Make room and {again}") from error
-    except KeyboardInterrupt:
-        display.interrupted(kept_of(folder), display.command)
-        raise
+        except UnwritableError as error:
+            raise UserError(f"{error}; {kept_of(folder)}. Make room and give the same command again") from error
+        except KeyboardInterrupt:
+            display.interrupted(kept_of(folder), display.command)
+            raise
+        unfinished_of(folder).unlink(missing_ok=True)
 
 
 def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[[], None] = lambda: None) -> None:
