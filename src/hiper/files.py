@@ -103,6 +103,12 @@ def held(path: Path, refusal: str | None) -> Iterator[IO[str]]:
         yield lock
 
 
+def lock_of(folder: Path) -> Path:
+    """The lock file of what goes to ``folder``."""
+    whole = folder.absolute()
+    return whole.with_name(f".{whole.name}.hiper-lock")
+
+
 @contextmanager
 def alone_at(folder: Path) -> Iterator[None]:
     """Keep other processes from what goes to ``folder``, with a lock file beside it, as it may not be there yet.
@@ -111,8 +117,7 @@ def alone_at(folder: Path) -> Iterator[None]:
         UserError: another process is at it.
         UnwritableError: see :func:`writing`.
     """
-    whole = folder.absolute()
-    path = whole.with_name(f".{whole.name}.hiper-lock")
+    path = lock_of(folder)
     refusal = f"another process is at {folder}: wait for it, or end it, before you go on with it"
     try:
         with writing(folder):  # the lock's own name means nothing to people

@@ -37,6 +37,8 @@ def evaluate_policy(
     Raises:
         UserError: there is no such split, it has fewer tasks, or ``folder`` holds a card or cannot be written.
     """
+    if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
+        raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
     config = saved.config
     seed = config.seed if seed is None else seed
     agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
@@ -44,8 +46,6 @@ def evaluate_policy(
     for env in envs.values():
         if episodes is not None and episodes > len(env.panel):
             raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {episodes} episodes were asked for")
-    if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
-        raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
     with writing(folder):  # what cannot be kept is not played
         folder.mkdir(parents=True, exist_ok=True)
     for split, env in envs.items():

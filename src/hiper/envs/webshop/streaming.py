@@ -25,14 +25,8 @@ def read_list(path: Path) -> Iterator[Any]:
     """
     with _open(path) as file:
         scanner = _Scanner(path, file)
-        scanner.begin("[", "list")
-        more = not scanner.take("]")
-        while more:
+        for _ in scanner.entries("[", "]", "list"):
             yield scanner.value()
-            more = not scanner.take("]")
-            if more:
-                scanner.expect(",", "a comma or the end of the list")
-        scanner.end()
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
@@ -43,16 +37,10 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
     """
     with _open(path) as file:
         scanner = _Scanner(path, file)
-        scanner.begin("{", "object")
-        more = not scanner.take("}")
-        while more:
+        for _ in scanner.entries("{", "}", "object"):
             key = scanner.value()
             scanner.expect(":", "a colon after a key")
             yield key, scanner.value()
-            more = not scanner.take("}")
-            if more:
-                scanner.expect(",", "a comma or the end of the object")
-        scanner.end()
 
 
 def _open(path: Path) -> TextIO:
@@ -70,8 +58,20 @@ class _Scanner:
         self._text, self._at, self._passed = "", 0, 0
         self._decode = json.JSONDecoder().raw_decode
 
-    def begin(self, mark: str, what: str) -> None:
-        """Step over ``mark``, the file's first."""
+    def entries(self, opening: str, closing: str, what: str) -> Iterator[None]:
+        """Stops before each entry of what the file holds between two marks; it is to be read before the next."""
+        self._begin(opening, what)
+        more = not self.take(closing)
+        while more:
+            yield
+            more = not self.take(closing)
+            if more:
+                self.expect(",", f"a comma or the end of the {what}")
+        self._skip_space()
+        if self._at < len(self._text):
+            raise self._error("something follows the end")
+
+    def _begin(self, mark: str, what: str) -> None:
         if not self.take(mark):
             start = self._text[self._at : self._at + 40]
             raise UserError(
@@ -90,12 +90,6 @@ class _Scanner:
         """Step over ``mark``, which must come next."""
         if not self.take(mark):
             raise self._error(f"{what} should be here")
-
-    def end(self) -> None:
-        """Nothing may follow."""
-        self._skip_space()
-        if self._at < len(self._text):
-            raise self._error("something follows the end")
 
     def value(self) -> Any:
         """The next value."""
