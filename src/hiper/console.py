@@ -178,8 +178,8 @@ class Display:
         self.console.print(f"\n{report.title}", style="bold", markup=False)
         for sentence in report.summary():
             self.note(sentence)
-        for split, (headings, *rows) in report.tables().items():
-            self.table(f"held out: {split}", headings, rows, total="all")
+        for table in report.tables():
+            self.table(*table, total="all")
         if report.sample is not None:
             self.console.print("\n[bold]a held-out episode[/bold]")
             self.note("\n".join(transcript(report.sample, width=max(80, self.console.width))))

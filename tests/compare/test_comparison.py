@@ -194,7 +194,7 @@ def test_the_command_shows_and_writes(make_run: MakeRun, tmp_path: Path):
     out, folder = StringIO(), tmp_path / "out"
     runs = [make_run("a", 0, 1), make_run("a", 1, 2), make_run("b", 0, 3), make_run("b", 1, 3)]
     found = show_comparison(runs, folder, Display(console=Console(file=out, width=160)))
-    for part in ("sha256 fe4548bf7efb", "against a, on the same tasks and seeds", "unlocked", "comparison.png"):
+    for part in ("sha256 fe4548bf7efb", "against a, on the same tasks and seeds", "unlocked", "comparison.md"):
         assert part in out.getvalue()
     tree = json.loads((folder / "comparison.json").read_text())
     assert tree["results"]["held_out"][1]["success"] == found.results["held_out"][1].success
@@ -202,3 +202,12 @@ def test_the_command_shows_and_writes(make_run: MakeRun, tmp_path: Path):
     assert tree["methods"]["a"]["runs"] == [str(run.path) for run in runs[:2]]
     with Image.open(folder / "comparison.png") as image:
         assert image.width > 1500
+    document = (folder / "comparison.md").read_text()
+    assert document.startswith("# a, b\n")
+    assert "](comparison.png)" in document
+    outcome = found.results["held_out"][1]
+    cells = next(line.split(" | ") for line in document.splitlines() if line.startswith("| b | 2 | 2 |"))
+    assert f"{outcome.before:.1%}" == cells[3]
+    assert f"{outcome.success:.1%}" == cells[4]
+    assert outcome.paired is not None
+    assert f"| b | 2 | {100 * outcome.paired.difference:+.1f} |" in document

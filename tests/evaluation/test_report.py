@@ -52,16 +52,16 @@ def test_the_report_on_a_terminal(run: Run):
 
 
 def test_scores_are_shown_where_they_say_more_than_success(run: Run):
-    assert "score" not in read_report(run).tables()["held_out"][0]
+    assert "score" not in read_report(run).tables()[0].headings
     card = json.loads(run.card(2, "held_out").read_text())
     for outcome in card["outcomes"].values():
         outcome["score"] = 0.625
     run.card(2, "held_out").write_text(json.dumps(card))
-    (headings, overall, *_) = read_report(run).tables()["held_out"]
+    (_, headings, (overall, *_)) = read_report(run).tables()[0]
     assert overall[headings.index("score")] == "0.625"
     for iteration in (0, 1):
         run.card(iteration, "held_out").unlink()
-    (headings, overall, *_) = read_report(run).tables()["held_out"]
+    (_, headings, (overall, *_)) = read_report(run).tables()[0]
     assert headings == ["task type", "tasks", "after 2 iterations", "score", "turns"]
     assert overall[3] == "0.625"
 

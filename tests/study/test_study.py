@@ -206,6 +206,10 @@ def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: l
             r["method"]: {"before": r["before"], "success": r["success"], "interval": r["interval"]} for r in results
         }
     assert (folder / "sweep.png").stat().st_size > 10_000
+    document = (folder / "sweep.md").read_text()
+    assert "](sweep.png)" in document
+    for cells, of in tree["success"]["held_out"].items():
+        assert f"| {cells} | {of['hiper']['before']:.1%} |" in document
     rows = [line for line in said.splitlines() if line.startswith("│ env.cells") or line.startswith(("│ 3 ", "│ 5 "))]
     assert len(rows) == 2
     assert all(f"{tree['success']['held_out'][r.split()[1]]['hiper']['success']:.1%} [" in r for r in rows)

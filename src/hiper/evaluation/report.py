@@ -15,6 +15,7 @@ from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
 from hiper.evaluation.summary import Outcome
 from hiper.evaluation.transcript import transcript
 from hiper.files import write_text
+from hiper.tables import Table
 from hiper.training.run import Run, episodes_played, read_metrics
 
 CURVE = "curve.png"
@@ -67,9 +68,9 @@ class Report:
         worked = f"{len(self.training)} iterations, {self.episodes:,} episodes, {minutes}"
         return [worked, *map(_rise, self.evaluations.values())]
 
-    def tables(self) -> dict[str, list[list[str]]]:
-        """Rows of text by split, the headings first."""
-        return {split: _table(evaluations[0], evaluations[-1]) for split, evaluations in self.evaluations.items()}
+    def tables(self) -> list[Table]:
+        """Before and after by task type, a table per split."""
+        return [_table(split, evaluations[0], evaluations[-1]) for split, evaluations in self.evaluations.items()]
 
     def places(self) -> list[tuple[str, str]]:
         """Where everything lies, and what it is."""
@@ -92,13 +93,14 @@ class Report:
     def markdown(self) -> str:
         """The report as a document that lies in the run's folder."""
         parts = [f"# {self.title}", "\n".join(f"- {sentence}" for sentence in self.summary())]
-        for split, rows in self.tables().items():
-            parts += [f"## Held out: {split}", _markdown_table(rows)]
-        parts += ["## Learning curve", f"![success while training, and on held-out tasks]({CURVE})"]
+        for table in self.tables():
+            parts += [f"## {table.title}", table.markdown()]
+        parts += ["## learning curve", f"![success while training, and on held-out tasks]({CURVE})"]
         if self.sample is not None:
-            parts += ["## A held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
-        places = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
-        parts += ["## Where everything lies", _markdown_table([["path", "what"], *places])]
+            parts += ["## a held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
+        rows = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
+        places = Table("where everything lies", ("path", "what"), rows)
+        parts += [f"## {places.title}", places.markdown(left=2)]
         return "\n\n".join(parts) + "\n"
 
 
@@ -194,26 +196,27 @@ def _rise(evaluations: Sequence[Evaluated]) -> str:
     return f"{result}; before, {_rate(before.overall)}. A change of {points:+.1f} points; {intervals}."
 
 
-def _table(before: Evaluated, after: Evaluated) -> list[list[str]]:
+def _table(split: str, before: Evaluated, after: Evaluated) -> Table:
     once = before is after
     graded = any(outcome.graded for outcome in after.outcomes.values())
     result = f"after {after.iteration} iterations"
-    rows = [["task type", "tasks", *([result] if once else ["before", result, "change"]), *["score"] * graded, "turns"]]
+    headings = [
+        "task type",
+        "tasks",
+        *([result] if once else ["before", result, "change"]),
+        *["score"] * graded,
+        "turns",
+    ]
+    rows = []
     for name, outcome in after.outcomes.items():
         was = before.outcomes.get(name)
         change = f"{100 * (outcome.success - was.success):+.1f}" if was else ""
         rates = [_rate(outcome)] if once else [_rate(was) if was else "", _rate(outcome), change]
         score = [f"{outcome.score:.3f}"] * graded
         rows.append([name, str(outcome.episodes), *rates, *score, f"{outcome.turns:.1f}"])
-    return rows
+    return Table(f"held out: {split}", headings, rows)
 
 
 def _rate(outcome: Outcome) -> str:
     low, high = outcome.interval
     return f"{outcome.success:.1%} [{100 * low:.0f}, {100 * high:.0f}]"
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    heading, *body = rows
-    lines = [heading, ["---"] * len(heading), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

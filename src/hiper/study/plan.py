@@ -3,7 +3,7 @@
 STUDY/warm-starts/seed0        the policy that all runs of a seed begin from
       runs/METHOD-seed0        one run each, as `hiper train` leaves it
       logs/METHOD-seed0.log    what it said
-      comparison.json, .png    see hiper.compare
+      comparison.md, .json, .png    see hiper.compare
 """
 
 from __future__ import annotations

@@ -12,12 +12,13 @@ from hiper.compare.comparison import Comparison, Result
 from hiper.console import Display
 from hiper.evaluation.plots import INK, colour_of, percent_axis, plain, save
 from hiper.files import write_text
+from hiper.tables import Table
 
-JSON, FIGURE = "sweep.json", "sweep.png"
+JSON, MARKDOWN, FIGURE = "sweep.json", "sweep.md", "sweep.png"
 
 
 def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path, display: Display) -> None:
-    """A table per split, JSON and a figure into ``folder``.
+    """Show a table per split; write them, JSON and a figure into ``folder``.
 
     Args:
         setting: what varied.
@@ -29,13 +30,9 @@ def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path
     by_split = {
         split: {value: c.results[split] for value, c in comparisons.items() if split in c.results} for split in splits
     }
-    for split, results in by_split.items():
-        methods = _methods(results)
-        display.table(
-            f"{split}: success before, and after with 95% intervals",
-            (setting, "before", *methods),
-            ([value, _before(of), *(_after(of, method) for method in methods)] for value, of in results.items()),
-        )
+    tables = [_table(setting, split, results) for split, results in by_split.items()]
+    for table in tables:
+        display.table(*table)
     tree = {
         split: {
             value: {r.method: {"before": r.before, "success": r.success, "interval": r.interval} for r in of}
@@ -45,8 +42,20 @@ def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path
     }
     write_text(folder / JSON, json.dumps({"setting": setting, "success": tree}, indent=1) + "\n")
     if by_split:
+        parts = [f"# {setting}", f"![success after training]({FIGURE})"]
+        parts += [part for table in tables for part in (f"## {table.title}", table.markdown())]
+        write_text(folder / MARKDOWN, "\n\n".join(parts) + "\n")
         _draw(folder / FIGURE, setting, by_split)
-        display.note(f"\nall of it: {folder / JSON}, {folder / FIGURE}")
+        display.note(f"\nall of it: {folder / MARKDOWN}, .json, .png")
+
+
+def _table(setting: str, split: str, results: Mapping[str, Sequence[Result]]) -> Table:
+    methods = _methods(results)
+    return Table(
+        f"{split}: success before, and after with 95% intervals",
+        (setting, "before", *methods),
+        [[value, _before(of), *(_after(of, method) for method in methods)] for value, of in results.items()],
+    )
 
 
 def _methods(results: Mapping[str, Sequence[Result]]) -> list[str]:

@@ -1,0 +1,22 @@
+"""Tables of text: the terminal shows them (:meth:`hiper.console.Display.table`), documents hold them in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """A table of plain text."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    """A text for each heading."""
+
+    def markdown(self, left: int = 1) -> str:
+        """The table in Markdown, without its title; the first ``left`` columns aligned to the left, others right."""
+        marks = ["---" if number < left else "---:" for number in range(len(self.headings))]
+        # A bar would end its cell.
+        head, *body = ([text.replace("|", "\\|") for text in row] for row in (self.headings, *self.rows))
+        return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *body))
