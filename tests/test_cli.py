@@ -25,6 +25,8 @@ from transformers import AutoModelForCausalLM
 from hiper import cli
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.alfworld.parity import missing_reason
+from hiper.envs.base import Step
+from hiper.envs.corridor import CorridorEnv
 from hiper.episode import read_episodes
 from hiper.verify import command as prove
 from hiper.verify.proofs import Unbiased, sweep_bias, sweep_variance
@@ -166,6 +168,25 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert {"hiper", "seconds", "date", "history_window"} <= set(card)
     episodes = list(read_episodes(out / "held_out.jsonl.gz"))
     assert sum(episode.won for episode in episodes) == card["outcomes"]["all"]["won"]
+
+
+def test_an_interrupted_eval_says_what_is_missing(
+    hiper: Hiper, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    step, steps = CorridorEnv.step, 0
+
+    def interrupt(self: CorridorEnv, action: str) -> Step:
+        nonlocal steps
+        steps += 1
+        if steps == 40:
+            raise KeyboardInterrupt
+        return step(self, action)
+
+    monkeypatch.setattr(CorridorEnv, "step", interrupt)
+    result = hiper("eval", tiny_run, "--out", tmp_path)
+    assert result.code == 130
+    assert "stopped: held_out was not played to its end" in result.out
+    assert not list(tmp_path.iterdir())
 
 
 def test_eval_gives_what_training_gave(hiper: Hiper, tiny_run: Path, tmp_path: Path):

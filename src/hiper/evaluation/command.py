@@ -36,6 +36,7 @@ def evaluate_policy(
 
     Raises:
         UserError: there is no such split, it has fewer tasks, or ``folder`` holds a card or cannot be written.
+        KeyboardInterrupt: stopped while a split was played; those before it have been written.
     """
     if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
         raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
@@ -52,7 +53,11 @@ def evaluate_policy(
         count = len(env.panel) if episodes is None else episodes
         with display.bar(split, count) as advance:
             slots, on_episode = config.rollout.slots, lambda _: advance()
-            result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
+            try:
+                result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
+            except KeyboardInterrupt:
+                display.note(f"stopped: {split} was not played to its end, and nothing is written of it")
+                raise
         display.outcomes(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", result)
         write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
         card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
