@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from math import comb
+from math import comb, sqrt
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from hiper.compare.paired import bootstrap_interval, compare_paired, holm, sign_flip
+from hiper.compare.paired import bootstrap_interval, bootstrap_p, compare_paired, holm, sign_flip
 
 
 def test_signs_of_three_differences():
@@ -61,6 +62,30 @@ def test_where_only_seeds_differ_seeds_alone_are_chance():
     assert bootstrap_interval(same_SN) == pytest.approx((0.45, 0.55), abs=0.01)  # two seeds alike are worth one
 
 
+def test_with_one_seed_the_p_value_is_that_of_tasks():
+    # 60 tasks are better, 40 worse: the mean of 100 draws is zero or less about as often as a normal variable is below
+    # -0.2 / sqrt(0.96 / 100), with half a step for the zero itself.
+    apart_SN = np.array([[1.0] * 60 + [-1.0] * 40])
+    assert bootstrap_p(apart_SN) == pytest.approx(2 * NormalDist().cdf(-(0.2 - 0.01) / sqrt(0.96 / 100)), abs=0.01)
+
+
+def test_the_p_value_and_the_interval_agree():
+    rng = np.random.default_rng(5)
+    for shift in (0.0, 0.05, 0.1, 0.2, 0.4):
+        apart_SN = rng.normal(shift, 0.05, size=(4, 1)) + rng.choice([-0.5, 0.5], size=(4, 60))
+        low, high = bootstrap_interval(apart_SN)
+        assert (bootstrap_p(apart_SN) < 0.05) == (low > 0 or high < 0)
+
+
+def test_the_p_value_of_seeds_that_disagree_is_not_that_of_tasks():
+    """All tasks say the same of these seeds, and the seeds say nothing of others."""
+    apart_SN = np.repeat([[0.5], [-0.1], [0.5]], 300, axis=1)
+    paired = compare_paired(apart_SN, np.zeros_like(apart_SN))
+    assert paired.p_tasks < 0.001
+    assert paired.p == pytest.approx(2 / 27, abs=0.01)  # the chance that all three drawn are the worst one, twice
+    assert bootstrap_p(np.zeros((3, 5))) == 1.0
+
+
 def test_a_pair_is_compared_entry_by_entry():
     one_SN = np.array([[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
     other_SN = np.array([[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 1.0, 0.0]])
@@ -68,7 +93,7 @@ def test_a_pair_is_compared_entry_by_entry():
     assert paired.seeds == 2
     assert paired.difference == pytest.approx(0.25)
     assert paired.p_tasks == 6 / 8  # tasks differ by 0, 1, -1/2, 1/2: sums of 2, 1, 1, and their negatives
-    assert paired.p_seeds == 2 / 2  # seeds by 1/2, 0
+    assert 0.05 < paired.p < 1.0
     assert paired.interval[0] < 0.25 < paired.interval[1]
     assert compare_paired(other_SN, one_SN).difference == -paired.difference
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hiper.compare.comparison import Comparison, compare
 from hiper.compare.figure import draw_comparison
-from hiper.compare.report import markdown, notes, tables
+from hiper.compare.report import LEGEND, markdown, notes, tables
 from hiper.compare.traces import read_trace
 from hiper.console import Display
 from hiper.files import write_text
@@ -29,6 +29,7 @@ def show_comparison(runs: Sequence[Run], folder: Path, display: Display) -> Comp
         display.note(note)
     for table in tables(comparison):
         display.table(*table)
+    display.note(f"\n{LEGEND}")
     comparison.write(folder / JSON)
     write_text(folder / MARKDOWN, markdown(comparison, FIGURE))
     draw_comparison(folder / FIGURE, comparison)

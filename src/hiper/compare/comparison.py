@@ -18,6 +18,8 @@ from hiper.errors import UserError
 from hiper.evaluation.summary import wilson
 from hiper.files import write_text
 
+ON_EQUAL_TERMS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
+"""Beside the environment's, settings in which methods should not differ if it is the methods that are compared."""
 NOT_SEEN = ("env.data", "env.train_split", "env.train_tasks")
 """Settings of the environment of which held-out tasks show nothing but what is in their panel's hash."""
 
@@ -52,7 +54,7 @@ class Comparison:
 
     methods: Sequence[Method]
     differences: Sequence[str]
-    """Settings of the environment in which methods differ, in words: the tasks are the same, but not all about them."""
+    """What is unequal about methods, in words: the tasks are the same, but not all about them or the training."""
     results: Mapping[str, Sequence[Result]]
     """By split, in the order of methods."""
     panels: Mapping[str, str]
@@ -125,9 +127,20 @@ def group(traces: Sequence[Trace]) -> list[Method]:
 
 def _differences(methods: Sequence[Method]) -> list[str]:
     trees = [method_settings(method.traces[0].config) for method in methods]
-    keys = [key for key in differing(trees) if key.startswith("env.") and key not in NOT_SEEN]
+    unequal = [key for key in differing(trees) if key.startswith("env.") or key in ON_EQUAL_TERMS]
     both = list(zip(methods, trees, strict=True))
-    return [f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in both)})" for key in keys]
+    return [
+        f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in both)})"
+        for key in unequal
+        if key not in NOT_SEEN
+    ] + [f"{method.label} is not finished: {told}" for method in methods if (told := _unfinished(method))]
+
+
+def _unfinished(method: Method) -> str | None:
+    """How far the evaluations go that are compared, if not to the end of training; all runs have come equally far."""
+    first, last = method.traces[0], method.traces[0].config.training.iterations
+    reached = min(evaluations[-1].iteration for evaluations in first.evaluations.values())
+    return f"it was last evaluated after {reached} of {last} iterations" if reached < last else None
 
 
 def _check_as_long(method: Method) -> None:
@@ -180,7 +193,7 @@ def _and(played: set[tuple[str, str]]) -> str:
 def _results(methods: Sequence[Method], split: str) -> list[Result]:
     reference, *others = methods
     paired = [_paired(method, reference, split) for method in others]
-    adjusted = iter(holm([found.p_tasks for found in paired if found]))
+    adjusted = iter(holm([found.p for found in paired if found]))
     corrected = [found and dataclasses.replace(found, p_holm=next(adjusted)) for found in paired]
     return [_result(method, split, found) for method, found in zip(methods, [None, *corrected], strict=True)]
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
 from hiper.compare.comparison import Comparison, Result
+from hiper.compare.settings import differing, method_settings
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method
 from hiper.tables import Table
 
 LAST = ((SUCCESS, "{:.1%}"), (SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
 """Metrics of the last iteration; agents without plans lack the latter two."""
+
+
+LEGEND = """Before and after: success, mean over seeds. 95% interval: bootstrap over seeds and tasks; with one seed
+Wilson's, or over tasks alone. p: by the same bootstrap, that methods are equally good whatever the seeds and the tasks;
+Holm: corrected for the number of methods. p (tasks): paired permutation test over tasks, that these trained agents are
+equally good; of other seeds it says nothing. Bands in the figure reach from the worst seed to the best."""
+"""What the columns are."""
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -22,8 +33,16 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What is to be known before the tables are read."""
-    return [f"note: {difference}" for difference in comparison.differences]
+    """What is to be known before the tables are read: what is unequal, and what rang while methods trained."""
+    return [f"note: {what}" for what in (*comparison.differences, *_alarms(comparison.methods))]
+
+
+def _alarms(methods: Sequence[Method]) -> Iterator[str]:
+    for method in methods:
+        count = Counter(name for trace in method.traces for name in trace.alarms)
+        if count:
+            rang = ", ".join(f"{name} ({runs} of {len(method.traces)} runs)" for name, runs in count.items())
+            yield f"alarms rang while {method.label} trained: {rang}"
 
 
 def markdown(comparison: Comparison, figure: str) -> str:
@@ -34,9 +53,13 @@ def markdown(comparison: Comparison, figure: str) -> str:
         figure: the file name of the curves, in the document's folder.
     """
     title = f"# {', '.join(method.label for method in comparison.methods)}"
-    parts = [part for table in tables(comparison) for part in (f"## {table.title}", table.markdown())]
+    parts = [
+        part
+        for table in (*tables(comparison), _settings(comparison.methods))
+        for part in (f"## {table.title}", table.markdown())
+    ]
     curves = f"![success over episodes and wall time, by task type, and plans]({figure})"
-    return "\n\n".join([title, *notes(comparison), curves, *parts]) + "\n"
+    return "\n\n".join([title, *notes(comparison), curves, LEGEND, *parts]) + "\n"
 
 
 def _of_split(comparison: Comparison, split: str) -> list[Table]:
@@ -49,7 +72,7 @@ def _of_split(comparison: Comparison, split: str) -> list[Table]:
     )
     against = Table(
         f"{split}: against {results[0].method}, on the same tasks and seeds",
-        ("method", "seeds", "difference", "95% interval", "p (tasks)", "Holm", "p (seeds)"),
+        ("method", "seeds", "difference", "95% interval", "p", "Holm", "p (tasks)"),
         [_against(result) for result in results if result.paired],
     )
     by_type = Table(
@@ -58,6 +81,15 @@ def _of_split(comparison: Comparison, split: str) -> list[Table]:
         [[name, *(f"{result.by_type[name]:.1%}" for result in results)] for name in results[0].by_type],
     )
     return [outcomes, *[against] * bool(against.rows), by_type]
+
+
+def _settings(methods: Sequence[Method]) -> Table:
+    trees = [method_settings(method.traces[0].config) for method in methods]
+    return Table(
+        "settings in which methods differ",
+        ("setting", *(method.label for method in methods)),
+        [[key, *(str(tree.get(key, "-")) for tree in trees)] for key in differing(trees) if key != "name"],
+    )
 
 
 def _row(result: Result, graded: bool) -> list[str]:
@@ -83,7 +115,7 @@ def _training_row(method: Method) -> list[str]:
 def _against(result: Result) -> list[str]:
     paired = result.paired
     assert paired is not None
-    tests = [f"{p:.4f}" for p in (paired.p_tasks, paired.p_holm, paired.p_seeds)]
+    tests = [f"{p:.4f}" for p in (paired.p, paired.p_holm, paired.p_tasks)]
     return [result.method, str(paired.seeds), f"{100 * paired.difference:+.1f}", _interval(paired.interval), *tests]
 
 

@@ -32,6 +32,12 @@ class Trace:
     iterations: Sequence[Mapping[str, Any]]
     """Metrics of training, from the first iteration on."""
 
+    @property
+    def alarms(self) -> list[str]:
+        """The names of the alarms that rang, see :mod:`hiper.training.alarms`."""
+        names = [key for record in self.iterations for key in record if key.startswith("alarm/") and record[key]]
+        return list(dict.fromkeys(name.removeprefix("alarm/") for name in names))
+
     def effort(self, iteration: int) -> tuple[int, float]:
         """Episodes played, and minutes spent in iterations, until ``iteration`` was done."""
         done = [record for record in self.iterations if record["iteration"] <= iteration]
@@ -103,9 +109,17 @@ def read_trace(run: Run) -> Trace:
     evaluations = read_evaluations(run)
     if not evaluations:
         raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
-    won = {
-        split: {e.task_id: e.won for e in read_episodes(run.evaluation_episodes(of[-1].iteration, split))}
-        for split, of in evaluations.items()
-    }
+    won = {split: _outcomes(run, split, of[-1]) for split, of in evaluations.items()}
     iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
     return Trace(run.path, run.config, evaluations, won, iterations)
+
+
+def _outcomes(run: Run, split: str, evaluated: Evaluated) -> dict[str, bool]:
+    path = run.evaluation_episodes(evaluated.iteration, split)
+    won = {episode.task_id: episode.won for episode in read_episodes(path)}
+    if len(won) != evaluated.overall.episodes:
+        raise UserError(
+            f"{path} holds the episodes of {len(won)} tasks, and the card of that evaluation tells of "
+            f"{evaluated.overall.episodes}: one of them is damaged; evaluate again, or leave the run out"
+        )
+    return won
