@@ -111,6 +111,18 @@ class TestByHand:
         episodes = GRPO(statistics="episodes")(turns).low_BT
         np.testing.assert_allclose(episodes, np.array([[2.0, 3.0], [-3.0, 0.0]]) / (18**0.5 + 1e-6))
 
+    def test_a_penalty_in_a_group_without_spread(self) -> None:
+        """Two lost episodes of two turns, and one of the turns is charged 0.1 for its form."""
+        penalty_BT = np.array([[0.0, -0.1], [0.0, 0.0]])
+        turns = rows([2, 2], reward_BT=penalty_BT, penalty_BT=penalty_BT, group_B=np.array([0, 0]))
+        np.testing.assert_allclose(GRPO(statistics="episodes")(turns).low_BT, penalty_BT)
+        # Over turns: mean -0.025, squares 3 * 0.025^2 + 0.075^2 = 0.0075 over 3, so a deviation of 0.05.
+        expected = np.array([[0.5, -1.5], [0.5, 0.5]])
+        np.testing.assert_allclose(GRPO()(turns).low_BT, expected, rtol=1e-4)
+        lost = replace(turns, reward_BT=np.zeros((2, 2)), penalty_BT=np.zeros((2, 2)))
+        for estimator in (GRPO(), GRPO(statistics="episodes"), GiGPO()):
+            assert not estimator(replace(lost, observation_BT=np.full((2, 2), "hall"))).low_BT.any()
+
     def test_rloo(self) -> None:
         turns = rows([2, 1], **self.group)
         np.testing.assert_allclose(RLOO()(turns).low_BT, [[5 - 3, 6 - 2.5], [0 - 5.5, 0]])
@@ -161,6 +173,8 @@ class TestByHand:
         # Returns 1 + 4/2 = 3, 4 and -2: mean 5/3, squares 16/9 + 49/9 + 121/9 over 2.
         expected = np.array([[4 / 3, 7 / 3], [-11 / 3, 0.0]]) / (31 / 3) ** 0.5
         np.testing.assert_allclose(ReinforcePP(gamma=0.5)(turns).low_BT, expected, rtol=1e-7)
+        unscaled = ReinforcePP(gamma=0.5, scale=False)(turns).low_BT
+        np.testing.assert_allclose(unscaled, [[4 / 3, 7 / 3], [-11 / 3, 0.0]])
 
 
 class TestDefinition:

@@ -32,12 +32,12 @@ def test_estimators_share_what_they_have_in_common():
     assert estimators["turn GAE"] == TurnGAE(0.9, 0.8, False, normalize=False)
     of_grpo = Config(advantages=GRPO(), rollout=RolloutConfig(group_size=2))
     assert estimators_for(of_grpo)["HAE"] == HAE()
-    assert not any(getattr(e, "normalize", False) for e in estimators.values())
+    assert not any(getattr(e, "normalize", False) or getattr(e, "scale", False) for e in estimators.values())
 
 
 def test_the_runs_own_estimator_has_its_own_settings():
     groups = RolloutConfig(group_size=2)
-    own = estimators_for(Config(advantages=GiGPO(0.9, scale=False, similarity=0.8), rollout=groups))
+    own = estimators_for(Config(advantages=GiGPO(0.9, scale=True, similarity=0.8), rollout=groups))
     assert own["GiGPO"] == GiGPO(0.9, scale=False, similarity=0.8)
     assert own["HAE"] == HAE(0.9)
     own = estimators_for(Config(advantages=TurnGAE(0.9, 0.5, False)))

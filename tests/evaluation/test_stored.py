@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hiper.advantages import ESTIMATORS, GRPO, HAE, TokenGAE, TurnGAE
+from hiper.advantages.hae import SwitchForm
 from hiper.config import Config
 from hiper.episode import Credit, Episode, write_episodes
 from hiper.errors import UserError
@@ -79,6 +80,23 @@ def test_views_of_decisions(episodes: list[Episode]):
     assert _list(views["turn"].v_low_BT) == [[5, 6], [9, 0]]
     assert _list(views["token"].v_token_BK) == [[5, 1, 6, 2], [9, 7, 0, 0]]
     assert views["none"].v_low_BT is None
+
+
+@pytest.mark.parametrize("form", ["value-gap", "none"])
+def test_a_head_that_learned_nothing_is_not_read(tiny_run: Path, episodes: list[Episode], form: SwitchForm):
+    """These forms give V_switch no target, so whatever it says is untrained."""
+    said = [
+        valued(episodes[0], low=[1, 2], high=[3, 4], switch=[5, 6]),
+        valued(episodes[1], low=[7], high=[8], switch=[9]),
+    ]
+    views = views_of(said, Config(advantages=HAE(switch_form=form)))
+    assert set(views) == {"decisions", "none"}
+    assert views["decisions"].v_switch_BT is None
+    assert _list(views["decisions"].v_high_BT) == [[3, 4], [8, 0]]
+    stored = type(read_stored(Run.open(tiny_run)))(1, said, views)
+    assert stored.why_not(HAE()) == "the run's critic learned no V_switch"
+    assert stored.why_not(TurnGAE()) == "the run's critic has no values for it"
+    assert stored.why_not(HAE(switch_form="value-gap")) is None
 
 
 def test_views_of_tokens(episodes: list[Episode]):

@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from hiper.advantages.checks import needed
-from hiper.advantages.groups import EPSILON, on_grid, paid_and_penalty, spread_within
+from hiper.advantages.groups import on_grid, paid_and_penalty, spread_within
 from hiper.advantages.grpo import GRPO
 from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import returns_to_go
@@ -75,7 +75,7 @@ class GiGPO:
         return_N = (returns_to_go(paid_BT, self.gamma) + penalty_BT)[turns.mask_BT]
         spread = spread_within(return_N, anchor_N)
         step_N = return_N - spread.mean_N
-        return step_N / (spread.std_N + EPSILON) if self.scale else step_N
+        return step_N / spread.divisor_N if self.scale else step_N
 
 
 def equal_anchors(places: Iterable[tuple[int, Hashable]]) -> Ints:

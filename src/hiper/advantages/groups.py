@@ -31,6 +31,11 @@ class Spread:
     std_N: Floats
     """With unbiased variance; 1 in a group of one."""
 
+    @property
+    def divisor_N(self) -> Floats:
+        """Numbers of the group are divided by this to be comparable with those of others; 1 where all are equal."""
+        return np.where(self.std_N < EPSILON, 1.0, self.std_N + EPSILON)
+
 
 def spread_within(x_N: Floats, group_N: NDArray[np.int64]) -> Spread:
     """Statistics of ``x_N`` within each group, given to each entry of the group."""

@@ -8,6 +8,10 @@ R1-Zero-Like Training" (arXiv 2503.20783); over turns of agents: the implementat
 
 Every turn of an episode gets the same but for penalties of form, which are charged to the turn they are for. In a group
 of one, mean is 0 and std 1: nothing is known to compare with.
+
+Where all of a group's scores are equal there is nothing to divide by, and over ``episodes`` a penalty is charged as it
+is. Over ``turns``, penalties are part of the spread, and in a group that was lost or won throughout they are all of it:
+one turn of N that pays for its form then gets about -sqrt(N), as in the reference, however small the penalty.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hiper.advantages.groups import EPSILON, Statistics, group_spread, on_grid
+from hiper.advantages.groups import Statistics, group_spread, on_grid
 from hiper.advantages.parameters import check_choices
 from hiper.advantages.types import Credit, Critic, Turns
 
@@ -50,5 +54,5 @@ class GRPO:
         score_N, spread = group_spread(turns, self.statistics, "GRPO")
         advantage_N = score_N - np.where(spread.count_N > 1, spread.mean_N, 0.0)
         if self.scale:
-            advantage_N /= spread.std_N + EPSILON
+            advantage_N /= spread.divisor_N
         return Credit.of_responses(turns, on_grid(advantage_N, turns))

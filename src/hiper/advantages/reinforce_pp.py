@@ -37,6 +37,8 @@ class ReinforcePP:
     type: Literal["reinforce++"] = field(default="reinforce++", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
+    scale: bool = True
+    """Divide by the batch's standard deviation."""
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma")
@@ -45,4 +47,8 @@ class ReinforcePP:
         """The same advantage for all decisions of a turn."""
         paid_BT, penalty_BT = paid_and_penalty(turns)
         return_BT = np.where(turns.mask_BT, returns_to_go(paid_BT, self.gamma) + penalty_BT, 0.0)
-        return Credit.of_responses(turns, standardize(return_BT, turns.mask_BT, unbiased=True))
+        if self.scale:
+            advantage_BT = standardize(return_BT, turns.mask_BT, unbiased=True)
+        else:
+            advantage_BT = np.where(turns.mask_BT, return_BT - return_BT[turns.mask_BT].mean(), 0.0)
+        return Credit.of_responses(turns, advantage_BT)

@@ -104,10 +104,10 @@ class CreditReport:
 
 
 def estimators_for(config: Config) -> dict[str, Estimator]:
-    """Every estimator with the run's own discount, trace decay and bootstrap where it has them, without normalisation.
+    """Every estimator with the run's own discount, trace decay and bootstrap where it has them, in units of reward.
 
-    The run's own estimator has all its settings. What a run was normalised by does not change how it ranks turns, and
-    would hide how credit varies.
+    The run's own estimator has all its settings but one: nothing is divided by a standard deviation, which would hide
+    how credit varies.
     """
     own = config.advantages
     hae = two_scales(own)
@@ -118,13 +118,15 @@ def estimators_for(config: Config) -> dict[str, Estimator]:
         "HAE, one scale": dataclasses.replace(hae, time_scales="one"),
         "turn GAE": TurnGAE(hae.gamma, hae.lambda_turn, bootstrap, normalize=False),
         "token GAE": TokenGAE(hae.gamma, 1.0, bootstrap, normalize=False),
-        "GRPO": GRPO(),
+        "GRPO": GRPO(scale=False),
         "RLOO": RLOO(),
-        "GiGPO": GiGPO(),
-        "REINFORCE++": ReinforcePP(hae.gamma),
+        "GiGPO": GiGPO(scale=False),
+        "REINFORCE++": ReinforcePP(hae.gamma, scale=False),
     }
     if isinstance(own, TurnGAE | TokenGAE):
         own = dataclasses.replace(own, normalize=False)
+    elif isinstance(own, GRPO | GiGPO | ReinforcePP):
+        own = dataclasses.replace(own, scale=False)
     return {name: own if e.type == own.type != "hae" else e for name, e in estimators.items()}
 
 

@@ -9,7 +9,8 @@ Values are those that the run's own critic said, read at the places that an esti
 | turn             | -                        | its own                | -                                |
 | none             | -                        | -                      | -                                |
 
-The decisions' places: before the response (V_switch), before the subgoal (V_high), behind </subgoal> (V_low).
+The decisions' places: before the response (V_switch), before the subgoal (V_high), behind </subgoal> (V_low). Where the
+run's form of the switch advantage gave V_switch nothing to learn, there are V_high and V_low alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ class Stored:
         """What keeps an estimator from being asked about these episodes; None: nothing."""
         if estimator.critic not in self.views:
             return "the run's critic has no values for it"
+        wants_switch = isinstance(estimator, HAE) and estimator.switch_form == "termination-value"
+        if wants_switch and self.views["decisions"].v_switch_BT is None:
+            return "the run's critic learned no V_switch"
         if estimator.grouped and not self._has_groups:
             return "no task was played twice from the same beginning"
         return None
@@ -76,14 +80,16 @@ def two_scales(own: Estimator) -> HAE:
 
 def views_of(episodes: Sequence[Episode], config: Config) -> dict[Critic, Turns]:
     """See the module."""
+    own = config.advantages
+    learned_switch = not isinstance(own, HAE) or own.switch_form == "termination-value"
     said = [switch_probability(turn, np.asarray(turn.logprobs)) for episode in episodes for turn in episode.turns]
     return {
         critic: turns_of(episodes, config.shaping, values, said)[0]
-        for critic, values in _values(episodes, config.advantages.critic).items()
+        for critic, values in _values(episodes, own.critic, learned_switch).items()
     }
 
 
-def _values(episodes: Sequence[Episode], critic: Critic) -> dict[Critic, dict[str, Floats]]:
+def _values(episodes: Sequence[Episode], critic: Critic, learned_switch: bool) -> dict[Critic, dict[str, Floats]]:
     """The values of each view, by value head."""
     grid = Grid([len(episode.turns) for episode in episodes])
     tokens = Grid([sum(len(turn.response_ids) for turn in episode.turns) for episode in episodes])
@@ -92,7 +98,9 @@ def _values(episodes: Sequence[Episode], critic: Critic) -> dict[Critic, dict[st
         return of.fill([x for e in episodes if e.credit is not None for x in e.credit.series[f"value/{name}"]])
 
     views: dict[Critic, dict[str, Floats]] = {"none": {}}
-    if critic == "decisions":
+    if critic == "decisions" and not learned_switch:
+        views["decisions"] = {"low": series("low"), "high": series("high")}
+    elif critic == "decisions":
         low, high, switch = series("low"), series("high"), series("switch")
         turns = [turn for episode in episodes for turn in episode.turns]
         pairs = zip(turns, grid.rows(low), grid.rows(switch), strict=True)
