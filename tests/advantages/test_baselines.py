@@ -251,15 +251,20 @@ class TestIdentities:
                 HAE(0.9, 0.7, bootstrap_truncated=bootstrap)(turns).low_BT, flat.low_BT, atol=1e-10
             )
 
-    def test_one_time_scale_gives_all_decisions_one_return(self) -> None:
-        hae = HAE(0.9, 0.7, time_scales="one")
-        credit, flat = hae(self.batch), TurnGAE(0.9, 0.7, True, normalize=False)(self.batch)
-        assert credit.return_high_BT is not None
-        assert flat.return_low_BT is not None
-        np.testing.assert_allclose(credit.low_BT, flat.low_BT, atol=1e-10)
-        np.testing.assert_allclose(credit.return_switch_BT, flat.return_low_BT, atol=1e-10)  # type: ignore[arg-type]
-        at = self.batch.boundary_BT
-        np.testing.assert_allclose(credit.return_high_BT[at], flat.return_low_BT[at], atol=1e-10)
+    @pytest.mark.parametrize("bootstrap", [True, False])
+    def test_one_time_scale_gives_all_decisions_one_return(self, bootstrap: bool) -> None:
+        credit = HAE(0.9, 0.7, bootstrap_truncated=bootstrap, time_scales="one")(self.batch)
+        # Against the definition: `TurnGAE` shares its recurrence with HAE.
+        slow = [slow_gae(episode, 0.9, 0.7, bootstrap) for episode in episodes_of(self.batch)]
+        advantage_BT = grid(slow, self.batch.mask_BT.shape[1])
+        v_low_BT, v_high_BT, v_switch_BT = self.batch.v_low_BT, self.batch.v_high_BT, self.batch.v_switch_BT
+        assert v_low_BT is not None
+        assert v_high_BT is not None
+        assert v_switch_BT is not None
+        return_BT, at = advantage_BT + v_low_BT, self.batch.boundary_BT
+        np.testing.assert_allclose(credit.low_BT, advantage_BT, atol=1e-10)
+        np.testing.assert_allclose(credit.high_BT[at], (return_BT - v_high_BT)[at], atol=1e-10)
+        np.testing.assert_allclose(credit.switch_BT, return_BT - v_switch_BT, atol=1e-10)
         # Where every turn is a segment, two scales with lambda_seg = lambda_turn and one value are one scale.
         every = replace(self.batch, boundary_BT=np.ones_like(at), v_low_BT=self.batch.v_high_BT)
         two = HAE(0.9, lambda_seg=0.7)(every).high_BT

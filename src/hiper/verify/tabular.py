@@ -1,15 +1,17 @@
 """A Markov decision process with subgoals, small enough that everything about it can be computed exactly.
 
 Each turn the policy decides as a plan-execute agent does: whether to switch, on SWITCH (and always on the first turn)
-which subgoal to follow, and which action to take. After T turns the process ends.
+which subgoal to follow, and which action to take. An action may end the episode; after T turns it is over in any case:
+the process ends, or the episode is cut, and the process would have gone on.
 
 Legend: S states, G subgoals, H = G + 1 previous subgoals (the last: none yet), A actions, T turns, B trajectories (all
-that can happen), N parameters (the logits of all decisions).
+that can happen), N parameters (the logits of all decisions, or of one kind of decision).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,9 @@ class Process:
     """Probabilities of the first state."""
     reward_SA: Floats
     next_SAS: Floats
-    """Probabilities of the next state."""
+    """Probabilities of the next state, if the episode goes on."""
+    end_SA: Floats
+    """Probability that the episode ends."""
     switch_SH: Floats
     """Logit of SWITCH."""
     subgoal_SG: Floats
@@ -50,6 +54,7 @@ class Process:
         turns: int = 4,
         gamma: float = 1.0,
         branches: int = 2,
+        ends: float = 0.0,
         switch_rate: float | None = None,
     ) -> Process:
         """Random rewards, transitions and logits.
@@ -61,7 +66,9 @@ class Process:
             actions: A.
             turns: T; the first of them do not change with it.
             gamma: discount per turn.
-            branches: states that each action may lead to, and in which the process may begin.
+            branches: states that each action may lead to, and in which the process may begin; 1: nothing but the policy
+                is random.
+            ends: the most probable end of the episode by any one action; 0: all episodes have T turns.
             switch_rate: the same probability of SWITCH everywhere; None: random ones.
         """
         rng = np.random.default_rng(seed)
@@ -82,6 +89,7 @@ class Process:
             switch_SH=switch_SH,
             subgoal_SG=rng.normal(size=(states, subgoals)),
             action_SGA=rng.normal(size=(states, subgoals, actions)),
+            end_SA=ends * rng.random((states, actions)),
         )
 
     @property
@@ -122,6 +130,11 @@ class Values:
     high_TS: Floats
     switch_TSH: Floats
 
+    @property
+    def kept_TSH(self) -> Floats:
+        """V_low of the previous subgoal; before the first, V_high, as one is chosen whatever is said."""
+        return np.concatenate([self.low_TSG, self.high_TS[..., None]], axis=2)
+
     def disturbed(self, seed: int, size: float) -> Values:
         """Wrong values: each off by its own normal error of standard deviation ``size``."""
         rng = np.random.default_rng(seed)
@@ -130,16 +143,24 @@ class Values:
         )
 
 
-def exact_values(process: Process) -> Values:
-    """Backward from the last turn."""
+def exact_values(process: Process, rest_SH: Floats | None = None) -> Values:
+    """Backward from the last turn.
+
+    Args:
+        process: of T turns.
+        rest_SH: what a turn after the last would be worth; None: nothing.
+    """
     S, H = process.switch_SH.shape
     G, kind = H - 1, np.result_type(process.switch_SH)
     low_TSG = np.zeros((process.turns, S, G), dtype=kind)
     high_TS = np.zeros((process.turns, S), dtype=kind)
     switch_TSH = np.zeros((process.turns + 1, S, H), dtype=kind)
+    if rest_SH is not None:
+        switch_TSH[-1] = rest_SH
+    going_on_SAS = (1 - process.end_SA)[..., None] * process.next_SAS
     beta_SH, subgoal_SG, action_SGA = process.switch_prob_SH, process.subgoal_prob_SG, process.action_prob_SGA
     for t in reversed(range(process.turns)):
-        later_SAH = process.gamma * np.einsum("sax,xh->sah", process.next_SAS, switch_TSH[t + 1])
+        later_SAH = process.gamma * np.einsum("sax,xh->sah", going_on_SAS, switch_TSH[t + 1])
         worth_SGA = process.reward_SA[:, None] + later_SAH[..., :G].transpose(0, 2, 1)
         low_TSG[t] = (action_SGA * worth_SGA).sum(-1)
         high_TS[t] = (subgoal_SG * low_TSG[t]).sum(-1)
@@ -149,24 +170,46 @@ def exact_values(process: Process) -> Values:
     return Values(low_TSG, high_TS, switch_TSH[:-1])
 
 
-def exact_gradient(process: Process) -> Floats:
-    """(N,) the gradient of the expected return, by complex differentiation of the backward recursion."""
+def exact_gradient(process: Process, rest_SH: Floats | None = None) -> Floats:
+    """(N,) the gradient of the expected return, by complex differentiation of the backward recursion.
+
+    Args:
+        process: of T turns.
+        rest_SH: what a turn after the last would be worth, whatever the policy in the turns before; None: nothing.
+    """
     parameters = process.parameters
     gradient = np.empty(len(parameters))
     for n in range(len(parameters)):
         step: Complexes = parameters.astype(complex)
         step[n] += 1j * STEP
-        values = exact_values(process.with_parameters(step))
+        values = exact_values(process.with_parameters(step), rest_SH)
         gradient[n] = (process.start_S @ values.high_TS[0]).imag / STEP
     return gradient
 
 
 @dataclass(frozen=True)
+class Scores:
+    """Gradients of the log-probability of each decision with respect to the logits of its kind.
+
+    For logits: what was decided, as a one-hot vector, minus the probabilities. Where no such decision was made they
+    stand beside an advantage of zero, and may be anything.
+    """
+
+    switch_BTN: Floats
+    subgoal_BTN: Floats
+    action_BTN: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Trajectories:
     """All that can happen: what was in force and what was decided at each turn, and how probable it is."""
 
     process: Process
     prob_B: Floats
+    ended_B: Bools
+    """An action ended the episode; False: T turns were played, and it did not."""
+    mask_BT: Bools
+    """The turn was played; all arrays below are zero where it was not."""
     state_BT: Ints
     previous_BT: Ints
     """The subgoal before the turn; G where there is none yet."""
@@ -185,22 +228,27 @@ class Trajectories:
     @property
     def segment_turns(self) -> float:
         """Expected turns over expected segments."""
-        return float(self.process.turns / (self.prob_B @ self.boundary_BT.sum(axis=1)))
+        return float((self.prob_B @ self.mask_BT.sum(axis=1)) / (self.prob_B @ self.boundary_BT.sum(axis=1)))
 
-    def turns(self, values: Values, flat: bool = False) -> Turns:
+    def kept_low(self, values: Values) -> Floats:
+        """(B, T) V_low of the subgoal before the turn, whatever was said."""
+        return values.kept_TSH[np.arange(self.process.turns), self.state_BT, self.previous_BT]
+
+    def turns(self, values: Values, flat: bool = False, cut: bool = False) -> Turns:
         """What an estimator sees.
 
         Args:
             values: the critic's.
             flat: for estimators without a hierarchy, whose value is that of the state before all decisions.
+            cut: an episode that no action ended was truncated; False: the process ends after T turns.
         """
         at, state = np.arange(self.process.turns), self.state_BT
         v_switch_BT = values.switch_TSH[at, state, self.previous_BT]
         return Turns(
-            mask_BT=np.ones_like(self.switch_BT),
+            mask_BT=self.mask_BT,
             reward_BT=self.process.reward_SA[state, self.action_BT],
             boundary_BT=self.boundary_BT,
-            terminated_B=np.ones(len(state), dtype=bool),
+            terminated_B=self.ended_B if cut else np.ones_like(self.ended_B),
             v_low_BT=v_switch_BT if flat else values.low_TSG[at, state, self.subgoal_BT],
             v_high_BT=values.high_TS[at, state],
             v_switch_BT=v_switch_BT,
@@ -208,53 +256,82 @@ class Trajectories:
             said_switch_BT=self.switch_BT,
         )
 
-    def gradients(self, credit: Credit) -> Floats:
-        """(B, N) the policy gradient that each trajectory estimates.
+    @cached_property
+    def scores(self) -> Scores:
+        """Of every decision of every trajectory."""
+        process, state_BT, subgoal_BT = self.process, self.state_BT, self.subgoal_BT
+        beta_SH = process.switch_prob_SH
+        # A switch has one logit, that of SWITCH: of KEEP and SWITCH, as (S, H, 2, N).
+        said = np.array([0.0, 1.0]) - beta_SH[..., None]
+        switch = said[..., None] * np.eye(beta_SH.size).reshape(*beta_SH.shape, 1, -1)
+        return Scores(
+            switch[state_BT, self.previous_BT, self.switch_BT.astype(np.int64)],
+            _scores_of(process.subgoal_prob_SG)[state_BT, subgoal_BT],
+            _scores_of(process.action_prob_SGA)[state_BT, subgoal_BT, self.action_BT],
+        )
 
-        Each decision's score function (for logits: what was chosen, as a one-hot vector, minus the probabilities) is
-        weighted by its advantage, and by gamma^t, which the gradient of a discounted return asks for and practice
-        leaves out.
+    def gradients(self, credit: Credit, discounted: bool = True) -> Floats:
+        """(B, N) the policy gradient that each trajectory estimates: scores, weighted by advantages.
+
+        Args:
+            credit: the advantages.
+            discounted: weight by gamma^t as well, which the gradient of a discounted return asks for and practice
+                leaves out.
         """
-        process, B = self.process, len(self.prob_B)
-        (S, H), G, A = process.switch_SH.shape, process.subgoal_SG.shape[1], process.action_SGA.shape[2]
-        switch_BSH, subgoal_BSG, action_BSGA = np.zeros((B, S, H)), np.zeros((B, S, G)), np.zeros((B, S, G, A))
-        every, boundary_BT = np.arange(B), self.boundary_BT
-        beta_SH, subgoal_SG, action_SGA = process.switch_prob_SH, process.subgoal_prob_SG, process.action_prob_SGA
-        for t in range(process.turns):
-            s, h, g, a = self.state_BT[:, t], self.previous_BT[:, t], self.subgoal_BT[:, t], self.action_BT[:, t]
-            low_B, high_B, switch_B = (
-                process.gamma**t * x_BT[:, t]
-                for x_BT in (credit.low_BT, credit.high_BT * boundary_BT, credit.switch_BT)
-            )
-            switch_BSH[every, s, h] += switch_B * (self.switch_BT[:, t] - beta_SH[s, h])
-            subgoal_BSG[every, s] += high_B[:, None] * (np.eye(G)[g] - subgoal_SG[s])
-            action_BSGA[every, s, g] += low_B[:, None] * (np.eye(A)[a] - action_SGA[s, g])
-        return np.concatenate([part.reshape(B, -1) for part in (switch_BSH, subgoal_BSG, action_BSGA)], axis=1)
+        weight_T = (self.process.gamma if discounted else 1.0) ** np.arange(self.process.turns)
+        pairs = (
+            (credit.switch_BT, self.scores.switch_BTN),
+            (credit.high_BT, self.scores.subgoal_BTN),
+            (credit.low_BT, self.scores.action_BTN),
+        )
+        parts = [np.einsum("bt,btn->bn", weight_T * advantage_BT, score_BTN) for advantage_BT, score_BTN in pairs]
+        return np.concatenate(parts, axis=1)
 
 
 def enumerate_trajectories(process: Process) -> Trajectories:
     """Every trajectory of positive probability."""
-    G = process.subgoal_SG.shape[1]
+    S, G = process.subgoal_SG.shape
     beta_SH, subgoal_SG, action_SGA = process.switch_prob_SH, process.subgoal_prob_SG, process.action_prob_SGA
     state = np.flatnonzero(process.start_S)
     prob_B, previous = process.start_S[state], np.full(len(state), G)
-    history = np.zeros((len(state), 0, 5), dtype=np.int64)
+    history = np.zeros((len(state), process.turns, 5), dtype=np.int64)
+    over: list[tuple[Floats, Bools, Ints, Ints]] = []
     for t in range(process.turns):
-        # What is decided and what follows, over all trajectories so far, as (B, 2, G, A, S).
+        # What is decided and what follows, over all trajectories that go on, as (B, 2, G, A, S + 1): an end, at last.
+        # Where the last action leads to does not matter.
+        last = t + 1 == process.turns
+        next_SAS = np.eye(S)[np.zeros_like(process.end_SA, dtype=np.int64)] if last else process.next_SAS
+        end_SA1 = process.end_SA[..., None]
+        follows_SAX = np.concatenate([(1 - end_SA1) * next_SAS, end_SA1], axis=2)
         beta_B = beta_SH[state, previous]
         switch_B2 = np.stack([1 - beta_B, beta_B], axis=1)
         fresh_BG = subgoal_SG[state]
         kept_BG = np.eye(G + 1)[previous, :G] if t else fresh_BG
         subgoal_B2G = np.stack([kept_BG, fresh_BG], axis=1)
-        # Where the last action leads to does not matter.
-        next_BAS = process.next_SAS[state] if t + 1 < process.turns else np.ones((len(state), action_SGA.shape[2], 1))
-        joint = np.einsum("b,bq,bqg,bga,bax->bqgax", prob_B, switch_B2, subgoal_B2G, action_SGA[state], next_BAS)
+        joint = np.einsum(
+            "b,bq,bqg,bga,bax->bqgax", prob_B, switch_B2, subgoal_B2G, action_SGA[state], follows_SAX[state]
+        )
         origin, switch, subgoal, action, following = np.nonzero(joint)
-        step = np.stack([state[origin], previous[origin], switch, subgoal, action], axis=1)
-        history = np.concatenate([history[origin], step[:, None]], axis=1)
-        prob_B, state, previous = joint[origin, switch, subgoal, action, following], following, subgoal
+        prob_B = joint[origin, switch, subgoal, action, following]
+        history = history[origin]
+        history[:, t] = np.stack([state[origin], previous[origin], switch, subgoal, action], axis=1)
+        ended = following == S
+        done = ended | last
+        over.append((prob_B[done], ended[done], np.full(done.sum(), t + 1), history[done]))
+        prob_B, history, state, previous = (x[~done] for x in (prob_B, history, following, subgoal))
+    prob_B, ended_B, length_B, history = (np.concatenate(parts) for parts in zip(*over, strict=True))
+    mask_BT = np.arange(process.turns) < length_B[:, None]
     state_BT, previous_BT, switch_BT, subgoal_BT, action_BT = np.moveaxis(history, 2, 0)
-    return Trajectories(process, prob_B, state_BT, previous_BT, switch_BT.astype(bool), subgoal_BT, action_BT)
+    return Trajectories(
+        process, prob_B, ended_B, mask_BT, state_BT, previous_BT, switch_BT.astype(bool), subgoal_BT, action_BT
+    )
+
+
+def _scores_of(prob: Floats) -> Floats:
+    """(..., K, N) gradients of the logarithms of (..., K) probabilities with respect to all N of their logits."""
+    chosen = np.eye(prob.size).reshape(*prob.shape, prob.size)
+    scores: Floats = chosen - (prob[..., None] * chosen).sum(axis=-2, keepdims=True)
+    return scores
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
