@@ -77,6 +77,18 @@ def test_an_unknown_key_may_belong_to_another_section(setting: str, meant: str):
         load_config("quickstart", [setting])
 
 
+def test_keys_that_another_estimator_has_are_not_suggested():
+    with pytest.raises(UserError) as caught:
+        load_config("quickstart", ["advantages.type=grpo", "rollout.group_size=8"])
+    said = str(caught.value)
+    for key in ("gamma", "normalize"):
+        assert f"advantages.type 'grpo' has no '{key}': to do without the recipe's, give the section whole" in said
+    assert "as in advantages='{type: grpo}'" in said
+    assert "did you mean" not in said
+    with pytest.raises(UserError, match="'turn-gae' has no 'lambda_seg'"):
+        load_config("quickstart", ["advantages={type: turn-gae, lambda_seg: 1}"])
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -154,7 +166,14 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name():
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a: [", "not a readable YAML file"), (b"- a", "mapping.*list"), (b"\xff\xfe\xfa", "not a readable YAML file")],
+    [
+        (b"a: [", "not a readable YAML file"),
+        (b"- a", "mapping.*list"),
+        (b"[]", "mapping.*list"),
+        (b"\xff\xfe\xfa", "not a readable YAML file"),
+        (b"", "is empty or damaged: it should hold a mapping"),
+        (b"# nothing\n", "is empty or damaged: it should hold a mapping"),
+    ],
 )
 def test_a_broken_recipe_file(tmp_path: Path, content: bytes, message: str):
     file = tmp_path / "broken.yaml"
@@ -164,9 +183,9 @@ def test_a_broken_recipe_file(tmp_path: Path, content: bytes, message: str):
     assert str(file) in str(caught.value)
 
 
-def test_an_empty_recipe_is_all_defaults(tmp_path: Path):
-    file = tmp_path / "empty.yaml"
-    file.write_text("")
+def test_a_recipe_without_settings_is_all_defaults(tmp_path: Path):
+    file = tmp_path / "defaults.yaml"
+    file.write_text("{}")
     assert load_config(file) == Config()
 
 
@@ -192,7 +211,7 @@ def test_the_published_defaults_of_the_baselines():
     assert defaults["grpo"] == {"scale": True, "statistics": "turns"}
     assert defaults["rloo"] == {"statistics": "turns"}
     assert defaults["gigpo"] == {"gamma": 0.95, "weight": 1.0, "scale": True, "similarity": None}
-    assert defaults["reinforce++"] == {"gamma": 1.0}
+    assert defaults["reinforce++"] == {"gamma": 1.0, "scale": True}
 
 
 def test_hae_is_what_is_meant_where_no_estimator_is_named():

@@ -46,7 +46,7 @@ def test_the_settings_on_the_page_about_credit():
     page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8").replace("\\\n", " ")
     commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hiper train ")]
     chosen = [load_config(recipe, overrides).advantages.type for _, _, recipe, *overrides in commands]
-    assert chosen == ["turn-gae", "gigpo", "grpo"]
+    assert chosen == ["turn-gae", "gigpo", "grpo", "hae"]
     table = page.partition("## The estimators")[2].partition("```")[0]
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == ["type", *ESTIMATORS]
 

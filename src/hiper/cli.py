@@ -232,6 +232,8 @@ def compare(
 def study(
     study: Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")],
     settings: Settings = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,...", help="Seeds in place of the study's.")] = None,
+    methods: Annotated[str | None, typer.Option(metavar="A,B,...", help="Of the study's methods only these.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each [default: the recipe's].")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")] = None,
@@ -240,7 +242,7 @@ def study(
     from hiper.study.command import run_study
     from hiper.study.definition import load_study
 
-    definition = load_study(study, settings or [])
+    definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
     run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
 
 
@@ -266,6 +268,11 @@ def parity(context: typer.Context) -> None:
     from hiper.envs.alfworld.parity import main as compare
 
     raise typer.Exit(compare(context.args))
+
+
+def _listed(text: str | None) -> list[str] | None:
+    """What stands between commas."""
+    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def _display() -> Display:

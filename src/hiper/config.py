@@ -248,6 +248,8 @@ class AlarmConfig(Section):
     """Most turns that play an action again on the same observation."""
     invalid: float | None = 0.5
     """Most turns without a valid response."""
+    without_spread: float | None = 0.95
+    """Most groups whose episodes were all paid the same, from which methods without a critic learn nothing."""
     value_low: float | None = -0.5
     """Least explained variance of V_low; those below likewise."""
     value_high: float | None = -0.5
@@ -333,12 +335,14 @@ def read_tree(file: Path | Traversable) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: it cannot be read, or holds something else.
+        UserError: it cannot be read, is empty, or holds something else.
     """
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} is not a readable YAML file: {error}") from error
+    if tree is None:
+        raise UserError(f"{file} is empty or damaged: it should hold a mapping of keys to values")
     if not isinstance(tree, dict):
         raise UserError(f"{file} should hold a mapping of keys to values; it holds a {type(tree).__name__}")
     return tree
@@ -425,14 +429,18 @@ def _number(value: Any) -> Any:
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        if path[:1] == ["advantages"] and path[1:2]:
-            path, keys = ["advantages", *path[2:]], [field.name for field in dataclasses.fields(ESTIMATORS[path[1]])]
-        else:
-            keys = _keys_at(path[:-1])
+        estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
+        unknown = problem["type"] in ("extra_forbidden", "unexpected_keyword_argument")
         if problem["type"] == "union_tag_invalid":
             given = _estimator_type(problem["input"])
             yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
-        elif problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        elif unknown and estimator and any(path[-1] in _parameters(other) for other in ESTIMATORS):
+            yield (
+                f"advantages.type '{estimator}' has no '{path[-1]}': to do without the recipe's, give the section "
+                f"whole, as in advantages='{{type: {estimator}}}'"
+            )
+        elif unknown:
+            keys = _parameters(estimator) if estimator else _keys_at(path[:-1])
             options = f"; an option of the environment would be env.{path[0]}" if len(path) == 1 else ""
             yield f"unknown key '{'.'.join(path)}'; {_meant(path[-1], keys)}{options}"
         elif problem["type"] in ("model_type", "dataclass_type"):
@@ -447,6 +455,11 @@ def _meant(leaf: str, keys: Sequence[str]) -> str:
     """What an unknown key could mean: one like it in its section, or one of the same name in another."""
     elsewhere = [f"'{key}'" for key, _ in leaves(Config().model_dump()) if key.endswith(f".{leaf}")]
     return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, keys)
+
+
+def _parameters(estimator: str) -> list[str]:
+    """The keys of the settings of an estimator."""
+    return [field.name for field in dataclasses.fields(ESTIMATORS[estimator])]
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hiper.compare.settings import differing, flat
 from hiper.config import load_config
 from hiper.errors import UserError
-from hiper.study.definition import load_study, points_of, study_names
+from hiper.study.definition import load_study, points_of, study_names, trials_of
 from hiper.study.plan import Job, plan
 
 STUDY = """\
@@ -117,6 +117,7 @@ def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
         ("rollout.episodes: 8", "seed: 8", "'seed' is no setting of a study"),
         ("rollout.group_size: 2", "name: x", "'name' is no setting of a study"),
         ("methods:", "tuning: {seeds: [4], grid: {learner.lr: [1]}}\nmethods:", "4 is a seed of the study itself"),
+        ("methods:", "tuning: {seeds: [1, 1], grid: {learner.lr: [1]}}\nmethods:", "tuning.seeds: a seed is named tw"),
         ("methods:", "tuning: {seeds: [1], grid: {learner.lr: [1]}}\nmethods:", "held_out: tune on another split"),
         ("methods:", f"tuning: {{seeds: [1], grid: {{learner.clop: [1]}}{ON_TRAIN}}}\nmethods:", "did you mean 'clip'"),
         ("methods:", f"tuning: {{seeds: [1], grid: {{}}{ON_TRAIN}}}\nmethods:", "tuning.grid: "),
@@ -151,6 +152,59 @@ def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
             "settings of all runs hold 'rollout.episodes', which tuning.grid varies",
         ),
         ("rollout.episodes: 8", "advantages.gamma: 0.5", "'advantages.gamma' would not reach method 'grpo'"),
+        # A section and a setting in it, of which one would undo the other.
+        (
+            "methods:",
+            "sweep: {setting: advantages.gamma, values: [0.9, 1.0]}\nmethods:",
+            "'grpo' sets 'advantages' itself, while sweep.setting varies 'advantages.gamma'",
+        ),
+        (
+            "methods:",
+            "sweep: {setting: rollout, values: [a, b]}\nmethods:",
+            "'grpo' sets 'rollout.group_size' itself, while sweep.setting varies 'rollout'",
+        ),
+        (
+            "methods:",
+            f"tuning: {{seeds: [1], grid: {{advantages.gamma: [0.9]}}{ON_TRAIN}}}\nmethods:",
+            "'grpo' sets 'advantages' itself, while tuning.grid varies 'advantages.gamma'",
+        ),
+        (
+            "methods:",
+            f"tuning: {{seeds: [1], grid: {{rollout: [{{group_size: 4}}]}}{ON_TRAIN}}}\nmethods:",
+            "'grpo' sets 'rollout.group_size' itself, while tuning.grid varies 'rollout'",
+        ),
+        (
+            "grpo:\n    settings: {advantages: {type: grpo}, rollout.group_size: 2}",
+            f"other: {{}}\ntuning: {{seeds: [1], grid: {{rollout: [{{slots: 4}}]}}{ON_TRAIN}}}",
+            "settings of all runs hold 'rollout.episodes', which tuning.grid varies",
+        ),
+        (
+            "methods:",
+            "sweep: {setting: learner.lr, values: [1, 2]}\ntuning: {seeds: [1], grid: {learner.lr: [1]}}\nmethods:",
+            "tuning.grid varies 'learner.lr', while sweep.setting varies 'learner.lr'",
+        ),
+        (
+            "methods:",
+            "tuning: {seeds: [1], grid: {learner.lr: [1]}, settings: {advantages.gamma: 0.5}}\nmethods:",
+            "'advantages.gamma' would not reach method 'grpo', .* leave it out of tuning.settings",
+        ),
+        (
+            "methods:",
+            "tuning: {seeds: [1], grid: {learner: [{lr: 1}]}, settings: {learner.clip: 0.1}}\nmethods:",
+            "tuning: its settings hold 'learner.clip', which its grid varies",
+        ),
+        # The tiny recipe reports success on held_out.
+        (
+            "rollout.episodes: 8",
+            f"evaluation.splits_if_present: [train]}}\ntuning: {{seeds: [1], grid: {{learner.lr: [1]}}{ON_TRAIN}",
+            "reports success on train: tune on another split",
+        ),
+        (
+            "methods:",
+            "tuning: {seeds: [1], grid: {learner.lr: [1]}, settings: {evaluation: {splits: [train], "
+            "splits_if_present: [held_out]}}}\nmethods:",
+            "reports success on held_out: tune on another split",
+        ),
         ("hiper: {}", "hiper: {settings: {env.cells: 4}}", "env.cells: methods are compared on the same tasks"),
         ("hiper: {}", "hiper: {settings: {prompt.template: instruct}}", "method 'hiper': prompt.template: not as in"),
         ("hiper: {}", "hiper: {settings: {warm_start.epochs: 1}}", "warm_start.epochs: .*warm_start: own"),
@@ -160,6 +214,59 @@ def test_what_is_wrong_is_said_before_anything_is_begun(folder: Path, old: str, 
     with pytest.raises(UserError, match=said):
         planned(folder, STUDY.replace(old, new))
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "tuned"),
+    [
+        ("training.iterations: 20", "training.iterations: 6"),
+        ("training.iterations: 20", "training: {iterations: 6}"),
+        ("training: {iterations: 20}", "training: {iterations: 6}"),
+    ],
+)
+def test_all_methods_are_tuned_with_as_much(folder: Path, own: str, tuned: str):
+    settings = f"{{evaluation.splits: [train], {tuned}}}"
+    tuning = f"tuning: {{seeds: [1], grid: {{learner.lr: [1, 2]}}, settings: {settings}}}\n"
+    (folder / "mini.yaml").write_text(STUDY.replace("hiper: {}", f"hiper: {{settings: {{{own}}}}}") + tuning)
+    study = load_study(str(folder / "mini.yaml"))
+    assert study.tuning is not None
+    trials = plan(trials_of(study, study.tuning), folder / "out" / "tuning")
+    assert [(job.name, job.config.training.iterations) for job in trials] == [
+        ("warm-start-seed1", 6),
+        *((f"{method}-trial{number}-seed1", 6) for method in ("hiper", "grpo") for number in (0, 1)),
+    ]
+    assert [job.config.learner.lr for job in trials[1:]] == [1, 2, 1, 2]
+    runs = [job.config for job in plan(study, folder / "out") if not job.warm_start]
+    assert [run.training.iterations for run in runs if run.name == "hiper"] == [20, 20]
+
+
+def test_other_seeds_and_some_of_the_methods(folder: Path):
+    source = str(folder / "mini.yaml")
+    tuning = f"tuning: {{seeds: [1], grid: {{learner.lr: [1]}}{ON_TRAIN}}}\n"
+    (folder / "mini.yaml").write_text(STUDY + "  other: {}\n" + tuning)
+    whole, part = load_study(source), load_study(source, seeds=["0", "7"], methods=["other", "hiper"])
+    assert (part.seeds, list(part.methods)) == ((0, 7), ["hiper", "other"])  # whom others are compared with stays first
+    assert load_study(source, methods=["grpo"]).seeds == whole.seeds
+    assert whole.tuning is not None
+    trials = plan(trials_of(whole, whole.tuning), folder)
+    assert all(job in trials for job in plan(trials_of(part, whole.tuning), folder))
+    assert all(job in plan(whole, folder) for job in plan(part, folder) if job.name.endswith("seed7"))
+    with pytest.raises(UserError, match="study 'mini' has no method 'hipre'; did you mean 'hiper'"):
+        load_study(source, methods=["grpo", "hipre"])
+    with pytest.raises(UserError, match="1 is a seed of the study itself"):
+        load_study(source, seeds=["0", "1"])
+    with pytest.raises(UserError, match=r"seeds\.1: .*valid integer"):
+        load_study(source, seeds=["0", "one"])
+    with pytest.raises(UserError, match=r"'seeds' is no setting of a study's runs: .*--seeds"):
+        load_study(source, ["seeds=[0]"])
+
+
+def test_a_run_whose_settings_are_gone_is_not_taken_for_one_of_other_settings(folder: Path):
+    job = planned(folder, STUDY)[1]
+    job.folder.mkdir(parents=True)
+    (job.folder / "config.yaml").write_text("")
+    with pytest.raises(UserError, match=r"hiper-seed4/config\.yaml is empty or damaged"):
+        job.check()
 
 
 def test_an_unknown_study():

@@ -135,14 +135,31 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
     assert "refused" not in shown(definition, folder)
     assert in_this_process == ["rloo-seed0", "rloo-seed1"]
 
-    # What is there is not taken for what it is not.
+    # What is there is not taken for what it is not, and the definition beside it stays the one it was made under.
     in_this_process.clear()
+    kept = (folder / "study.yaml").read_text()
     definition.write_text(definition.read_text().replace("rollout.episodes: 4", "rollout.episodes: 6"))
     said = shown(definition, folder)
     assert "runs/hiper-seed0 was made under other settings (rollout.episodes)" in said
     definition.write_text(definition.read_text().replace("warm_start.epochs: 2", "warm_start.epochs: 3"))
     assert "warm-starts/seed0 was made under other settings (warm_start.epochs)" in shown(definition, folder)
     assert in_this_process == []
+    assert (folder / "study.yaml").read_text() == kept
+
+
+def test_a_part_of_a_study_is_completed_in_the_same_folder(
+    definition: Path, in_this_process: list[str], tmp_path: Path
+):
+    folder = tmp_path / "out"
+    definition.write_text(STUDY.partition("  broken:")[0])
+    study = ["study", str(definition), "--out", str(folder)]
+    cli.app([*study, "--seeds", "3", "--methods", "grpo"], standalone_mode=False)
+    assert in_this_process == ["warm-start-seed3", "grpo-seed3"]
+    in_this_process.clear()
+    cli.app([*study, "--seeds", "3,1"], standalone_mode=False)
+    assert in_this_process == ["hiper-seed3", "warm-start-seed1", "hiper-seed1", "grpo-seed1"]
+    tree = json.loads((folder / "comparison.json").read_text())
+    assert [(r["method"], r["seeds"]) for r in tree["results"]["held_out"]] == [("hiper", [1, 3]), ("grpo", [1, 3])]
 
 
 def test_each_method_is_studied_with_what_did_best_for_it(
@@ -152,7 +169,7 @@ def test_each_method_is_studied_with_what_did_best_for_it(
     tuning = """\
 tuning:
   seeds: [8, 9]
-  settings: {evaluation.splits: [train]}
+  settings: {evaluation.splits: [train], evaluation.splits_if_present: [], training.iterations: 1}
   grid: {learner.lr: [1.0e-3, 2.0e-3], learner.clip: [0.1]}
 """
     definition.write_text(STUDY.partition("  broken:")[0].replace("[0, 1]", "[0]") + tuning)
@@ -186,6 +203,14 @@ tuning:
     in_this_process.clear()
     assert "refused" not in shown(definition, folder)
     assert in_this_process == []
+
+    # What else is set otherwise is told before anything is done, and the definition stays as it was.
+    kept = (folder / "study.yaml").read_text()
+    definition.write_text(definition.read_text().replace("  training.iterations: 1\n", "  training.iterations: 2\n"))
+    said = shown(definition, folder)
+    assert said.startswith("refused: ")
+    assert "runs/hiper-seed0 was made under other settings (training.iterations)" in said
+    assert (folder / "study.yaml").read_text() == kept
 
 
 def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: list[str], tmp_path: Path):

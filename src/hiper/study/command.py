@@ -37,13 +37,15 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
             the last case all others are done and compared nonetheless.
         KeyboardInterrupt: a stop was asked for; what was under way has been saved.
     """
+    points = {value: (point, _place(study, value)) for value, point in points_of(study).items()}
     with processes(folder) as launch:
+        for point, place in points.values():
+            _check(point, folder / place, threads)
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
         count = 0
         failures: dict[str, str] = {}
         comparisons: dict[str, Comparison] = {}
-        for value, point in points_of(study).items():
-            place = f"{study.sweep.setting}={value}" if study.sweep else ""
+        for value, (point, place) in points.items():
             comparison, planned, failed = _conduct(point, folder / place, display, launch, jobs, threads)
             count += planned
             failures |= {f"{name} ({place})" if place else name: reason for name, reason in failed.items()}
@@ -56,6 +58,22 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
             f"{len(failures)} of {count} failed; the same command tries them again, and leaves alone what is done:\n"
             f"  {said}"
         )
+
+
+def _place(study: Study, value: str) -> str:
+    """Where a point of a sweep lies in the study's folder."""
+    return f"{study.sweep.setting}={value}" if study.sweep else ""
+
+
+def _check(study: Study, folder: Path, threads: int | None) -> None:
+    """Make sure that what is there of a study without a sweep is its own, as far as that is known before tuning."""
+    undecided: tuple[str, ...] = ()
+    if study.tuning is not None:
+        for job in plan(trials_of(study, study.tuning), folder / "tuning", threads):
+            job.check()
+        undecided = (*study.tuning.grid, "model.path")  # a method's warm start may be tuned, even whether it has one
+    for job in plan(study, folder, threads):
+        job.check(undecided)
 
 
 def _conduct(

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import product
@@ -44,8 +44,8 @@ from hiper.errors import UserError, suggestion
 Settings = Mapping[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
 
-OWN_BUSINESS = ("name", "seed")
-"""Settings that a study makes itself."""
+OWN_BUSINESS = ("name", "seed", "seeds", "methods")
+"""What a study decides itself: no settings of its runs."""
 
 THE_SAME_FOR_ALL = ("env.", "evaluation.")
 """Settings in which methods cannot differ begin like this."""
@@ -71,6 +71,18 @@ class Tuning(Section):
     """By dotted key; every combination is tried."""
     settings: Settings = Field(default_factory=dict)
     """Of the trials alone, on top of the study's and the methods' own."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return _distinct(seeds)
+
+    @model_validator(mode="after")
+    def _varied_alone(self) -> Self:
+        for key in self.grid:
+            if own := next((own for own in self.settings if own.startswith(f"{key}.")), None):
+                raise ValueError(f"its settings hold '{own}', which its grid varies with all of '{key}'")
+        return self
 
 
 class Sweep(Section):
@@ -107,9 +119,7 @@ class Study(Section):
     @field_validator("seeds")
     @classmethod
     def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed is named twice")
-        return seeds
+        return _distinct(seeds)
 
     @model_validator(mode="after")
     def _settings_are_free(self) -> Self:
@@ -118,36 +128,64 @@ class Study(Section):
         for settings in (self.settings, swept, tuned, *(method.settings for method in self.methods.values())):
             for key in OWN_BUSINESS:
                 if key in settings:
-                    raise ValueError(f"'{key}' is no setting of a study: it follows from methods and seeds")
+                    raise ValueError(
+                        f"'{key}' is no setting of a study's runs: its methods and seeds decide it; choose them with "
+                        "--methods and --seeds"
+                    )
         return self
 
     @model_validator(mode="after")
     def _varied_alone(self) -> Self:
-        varied = {} if self.sweep is None else {self.sweep.setting: "sweep.setting"}
-        varied |= {} if self.tuning is None else dict.fromkeys(self.tuning.grid, "tuning.grid")
-        for key, by in varied.items():
+        grid = () if self.tuning is None else self.tuning.grid
+        varied = [(key, "tuning.grid") for key in grid]
+        if self.sweep is not None:
+            varied.append((self.sweep.setting, "sweep.setting"))
+            if own := _meeting(self.sweep.setting, grid):
+                raise ValueError(
+                    f"tuning.grid varies '{own}', while sweep.setting varies '{self.sweep.setting}': leave out one"
+                )
+        for key, by in varied:
             for name, method in self.methods.items():
-                if key in method.settings:
-                    raise ValueError(f"method '{name}' sets '{key}' itself, which {by} varies")
-            if key in self.settings:
-                raise ValueError(f"the settings of all runs hold '{key}', which {by} varies")
+                if own := _meeting(key, method.settings):
+                    raise ValueError(f"method '{name}' sets '{own}' itself, while {by} varies '{key}': leave out one")
+            if own := next((own for own in self.settings if within(own, key)), None):
+                raise ValueError(f"the settings of all runs hold '{own}', which {by} varies")
         return self
 
     @model_validator(mode="after")
     def _reaches_every_method(self) -> Self:
-        for key in self.settings:
+        settings = [(key, "say it in each method") for key in self.settings]
+        if self.tuning is not None:
+            settings += [(key, "leave it out of tuning.settings") for key in self.tuning.settings]
+        for key, advice in settings:
             for name, method in self.methods.items():
                 if section := next((own for own in method.settings if key.startswith(f"{own}.")), None):
                     raise ValueError(
-                        f"'{key}' would not reach method '{name}', which gives '{section}' whole: say it in each method"
+                        f"'{key}' would not reach method '{name}', which gives '{section}' whole: {advice}"
                     )
         return self
 
     @model_validator(mode="after")
     def _tuned_elsewhere(self) -> Self:
         if self.tuning and (shared := set(self.seeds) & set(self.tuning.seeds)):
-            raise ValueError(f"tuning.seeds: {min(shared)} is a seed of the study itself; tune on others")
+            raise ValueError(f"tuning.seeds: {min(shared)} is a seed of the study itself; choose others there or here")
         return self
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+def within(key: str, section: str) -> bool:
+    """Whether a dotted key is that section, or lies in it."""
+    return f"{key}.".startswith(f"{section}.")
+
+
+def _meeting(key: str, others: Iterable[str]) -> str | None:
+    """The first of other keys of which one value decides about the other: the same, in it, or around it."""
+    return next((other for other in others if within(key, other) or within(other, key)), None)
 
 
 def study_names() -> list[str]:
@@ -155,8 +193,19 @@ def study_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in _studies().iterdir() if file.name.endswith(".yaml"))
 
 
-def load_study(source: str, overrides: Sequence[str] = ()) -> Study:
+def load_study(
+    source: str,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int | str] | None = None,
+    methods: Sequence[str] | None = None,
+) -> Study:
     """A shipped study by name, or a YAML file; ``dotted.key=value`` overrides are settings of all its runs.
+
+    Args:
+        source: its name, or the file.
+        overrides: see above.
+        seeds: in place of the study's; None: as it says.
+        methods: of the study's, the only ones; None: all.
 
     Raises:
         UserError: no such study or file, or something in it is wrong, down to each run's settings; all is named.
@@ -168,17 +217,24 @@ def load_study(source: str, overrides: Sequence[str] = ()) -> Study:
     changes = dict(map(read_setting, overrides))
     try:
         study = Study.model_validate(tree)
-        study = Study.model_validate({**tree, "settings": {**study.settings, **changes}})
+        study = Study.model_validate(
+            {
+                **tree,
+                "settings": {**study.settings, **changes},
+                "seeds": study.seeds if seeds is None else seeds,
+                "methods": study.methods if methods is None else _chosen(study, methods),
+            }
+        )
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
-    for point in points_of(study).values():
-        for stage in (point,) if point.tuning is None else (point, trials_of(point, point.tuning)):
-            for name in stage.methods:
-                try:
-                    _check_method(stage, name)
-                except UserError as error:
-                    raise UserError(f"{source}, method '{name}': {error}") from None
+    try:
+        for point in points_of(study).values():
+            _check_methods(point)
+            if point.tuning is not None:
+                _check_methods(trials_of(point, point.tuning))
+    except UserError as error:
+        raise UserError(f"{source}, {error}") from None
     return study
 
 
@@ -198,19 +254,25 @@ def trials_of(study: Study, tuning: Tuning) -> Study:
         UserError: it would look at tasks that the study itself reports.
     """
     methods = {
-        trial_name(name, number): method.model_copy(update={"settings": {**method.settings, **combination}})
+        trial_name(name, number): method.model_copy(
+            update={"settings": _on_top(_on_top(method.settings, tuning.settings), combination)}
+        )
         for name, method in study.methods.items()
         for number, combination in enumerate(combinations(tuning))
     }
-    settings = {**study.settings, **tuning.settings}
-    trials = Study(
-        name=f"{study.name}-tuning", recipe=study.recipe, settings=settings, seeds=tuning.seeds, methods=methods
+    trials = study.model_copy(
+        update={
+            "name": f"{study.name}-tuning",
+            "settings": _on_top(study.settings, tuning.settings),
+            "seeds": tuning.seeds,
+            "methods": methods,
+            "tuning": None,
+        }
     )
-    told, tried = (load_config(*settings_of(s, None, s.seeds[0])).evaluation.splits for s in (study, trials))
-    if shared := set(told) & set(tried):
+    if shared := _splits(study) & _splits(trials):
         raise UserError(
-            f"the study reports success on {', '.join(sorted(shared))}: tune on another split, with "
-            "evaluation.splits in tuning.settings"
+            f"the study reports success on {', '.join(sorted(shared))}: tune on another split, with evaluation.splits "
+            "and evaluation.splits_if_present in tuning.settings"
         )
     return trials
 
@@ -231,8 +293,34 @@ def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[
     They are what the command line takes.
     """
     chosen = MethodDefinition() if method is None else study.methods[method]
-    settings = {**study.settings, **chosen.settings, "name": method or study.name, "seed": seed}
+    settings = _on_top(study.settings, {**chosen.settings, "name": method or study.name, "seed": seed})
     return chosen.recipe or study.recipe, [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+
+
+def _on_top(below: Settings, above: Settings) -> Settings:
+    """Both, in the order in which they count: a section given whole replaces what was said of it before."""
+    return {**{key: value for key, value in below.items() if key not in above}, **above}
+
+
+def _splits(study: Study) -> set[str]:
+    """Whose tasks all runs of a study are evaluated on, as far as the data hold them."""
+    evaluation = load_config(*settings_of(study, None, study.seeds[0])).evaluation
+    return {*evaluation.splits, *evaluation.splits_if_present}
+
+
+def _chosen(study: Study, names: Sequence[str]) -> dict[str, MethodDefinition]:
+    for name in names:
+        if name not in study.methods:
+            raise UserError(f"study '{study.name}' has no method '{name}'; {suggestion(name, study.methods)}")
+    return {name: method for name, method in study.methods.items() if name in names}
+
+
+def _check_methods(study: Study) -> None:
+    for name in study.methods:
+        try:
+            _check_method(study, name)
+        except UserError as error:
+            raise UserError(f"method '{name}': {error}") from None
 
 
 def _check_method(study: Study, name: str) -> None:

@@ -9,13 +9,14 @@ STUDY/warm-starts/seed0        the policy that all runs of a seed begin from
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.compare.settings import OF_A_RUN, WARM_STARTS, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
-from hiper.study.definition import Study, settings_of
+from hiper.study.definition import Study, settings_of, within
 from hiper.training.assembly import settle_splits
 from hiper.training.run import SETTINGS, Run, read_settings
 from hiper.training.warm_start import OF_A_WARM_START
@@ -53,8 +54,11 @@ class Job:
             return ["train", "--resume", str(self.folder)]
         return ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
 
-    def check(self) -> None:
+    def check(self, undecided: Iterable[str] = ()) -> None:
         """Make sure that what is there already was made under these settings.
+
+        Args:
+            undecided: dotted keys that tuning is yet to decide.
 
         Raises:
             UserError: it was made under others.
@@ -64,6 +68,7 @@ class Job:
             return
         settings = self.config if self.warm_start else settle_splits(self.config)
         keys = set(differing([flat(read_settings(saved)), flat(settings)])) - OF_A_RUN
+        keys = {key for key in keys if not any(within(key, section) for section in undecided)}
         if self.warm_start:
             keys = {key for key in keys if key.startswith(OF_A_WARM_START)}
         if keys:

@@ -61,7 +61,7 @@ def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study
 
 def _success(folder: Path, name: str, seeds: tuple[int, ...]) -> float:
     runs = [Run.open(folder / "runs" / f"{name}-seed{seed}") for seed in seeds]
-    return float(np.mean([next(iter(read_evaluations(run).values()))[-1].overall.success for run in runs]))
+    return float(np.mean([read_evaluations(run)[run.config.evaluation.splits[0]][-1].overall.success for run in runs]))
 
 
 def _shown(settings: dict[str, Any]) -> str:

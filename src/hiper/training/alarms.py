@@ -32,6 +32,12 @@ WATCHES = (
     Watch(
         "invalid", "invalid/all", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
     ),
+    Watch(
+        "without_spread",
+        "group/without_spread",
+        "above",
+        "groups have nothing to compare: other tasks, more episodes a group, or see rollout.dynamic_sampling",
+    ),
     *(
         Watch(
             f"value_{head}",

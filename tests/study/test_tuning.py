@@ -1,0 +1,64 @@
+"""What makes one trial better than another."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from hiper.console import Display
+from hiper.evaluation.evaluate import write_card
+from hiper.evaluation.summary import Outcome
+from hiper.study.definition import load_study, trials_of
+from hiper.study.plan import plan
+from hiper.study.tuning import tuned
+from hiper.training.run import Run
+
+STUDY = """\
+name: mini
+recipe: tiny.yaml
+settings: {evaluation.splits: [test]}
+seeds: [0]
+methods:
+  hiper: {}
+tuning:
+  seeds: [8, 9]
+  settings: {evaluation.splits: [valid, easy]}
+  grid: {learner.lr: [1.0e-3, 2.0e-3, 3.0e-3]}
+"""
+SUCCESS = {
+    "valid": {("trial0", 8): 0.2, ("trial0", 9): 0.4, ("trial1", 8): 0.3, ("trial1", 9): 0.5},
+    "easy": {("trial0", 8): 0.9, ("trial0", 9): 0.9},
+}
+"""After the last iteration; 0.1 where nothing is said."""
+
+
+def test_success_after_training_on_the_first_split_named_over_all_seeds(tiny_recipe: Path, tmp_path: Path):
+    (tmp_path / "tiny.yaml").write_text(tiny_recipe.read_text())
+    (tmp_path / "mini.yaml").write_text(STUDY)
+    study = load_study(str(tmp_path / "mini.yaml"))
+    assert study.tuning is not None
+    for job in plan(trials_of(study, study.tuning), tmp_path):
+        if not job.warm_start:
+            run = Run.create(job.folder, job.config)
+            run.save_settings()
+            for split, success in SUCCESS.items():
+                after = success.get((run.config.name.removeprefix("hiper-"), run.config.seed), 0.1)
+                put_card(run, 0, split, 1 - after)
+                put_card(run, run.config.training.iterations, split, after)
+
+    best = tuned(study, study.tuning, tmp_path, Display("", Console(file=StringIO())))
+    assert best.methods["hiper"].settings == {"learner.lr": 0.002}
+
+
+def put_card(run: Run, iteration: int, split: str, success: float) -> None:
+    """As much of a result card as is read back."""
+    outcome = Outcome(10, round(10 * success), success, (0.0, 1.0), success, 5.0, 0, {})
+    card = {
+        "panel": {"name": split, "sha256": "0" * 64},
+        "environment": {"name": "corridor", "version": "1", "max_turns": 6},
+        "outcomes": {"all": asdict(outcome)},
+    }
+    write_card(run.card(iteration, split), card)
