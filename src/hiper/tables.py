@@ -20,3 +20,7 @@ class Table(NamedTuple):
         # A bar would end its cell.
         head, *body = ([text.replace("|", "\\|") for text in row] for row in (self.headings, *self.rows))
         return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *body))
+
+    def section(self, left: int = 1) -> str:
+        """The same under its title, as a part of a document."""
+        return f"## {self.title}\n\n{self.markdown(left)}"

@@ -53,11 +53,7 @@ def markdown(comparison: Comparison, figure: str) -> str:
         figure: the file name of the curves, in the document's folder.
     """
     title = f"# {', '.join(method.label for method in comparison.methods)}"
-    parts = [
-        part
-        for table in (*tables(comparison), _settings(comparison.methods))
-        for part in (f"## {table.title}", table.markdown())
-    ]
+    parts = [table.section() for table in (*tables(comparison), _settings(comparison.methods))]
     curves = f"![success over episodes and wall time, by task type, and plans]({figure})"
     return "\n\n".join([title, *notes(comparison), curves, LEGEND, *parts]) + "\n"
 

@@ -93,14 +93,13 @@ class Report:
     def markdown(self) -> str:
         """The report as a document that lies in the run's folder."""
         parts = [f"# {self.title}", "\n".join(f"- {sentence}" for sentence in self.summary())]
-        for table in self.tables():
-            parts += [f"## {table.title}", table.markdown()]
+        parts += [table.section() for table in self.tables()]
         parts += ["## learning curve", f"![success while training, and on held-out tasks]({CURVE})"]
         if self.sample is not None:
             parts += ["## a held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
         rows = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
         places = Table("where everything lies", ("path", "what"), rows)
-        parts += [f"## {places.title}", places.markdown(left=2)]
+        parts.append(places.section(left=2))
         return "\n\n".join(parts) + "\n"
 
 

@@ -35,7 +35,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from hiper.compare.settings import differing, flat
 from hiper.config import Section, load_config, read_setting, read_tree
@@ -43,6 +43,15 @@ from hiper.errors import UserError, suggestion
 
 Settings = Mapping[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
+
+
+def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)]
 
 OWN_BUSINESS = ("name", "seed", "seeds", "methods")
 """What a study decides itself: no settings of its runs."""
@@ -66,16 +75,11 @@ class MethodDefinition(Section):
 class Tuning(Section):
     """Settings tried for every method alike; each method is studied with those that did best (:mod:`.tuning`)."""
 
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: Seeds
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
     """By dotted key; every combination is tried."""
     settings: Settings = Field(default_factory=dict)
     """Of the trials alone, on top of the study's and the methods' own."""
-
-    @field_validator("seeds")
-    @classmethod
-    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct(seeds)
 
     @model_validator(mode="after")
     def _varied_alone(self) -> Self:
@@ -111,15 +115,10 @@ class Study(Section):
     name: Name
     recipe: str
     settings: Settings = Field(default_factory=dict)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: Seeds
     methods: dict[Name, MethodDefinition] = Field(min_length=1)
     tuning: Tuning | None = None
     sweep: Sweep | None = None
-
-    @field_validator("seeds")
-    @classmethod
-    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct(seeds)
 
     @model_validator(mode="after")
     def _settings_are_free(self) -> Self:
@@ -170,12 +169,6 @@ class Study(Section):
         if self.tuning and (shared := set(self.seeds) & set(self.tuning.seeds)):
             raise ValueError(f"tuning.seeds: {min(shared)} is a seed of the study itself; choose others there or here")
         return self
-
-
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("a seed is named twice")
-    return seeds
 
 
 def within(key: str, section: str) -> bool:

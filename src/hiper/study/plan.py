@@ -9,7 +9,7 @@ STUDY/warm-starts/seed0        the policy that all runs of a seed begin from
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class Job:
             return ["train", "--resume", str(self.folder)]
         return ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
 
-    def check(self, undecided: Iterable[str] = ()) -> None:
+    def check(self, undecided: Sequence[str] = ()) -> None:
         """Make sure that what is there already was made under these settings.
 
         Args:

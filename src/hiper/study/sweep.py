@@ -42,8 +42,7 @@ def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path
     }
     write_text(folder / JSON, json.dumps({"setting": setting, "success": tree}, indent=1) + "\n")
     if by_split:
-        parts = [f"# {setting}", f"![success after training]({FIGURE})"]
-        parts += [part for table in tables for part in (f"## {table.title}", table.markdown())]
+        parts = [f"# {setting}", f"![success after training]({FIGURE})", *(table.section() for table in tables)]
         write_text(folder / MARKDOWN, "\n\n".join(parts) + "\n")
         _draw(folder / FIGURE, setting, by_split)
         display.note(f"\nall of it: {folder / MARKDOWN}, .json, .png")
