@@ -82,6 +82,11 @@ def test_help_lists_the_commands(hiper: Hiper):
         assert command in result.out
 
 
+def test_help_says_what_is_taken_where_nothing_is_said(hiper: Hiper):
+    assert "[default: (one under runs/)]" in hiper("study", "--help").stdout
+    assert "[default: (the run's own)]" in hiper("credit", "--help").stdout
+
+
 def test_recipes(hiper: Hiper):
     lines = hiper("recipes").out.splitlines()
     assert any(line.startswith("quickstart ") and line.endswith(".") for line in lines)

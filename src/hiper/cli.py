@@ -32,8 +32,8 @@ Env = Annotated[str, typer.Argument(help="An environment's name.")]
 Options = Annotated[
     list[str] | None, typer.Argument(metavar="[option=value]...", help="Options of the environment, as in a recipe.")
 ]
-Split = Annotated[str | None, typer.Option(help="Which tasks [default: the environment's or the run's own].")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")]
+Split = Annotated[str | None, typer.Option(help="Which tasks.", show_default="the environment's or the run's own")]
+Out = Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="one under runs/")]
 
 
 @app.command()
@@ -99,11 +99,11 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a policy directory.")],
     settings: Settings = None,
-    env: Annotated[str | None, typer.Option(help="Environment [default: the run's own].")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
     split: Split = None,
     episodes: Annotated[int | None, typer.Option(min=1, help="Play a fixed subset of so many tasks.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy [default: the run's own].")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the sampling [default: the run's own].")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.", show_default="the run's own")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the sampling.", show_default="the run's own")] = None,
     out: Out = None,
 ) -> None:
     """Play held-out tasks; print the outcome, and write a result card and the episodes."""
@@ -122,9 +122,9 @@ def play(
     options: Options = None,
     agent: Annotated[str, typer.Option(help="human, expert, or a run, checkpoint or policy directory.")] = "human",
     split: Split = None,
-    task: Annotated[str | None, typer.Option(help="A task's id [default: one drawn with the seed].")] = None,
+    task: Annotated[str | None, typer.Option(help="A task's id.", show_default="one drawn with the seed")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw, the environment and the sampling.")] = 0,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Of a checkpoint [default: its own].")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, help="Of a checkpoint.", show_default="its own")] = None,
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
     """Step through one episode in the terminal, subgoals shown."""
@@ -170,11 +170,11 @@ def tasks(env: Env, options: Options = None, split: Split = None) -> None:
 @app.command()
 def data(
     env: Annotated[
-        str | None, typer.Argument(help="An environment's name [default: all that have official data].")
+        str | None, typer.Argument(help="An environment's name.", show_default="all that have official data")
     ] = None,
     get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where they are, or go [default: where the environment looks].")
+        Path | None, typer.Option(help="Where they are, or go.", show_default="where the environment looks")
     ] = None,
 ) -> None:
     """Say which official data are installed and verify their checksums; with --get, download them."""
@@ -206,8 +206,8 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 @app.command()
 def credit(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes [default: the last].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: the run's own].")] = None,
+    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes.", show_default="the last")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="the run's own")] = None,
 ) -> None:
     """Ask every estimator about a run's stored episodes: per turn, per token, and where they disagree."""
     from hiper.credit.command import show_credit
@@ -235,8 +235,10 @@ def study(
     seeds: Annotated[str | None, typer.Option(metavar="0,1,...", help="Seeds in place of the study's.")] = None,
     methods: Annotated[str | None, typer.Option(metavar="A,B,...", help="Of the study's methods only these.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of each [default: the recipe's].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to [default: one under runs/].")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each.", show_default="the recipe's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="one under runs/")] = None,
 ) -> None:
     """Train methods with several seeds and compare them; the same command goes on where it was interrupted."""
     from hiper.study.command import run_study

@@ -48,6 +48,7 @@ def slow_hae(
     lambda_seg: float = 0.95,
     bootstrap_truncated: bool = True,
     gap: bool = False,
+    lambda_boundary: float = 0.0,
 ) -> SlowCredit:
     T = len(turns)
     starts = [t for t in range(T) if turns[t].boundary]  # s_k
@@ -69,7 +70,13 @@ def slow_hae(
         inside = t < ends[k]
         following = turns[t + 1].v_low if inside else after(k, turns[t].v_low)
         delta = turns[t].reward + gamma * following - turns[t].v_low
-        return delta + (gamma * lambda_turn * a_low(t + 1) if inside else 0.0)
+        if inside:
+            return delta + gamma * lambda_turn * a_low(t + 1)
+        if k + 1 == K:
+            return delta
+        # The next segment's return beyond what V_high expects of it.
+        beyond = turns[t + 1].v_low + a_low(t + 1) - turns[t + 1].v_high
+        return delta + gamma * lambda_boundary * beyond
 
     @cache
     def a_high(k: int) -> float:
@@ -81,7 +88,12 @@ def slow_hae(
     @cache
     def r_switch(t: int) -> float:
         k = segment_of[t]
-        following = r_switch(t + 1) if t < ends[k] else after(k, turns[starts[k]].v_high)
+        if t < ends[k]:
+            following = r_switch(t + 1)
+        else:
+            following = after(k, turns[starts[k]].v_high)
+            if k + 1 < K:
+                following += lambda_boundary * (r_switch(t + 1) - following)
         return turns[t].reward + gamma * following
 
     def a_switch(t: int) -> float:
@@ -134,6 +146,7 @@ def slow_episode(episode: SlowEpisode, parameters: HAE) -> SlowCredit:
         parameters.lambda_seg,
         parameters.bootstrap_truncated,
         gap=parameters.switch_form == "value-gap",
+        lambda_boundary=parameters.lambda_boundary,
     )
 
 

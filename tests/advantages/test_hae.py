@@ -93,6 +93,15 @@ class TestByHand:
         np.testing.assert_array_equal(credit.high_BT, [[-3.625, 0.0, -1.0]])  # 4 + 10/2 - 10; -3.5 - 1/8
         np.testing.assert_array_equal(credit.switch_BT, [[3.5, 6.0, 8.0]])  # 4 + 10/2 - 1
 
+    def test_traces_that_pass_half_of_each_boundary(self) -> None:
+        credit = replace(self.half, lambda_boundary=0.5)(turns_of(terminated=True, **self.rows))
+        # After turn 1 comes (10 + 4) / 2 in the place of 10: 2 + 7/2. Turn 0: 1 + (4/2 + 5.5/2) / 2 and 1 + 5.5/2.
+        np.testing.assert_array_equal(credit.return_low_BT, [[3.375, 5.5, 4.0]])
+        np.testing.assert_array_equal(credit.return_switch_BT, [[3.75, 5.5, 4.0]])
+        np.testing.assert_array_equal(credit.low_BT, [[1.375, 1.5, -2.0]])
+        np.testing.assert_array_equal(credit.switch_BT, [[2.75, 4.5, 3.0]])
+        np.testing.assert_array_equal(credit.high_BT, [[-4.25, 0.0, -6.0]])  # the planner's trace always passed
+
     def test_a_long_last_segment_is_bootstrapped_from_its_start(self) -> None:
         turns = turns_of(
             terminated=False,
@@ -134,7 +143,7 @@ def test_equals_the_definition(seed: int, form: Any, bootstrap: bool) -> None:
     for number, (gamma, lambda_turn, lambda_seg) in enumerate(product((0.9, 1.0), LAMBDAS, LAMBDAS)):
         rng = RNG([seed, number])
         turns = random_turns(rng, B=9, T=17, switch_rate=rng.random())
-        hae = HAE(gamma, lambda_turn, lambda_seg, form, bootstrap)
+        hae = HAE(gamma, lambda_turn, lambda_seg, form, bootstrap, lambda_boundary=rng.choice(LAMBDAS))
         assert_same(hae(turns), slow_credit(turns, hae))
 
 
@@ -163,6 +172,23 @@ class TestIdentities:
         turns = replace(turns, terminated_B=np.ones(20, dtype=bool))
         expected = np.where(turns.boundary_BT, returns_to_go(turns, 0.9) - turns.v_high_BT, 0.0)
         np.testing.assert_allclose(HAE(0.9, lambda_seg=1.0)(turns).high_BT, expected, atol=1e-10)
+
+    @pytest.mark.parametrize("bootstrap", [True, False])
+    def test_one_value_for_all_and_traces_that_pass_as_they_decay_is_one_time_scale(self, bootstrap: bool) -> None:
+        turns = random_turns(RNG(10), 20, 12)
+        turns = replace(turns, v_high_BT=turns.v_low_BT)
+        passing = HAE(0.9, 0.7, bootstrap_truncated=bootstrap, lambda_boundary=0.7)
+        one = HAE(0.9, 0.7, bootstrap_truncated=bootstrap, time_scales="one")
+        np.testing.assert_allclose(passing(turns).low_BT, one(turns).low_BT, atol=1e-10)
+
+    def test_traces_that_pass_whole_need_no_value(self) -> None:
+        turns = random_turns(RNG(11), 20, 12)
+        credit = HAE(0.9, 1.0, 1.0, bootstrap_truncated=False, lambda_boundary=1.0)(turns)
+        togo = returns_to_go(turns, 0.9)
+        at_boundaries = np.where(turns.boundary_BT, togo, 0.0)
+        expected = {"return_low_BT": togo, "return_high_BT": at_boundaries, "return_switch_BT": togo}
+        for name, return_BT in expected.items():
+            np.testing.assert_allclose(getattr(credit, name), return_BT, atol=1e-10)
 
     def test_everything_telescopes_without_discount_or_decay(self) -> None:
         rewards = [1.0, 2.0, 3.0, 4.0]
@@ -289,6 +315,8 @@ class TestParameters:
             ({"gamma": 1.1}, "gamma is 1.1; it must lie between 0 and 1"),
             ({"lambda_turn": -0.1}, "lambda_turn is -0.1"),
             ({"lambda_seg": float("nan")}, "lambda_seg is nan"),
+            ({"lambda_boundary": 2.0}, "lambda_boundary is 2.0"),
+            ({"lambda_boundary": 0.5, "time_scales": "one"}, "no trace stops at boundaries; leave one of the two out"),
             ({"switch_form": "gap"}, "switch_form is 'gap'; it must be one of termination-value, value-gap, none"),
         ],
     )

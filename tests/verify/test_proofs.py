@@ -34,6 +34,7 @@ from hiper.verify.proofs import (
     moments,
     normalized_in_a_large_batch,
     sweep_bias,
+    sweep_passing,
     sweep_variance,
     value_gap_share,
 )
@@ -72,6 +73,7 @@ def test_hae_is_unbiased_for_any_lambda_and_the_value_gap_is_not(unbiased: list[
     assert {name for name, check in checks.items() if not check.holds} == {"HAE, value-gap"}
     assert {"HAE, termination-value", "HAE, one time scale", "turn-level GAE"} < set(checks)
     assert checks["HAE, cut episodes as ended"].holds
+    assert checks["HAE, traces pass boundaries"].holds
     assert all(check.holds == check.claimed for check in checks.values())
     assert checks["HAE, value-gap"].largest_error > 1e-3
     np.testing.assert_allclose(value_gap_share(seed=3), 1.0, rtol=1e-9)  # and by how much is known
@@ -167,6 +169,26 @@ def test_wrong_values_bias_hae_but_not_flat_monte_carlo():
     np.testing.assert_allclose(np.array(biases[1.0, 0.0].flat), 2 * np.array(biases[0.5, 0.0].flat))  # in proportion
 
 
+def test_the_more_of_a_trace_passes_the_less_is_the_bias_and_the_more_the_variance():
+    nothing, half, everything = sweep_passing(lambdas=(0.0, 0.5, 1.0), turns=4, seeds=(0, 1, 2))
+    for less, more in ((nothing, half), (half, everything)):
+        assert np.median(less.ratios) < np.median(more.ratios)
+        assert np.median(less.biases) > np.median(more.biases)
+    # The first row by hand; the last: actions and switches rest on returns, and subgoals are biased as they were.
+    process = Process.random(1, turns=4, branches=1)
+    trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
+    flat = estimate(trajectories, values, flat_gae(process, 1.0))
+    published = HAE(process.gamma)
+    assert nothing.ratios[1] == pytest.approx(estimate(trajectories, values, published).variance / flat.variance)
+    wrong = values.disturbed(1, 1.0)
+    passed, cut = (estimate(trajectories, wrong, replace(published, lambda_boundary=b)).mean_N for b in (1.0, 0.0))
+    switches, subgoals = process.switch_SH.size, process.subgoal_SG.size
+    planner = slice(switches, switches + subgoals)
+    np.testing.assert_allclose(np.delete(passed, planner), np.delete(exact_N, planner), atol=TOLERANCE)
+    np.testing.assert_allclose(passed[planner], cut[planner], atol=TOLERANCE)
+    assert everything.biases[1] == pytest.approx(np.linalg.norm(passed - exact_N) / np.linalg.norm(exact_N))
+
+
 def test_where_training_departs_the_gradient_turns_a_little():
     departures = {departure.what: departure.cosines for departure in measure_departures(seeds=(0, 1))}
     assert list(departures) == [
@@ -203,9 +225,12 @@ class TestEpisodes:
         assert (check.target_verdict, check.variance_verdict) == ("no difference seen", "smaller")
         assert check == check_episodes(self.sampled.turns(self.values), self.flat, self.like)  # seeded
 
-    def test_a_high_value_that_promises_too_much(self) -> None:
+    @pytest.mark.parametrize("passing", [0.0, 1.0])
+    def test_a_high_value_that_promises_too_much(self, passing: float) -> None:
+        """Seen by an estimator that hardly rests on it, too."""
         promising = replace(self.values, high_TS=self.values.high_TS + 0.5)
-        off = check_episodes(self.sampled.turns(promising), self.flat, self.like)
+        like = replace(self.like, lambda_boundary=passing)
+        off = check_episodes(self.sampled.turns(promising), self.flat, like)
         assert off.target_difference.low > 0.1
         assert off.target_verdict == "differs"
 
@@ -232,6 +257,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, unbiased: list[Unbiased]) -> None:
         "check_unbiased": lambda: unbiased,
         "sweep_variance": lambda: sweep_variance((2, 3), (0.8, 0.5), proofs.LAMBDAS, (0,)),
         "sweep_bias": lambda: sweep_bias((1.0,), proofs.LAMBDAS, (0,)),
+        "sweep_passing": lambda: sweep_passing(turns=3, seeds=(0,)),
         "measure_departures": lambda: measure_departures((0,)),
     }
     for name, work in small.items():
@@ -256,6 +282,8 @@ def test_the_command_shows_and_writes_everything(tiny_run: Path, tmp_path: Path)
     assert written["episodes"]["variance_verdict"] == found.episodes.variance_verdict
     assert found.episodes.target_verdict in text
     assert "gamma^t left out" in text
+    assert "traces pass boundaries" in text
+    assert [row["lambda_boundary"] for row in written["passing"]] == list(proofs.BOUNDARY_LAMBDAS)
 
 
 @pytest.mark.usefixtures("quick")
@@ -280,14 +308,14 @@ def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path,
 def test_what_is_no_number_is_never_written(tmp_path: Path):
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Verification([], (1.0, 1.0), [], [], [], EpisodeCheck(1, 1, nothing, nothing)).write(tmp_path)
+        Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, nothing, nothing)).write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claim_that_fails_is_named():
     broken = Unbiased("HAE, termination-value", 1, 0.1, claimed=True)
     gap = Unbiased("HAE, value-gap", 1, 0.1, claimed=False)
-    assert Verification([broken, gap], (1.0, 1.0), [], [], [], None).failed == ["HAE, termination-value"]
+    assert Verification([broken, gap], (1.0, 1.0), [], [], [], [], None).failed == ["HAE, termination-value"]
 
 
 def test_both_lambdas_are_those_asked_for():

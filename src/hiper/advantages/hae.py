@@ -34,14 +34,23 @@ value (:mod:`hiper.advantages.gae` goes on to give up the decisions as well):
     R(t)        = r_t + gamma * ((1 - lambda_turn) * V_low(t+1) + lambda_turn * R(t+1))       across boundaries
     A_low(t)    = R(t) - V_low(t),  A_high(k) = R(s_k) - V_high(s_k),  A_switch(t) = R(t) - V_switch(t)
 
+Beyond the paper: with ``lambda_boundary`` > 0 the traces of executor and switch decision pass the end of a segment,
+decayed by it once more, as the planner's do by lambda_seg:
+
+    v'_k  becomes  (1 - lambda_boundary) * V_high(s_{k+1}) + lambda_boundary * R(s_{k+1})    if another segment follows
+
+R being R_switch, or A_low + V_low. Where V_high is exact the expectation is the same, so the estimate stays unbiased;
+where it is not, credit rests on it less. 0 is the paper's estimator; with 1, lambda_turn 1 and no bootstrap, both rest
+on returns to the episode's end alone.
+
 Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop of its own
 for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
 (:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in lambda_t and in the value at a truncated end:
 
-    lambda_t    inside a segment   at its end    at the episode's end    value at hand
-    low         lambda_turn        0             0                       V_low(t)
-    high        1                  lambda_seg    0                       V_high(s_k)
-    switch      1                  0             0                       V_high(s_k)
+    lambda_t    inside a segment   at its end         at the episode's end    value at hand
+    low         lambda_turn        lambda_boundary    0                       V_low(t)
+    high        1                  lambda_seg         0                       V_high(s_k)
+    switch      1                  lambda_boundary    0                       V_high(s_k)
 
 For `high`, passing everything on inside a segment discounts and sums its rewards, so that R at s_k is
 G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+1)): the planner's recursion above.
@@ -59,6 +68,7 @@ from hiper.advantages.normalize import normalized
 from hiper.advantages.parameters import check_choices, check_fractions
 from hiper.advantages.recurrence import flat_mix, following, lambda_returns
 from hiper.advantages.types import Credit, Critic, Floats, Turns
+from hiper.errors import UserError
 
 SwitchForm: TypeAlias = Literal["termination-value", "value-gap", "none"]
 TimeScales: TypeAlias = Literal["two", "one"]
@@ -89,10 +99,17 @@ class HAE:
     """Normalise each advantage on its own (:func:`hiper.advantages.normalize.normalized`)."""
     time_scales: TimeScales = "two"
     """``one``: turns alone; ``lambda_seg`` is not used then."""
+    lambda_boundary: float = 0.0
+    """What of the executor's trace and the switch decision's passes the end of a segment; 0: nothing, as published."""
 
     def __post_init__(self) -> None:
-        check_fractions(self, "gamma", "lambda_turn", "lambda_seg")
+        check_fractions(self, "gamma", "lambda_turn", "lambda_seg", "lambda_boundary")
         check_choices(self, switch_form=SwitchForm, time_scales=TimeScales)
+        if self.time_scales == "one" and self.lambda_boundary:
+            raise UserError(
+                f"lambda_boundary is {self.lambda_boundary}, but with time_scales 'one' no trace stops at boundaries; "
+                "leave one of the two out"
+            )
 
     def __call__(self, turns: Turns) -> Credit:
         """Credit for every decision of ``turns``.
@@ -133,20 +150,22 @@ class HAE:
         """The pairs (v, lambda) of executor, planner and switch for :func:`lambda_returns`."""
         boundary_BT = turns.boundary_BT
         # What follows a turn is V_low inside a segment, V_high after its end, and nothing after the episode's last
-        # turn, as padding is zero. lambda is written with 1 inside a segment and 0 at its end.
+        # turn, as padding is zero.
         after_low_BT = following(np.where(boundary_BT, v_high_BT, v_low_BT))
         after_high_BT = after_low_BT.copy(order="K")
-        inside_BT = following((turns.mask_BT & ~boundary_BT).astype(np.float64))
-        lambda_low_BT = self.lambda_turn * inside_BT
-        lambda_high_BT = np.maximum(inside_BT, self.lambda_seg)
+        inside_BT = following((turns.mask_BT & ~boundary_BT).astype(np.float64))  # 1 where the segment goes on
+        lambda_low_BT = np.where(inside_BT, self.lambda_turn, self.lambda_boundary)
+        lambda_high_BT = np.where(inside_BT, 1.0, self.lambda_seg)
+        lambda_switch_BT = np.where(inside_BT, 1.0, self.lambda_boundary)
         if self.bootstrap_truncated:
             # After a truncated episode comes the value at hand, and nothing else to mix it with.
             cut_N = np.flatnonzero(~turns.terminated_B)
             last_N = cut_N, turns.length_B[cut_N] - 1
             after_low_BT[last_N] = v_low_BT[last_N]
             after_high_BT[last_N] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
-            lambda_high_BT[last_N] = 0.0
-        return [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT), (after_high_BT, inside_BT)]
+            for lambda_BT in (lambda_low_BT, lambda_high_BT, lambda_switch_BT):
+                lambda_BT[last_N] = 0.0
+        return [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT), (after_high_BT, lambda_switch_BT)]
 
 
 def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:

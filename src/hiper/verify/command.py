@@ -18,6 +18,7 @@ from hiper.verify.proofs import (
     check_unbiased,
     measure_departures,
     sweep_bias,
+    sweep_passing,
     sweep_variance,
     value_gap_share,
 )
@@ -37,7 +38,7 @@ def verify(folder: Path, display: Display, run: Path | None = None, seed: int = 
         UserError: the run holds no episodes, or none with values that HAE can be asked about.
     """
     episodes = None if run is None else _check_run(Run.open(run), seed)  # first, as it may be refused
-    with display.bar("enumerating", 5) as advance:
+    with display.bar("enumerating", 6) as advance:
         unbiased = check_unbiased()
         advance()
         share = value_gap_share()
@@ -46,9 +47,12 @@ def verify(folder: Path, display: Display, run: Path | None = None, seed: int = 
         advance()
         biases = sweep_bias()
         advance()
+        passing = sweep_passing()
+        advance()
         departures = measure_departures()
         advance()
-    found = Verification(unbiased, (float(share.min()), float(share.max())), variances, biases, departures, episodes)
+    beta_share = float(share.min()), float(share.max())
+    found = Verification(unbiased, beta_share, variances, biases, passing, departures, episodes)
     _show(found, display)
     found.write(folder)
     display.note(f"\nall of it: {folder / JSON}, {folder / FIGURE}")
@@ -88,6 +92,11 @@ def _show(found: Verification, display: Display) -> None:
             for e in errors
             for shown, name in (("HAE", "hae"), ("flat GAE", "flat"))
         ),
+    )
+    display.table(
+        "HAE whose traces pass boundaries: median and quartiles",
+        ("λ at boundaries", "variance, over flat GAE's at λ 1", "bias with wrong values"),
+        ((f"{p.lambda_boundary:g}", _spread(p.ratios), _spread(p.biases)) for p in found.passing),
     )
     display.table(
         "Where training departs from it: cosine of expectation and gradient",

@@ -70,13 +70,15 @@ def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) ->
         UserError: hardly any episode has a reward or a value other than zero.
     """
     hae = two_scales(like)
+    to_boundary = replace(hae, lambda_boundary=0.0)  # what rests on V_high there, and on nothing after
     gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
     ours, theirs = hae(turns), gae(flat)
     to_the_end = replace(gae, lambda_turn=1.0)(flat).return_low_BT
-    assert ours.return_switch_BT is not None
+    target_BT = to_boundary(turns).return_switch_BT
+    assert target_BT is not None
     assert to_the_end is not None
     mask, boundary = turns.mask_BT, turns.boundary_BT
-    difference_B = _sums(ours.return_switch_BT - to_the_end, mask)
+    difference_B = _sums(target_BT - to_the_end, mask)
     made: list[tuple[Floats, Bools]] = [(ours.low_BT, mask), (ours.high_BT, boundary), (ours.switch_BT, mask)]
     square_B = sum((_sums(advantage**2, used) for advantage, used in made), np.zeros(len(mask)))
     flat_square_B = sum((_sums(theirs.low_BT**2, used) for _, used in made), np.zeros(len(mask)))

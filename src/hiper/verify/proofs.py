@@ -25,6 +25,7 @@ HORIZONS = (2, 3, 4, 5, 6)
 CHANCE_TURNS = 4
 """The longest horizon at which actions may lead to two states as well: chance multiplies trajectories."""
 SWITCH_RATES = (0.8, 0.5, 0.25, 0.1)
+BOUNDARY_LAMBDAS = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 ERRORS = (1.0,)
 """Standard deviations of the errors of wrong values; rewards have 1. Bias is in proportion to them."""
 ENDS = 0.5
@@ -132,6 +133,17 @@ class Bias:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """What it costs and gains, in each process, that traces pass the ends of segments; all else is HAE's default."""
+
+    lambda_boundary: float
+    ratios: tuple[float, ...]
+    """Variance, over that of flat GAE at lambda 1."""
+    biases: tuple[float, ...]
+    """With values off by as much as rewards vary, relative to the gradient's length."""
+
+
+@dataclass(frozen=True)
 class Departure:
     """How far something that training does turns the expected gradient, though all values are exact."""
 
@@ -180,6 +192,8 @@ def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
             found.append((UNCLAIMED, gap(turns)))
             found.append((f"{UNCLAIMED} to the kept subgoal", replace(ours(turns), switch_BT=gap(kept).switch_BT)))
             found.append(("HAE, cut episodes as ended", replace(ours, bootstrap_truncated=False)(cut)))
+            for passed in (0.5, 1.0):
+                found.append(("HAE, traces pass boundaries", replace(ours, lambda_boundary=passed)(turns)))
         for lambda_ in LAMBDAS:
             found.append(("HAE, one time scale", HAE(gamma, lambda_, time_scales="one")(turns)))
             found.append(("turn-level GAE", flat_gae(process, lambda_)(flat)))
@@ -262,6 +276,24 @@ def sweep_bias(
             off = [np.linalg.norm(estimate(trajectories, wrong, e).mean_N - exact_N) for e in estimators]
             found.setdefault((error, lambda_), []).append((np.array(off) / np.linalg.norm(exact_N)).tolist())
     return [Bias(*key, *map(tuple, zip(*pairs, strict=True))) for key, pairs in found.items()]
+
+
+def sweep_passing(
+    lambdas: Sequence[float] = BOUNDARY_LAMBDAS, turns: int = HORIZONS[-2], seeds: Sequence[int] = SEEDS
+) -> list[Passing]:
+    """By how much of a trace passes; 0 is the paper's HAE."""
+    found: dict[float, list[tuple[float, float]]] = {}
+    for seed in seeds:
+        process = Process.random(seed, turns=turns, branches=1)
+        trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
+        wrong = values.disturbed(seed, ERRORS[-1])
+        flat = estimate(trajectories, values, flat_gae(process, 1.0)).variance
+        for lambda_ in lambdas:
+            passing = HAE(process.gamma, lambda_boundary=lambda_)
+            off = np.linalg.norm(estimate(trajectories, wrong, passing).mean_N - exact_N) / np.linalg.norm(exact_N)
+            ratio = estimate(trajectories, values, passing).variance / flat
+            found.setdefault(lambda_, []).append((ratio, float(off)))
+    return [Passing(lambda_, *zip(*pairs, strict=True)) for lambda_, pairs in found.items()]
 
 
 def measure_departures(seeds: Sequence[int] = SEEDS) -> list[Departure]:

@@ -17,7 +17,7 @@ from hiper.advantages import Floats
 from hiper.evaluation.plots import INK, colour_of, plain, save
 from hiper.files import write_text
 from hiper.verify.episodes import EpisodeCheck
-from hiper.verify.proofs import Bias, Departure, Spread, Unbiased, Variance
+from hiper.verify.proofs import Bias, Departure, Passing, Spread, Unbiased, Variance
 
 JSON, FIGURE = "verify.json", "verify.png"
 
@@ -31,6 +31,7 @@ class Verification:
     """Least and largest share of beta times the gradient that the value-gap form expects of switches."""
     variances: Sequence[Variance]
     biases: Sequence[Bias]
+    passing: Sequence[Passing]
     departures: Sequence[Departure]
     episodes: EpisodeCheck | None
 
@@ -45,6 +46,7 @@ class Verification:
         tree["value_gap_share_of_beta"] = self.value_gap_share
         tree["variances"] = [dataclasses.asdict(v) | {"ratios": v.ratios.tolist()} for v in self.variances]
         tree["biases"] = [dataclasses.asdict(bias) for bias in self.biases]
+        tree["passing"] = [dataclasses.asdict(passing) for passing in self.passing]
         tree["departures"] = [dataclasses.asdict(departure) for departure in self.departures]
         if (check := self.episodes) is not None:
             verdicts = {"target_verdict": check.target_verdict, "variance_verdict": check.variance_verdict}
