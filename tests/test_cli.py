@@ -83,8 +83,8 @@ def test_help_lists_the_commands(hiper: Hiper):
 
 
 def test_help_says_what_is_taken_where_nothing_is_said(hiper: Hiper):
-    assert "[default: (one under runs/)]" in hiper("study", "--help").stdout
-    assert "[default: (the run's own)]" in hiper("credit", "--help").stdout
+    assert "[default: (one under runs/)]" in hiper("study", "--help").out
+    assert "[default: (the run's own)]" in hiper("credit", "--help").out
 
 
 def test_recipes(hiper: Hiper):
