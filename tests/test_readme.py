@@ -45,7 +45,8 @@ def test_an_environment_is_found_by_where_it_is():
 def test_the_settings_on_the_page_about_credit():
     page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8").replace("\\\n", " ")
     commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hiper train ")]
-    chosen = [load_config(recipe, overrides).advantages.type for _, _, recipe, *overrides in commands]
+    settings = [(recipe, [word for word in rest if "=" in word]) for _, _, recipe, *rest in commands]
+    chosen = [load_config(recipe, overrides).advantages.type for recipe, overrides in settings]
     assert chosen == ["turn-gae", "gigpo", "grpo", "hae"]
     table = page.partition("## The estimators")[2].partition("```")[0]
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == ["type", *ESTIMATORS]
