@@ -101,9 +101,13 @@ def evaluate(
     settings: Settings = None,
     env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
     split: Split = None,
-    episodes: Annotated[int | None, typer.Option(min=1, help="Play a fixed subset of so many tasks.", show_default="all")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="Play a fixed subset of so many tasks.", show_default="all")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.", show_default="the run's own")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of sampling and environment.", show_default="the run's own")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of sampling and environment.", show_default="the run's own")
+    ] = None,
     out: Out = None,
 ) -> None:
     """Play held-out tasks; print the outcome, and write a result card and the episodes."""
