@@ -168,6 +168,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name():
     ("content", "message"),
     [
         (b"a: [", "not a readable YAML file"),
+        (b"learner: {lr: 1}\nseed: 1\nlearner: {}\n", "'learner' stands there twice.*\n.*line 3"),
         (b"- a", "mapping.*list"),
         (b"[]", "mapping.*list"),
         (b"\xff\xfe\xfa", "not a readable YAML file"),

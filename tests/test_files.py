@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from safetensors import SafetensorError
 
 from hiper.errors import UnwritableError, UserError
-from hiper.files import alone_at, whole_file, whole_folder, write_text, writing
+from hiper.files import alone_at, held, whole_file, whole_folder, write_text, writing
 
 
 class Usage(NamedTuple):
@@ -97,6 +99,23 @@ def test_two_processes_are_not_at_one_folder(tmp_path: Path):
     assert names(tmp_path) == []
     with alone_at(tmp_path / "run"):
         pass
+
+
+def test_a_lock_that_its_last_holder_deleted_holds_nobody_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Between its opening and its being locked, it is another file's place."""
+    path, flock = tmp_path / "lock", fcntl.flock
+    calls: list[int] = []
+
+    def late(file: Any, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            path.unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with held(path, "no") as lock:
+        assert len(calls) == 2
+        assert os.fstat(lock.fileno()).st_ino == path.stat().st_ino
 
 
 def test_the_folder_may_be_the_one_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -88,10 +88,11 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
+    from hiper.training.assembly import settle_splits
     from hiper.training.warm_start import clone
 
     display = _display()
-    clone(config, path, display)
+    clone(settle_splits(config), path, display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
@@ -116,7 +117,7 @@ def evaluate(
 
     saved = SavedPolicy.open(policy, env, settings or [])
     splits = saved.config.evaluation.splits if split is None else (split,)
-    folder = out or Path("runs") / f"eval-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
     evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
 
 

@@ -331,6 +331,19 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return validate_config(overridden(tree, overrides), str(source))
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML libraries silently take the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
 def read_tree(file: Path | Traversable) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -338,7 +351,7 @@ def read_tree(file: Path | Traversable) -> dict[str, Any]:
         UserError: it cannot be read, is empty, or holds something else.
     """
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        tree = yaml.load(file.read_text(encoding="utf-8"), _EachKeyOnce)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} is not a readable YAML file: {error}") from error
     if tree is None:

@@ -91,16 +91,24 @@ def held(path: Path, refusal: str | None) -> Iterator[IO[str]]:
         UserError: another process holds it: ``refusal``.
         UnwritableError: see :func:`writing`.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.open("w")
-    with lock:
+    with _locked(path, refusal) as lock:
+        yield lock
+
+
+def _locked(path: Path, refusal: str | None) -> IO[str]:
+    while True:
         with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = path.open("w")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
             except BlockingIOError:
+                lock.close()
                 raise UserError(refusal) from None
-        yield lock
+            with suppress(FileNotFoundError):
+                if path.samefile(f"/dev/fd/{lock.fileno()}"):
+                    return lock
+        lock.close()  # its last holder deleted it in between: it holds nobody off
 
 
 def lock_of(folder: Path) -> Path:

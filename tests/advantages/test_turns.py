@@ -42,8 +42,6 @@ def test_arrays_are_copied_in_double_precision() -> None:
 
 def test_segments() -> None:
     turns = Turns(**good())
-    np.testing.assert_array_equal(turns.segment_end_BT, [[NO, YES, YES], [YES, NO, NO]])
-    assert turns.segment_lengths.tolist() == [2, 1, 1]
     assert turns.length_B.tolist() == [3, 1]
     assert turns.last_boundary_B.tolist() == [2, 0]
 

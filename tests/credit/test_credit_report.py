@@ -35,6 +35,12 @@ def test_estimators_share_what_they_have_in_common():
     assert not any(getattr(e, "normalize", False) or getattr(e, "scale", False) for e in estimators.values())
 
 
+def test_a_run_whose_traces_pass_boundaries_is_asked_that_way():
+    estimators = estimators_for(Config(advantages=HAE(0.9, lambda_boundary=0.5)))
+    assert estimators["HAE"] == HAE(0.9, lambda_boundary=0.5)
+    assert estimators["HAE, one scale"] == HAE(0.9, time_scales="one")
+
+
 def test_the_runs_own_estimator_has_its_own_settings():
     groups = RolloutConfig(group_size=2)
     own = estimators_for(Config(advantages=GiGPO(0.9, scale=True, similarity=0.8), rollout=groups))

@@ -110,7 +110,7 @@ def test_a_response_in_words_is_parsed_to_the_environments_action(template: Temp
         understand=lambda words: template.understand(words, context),
     )
     assert parsed.decision == decision
-    assert parsed.admissible
+    assert parsed.invalid is None
     assert template.understand(round_trip(tokenizer, "take 152- green"), context) == "take(152- green)"
     wrong = parse_response(
         text.replace("door 2", "door 9"),

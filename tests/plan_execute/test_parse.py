@@ -14,6 +14,7 @@ from hiper.plan_execute.parse import (
     Parsed,
     parse_response,
     response_text,
+    stated_switch,
 )
 
 S, G, A = "<switch>KEEP</switch>", "<subgoal>find mug</subgoal>", "<action>look</action>"
@@ -58,7 +59,6 @@ def test_wrong_form_is_named_and_never_acted_on(text, kind):
     assert parsed.decision is None
     assert parsed.stated_subgoal is None
     assert not parsed.format_valid
-    assert not parsed.admissible
     assert parsed.action == NO_ACTION
     assert parsed.subgoal == "find mug"  # the previous one stays
     assert not parsed.boundary
@@ -110,7 +110,6 @@ def test_inadmissible_action_is_counted_but_well_formed():
     parsed = parse(VALID, accepts={"wait"}.__contains__)
     assert parsed.invalid == InvalidKind.INADMISSIBLE_ACTION
     assert parsed.format_valid
-    assert not parsed.admissible
     assert parsed.decision == Decision(switch=False, subgoal="find mug", action="look")
     assert parsed.action == "look"
 
@@ -192,7 +191,7 @@ def test_an_action_has_a_form_too(text: str, kind: InvalidKind):
 def test_other_blocks_are_free_where_none_is_asked_for():
     text = response_text(Decision(True, "find it", "look"))
     assert act(text).decision == Decision(False, "", "look")
-    assert act("<switch><action>look</action>").admissible
+    assert act("<switch><action>look</action>").invalid is None
 
 
 def test_a_cut_off_action():
@@ -203,3 +202,19 @@ def test_an_action_that_is_written_is_read():
     decision = Decision(False, "", "open fridge 1")
     assert response_text(decision, Form.ACTION) == "<action>open fridge 1</action>"
     assert act(response_text(decision, Form.ACTION)).decision == decision
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        (VALID, "KEEP"),
+        (VALID.removesuffix("</action>"), "KEEP"),
+        ("<switch> SWITCH </switch>", "SWITCH"),
+        ("<switch>MAYBE</switch>" + G + A, "MAYBE"),
+        ("<switch>KEEP" + G + A, None),
+        ("<switch>KEEP</switch><switch>KEEP</switch>" + G + A, None),
+        ("", None),
+    ],
+)
+def test_what_was_said_of_the_subgoal_is_read_from_any_form(text, word):
+    assert stated_switch(text) == word

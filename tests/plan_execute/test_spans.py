@@ -49,7 +49,7 @@ def tokenizer(request):
 
 
 def analyse(tokenizer, ids, include_tags=True):
-    tokens = TokenReader(tokenizer).read(ids)
+    tokens = TokenReader(tokenizer).read(ids, ended=ids[-1:] == [tokenizer.eos_token_id])
     parsed = parse_response(tokens.text, previous_subgoal="find a mug")
     return tokens, parsed, token_kinds(tokens, parsed, include_tags), low_index(tokens, parsed)
 
@@ -101,7 +101,7 @@ def test_content_takes_precedence_over_a_neighbours_tag():
 @pytest.mark.parametrize("end", [True, False])
 def test_extents_cover_the_decoded_text(tokenizer, text, end):
     ids = encode_text(tokenizer, text)
-    tokens = TokenReader(tokenizer).read([*ids, tokenizer.eos_token_id] if end else ids)
+    tokens = TokenReader(tokenizer).read([*ids, tokenizer.eos_token_id] if end else ids, ended=end)
     assert tokens.text == tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     assert len(tokens.starts) == len(tokens.ends) == len(ids) + end
     assert_covers(tokens)
@@ -145,13 +145,13 @@ def test_no_subgoal_no_place_for_v_low(tokenizer):
 def test_a_character_split_over_tokens_belongs_to_all_of_them(bpe_tokenizer):
     ids = encode_text(bpe_tokenizer, "a🍎b")
     assert len(ids) == 6  # an apple is four bytes
-    tokens = TokenReader(bpe_tokenizer).read(ids)
+    tokens = TokenReader(bpe_tokenizer).read(ids, ended=False)
     assert (tokens.starts, tokens.ends) == ([0, 1, 1, 1, 1, 2], [1, 2, 2, 2, 2, 3])
 
 
 def test_a_character_cut_off_is_one_replacement_character(bpe_tokenizer):
     ids = encode_text(bpe_tokenizer, "a🍎")[:-1]
-    tokens = TokenReader(bpe_tokenizer).read(ids)
+    tokens = TokenReader(bpe_tokenizer).read(ids, ended=False)
     assert (tokens.text, tokens.starts, tokens.ends) == ("a\N{REPLACEMENT CHARACTER}", [0, 1, 1, 1], [1, 2, 2, 2])
 
 
@@ -162,7 +162,7 @@ def test_any_ids_at_all(tokenizer):
         ids = [rng.randrange(len(tokenizer)) for _ in range(rng.randrange(1, 24))]
         if ids[-1] == tokenizer.eos_token_id:
             continue
-        tokens = TokenReader(tokenizer).read(ids)
+        tokens = TokenReader(tokenizer).read(ids, ended=False)
         assert_covers(tokens)
         if not isinstance(TokenReader(tokenizer)._decoder, _IncrementalDecoder):
             assert tokens.text == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -171,7 +171,7 @@ def test_any_ids_at_all(tokenizer):
 @pytest.mark.parametrize("text", RESPONSES)
 def test_incremental_decoding_agrees_with_the_byte_table(bpe_tokenizer, text):
     ids = encode_text(bpe_tokenizer, text)
-    exact = TokenReader(bpe_tokenizer).read(ids)
+    exact = TokenReader(bpe_tokenizer).read(ids, ended=False)
     generic = _IncrementalDecoder(bpe_tokenizer).decode(ids)
     assert generic == exact
 
@@ -180,11 +180,19 @@ def test_only_the_last_eos_ends_the_response(bpe_tokenizer):
     """Special tokens inside a response are text like any other, so that they spoil an action instead of vanishing."""
     eos = bpe_tokenizer.eos_token_id
     ids = [*encode_text(bpe_tokenizer, "go"), eos, *encode_text(bpe_tokenizer, " on"), eos]
-    tokens = TokenReader(bpe_tokenizer).read(ids)
+    tokens = TokenReader(bpe_tokenizer).read(ids, ended=True)
     assert tokens.text == "go<|im_end|> on"
     assert tokens.starts[-1] == tokens.ends[-1] == len(tokens.text)
 
 
+def test_a_model_that_knows_several_ends_may_end_with_any(bpe_tokenizer):
+    """Chat models do; the sampler says that the last token was one."""
+    other = encode_text(bpe_tokenizer, "!")[0]
+    tokens = TokenReader(bpe_tokenizer).read([*encode_text(bpe_tokenizer, RESPONSES[0]), other], ended=True)
+    assert tokens.text == RESPONSES[0]
+    assert token_kinds(tokens, parse_response(tokens.text, previous_subgoal=None))[-1] == TokenKind.ACTION
+
+
 def test_ids_without_a_token_are_nothing(bpe_tokenizer):
-    tokens = TokenReader(bpe_tokenizer).read([len(bpe_tokenizer) + 7, *encode_text(bpe_tokenizer, "a")])
+    tokens = TokenReader(bpe_tokenizer).read([len(bpe_tokenizer) + 7, *encode_text(bpe_tokenizer, "a")], ended=False)
     assert (tokens.text, tokens.starts, tokens.ends) == ("a", [0, 0], [0, 1])

@@ -261,6 +261,16 @@ def test_other_seeds_and_some_of_the_methods(folder: Path):
         load_study(source, ["seeds=[0]"])
 
 
+def test_a_setting_for_all_runs_that_would_miss_a_method_is_refused(folder: Path):
+    source = str(folder / "mini.yaml")
+    (folder / "mini.yaml").write_text(STUDY)
+    assert load_study(source, ["learner.lr=1"]).settings["learner.lr"] == 1
+    message = r"'rollout\.group_size' would not reach method 'grpo', which sets 'rollout\.group_size' itself"
+    with pytest.raises(UserError, match=message):
+        load_study(source, ["rollout.group_size=4"])
+    assert load_study(source, ["rollout.group_size=4"], methods=["hiper"]).settings["rollout.group_size"] == 4
+
+
 def test_a_run_whose_settings_are_gone_is_not_taken_for_one_of_other_settings(folder: Path):
     job = planned(folder, STUDY)[1]
     job.folder.mkdir(parents=True)

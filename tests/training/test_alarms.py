@@ -23,7 +23,8 @@ HEALTHY = {
     "plan/never_switched": 0.2,
     "plan/switch_rate": 0.4,
     "plan/repeated_actions": 0.1,
-    "invalid/all": 0.05,
+    "invalid/form": 0.05,
+    "invalid/all": 0.9,
     "group/without_spread": 0.3,
     "critic/explained_variance_low": 0.5,
     "critic/explained_variance_high": 0.4,
@@ -37,7 +38,7 @@ SICK = {
     "never_switched": ("plan/never_switched", 1.0),
     "switch_rate": ("plan/switch_rate", 0.99),
     "repeated_actions": ("plan/repeated_actions", 0.8),
-    "invalid": ("invalid/all", 0.9),
+    "invalid": ("invalid/form", 0.9),
     "without_spread": ("group/without_spread", 1.0),
     "value_low": ("critic/explained_variance_low", -2.0),
     "value_high": ("critic/explained_variance_high", -2.0),
@@ -68,7 +69,7 @@ def test_every_watch_is_tried_and_has_a_limit():
 
 
 def test_it_takes_several_iterations_in_a_row():
-    sick = HEALTHY | {"invalid/all": 0.9}
+    sick = HEALTHY | {"invalid/form": 0.9}
     assert names([HEALTHY, sick, sick]) == []
     assert names([sick, sick, HEALTHY, sick, sick]) == []
     assert names([sick, sick]) == []
@@ -76,7 +77,7 @@ def test_it_takes_several_iterations_in_a_row():
 
 
 def test_the_limit_itself_is_allowed():
-    assert names([HEALTHY | {"invalid/all": 0.5, "policy/entropy": 0.005}] * 3) == []
+    assert names([HEALTHY | {"invalid/form": 0.5, "policy/entropy": 0.005}] * 3) == []
 
 
 def test_what_is_not_a_number_rings():
@@ -85,20 +86,20 @@ def test_what_is_not_a_number_rings():
 
 
 def test_an_alarm_can_be_switched_off_and_is_silent_without_its_metric():
-    sick = HEALTHY | {"invalid/all": 0.9}
+    sick = HEALTHY | {"invalid/form": 0.9}
     assert names([sick] * 3, AlarmConfig(invalid=None)) == []
     without = {name: value for name, value in HEALTHY.items() if not name.startswith("critic/")}
     assert names([without] * 3) == []
 
 
 def test_what_is_stored_and_what_is_new():
-    ringing = alarms([HEALTHY | {"invalid/all": 0.9}] * 3, LIMITS)
+    ringing = alarms([HEALTHY | {"invalid/form": 0.9}] * 3, LIMITS)
     stored = as_metrics(ringing)
     assert {name for name, value in stored.items() if value} == {"alarm/invalid"}
     assert len(stored) == len(WATCHES)
     assert newly(ringing, {}) == newly(ringing, as_metrics([])) == ringing
     assert newly(ringing, stored) == []
-    assert str(ringing[0]).startswith("invalid/all is 0.9, above 0.5 for 3 iterations; responses lose their form")
+    assert str(ringing[0]).startswith("invalid/form is 0.9, above 0.5 for 3 iterations; responses lose their form")
     assert isinstance(ringing[0], Alarm)
 
 

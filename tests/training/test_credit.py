@@ -113,6 +113,19 @@ def test_rewards_are_shaped_by_what_was_said():
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "keep"), [("<switch>KEEP</switch><action>", -0.3), ("<switch>SWITCH</switch>", 0.0), ("go", 0.0)]
+)
+def test_an_invalid_response_that_keeps_is_not_cheaper_than_a_valid_one(text: str, keep: float):
+    shaping = Shaping(invalid_penalty=-0.1, keep_penalty=-0.3, consistency_penalty=-0.7)
+    invalid = {"invalid": "missing_block", "low_index": None, "action": "", "copy_differs": False}
+    played = episode(turn(), turn(switch=False, boundary=False, text=text, **invalid))
+    parts = assign_credit([played], [scored(t) for t in played.turns], shaping, HAE()).rewards.parts()
+    assert {name: part[0, 1] for name, part in parts.items()} == {
+        "environment": 0.0, "invalid": -0.1, "keep": keep, "consistency": 0.0
+    }  # fmt: skip
+
+
 def test_the_value_gap_form_trains_no_switch_head():
     rows = assigned(estimator=HAE(switch_form="value-gap")).rows
     assert not any(row.target_mask[2] for row in rows)

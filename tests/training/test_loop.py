@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -21,8 +22,9 @@ from hiper.config import Config
 from hiper.console import Display
 from hiper.envs.corridor import make
 from hiper.episode import read_episodes
-from hiper.errors import UserError
+from hiper.errors import UnwritableError, UserError
 from hiper.training import loop
+from hiper.training.assembly import assemble
 from hiper.training.learner import Learner
 from hiper.training.loop import assignments_of, due, lr_scales, train
 from hiper.training.run import Run, read_metrics
@@ -178,12 +180,10 @@ def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
         raise UserError("something is wrong with a task")
 
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
-    display = Quiet(("iteration", 1), fail)
-    with pytest.raises(UserError, match="wrong with a task"):
-        train(run, display)
+    message = r"wrong with a task\nsaved up to iter-00001; once this is mended .*: hiper train --resume"
+    with pytest.raises(UserError, match=message):
+        train(run, Quiet(("iteration", 1), fail))
     assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001"]
-    assert isinstance(display.console.file, StringIO)
-    assert "saved up to iter-00001. Continue with: hiper train --resume" in display.console.file.getvalue()
 
 
 def test_a_policy_that_went_beyond_numbers_is_told(tmp_path: Path):
@@ -264,6 +264,70 @@ def test_a_policy_from_scratch_is_held_on_to_after_a_resume_too(tmp_path: Path):
     assert_same(content(runs[1])["metrics"], content(runs[0])["metrics"])
 
 
+def test_the_policy_held_on_to_must_be_there_after_a_resume(tmp_path: Path):
+    """Nothing else is taken in its place."""
+    first = Run.create(tmp_path / "first", config(training={"iterations": 1}))
+    train(first, Quiet())
+    moved = tmp_path / "moved"
+    onward = config(model={"path": str(first.warm_start)}, warm_start={"tasks": 0})
+    for number, (settings, message) in enumerate(
+        (
+            (onward, r"first/warm-start is gone, .* say where it lies now in .*config\.yaml, model\.path"),
+            (config(model={"path": str(first.warm_start)}), r"run1/warm-start is gone, .*; bring it back"),
+        )
+    ):
+        run = Run.create(tmp_path / f"run{number}", settings)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet(("iteration", 1), press_ctrl_c))
+        gone = run.warm_start if run.warm_start.exists() else first.warm_start
+        gone.rename(moved)
+        with pytest.raises(UserError, match=message):
+            train(run, Quiet())
+        moved.rename(gone)
+        train(run, Quiet())
+        assert run.finished
+
+
+def test_a_run_whose_policy_never_learns_is_told(tmp_path: Path):
+    told: list[str] = []
+    display = Quiet()
+    display.note = told.append  # type: ignore[method-assign, assignment]
+    settings = config(training={"iterations": 1}, learner={"critic_warmup_iterations": 1}, warm_start={"tasks": 0})
+    train(Run.create(tmp_path / "run", settings), display)
+    assert "the policy will not learn: learner.critic_warmup_iterations (1) takes every iteration" in told
+
+
+def test_what_an_evaluation_came_to_is_logged_before_its_card_says_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run.create(tmp_path / "run", config(training={"iterations": 1}, warm_start={"tasks": 0}))
+
+    def full(*args: Any) -> None:
+        raise UnwritableError("cannot write the card: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_card", full)
+        with pytest.raises(UserError, match="No space left"):
+            train(run, Quiet())
+    train(run, Quiet())
+    evaluated = [r["iteration"] for r in read_metrics(run.path) if "eval/held_out/success" in r]
+    assert evaluated[-1] == 1
+    assert run.finished
+
+
+def test_an_error_says_how_to_go_on_once_it_is_mended(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(warm_start={"tasks": 0}))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Quiet(("iteration", 3), press_ctrl_c))
+    older, newest = run.checkpoints
+    (newest / "trainer.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"damaged .*; delete it to go on from {older.name}\n.*once this is mended"):
+        train(run, Quiet())
+    shutil.rmtree(newest)
+    train(run, Quiet())
+    assert run.finished
+
+
 def test_seeds_make_runs_differ(whole: dict[str, Any], tmp_path: Path):
     run = Run.create(tmp_path / "run", Config.model_validate(config().model_dump() | {"seed": 1}))
     train(run, Quiet())
@@ -309,9 +373,10 @@ def test_a_group_plays_one_task_from_one_beginning():
 
 
 def test_a_fixed_subset_of_the_tasks_can_be_trained_on():
-    panel = make("train", 3).panel
-    played = {a.task_id for i in range(6) for a in assignments_of(config(env={"train_tasks": 5}), panel, i)}
-    assert played == {task.id for task in panel.subset(5)}
+    """Demonstrations and episodes are of these alone; the words of a nano model are of all."""
+    parts = assemble(config(env={"train_tasks": 5}))
+    assert [task.id for task in parts.env.panel] == [task.id for task in make("train", 3).panel.subset(5)]
+    assert parts.tokenizer.get_vocab() == assemble(config()).tokenizer.get_vocab()
 
 
 def test_when_to_evaluate():

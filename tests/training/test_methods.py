@@ -134,15 +134,15 @@ def panel() -> Any:
 
 
 def test_replacements_are_tasks_not_played_yet(settings: Settings):
-    config = settings("advantages={type: grpo}", "env.train_tasks=9")
-    first = assignments_of(config, panel(), 5)
-    further = replacements_for(config, panel(), 5, 1, first)
-    assert {a.task_id for a in first} | {a.task_id for a in further} == {t.id for t in panel().subset(9)}
+    config, panel = settings("advantages={type: grpo}"), make("train", 3).panel.subset(9)
+    first = assignments_of(config, panel, 5)
+    further = replacements_for(config, panel, 5, 1, first)
+    assert {a.task_id for a in first} | {a.task_id for a in further} == {t.id for t in panel}
     assert not {a.task_id for a in first} & {a.task_id for a in further}
     assert [len(set(further[i : i + 4])) for i in range(0, len(further), 4)] == [1] * (9 - 4)
-    assert further == replacements_for(config, panel(), 5, 1, first)
-    assert further != replacements_for(config, panel(), 6, 1, first)
-    assert replacements_for(config, panel(), 5, 2, [*first, *further]) == []
+    assert further == replacements_for(config, panel, 5, 1, first)
+    assert further != replacements_for(config, panel, 6, 1, first)
+    assert replacements_for(config, panel, 5, 2, [*first, *further]) == []
 
 
 def test_an_agent_without_plans_trains(tiny_recipe: Path, tmp_path: Path):

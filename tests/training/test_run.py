@@ -12,6 +12,7 @@ import torch
 
 from hiper.config import load_config
 from hiper.errors import UnwritableError, UserError
+from hiper.evaluation.saved import SavedPolicy
 from hiper.training import run as run_module
 from hiper.training.assembly import Assembly, assemble
 from hiper.training.run import MetricsLog, Run, find_policy, read_metrics, save_policy
@@ -30,7 +31,7 @@ def run(parts: Assembly, tmp_path: Path) -> Run:
 
 
 def save(run: Run, parts: Assembly, iteration: int, keep: int = 2) -> Path:
-    return run.save_checkpoint(iteration, parts.learner, parts.tokenizer, keep)
+    return run.save_checkpoint(iteration, parts, keep)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -117,7 +118,7 @@ def test_a_policy_is_found_by_any_of_its_names(run: Run, parts: Assembly, tmp_pa
         find_policy(run.path)
     path = save(run, parts, 3)
     assert find_policy(run.path) == find_policy(path) == find_policy(path / "policy") == path / "policy"
-    save_policy(tmp_path / "alone", parts.learner, parts.tokenizer, parts.config)
+    save_policy(tmp_path / "alone", parts)
     assert find_policy(tmp_path / "alone") == tmp_path / "alone"
 
 
@@ -125,6 +126,29 @@ def test_a_run_is_not_made_twice(run: Run, parts: Assembly):
     with pytest.raises(UserError, match="there is a run in"):
         Run.create(run.path, parts.config)
     assert Run.open(run.path).config == parts.config
+
+
+def test_checkpoints_without_settings_are_no_new_run(run: Run, parts: Assembly):
+    save(run, parts, 1)
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(UserError, match=r"holds checkpoints of a run whose config\.yaml is gone: choose another"):
+        Run.create(run.path, parts.config)
+
+
+def test_a_policy_keeps_the_template_it_was_trained_with(tiny_recipe: Path, tmp_path: Path):
+    """Whatever becomes of the file that its settings name."""
+    file = tmp_path / "own.yaml"
+    content = "extends: terse\nname: own\nparts: ['{observation} .', '{actions} . do ☕', '{subgoal}']\n"
+    file.write_text(content, encoding="utf-8")
+    parts = assemble(load_config(tiny_recipe, [f"prompt.template={file}"]))
+    save_policy(tmp_path / "policy", parts)
+    label = parts.prompts.template.label
+    file.unlink()
+    saved = SavedPolicy.open(tmp_path / "policy")
+    assert saved.agent(1.0).prompts.template.label == label
+    assert assemble(parts.config, tmp_path / "policy").prompts.template.label == label
+    chosen = SavedPolicy.open(tmp_path / "policy", overrides=["prompt.template=terse"])
+    assert chosen.agent(1.0).prompts.template.data.name == "terse"
 
 
 def test_metrics_of_later_iterations_are_dropped(run: Run):

@@ -133,20 +133,6 @@ class Turns:
         last_boundary_B: NDArray[np.int64] = self.boundary_BT.shape[1] - 1 - self.boundary_BT[:, ::-1].argmax(axis=1)
         return last_boundary_B
 
-    @property
-    def segment_end_BT(self) -> Bools:
-        """The last turn of its segment: the next turn is a boundary, or the episode has no next turn."""
-        end_BT = self.mask_BT.copy(order="K")
-        end_BT[:, :-1] &= self.boundary_BT[:, 1:] | ~self.mask_BT[:, 1:]
-        return end_BT
-
-    @property
-    def segment_lengths(self) -> NDArray[np.int64]:
-        """d_k of every segment, episode after episode."""
-        starts = np.flatnonzero(self.boundary_BT)
-        ends = np.flatnonzero(self.segment_end_BT)
-        return (ends - starts + 1).astype(np.int64)
-
 
 @dataclass(frozen=True, eq=False)
 class Credit:

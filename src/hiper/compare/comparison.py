@@ -20,8 +20,8 @@ from hiper.files import write_text
 
 ON_EQUAL_TERMS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
 """Beside the environment's, settings in which methods should not differ if it is the methods that are compared."""
-NOT_SEEN = ("env.data", "env.train_split", "env.train_tasks")
-"""Settings of the environment of which held-out tasks show nothing but what is in their panel's hash."""
+NOT_SEEN = ("env.data",)
+"""Settings of the environment of which nothing is seen but what is in the hash of a panel."""
 
 
 @dataclass(frozen=True)

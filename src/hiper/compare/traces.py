@@ -120,6 +120,7 @@ def _outcomes(run: Run, split: str, evaluated: Evaluated) -> dict[str, bool]:
     if len(won) != evaluated.overall.episodes:
         raise UserError(
             f"{path} holds the episodes of {len(won)} tasks, and the card of that evaluation tells of "
-            f"{evaluated.overall.episodes}: one of them is damaged; evaluate again, or leave the run out"
+            f"{evaluated.overall.episodes}: one of them is damaged; delete both, and continue the "
+            "run, which makes those of its last evaluation again; or leave the run out"
         )
     return won

@@ -106,8 +106,8 @@ class CreditReport:
 def estimators_for(config: Config) -> dict[str, Estimator]:
     """Every estimator with the run's own discount, trace decay and bootstrap where it has them, in units of reward.
 
-    The run's own estimator has all its settings but one: nothing is divided by a standard deviation, which would hide
-    how credit varies.
+    The run's own estimator keeps its settings, but that nothing is divided by a standard deviation, which would hide
+    how credit varies; HAE is asked in three forms, whichever the run's is.
     """
     own = config.advantages
     hae = two_scales(own)
@@ -115,7 +115,7 @@ def estimators_for(config: Config) -> dict[str, Estimator]:
     estimators: dict[str, Estimator] = {
         "HAE": hae,
         "HAE, value-gap": dataclasses.replace(hae, switch_form="value-gap"),
-        "HAE, one scale": dataclasses.replace(hae, time_scales="one"),
+        "HAE, one scale": dataclasses.replace(hae, time_scales="one", lambda_boundary=0.0),
         "turn GAE": TurnGAE(hae.gamma, hae.lambda_turn, bootstrap, normalize=False),
         "token GAE": TokenGAE(hae.gamma, 1.0, bootstrap, normalize=False),
         "GRPO": GRPO(scale=False),

@@ -10,7 +10,7 @@ from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.evaluation.saved import SavedPolicy
-from hiper.files import writing
+from hiper.files import alone_at, writing
 
 
 def evaluate_policy(
@@ -35,9 +35,23 @@ def evaluate_policy(
         seed: of the sampling; None: the policy's own.
 
     Raises:
-        UserError: there is no such split, it has fewer tasks, or ``folder`` holds a card or cannot be written.
+        UserError: there is no such split, it has fewer tasks, or ``folder`` holds a card, cannot be written, or is
+            another process's.
         KeyboardInterrupt: stopped while a split was played; those before it have been written.
     """
+    with alone_at(folder):
+        _evaluate(saved, splits, folder, display, episodes, temperature, seed)
+
+
+def _evaluate(
+    saved: SavedPolicy,
+    splits: Sequence[str],
+    folder: Path,
+    display: Display,
+    episodes: int | None,
+    temperature: float | None,
+    seed: int | None,
+) -> None:
     if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
         raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
     config = saved.config

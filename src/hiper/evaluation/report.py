@@ -173,7 +173,9 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
             outcomes,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a readable result card: {error}") from error
+        raise UserError(
+            f"{path} is not a readable result card ({error}): delete it; continuing the run makes its last one again"
+        ) from error
 
 
 def _estimate(evaluated: Evaluated) -> Estimate:

@@ -14,7 +14,7 @@ from hiper.models.build import choose_autocast, choose_device, load_policy, load
 from hiper.plan_execute.prompt import Template
 from hiper.rollout.agent import Agent
 from hiper.training.assembly import make_agent, make_env, make_prompts
-from hiper.training.run import SETTINGS, find_policy
+from hiper.training.run import SETTINGS, find_policy, own_template
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
@@ -43,6 +43,8 @@ class SavedPolicy:
         tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
+        if template := own_template(policy):
+            tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
         config = validate_config(tree, str(policy / SETTINGS))
         return cls(policy, validate_config(overridden(tree, overrides), "settings") if overrides else config)
 

@@ -125,11 +125,6 @@ class Parsed:
         return self.decision is not None
 
     @property
-    def admissible(self) -> bool:
-        """Whether the form is right and the environment understands the action."""
-        return self.invalid is None
-
-    @property
     def action(self) -> str:
         """What is sent to the environment."""
         return NO_ACTION if self.decision is None else self.decision.action
@@ -191,6 +186,12 @@ def parse_response(
     decision = Decision(switch=switch, subgoal=followed, action=action)
     refused = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION
     return Parsed(refused, decision, stated, previous_subgoal, blocks)
+
+
+def stated_switch(text: str) -> str | None:
+    """What stands in the switch block of a response, whatever its form; None where there is no such block."""
+    block = _find_blocks(text, list(_TAG.finditer(text))).get(BlockName.SWITCH)
+    return None if block is None else block.inner.of(text)
 
 
 def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: bool, form: Form) -> InvalidKind | None:

@@ -192,6 +192,10 @@ class Template:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
             raise UserError(f"template {source}: {problems}") from error
 
+    def to_yaml(self) -> str:
+        """The content, whole, as a file that :meth:`load` reads."""
+        return yaml.safe_dump(self.data.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
     @property
     def label(self) -> str:
         """Name, version and content in short, for result cards: ``terse-1-0a1b2c3d``."""

@@ -57,13 +57,16 @@ class TokenReader:
     """Turns the ids of responses into :class:`TokenText`. One per tokenizer: it remembers what tokens decode to."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._eos = tokenizer.eos_token_id
         self._decoder = _decoder_for(tokenizer)
 
-    def read(self, ids: Sequence[int]) -> TokenText:
-        """The text of a response. The eos token at its end, if it has one, has an empty extent behind the text."""
-        finished = bool(ids) and ids[-1] == self._eos
-        if not finished:
+    def read(self, ids: Sequence[int], ended: bool) -> TokenText:
+        """The text of a response, and each token's extent.
+
+        Args:
+            ids: of the response.
+            ended: by its last token, of which a model may know several: that has an empty extent behind the text.
+        """
+        if not ended:
             return self._decoder.decode(ids)
         text, starts, ends = self._decoder.decode(ids[:-1])
         return TokenText(text, [*starts, len(text)], [*ends, len(text)])

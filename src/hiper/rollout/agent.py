@@ -64,7 +64,7 @@ class Agent:
     def _understand(
         self, context: PromptContext, accepts: Callable[[str], bool], prompt: Prompt, sample: Sample
     ) -> Reply:
-        tokens = self._reader.read(sample.ids)
+        tokens = self._reader.read(sample.ids, ended=sample.finished)
         parsed = parse_response(
             tokens.text,
             previous_subgoal=context.subgoal,

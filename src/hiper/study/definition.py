@@ -220,6 +220,13 @@ def load_study(
         )
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
+    for key in changes:
+        for name, method in study.methods.items():
+            if own := _meeting(key, method.settings):
+                raise UserError(
+                    f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
+                    "study's file, or leave the method out with --methods"
+                )
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
     try:
         for point in points_of(study).values():

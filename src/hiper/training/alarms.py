@@ -30,7 +30,7 @@ WATCHES = (
     Watch("switch_rate", "plan/switch_rate", "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
     Watch("repeated_actions", "plan/repeated_actions", "above", "the agent goes round in circles"),
     Watch(
-        "invalid", "invalid/all", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
+        "invalid", "invalid/form", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
     ),
     Watch(
         "without_spread",

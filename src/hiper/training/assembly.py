@@ -31,6 +31,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.sampler import SamplingParams, TransformersSampler
 from hiper.seeding import derive_seed
 from hiper.training.learner import Learner
+from hiper.training.run import own_template
 
 LANGUAGE_TASKS = 400
 """Tasks played by the expert to learn the words of an environment's language."""
@@ -75,12 +76,13 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
         torch.set_num_threads(config.training.threads)
     device = choose_device(config.training.device)
     env = make_env(config, config.env.train_split)
-    if config.env.train_tasks is not None:
-        env.panel.subset(config.env.train_tasks)  # refused now if there are fewer, not in the first iteration
+    tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
-    template = Template.load(config.prompt.template)
+    own = None if policy_path is None else own_template(policy_path)
+    template = Template.load(config.prompt.template if own is None else own)
     check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
+    env.panel = tasks  # a nano model knows the words of all of them
     check_room(config, policy)
     policy.to(device)  # type: ignore[arg-type]
     learner = Learner(

@@ -18,6 +18,7 @@ from hiper.advantages import Credit, Critic, Estimator, ResponseTokens, Rewards,
 from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
 from hiper.models.actor_critic import HEADS_OF, Row
+from hiper.plan_execute.parse import KEEP, stated_switch
 from hiper.plan_execute.spans import TokenKind
 from hiper.training.learner import Scores, TrainRow
 
@@ -76,7 +77,7 @@ def turns_of(
         mask_BT=grid.mask_BT,
         reward_BT=grid.of_turns(episodes, lambda turn: turn.reward),
         valid_BT=grid.of_turns(episodes, lambda turn: turn.format_valid, bool),
-        keep_BT=grid.of_turns(episodes, lambda turn: turn.format_valid and not turn.switch, bool),
+        keep_BT=grid.of_turns(episodes, _said_keep, bool),
         strayed_BT=grid.of_turns(episodes, lambda turn: turn.copy_differs, bool),
     )
     groups: dict[tuple[str, int], int] = {}
@@ -97,6 +98,11 @@ def turns_of(
         v_token_BK=values.get("token"),
     )
     return turns, rewards
+
+
+def _said_keep(turn: Turn) -> bool:
+    """Also in a response that is invalid: it would else be cheaper than a valid one."""
+    return not turn.switch if turn.format_valid else stated_switch(turn.text) == KEEP
 
 
 def _values(episodes: Sequence[Episode], scores: Sequence[Scores], critic: Critic) -> dict[str, NDArray[Any]]:
@@ -125,7 +131,8 @@ def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None
 def switch_probability(turn: Turn, logprobs_K: NDArray[Any]) -> float:
     """beta_t = P(SWITCH): what was said has the probability of its tokens, and the other word has the rest.
 
-    An invalid response says neither; 0.5 then, which no estimator uses.
+    An invalid response says neither; 0.5 then, which no estimator uses. Tags that belong to the switch block
+    (``prompt.include_tags``) are among its tokens: while the form is not learned yet, that is not P(SWITCH) alone.
     """
     if not turn.format_valid:
         return 0.5

@@ -155,6 +155,7 @@ class Learner:
         """
         for group, scale in zip(self.optimizer.param_groups, lr_scales, strict=True):
             group["lr"] = group["base_lr"] * scale
+        self._stopped = False
         self.model.train()
         meter = Meter()
         for epoch in range(self.config.epochs):
@@ -190,8 +191,8 @@ class Learner:
         if self.config.target_kl is not None:
             policy, _ = self.optimizer.param_groups
             if kl > self.config.target_kl:
-                policy["lr"] = 0.0  # until the next update sets it; the critic goes on
-            meter.add("policy/stopped", float(policy["lr"] == 0.0))
+                policy["lr"], self._stopped = 0.0, True  # until the next update sets them; the critic goes on
+            meter.add("policy/stopped", float(self._stopped))
         self.optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:

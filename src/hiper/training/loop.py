@@ -60,10 +60,14 @@ def _advising(run: Run, display: Display) -> Iterator[None]:
         if not run.begun:
             raise
         raise UserError(f"{error}; {_kept(run)}. Make room, then continue with: {resume}") from error
-    except (UserError, KeyboardInterrupt) as error:
-        if run.checkpoints or isinstance(error, KeyboardInterrupt):
-            display.interrupted(_kept(run), resume)
+    except KeyboardInterrupt:
+        display.interrupted(_kept(run), resume)
         raise
+    except UserError as error:
+        if not run.checkpoints:
+            raise
+        settings = run.path / "config.yaml"
+        raise UserError(f"{error}\n{_kept(run)}; once this is mended ({settings} may be edited): {resume}") from error
 
 
 def _kept(run: Run) -> str:
@@ -191,7 +195,7 @@ def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignm
 
     Each task is played ``group_size`` times from the same beginning: a group has the environment's seed in common.
     """
-    tasks = _training_tasks(config, panel)
+    tasks = panel.tasks
     size = config.rollout.group_size
     groups = config.rollout.episodes // size
     passed, at = divmod(iteration * groups, len(tasks))
@@ -208,17 +212,13 @@ def replacements_for(
 ) -> list[Assignment]:
     """Groups of the tasks that this iteration has not played yet, in an order of their own."""
     known = {assignment.task_id for assignment in played}
-    tasks = [task for task in _training_tasks(config, panel) if task.id not in known]
+    tasks = [task for task in panel if task.id not in known]
     random.Random(derive_seed(config.seed, "replacements", iteration, round_number)).shuffle(tasks)
     return [
         Assignment(task.id, derive_seed(config.seed, "episode", iteration, round_number, group))
         for group, task in enumerate(tasks)
         for _ in range(config.rollout.group_size)
     ]
-
-
-def _training_tasks(config: Config, panel: Panel) -> Sequence[Task]:
-    return panel.tasks if config.env.train_tasks is None else panel.subset(config.env.train_tasks).tasks
 
 
 def _passes(seed: int, tasks: Sequence[Task], first: int) -> Iterator[Task]:
@@ -257,22 +257,41 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
         parts = assemble(config, newest / "policy")
-        if not warm.exists() and config.model.path is None and config.learner.kl_coef:
-            raise UserError(f"{warm} is gone, the policy that learner.kl_coef holds on to; bring it back")
-        _hold_reference(parts, warm if warm.exists() else config.model.path)
+        _hold_reference(parts, _reference(run))
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
     run.save_settings()  # now that they are known to be usable
     display.header(run.path, parts)
+    if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
+        display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
     if config.warm_start.tasks:
         warm_start(parts, warm, display, stop.check)
     elif config.model.path is None:
         with whole_folder(warm) as folder:
-            save_policy(folder, parts.learner, parts.tokenizer, config)
+            save_policy(folder, parts)
     _hold_reference(parts, None)
     _save(run, parts, 0)
     unfinished_of(warm).unlink(missing_ok=True)
     return parts, 0
+
+
+def _reference(run: Run) -> Path | str | None:
+    """Where the policy lies that a run under way began from.
+
+    Raises:
+        UserError: it is gone, and the KL term needs it.
+    """
+    config, warm = run.config, run.warm_start
+    if warm.exists() or config.learner.kl_coef == 0:
+        return warm
+    if config.model.path is None or config.warm_start.tasks:
+        raise UserError(f"{warm} is gone, the policy that learner.kl_coef holds on to; bring it back")
+    if (path := Path(config.model.path)).is_absolute() and not path.exists():
+        raise UserError(
+            f"{path} is gone, the policy that learner.kl_coef holds on to; bring it back, or say where it lies now in "
+            f"{run.path / 'config.yaml'}, model.path"
+        )
+    return config.model.path
 
 
 def _hold_reference(parts: Assembly, source: str | Path | None) -> None:
@@ -286,7 +305,7 @@ def _hold_reference(parts: Assembly, source: str | Path | None) -> None:
 
 
 def _save(run: Run, parts: Assembly, done: int) -> None:
-    run.save_checkpoint(done, parts.learner, parts.tokenizer, run.config.training.keep_checkpoints)
+    run.save_checkpoint(done, parts, run.config.training.keep_checkpoints)
 
 
 def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display, log: MetricsLog, stop: Stop) -> None:
@@ -301,11 +320,6 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
         result = evaluate(env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=on_episode)
     display.evaluation(done, split, result)
     write_episodes(run.evaluation_episodes(done, split), result.episodes)
-    checkpoint = f"{run.path.name}, iteration {done}"
-    write_card(
-        run.card(done, split),
-        result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command),
-    )
     log.write(
         done,
         {
@@ -315,3 +329,6 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
             **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
         },
     )
+    checkpoint = f"{run.path.name}, iteration {done}"
+    card = result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command)
+    write_card(run.card(done, split), card)

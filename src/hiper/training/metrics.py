@@ -31,6 +31,7 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
         "episode/turns": outcomes["all"].turns,
         "episode/truncated": outcomes["all"].truncated / len(episodes),
         "invalid/all": _mean([turn.invalid is not None for turn in turns]),
+        "invalid/form": _mean([not turn.format_valid for turn in turns]),
         **{f"invalid/{kind}": share for kind, share in outcomes["all"].invalid.items()},
         **(_plan_metrics(episodes) if any(turn.subgoal for turn in turns) else {}),
         "plan/repeated_actions": _mean([_repeats(episode.turns) for episode in episodes]),

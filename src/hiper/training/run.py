@@ -18,21 +18,25 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config, read_tree, validate_config
 from hiper.errors import UserError
 from hiper.files import whole_folder, write_text, writing
 from hiper.training.learner import Learner
 
+if TYPE_CHECKING:
+    from hiper.training.assembly import Assembly
+
 SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
+TEMPLATE = "template.yaml"
+"""Likewise: what its prompts look like."""
 
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
@@ -59,6 +63,10 @@ class Run:
             UserError: there is one already.
         """
         run = cls(path, config)
+        if run.checkpoints and not run.begun:
+            raise UserError(
+                f"{path} holds checkpoints of a run whose config.yaml is gone: choose another folder with --out"
+            )
         if run.begun:
             raise UserError(
                 f"there is a run in {path} already; continue it with `hiper train --resume {path}`, "
@@ -114,12 +122,12 @@ class Run:
             bool(self.checkpoints) and self.checkpoints[-1].name == checkpoint_name(last)
         )
 
-    def save_checkpoint(self, iteration: int, learner: Learner, tokenizer: PreTrainedTokenizerBase, keep: int) -> Path:
+    def save_checkpoint(self, iteration: int, parts: Assembly, keep: int) -> Path:
         """Save everything that continuing needs, whole or not at all; then delete all but the newest ``keep``."""
         path = self.path / "checkpoints" / checkpoint_name(iteration)
-        model = learner.model
+        learner, model = parts.learner, parts.learner.model
         with whole_folder(path) as folder:
-            save_policy(folder / "policy", learner, tokenizer, self.config)
+            save_policy(folder / "policy", parts)
             if model.heads.names:
                 save_file(_named(model.heads), folder / "heads.safetensors")
             if model.backbone is not None:
@@ -144,7 +152,9 @@ class Run:
             learner.optimizer.load_state_dict(state["optimizer"])
         except DAMAGE as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UserError(f"checkpoint {path} is damaged or of another architecture: {reason}") from error
+            older = self.checkpoints[:-1]
+            advice = f"; delete it to go on from {older[-1].name}" if older else ""
+            raise UserError(f"checkpoint {path} is damaged or of another architecture: {reason}{advice}") from error
         return int(state["iteration"])
 
 
@@ -153,11 +163,17 @@ def checkpoint_name(iteration: int) -> str:
     return f"iter-{iteration:05d}"
 
 
-def save_policy(path: Path, learner: Learner, tokenizer: PreTrainedTokenizerBase, config: Config) -> None:
-    """The policy as an ordinary Hugging Face directory, with the settings it needs to play."""
-    learner.model.policy.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    write_text(path / SETTINGS, config.to_yaml())
+def save_policy(path: Path, parts: Assembly) -> None:
+    """The policy as an ordinary Hugging Face directory, with the settings and the template it needs to play."""
+    parts.learner.model.policy.save_pretrained(path)
+    parts.tokenizer.save_pretrained(path)
+    write_text(path / SETTINGS, parts.config.to_yaml())
+    write_text(path / TEMPLATE, parts.prompts.template.to_yaml())
+
+
+def own_template(policy: Path) -> Path | None:
+    """The template that a policy directory brings along; None where it names one that ships."""
+    return path if (path := policy / TEMPLATE).is_file() else None
 
 
 def read_settings(path: Path) -> Config:
@@ -198,15 +214,18 @@ class MetricsLog:
         self._path = run.path / "metrics.jsonl"
         kept = [record for record in read_metrics(run.path) if record["iteration"] <= after]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        self._board = SummaryWriter(str(run.path / "tensorboard"), purge_step=after + 1)
+        board = run.path / "tensorboard"
+        with writing(board):
+            self._board = SummaryWriter(str(board), purge_step=after + 1)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """One line."""
         with writing(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
-        for name, value in metrics.items():
-            self._board.add_scalar(name, value, iteration)
-        self._board.flush()
+        with writing(Path(self._board.log_dir)):
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, iteration)
+            self._board.flush()
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

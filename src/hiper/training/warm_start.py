@@ -80,7 +80,7 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
         _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
     parts.learner.model.copy_backbone()
     with whole_folder(folder) as partial:
-        save_policy(partial, parts.learner, parts.tokenizer, parts.config)
+        save_policy(partial, parts)
 
 
 def unfinished_of(folder: Path) -> Path:
