@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from hiper import cli
 from hiper.config import load_config
 from hiper.console import Display
 from hiper.envs.base import EndReason
@@ -164,3 +167,29 @@ def make_qwen2() -> Callable[..., Qwen2ForCausalLM]:
         return model
 
     return make
+
+
+@dataclass
+class Result:
+    """Of a command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def hiper(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Runs a command as the shell would, in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object, stdin: str = "") -> Result:
+        monkeypatch.setattr(sys, "argv", ["hiper", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", StringIO(stdin))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Result(int(ended.value.code or 0), out, err)
+
+    return run

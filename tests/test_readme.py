@@ -1,9 +1,10 @@
-"""The README's examples run, the folders it names exist, and the settings in the page on credit are valid."""
+"""The README's examples run, the folders it names exist, and what the pages beside it say can be done can be."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hiper.advantages import ESTIMATORS
 from hiper.config import load_config
 
 ROOT = Path(__file__).parents[1]
+Hiper = Callable[..., Any]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -40,6 +42,29 @@ def test_an_environment_of_your_own():
 
 def test_an_environment_is_found_by_where_it_is():
     assert envs.make("hiper.envs.corridor:make", cells=3).name == "corridor"
+
+
+def test_the_page_on_environments(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its environment is sound, and its commands work; the trainings are made short."""
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    (tmp_path / "couriers.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in page.splitlines() if line.startswith(("python -c", "PYTHONPATH=. hiper"))]
+    check, tasks, play, small, large = commands
+    exec(check[2])
+    listed = hiper(*tasks[2:])
+    assert (listed.code, len(listed.out.splitlines())) == (0, 112)
+    assert "won after" in hiper(*play[2:], "--auto").out
+    short = ("warm_start.tasks=20", "rollout.episodes=8", "training.iterations=1", "evaluation.final_tasks=4")
+    trained = hiper(*small[2:], *short, "warm_start.epochs=1")
+    assert trained.code == 0, trained.err
+    assert "held_out: " in trained.out
+    recipe, *settings = large[3:]
+    config = load_config(recipe, settings)
+    assert config.model.path is not None
+    assert not config.warm_start.tasks
+    assert envs.make(config.env.name, split="train", **config.env.options).panel.name == "courier/train"
 
 
 def test_the_settings_on_the_page_about_credit():
