@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.alfworld.parity import missing_reason
-from hiper.envs.base import Step
+from hiper.envs.base import Observation, Step
 from hiper.envs.corridor import CorridorEnv
 from hiper.episode import read_episodes
 from hiper.verify import command as prove
@@ -194,6 +194,14 @@ def test_sft_saves_a_policy_that_eval_and_train_read(hiper: Hiper, tiny_recipe: 
     assert hiper("train", tiny_recipe, *settings, "--out", tmp_path / "run").code == 0
     refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already")
     refused(hiper("sft", tiny_recipe, "warm_start.tasks=0", "--out", tmp_path / "new"), "warm_start.tasks is 0")
+
+
+def test_numbers_are_words_where_actions_are_free(hiper: Hiper, monkeypatch: pytest.MonkeyPatch):
+    """Where none are listed, a number means itself."""
+    monkeypatch.setattr(CorridorEnv, "_observe", lambda *_: Observation("Say a number."))
+    result = hiper("play", "corridor", "cells=3", stdin="42\nq\n")
+    assert "there are actions" not in result.out
+    assert "42" in result.out
 
 
 def test_play_by_hand(hiper: Hiper):

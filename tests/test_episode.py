@@ -26,8 +26,9 @@ def test_episodes_come_back_equal(tmp_path: Path, make_episode: MakeEpisode):
     free = dataclasses.replace(plain, turns=(dataclasses.replace(plain.turns[0], admissible=None, low_index=None),))
     credited = dataclasses.replace(plain, credit=Credit({"value/low": (0.5, -1.0)}))
     path = tmp_path / "new" / "episodes.jsonl.gz"
-    write_episodes(path, [plain, free, credited])
-    assert list(read_episodes(path)) == [plain, free, credited]
+    halved = dataclasses.replace(plain, goal="half a character: \ud83d")
+    write_episodes(path, [plain, free, credited, halved])
+    assert list(read_episodes(path)) == [plain, free, credited, halved]
 
 
 def test_each_line_names_its_version(file: Path):

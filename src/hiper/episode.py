@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from hiper.errors import UserError
 from hiper.files import whole_file
@@ -136,9 +136,14 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _opened(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
+    # Scraped texts hold halves of characters, which UTF-8 knows nothing of.
+    return gzip.open(path, mode, compresslevel=3, encoding="utf-8", errors="surrogatepass")
+
+
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
     """Write episodes as gzipped JSON lines, whole or not at all."""
-    with whole_file(path) as partial, gzip.open(partial, "wt", encoding="utf-8", compresslevel=3) as file:
+    with whole_file(path) as partial, _opened(partial, "wt") as file:
         for episode in episodes:
             file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
 
@@ -151,7 +156,7 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     """
     whole = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
+        with _opened(path, "rt") as file:
             for line in file:
                 yield Episode.from_json(json.loads(line))
                 whole += 1

@@ -77,10 +77,10 @@ class Human:
                 raise EOFError
             if said.startswith(":"):
                 subgoal = said.removeprefix(":").strip() or subgoal
-            elif said.isdecimal() and not 1 <= int(said) <= len(actions):
+            elif (chosen := actions and said.isdecimal()) and not 1 <= int(said) <= len(actions):
                 self._console.print(f"[dim]there are actions 1 to {len(actions)}[/dim]")
             elif said:
-                action = self._fill_in(actions[int(said) - 1]) if said.isdecimal() else said
+                action = self._fill_in(actions[int(said) - 1]) if chosen else said
                 invalid = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION
                 return Move(Decision(subgoal != context.subgoal, subgoal or "", action), invalid)
 

@@ -142,6 +142,12 @@ class TestBadData:
         with pytest.raises(UserError, match=r"no split 'test' \(it holds train, valid_unseen\)"):
             open_split("test", pack(data, tmp_path / "a.tar", "w"))
 
+    def test_a_split_is_one_folder(self, data: Path) -> None:
+        """Ids of tasks are made of its name."""
+        (data / "nested" / "train").mkdir(parents=True)
+        with pytest.raises(UserError, match="has no split 'nested/train'"):
+            open_split("nested/train", data)
+
     def test_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "train").mkdir()
         with pytest.raises(UserError, match=r"no playable game \(there is no TASK/TRIAL/game.tw-pddl in it\)"):

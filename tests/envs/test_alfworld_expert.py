@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,9 +26,9 @@ KITCHEN = ("cabinet 2", "cabinet 10", "countertop 1", "countertop 2", "fridge 1"
 class Transcript:
     """Plays the world's part by hand: what is read, and which actions it makes admissible."""
 
-    def __init__(self, goal: str, room: Sequence[str] = KITCHEN, memory: bool = False) -> None:
+    def __init__(self, goal: str, room: Sequence[str] = KITCHEN, **known: Any) -> None:
         self.room = room
-        self.expert = AlfworldExpert(memory=memory)
+        self.expert = AlfworldExpert(**known)
         self.now = self.see("You are in the middle of a room.", [])
         self.expert.reset(Start(goal, self.now))
 
@@ -370,6 +371,13 @@ def test_slips_try_to_complete_a_step_where_it_cannot_be_done(
     story.then(f"You arrive at {here}.", [here], holding=holding, played=f"go to {here}")
     slips = [story.expert.slip(story.now, random.Random(seed)) for seed in range(20)]
     assert {slip.action for slip in slips if slip} == mistakes
+
+
+def test_a_slip_is_in_the_words_of_the_games() -> None:
+    story = Transcript("put a cup in fridge.", put_verb="put")
+    story.then("You arrive at cabinet 2.", ["cabinet 2"], holding="cup 2", played="go to cabinet 2")
+    slips = [story.expert.slip(story.now, random.Random(seed)) for seed in range(20)]
+    assert {slip.action for slip in slips if slip} == {"put cup 2 in/on fridge 1"}
 
 
 def test_there_is_no_slip_where_the_step_can_be_done() -> None:

@@ -20,7 +20,7 @@ from hiper.envs.alfworld.generate.scene import Scene, draw_scene, owner
 from hiper.envs.alfworld.parity import check_parity, missing_reason
 from hiper.envs.base import Observation, Start
 from hiper.envs.dice import Dice
-from hiper.errors import UserError
+from hiper.errors import NoSplitError, UserError
 
 GAMES_PER_SIZE = 60
 WORKERS = os.cpu_count() or 1
@@ -129,6 +129,16 @@ def test_an_id_of_no_generated_game_is_refused(task_id: str) -> None:
 # --- tasks -------------------------------------------------------------------------------------------------------
 
 
+def test_the_lamp_finds_a_place_where_what_is_wanted_took_the_last() -> None:
+    """One of the first thirty thousand games with a lamp."""
+    game = generate_game("valid_unseen", 4453, "official")
+    assert "look_at_obj_in_light" in game.task_id
+    engine = Engine(parse_game(game.text, game.task_id))
+    for command in json.loads(game.text)["walkthrough"]:
+        engine.step(command)
+    assert engine.won
+
+
 def test_a_split_cycles_through_all_task_types() -> None:
     types = [generate_game("train", index).type for index in range(12)]
     assert types == [*TASK_TYPES, *TASK_TYPES]
@@ -174,7 +184,7 @@ def test_the_task_id_names_the_game() -> None:
     ],
 )
 def test_bad_arguments_are_refused(arguments: tuple[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(NoSplitError if arguments[0] not in SPLITS else UserError, match=message):
         generate_game(*arguments)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 import hiper.envs
-from hiper.envs import registry
+from hiper.envs import Observation, registry
 from hiper.envs.corridor import CorridorEnv, make
 from hiper.errors import UserError
 
@@ -27,6 +29,20 @@ def test_registering(factory: registry.Factory | str) -> None:
     assert isinstance(hiper.envs.make("hall"), CorridorEnv)
     with pytest.raises(ValueError, match="already registered as 'hall'"):
         hiper.envs.register("hall", lambda: make())
+
+
+def test_any_callable_will_do() -> None:
+    hiper.envs.register("short hall", functools.partial(make, cells=3))
+    assert hiper.envs.make("short hall", split="held_out").panel.name == make("held_out", 3).panel.name
+
+
+def test_blanks_are_for_words_of_the_agents_own() -> None:
+    seen = Observation("Say it.", ("look", "say <word> to <whom>", "buy (2)"))
+    accepted = ("look", "say hello there to them", "buy (2)")
+    refused = ("say <word> to <whom>", "say hello", "say  to ", "buy 2", "look around")
+    env = make()
+    assert all(env.accepts(action, seen) for action in accepted)
+    assert not any(env.accepts(action, seen) for action in refused)
 
 
 def test_what_was_asked_for_is_kept() -> None:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    OPTConfig,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from hiper.config import ModelConfig, NanoConfig
 from hiper.errors import UserError
@@ -193,9 +201,28 @@ def test_devices():
         ("float32", "float32", None),
         ("bfloat16", "float32", torch.bfloat16),
         ("bfloat16", "bfloat16", None),
-        ("float32", "bfloat16", torch.float32),
+        ("auto", "bfloat16", None),
     ],
 )
 def test_autocast(compute: Any, params: Any, autocast: torch.dtype | None):
     config = ModelConfig(compute_dtype=compute, param_dtype=params)
     assert choose_autocast(config, torch.device("cpu")) == autocast
+
+
+def test_more_digits_than_the_parameters_have_are_refused():
+    """Autocast would warn, and leave them as they are."""
+    with pytest.raises(UserError, match=r"model\.param_dtype is bfloat16: set that to float32"):
+        choose_autocast(ModelConfig(compute_dtype="float32", param_dtype="bfloat16"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", [GPT2Config, OPTConfig])
+def test_a_policy_has_no_dropout(kind: Any, tmp_path: Path):
+    """Or what is updated would not be what was sampled from."""
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {"ffn_dim": 16, "word_embed_proj_dim": 16} if kind is OPTConfig else {}
+    AutoModelForCausalLM.from_config(kind(vocab_size=32, hidden_size=16, **layers, **sizes)).save_pretrained(tmp_path)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path).train()
+    assert not torch.equal(plain(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+    policy = load_policy(tmp_path, ModelConfig())
+    sampled = policy.eval()(input_ids=IDS).logits
+    assert torch.equal(policy.train()(input_ids=IDS).logits, sampled)

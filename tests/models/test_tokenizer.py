@@ -54,6 +54,13 @@ def test_tags_switch_words_and_numbers_are_known_unseen():
     assert words(tokenizer, "8") == [UNK]
 
 
+@pytest.mark.parametrize("text", ["हिन्दी पढ़ो", "cafe\u0301 noir", "12 m²", "nai\u0308ve\ufe0f way"])
+def test_words_of_any_script_are_known_once_seen(text):
+    """Whatever Python makes of accents and vowel signs that stand alone."""
+    tokenizer = build_word_tokenizer([text])
+    assert UNK not in words(tokenizer, text)
+
+
 def test_large_numbers_do_not_bring_along_all_smaller_ones():
     assert len(build_word_tokenizer(["$ 1000000"])) < 20
 

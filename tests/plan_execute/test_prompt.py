@@ -9,7 +9,7 @@ import yaml
 
 from hiper.envs import make
 from hiper.errors import UserError
-from hiper.models.tokenizer import UNK, build_word_tokenizer
+from hiper.models.tokenizer import UNK, build_word_tokenizer, text_encoder
 from hiper.plan_execute.demonstrations import demonstrate
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompt import PromptBuilder, PromptContext, PromptTooLongError, Template, TemplateData
@@ -301,6 +301,8 @@ def test_groups_keep_places_apart_and_other_names_whole():
         ({"parts": ["{gaol}"]}, r"no value for \{gaol\}; there are .*\{goal\}"),
         ({"parts": ["{goal"]}, "template .*mine.yaml: .*'}'"),
         ({"system": "You are"}, "only a template of kind chat"),
+        ({"observation": {"rewrite": [{"find": "(a)(?P<b>b)", "put": r"\3"}]}}, "put: invalid group reference 3"),
+        ({"goal": {"rewrite": [{"find": "a", "put": r"\g<b>"}]}}, "put: unknown group name 'b'"),
         ({"observation": {"rewrite": [{"find": "("}]}}, "observation.rewrite.0.find: .*not a regular expression"),
         ({"admissible": {"groups": [{"match": "go (.+)", "show": "{items}"}]}}, "needs a named group"),
         ({"admissible": {"groups": [{"match": "(?P<item>.+)", "show": "{it}"}]}}, r"no value for \{it\}"),
@@ -322,6 +324,21 @@ def test_files_that_are_no_templates_are_refused(tmp_path):
     file.write_text("name: [")
     with pytest.raises(UserError, match="not valid YAML"):
         Template.load(file)
+    file.write_bytes("name: «»".encode("latin-1"))
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*utf-8"):
+        Template.load(file)
+
+
+def test_a_rule_is_repeated_until_nothing_changes():
+    rules = [{"find": r"\((\w*)\)", "put": r"\1", "repeat": True}, {"find": " +", "put": " ", "repeat": True}]
+    data = TemplateData.model_validate(MINIMAL | {"goal": {"rewrite": rules}})
+    assert str(Template(data).render(replace(FIRST, goal="((find))   it"))).startswith("find it")
+
+
+def test_halves_of_characters_become_whole_ones(terse, tokenizer):
+    shown = str(terse.render(replace(FIRST, goal="find \ud83d")))
+    assert "find ?" in shown
+    assert text_encoder(tokenizer)(shown)
 
 
 @pytest.mark.parametrize("name", ["terse", "instruct"])
@@ -343,6 +360,17 @@ def test_a_template_may_extend_another(tmp_path):
     file.write_text("extends: terse\nname: own\nseparator: ' | '\n")
     own, terse = Template.load(file), Template.load("terse")
     assert own.data == terse.data.model_copy(update={"name": "own", "separator": " | "})
+    (tmp_path / "below.yaml").write_text("extends: own.yaml\nname: below\n")
+    below = Template.load(tmp_path / "below.yaml")  # from a file beside it
+    assert below.data == own.data.model_copy(update={"name": "below"})
+    for content, message in (
+        ("extends: below.yaml\nname: own\n", r"extends .*, which extends it"),
+        ("extends: nothing.yaml\n", r"extends .*nothing\.yaml, which holds no mapping"),
+    ):
+        file.write_text(content)
+        (tmp_path / "nothing.yaml").touch()
+        with pytest.raises(UserError, match=message):
+            Template.load(file)
     file.write_text("extends: tense\nname: own\n")
     with pytest.raises(UserError, match="template tense: neither a shipped template"):
         Template.load(file)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
+from hiper.errors import DivergedError
 from hiper.models import qwen2
 from hiper.rollout import decoding
 from hiper.rollout.sampler import Sample, SamplingParams, TransformersSampler, draw
@@ -166,6 +167,15 @@ def test_greedy_log_probabilities_are_the_models_own():
     tokens, logprobs = draw(torch.tensor([[0.0, 3.0]]), 0.0, torch.Generator())
     assert tokens.tolist() == [1]
     torch.testing.assert_close(logprobs, torch.tensor([3.0]) - torch.tensor([0.0, 3.0]).logsumexp(0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_beyond_numbers_are_said(temperature: float):
+    """Also where nothing is drawn, and before a GPU is asked to draw."""
+    logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
+    with pytest.raises(DivergedError, match="beyond numbers"):
+        draw(logits, temperature, torch.Generator())
+    draw(torch.tensor([[0.0, float("-inf")]]), temperature, torch.Generator())  # what may not be said is no trouble
 
 
 def test_bfloat16_autocast(model: PreTrainedModel):

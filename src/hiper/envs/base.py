@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -150,8 +151,13 @@ class TextEnv(ABC):
         """
 
     def accepts(self, action: str, observation: Observation) -> bool:
-        """Whether ``action`` is one the environment would understand after ``observation``."""
-        return observation.admissible is None or action in observation.admissible
+        """Whether ``action`` is one the environment would understand after ``observation``, its blanks filled in."""
+        listed = observation.admissible
+        if listed is None:
+            return True
+        if action in listed:
+            return BLANK.search(action) is None
+        return any(_form(form).fullmatch(action) for form in listed if BLANK.search(form))
 
     def spawn(self) -> Self:
         """A further, independent environment over the same tasks, sharing all that is read-only."""
@@ -160,3 +166,9 @@ class TextEnv(ABC):
     def expert(self) -> Expert | None:
         """A rule-based player without privileged information, or None where there is none."""
         return None
+
+
+@lru_cache(1 << 10)
+def _form(listed: str) -> re.Pattern[str]:
+    """A listed action with any words in its blanks."""
+    return re.compile(".+".join(map(re.escape, BLANK.split(listed))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.base import BLANK, EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel
 from hiper.errors import UserError
 
@@ -79,9 +79,9 @@ def _check_observation(env: TextEnv, observation: Observation) -> None:
     _demand(all(isinstance(action, str) for action in admissible), env, "admissible actions must be strings")
     _demand(len(set(admissible)) == len(admissible), env, "an admissible action is listed twice")
     _demand(
-        all(env.accepts(action, observation) for action in admissible),
+        all(env.accepts(BLANK.sub("words", action), observation) for action in admissible),
         env,
-        "accepts() must be true of every admissible action",
+        "accepts() must be true of every admissible action, words in its blanks",
     )
 
 

@@ -153,5 +153,5 @@ def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, An
 def _types(factory: Factory) -> dict[str, Any]:
     try:
         return get_type_hints(factory.__init__ if isclass(factory) else factory)
-    except NameError:  # annotations may name what only a type checker imports
+    except (NameError, TypeError):  # annotations may name what only a type checker imports; objects may have none
         return {}

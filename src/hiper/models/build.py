@@ -43,11 +43,16 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
     """The number format of forward passes where it differs from that of the parameters.
 
     On CPUs without bfloat16 instructions bfloat16 is emulated and many times slower, so ``auto`` leaves it alone there.
+
+    Raises:
+        UserError: parameters of few digits are to be computed with in more, which autocast does not do.
     """
-    compute = config.compute_dtype
+    compute, held = config.compute_dtype, config.param_dtype
     if compute == "auto":
         native = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        compute = "bfloat16" if native else "float32"
+        compute = "bfloat16" if native or held == "bfloat16" else "float32"
+    if compute == "float32" and held != "float32":
+        raise UserError(f"model.compute_dtype is float32, but model.param_dtype is {held}: set that to float32 as well")
     return None if compute == config.param_dtype else getattr(torch, compute)
 
 
@@ -95,9 +100,21 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         # Files are mapped to memory wherever their tensors happen to begin. Arithmetic on addresses that are no
         # multiple of 64 rounds differently, and a resumed run would part from an uninterrupted one.
         parameter.data = parameter.data.clone()
+    _without_dropout(policy)
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy
+
+
+def _without_dropout(policy: PreTrainedModel) -> None:
+    """What is sampled and what is updated must be one policy: the ratio of PPO would else be noise.
+
+    Transformers' modules hold rates of their own beside ``nn.Dropout``, applied by functions.
+    """
+    for module in policy.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or (name == "p" and isinstance(module, nn.Dropout))):
+                setattr(module, name, 0.0)
 
 
 def make_nano(

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
-# Understood alike by Python's `re` and by the tokenizers library: a tag, a number, a word, any other character.
+# A tag, a number, a word, any other character, as the tokenizers library understands it: to Python's `re`, accents and
+# vowel signs that stand alone are no letters.
 _WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+(?:[/'-][^\W\d_]+)*|[^\s]"
-_SPLIT = re.compile(_WORD)
 
 
 def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
@@ -44,7 +44,8 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
         texts: all the model is going to read and write; a sample that shows every word once is enough.
         extra_words: further words, for example names known to appear in held-out tasks only.
     """
-    seen = {word for text in (*texts, *extra_words) for word in _SPLIT.findall(text)}
+    split = _word_splitter().pre_tokenize_str
+    seen = {word for text in (*texts, *extra_words) for word, _ in split(text)}
     largest = max((int(word) for word in seen if re.fullmatch("[0-9]{1,2}", word)), default=-1)
     fixed = [PAD, EOS, UNK, *TAGS, *SWITCH_WORDS, *map(str, range(largest + 1))]
     vocabulary = {word: index for index, word in enumerate(dict.fromkeys([*fixed, *sorted(seen)]))}
@@ -83,9 +84,10 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
         loader = PreTrainedTokenizerFast if generic else AutoTokenizer
         tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(str(source))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library knows no other kind
         raise UserError(
-            f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub ({error})"
+            f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub, or upgrade the "
+            f"library tokenizers, which may know the files by then ({error})"
         ) from error
     return tokenizer
 

@@ -50,6 +50,16 @@ class Substitution(Data):
     find: Regex
     put: str = ""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        pattern = re.compile(self.find)
+        named = "".join(f"(?P<{name}>)" for name in pattern.groupindex)
+        try:
+            re.sub(named + "()" * (pattern.groups - len(pattern.groupindex)), self.put, "")
+        except (re.error, IndexError) as error:
+            raise ValueError(f"put: {error}") from error
+        return self
+
 
 class Alias(Data):
     """A stand-in for names in observations, numbered in the order in which they appear."""

@@ -234,7 +234,7 @@ class Template:
 
     def render(self, context: PromptContext) -> str | list[Message]:
         """The prompt as text, or as messages for a template of kind ``chat``."""
-        text = self._fill(context)
+        text = self._fill(context).encode(errors="replace").decode()  # scraped texts hold halves of characters
         if self.data.kind == "text":
             return text
         system = [] if self.data.system is None else [{"role": "system", "content": self.data.system}]
@@ -271,15 +271,23 @@ class Template:
         )
 
 
-def _read_tree(source: str | Path) -> Any:
-    """A template's content, on top of that of the template it ``extends``."""
+def _read_tree(source: str | Path, extended: tuple[str, ...] = ()) -> Any:
+    """A template's content, on top of that of the template it ``extends``: one that ships, or a file beside its own."""
     try:
         tree = yaml.safe_load(_read_source(source))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"template {source}: not valid YAML: {error}") from error
     if not isinstance(tree, dict) or "extends" not in tree:
         return tree
-    return _read_tree(tree.pop("extends")) | tree
+    base = str(tree.pop("extends"))
+    if (beside := Path(source).parent / base).is_file():
+        base = str(beside)
+    if base in extended:
+        raise UserError(f"template {source}: extends {base}, which extends it")
+    below = _read_tree(base, (*extended, base))
+    if not isinstance(below, dict):
+        raise UserError(f"template {source}: extends {base}, which holds no mapping of keys to values")
+    return below | tree
 
 
 def _read_source(source: str | Path) -> str:
@@ -316,7 +324,8 @@ def _text_shower(style: TextStyle) -> Callable[[str, bool], str]:
         for pattern, put, repeat in rules[listed]:
             text, changes = pattern.subn(put, text)
             while repeat and changes:
-                text, changes = pattern.subn(put, text)
+                before, text = text, pattern.sub(put, text)
+                changes = text != before
         return " ".join(text.split()) if style.one_line else text.strip()
 
     return show

@@ -134,16 +134,13 @@ class TransformersSampler:
 def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Sample a token per row of ``logits`` (N, V); returns token ids (N,) and their log-probabilities (N,)."""
     logprobs = scaled_logprobs(logits, temperature)
+    if not bool(logprobs.isfinite().any(-1).all()):  # on a GPU, drawing from such would end the process
+        raise DivergedError(
+            "the policy gives no probabilities any more, its weights are beyond numbers; an earlier checkpoint may be "
+            "sound"
+        )
     if temperature == 0:
         token = logits.argmax(-1)
     else:
-        try:
-            token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
-        except RuntimeError as error:
-            if bool(logprobs.isfinite().any(-1).all()):
-                raise
-            raise DivergedError(
-                "the policy gives no probabilities any more, its weights are beyond numbers; an earlier checkpoint may "
-                "be sound"
-            ) from error
+        token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)

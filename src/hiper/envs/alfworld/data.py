@@ -179,7 +179,7 @@ class FolderSource:
 def _split_folder(root: Path, split: str) -> Path:
     levels = (root, root / RELEASE)
     for level in levels:
-        if (level / split).is_dir():
+        if split == Path(split).name and (level / split).is_dir():
             return level / split
     present = sorted(entry.name for level in levels if level.is_dir() for entry in level.iterdir() if entry.is_dir())
     here = any(name.partition("-")[0] in TASK_TYPES for name in present)

@@ -80,6 +80,8 @@ _PUTS = {
     ("put {o} in/on {r}", "You put the {o.name} in/on the {r.name}."): ("put", " in/on "),
 }
 """Command and text of laying down, and their verb and joint."""
+PUT_JOINTS = dict(_PUTS.values())
+"""What stands between object and receptacle, by the verb of a dialect."""
 _ARRIVALS = {
     "You arrive at {r.name}. #examineReceptacle.feedback#": False,
     "You arrive at {lend.name}. #examineReceptacle.feedback#": True,

@@ -63,7 +63,7 @@ class AlfworldEnv(TextEnv):
 
     def expert(self) -> AlfworldExpert:
         """A player that searches in one fixed order and remembers next to nothing: easy to imitate."""
-        return AlfworldExpert()
+        return AlfworldExpert(put_verb=self.dialect)
 
 
 def make(

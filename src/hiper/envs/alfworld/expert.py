@@ -26,6 +26,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from hiper.envs.alfworld.dialect import PUT_JOINTS
 from hiper.envs.alfworld.priors import worth
 from hiper.envs.base import Observation, Start
 from hiper.errors import UserError
@@ -135,6 +136,8 @@ class AlfworldExpert:
     """
 
     memory: bool = False
+    put_verb: str = "move"
+    """How the games call laying an object down; known from a list of actions, but for mistakes."""
     _errand: Errand = field(init=False)
     _order: tuple[str, ...] = field(init=False, default=())
     _focus: str | None = field(init=False, default=None)
@@ -189,7 +192,7 @@ class AlfworldExpert:
             subgoal = subgoal.replace("find", "take")
             action = f"take {errand.thing} {rng.randint(1, 3)} from {self._focus}"
         elif subgoal.startswith("put") and self._destinations:
-            action = f"move {held} to {self._destinations[0]}"
+            action = f"{self.put_verb} {held}{PUT_JOINTS[self.put_verb]}{self._destinations[0]}"
         elif subgoal.startswith(tuple(TOOLS)) and (tools := self._tools):
             action = f"{errand.treatment} {held} with {tools[0]}"
         return None if action in now.actions else Decision(subgoal != self._subgoal, subgoal, action)

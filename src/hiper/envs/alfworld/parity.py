@@ -143,6 +143,9 @@ def check_parity(
     if reason := missing_reason():
         raise UserError(reason)
     done = _read_record(record)
+    if record and record.exists() and not record.read_bytes().endswith(b"\n"):
+        with record.open("a") as file:
+            file.write("\n")  # behind a line that was cut off
     report = ParityReport()
     jobs = []
     for game_id, text in games:

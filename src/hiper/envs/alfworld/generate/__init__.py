@@ -20,7 +20,7 @@ from hiper.envs.alfworld.generate.household import household
 from hiper.envs.alfworld.generate.scene import GENERATOR_VERSION, SIZES, SPLITS, Scene, Size, draw_scene
 from hiper.envs.alfworld.generate.standard import SENTENCES, game_text
 from hiper.envs.dice import Dice
-from hiper.errors import UserError, suggestion
+from hiper.errors import NoSplitError, UserError, suggestion
 
 TASK_TYPES = tuple(SENTENCES)
 """The six task types, in the order in which a split cycles through them."""
@@ -57,7 +57,8 @@ def generate_game(split: str, index: int, size: str = "small", task_types: Itera
     Raises:
         UserError: unknown split, size or task type, no task type at all, or a negative index.
     """
-    _known("split", split, SPLITS)
+    if split not in SPLITS:
+        raise NoSplitError(f"unknown split '{split}'; {suggestion(split, SPLITS)}")
     _known("size of generated games", size, SIZES)
     kinds = _in_order(task_types)
     if index < 0:

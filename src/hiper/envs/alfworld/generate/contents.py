@@ -82,8 +82,8 @@ def fill(scene: Scene, goal: Goal, size: Size, dice: Dice) -> list[Item]:
     wanted = objects[goal.object]
     for _ in range(min(goal.needs + dice.weighted(dict(enumerate(size.spare))), _starts(wanted, scene, goal.target))):
         stock.add(wanted, avoid=goal.target)
-    if goal.target == LAMP:
-        stock.add(objects[LAMP])
+    while goal.target == LAMP and not stock.add(objects[LAMP]):
+        stock.drop()  # of what is wanted, more than is needed took the lamp's last place
     low, high = (round(bound * (size.kitchen if scene.room.name == "kitchen" else 1)) for bound in size.objects)
     _clutter(stock, goal, dice.between(low, high))
     return stock.items
@@ -149,3 +149,7 @@ class _Stock:
         self._free[place] -= 1
         self.items.append(Item(new_id(kind.name, self.dice, self._ids), kind, place, cool))
         return True
+
+    def drop(self) -> None:
+        """Takes the newest object away again."""
+        self._free[self.items.pop().place] += 1
