@@ -52,10 +52,8 @@ class Substitution(Data):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        pattern = re.compile(self.find)
-        named = "".join(f"(?P<{name}>)" for name in pattern.groupindex)
         try:
-            re.sub(named + "()" * (pattern.groups - len(pattern.groupindex)), self.put, "")
+            re.sub(self.find, self.put, "")  # reads `put`, whether anything matches or not
         except (re.error, IndexError) as error:
             raise ValueError(f"put: {error}") from error
         return self

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import product
@@ -144,9 +144,8 @@ class Study(Section):
                     f"tuning.grid varies '{own}', while sweep.setting varies '{self.sweep.setting}': leave out one"
                 )
         for key, by in varied:
-            for name, method in self.methods.items():
-                if own := _meeting(key, method.settings):
-                    raise ValueError(f"method '{name}' sets '{own}' itself, while {by} varies '{key}': leave out one")
+            for name, own in _setting_itself(key, self.methods):
+                raise ValueError(f"method '{name}' sets '{own}' itself, while {by} varies '{key}': leave out one")
             if own := next((own for own in self.settings if within(own, key)), None):
                 raise ValueError(f"the settings of all runs hold '{own}', which {by} varies")
         return self
@@ -179,6 +178,13 @@ def within(key: str, section: str) -> bool:
 def _meeting(key: str, others: Iterable[str]) -> str | None:
     """The first of other keys of which one value decides about the other: the same, in it, or around it."""
     return next((other for other in others if within(key, other) or within(other, key)), None)
+
+
+def _setting_itself(key: str, methods: Mapping[str, MethodDefinition]) -> Iterator[tuple[str, str]]:
+    """The methods that decide about a setting of all runs themselves, each with the key by which it does."""
+    for name, method in methods.items():
+        if own := _meeting(key, method.settings):
+            yield name, own
 
 
 def study_names() -> list[str]:
@@ -221,12 +227,11 @@ def load_study(
     except ValidationError as error:
         raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
     for key in changes:
-        for name, method in study.methods.items():
-            if own := _meeting(key, method.settings):
-                raise UserError(
-                    f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
-                    "study's file, or leave the method out with --methods"
-                )
+        for name, own in _setting_itself(key, study.methods):
+            raise UserError(
+                f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
+                "study's file, or leave the method out with --methods"
+            )
     study = study if shipped.is_file() else _with_files_beside(study, file.parent)
     try:
         for point in points_of(study).values():

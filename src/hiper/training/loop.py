@@ -257,7 +257,7 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
         parts = assemble(config, newest / "policy")
-        _hold_reference(parts, _reference(run))
+        _hold_reference(parts, run)
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
     run.save_settings()  # now that they are known to be usable
@@ -275,14 +275,14 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     return parts, 0
 
 
-def _reference(run: Run) -> Path | str | None:
+def _reference(run: Run) -> Path | str:
     """Where the policy lies that a run under way began from.
 
     Raises:
-        UserError: it is gone, and the KL term needs it.
+        UserError: it is gone.
     """
     config, warm = run.config, run.warm_start
-    if warm.exists() or config.learner.kl_coef == 0:
+    if warm.exists():
         return warm
     if config.model.path is None or config.warm_start.tasks:
         raise UserError(f"{warm} is gone, the policy that learner.kl_coef holds on to; bring it back")
@@ -294,13 +294,13 @@ def _reference(run: Run) -> Path | str | None:
     return config.model.path
 
 
-def _hold_reference(parts: Assembly, source: str | Path | None) -> None:
-    """Freeze the policy that the KL term holds on to: the one at ``source``, or the current one; without a KL term,
-    none."""
+def _hold_reference(parts: Assembly, begun: Run | None) -> None:
+    """Freeze the policy that the KL term holds on to: the one that a run under way began from, or the current one;
+    without a KL term, none."""
     if parts.config.learner.kl_coef == 0:
         return
     policy = parts.learner.model.policy
-    frozen = copy.deepcopy(policy) if source is None else load_policy(source, parts.config.model)
+    frozen = copy.deepcopy(policy) if begun is None else load_policy(_reference(begun), parts.config.model)
     parts.learner.hold_on_to(frozen.to(parts.learner.device))  # type: ignore[arg-type]
 
 

@@ -172,7 +172,7 @@ def save_policy(path: Path, parts: Assembly) -> None:
 
 
 def own_template(policy: Path) -> Path | None:
-    """The template that a policy directory brings along; None where it names one that ships."""
+    """The template that a policy directory brings along; None where it brings none, and its settings name one."""
     return path if (path := policy / TEMPLATE).is_file() else None
 
 

@@ -57,8 +57,7 @@ def generate_game(split: str, index: int, size: str = "small", task_types: Itera
     Raises:
         UserError: unknown split, size or task type, no task type at all, or a negative index.
     """
-    if split not in SPLITS:
-        raise NoSplitError(f"unknown split '{split}'; {suggestion(split, SPLITS)}")
+    _known("split", split, SPLITS, NoSplitError)
     _known("size of generated games", size, SIZES)
     kinds = _in_order(task_types)
     if index < 0:
@@ -122,7 +121,7 @@ def _in_order(task_types: Iterable[str]) -> list[str]:
     return [kind for kind in TASK_TYPES if kind in chosen]
 
 
-def _known(what: str, given: str, choice: Iterable[str]) -> None:
+def _known(what: str, given: str, choice: Iterable[str], error: type[UserError] = UserError) -> None:
     options = list(choice)
     if given not in options:
-        raise UserError(f"unknown {what} '{given}'; {suggestion(given, options)}")
+        raise error(f"unknown {what} '{given}'; {suggestion(given, options)}")
