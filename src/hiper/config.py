@@ -23,6 +23,7 @@ from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Sh
 from hiper.errors import UserError, suggestion
 from hiper.plan_execute.demonstrations import LAPSES, Lapse
 from hiper.plan_execute.prompt import Overflow
+from hiper.strict_yaml import parse_yaml
 
 
 class Section(BaseModel):
@@ -331,19 +332,6 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return validate_config(overridden(tree, overrides), str(source))
 
 
-class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that stands twice in a mapping, of which YAML libraries silently take the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
 def read_tree(file: Path | Traversable) -> dict[str, Any]:
     """The mapping in a YAML file.
 
@@ -351,7 +339,7 @@ def read_tree(file: Path | Traversable) -> dict[str, Any]:
         UserError: it cannot be read, is empty, or holds something else.
     """
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), _EachKeyOnce)
+        tree = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} is not a readable YAML file: {error}") from error
     if tree is None:

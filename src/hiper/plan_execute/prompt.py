@@ -27,6 +27,7 @@ from hiper.models.tokenizer import text_encoder
 from hiper.plan_execute.actions import ActionStyle, ActionWords, Data, Regex, Substitution, braced, placeholders
 from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.parse import Form
+from hiper.strict_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -274,7 +275,7 @@ class Template:
 def _read_tree(source: str | Path, extended: tuple[str, ...] = ()) -> Any:
     """A template's content, on top of that of the template it ``extends``: one that ships, or a file beside its own."""
     try:
-        tree = yaml.safe_load(_read_source(source))
+        tree = parse_yaml(_read_source(source))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"template {source}: not valid YAML: {error}") from error
     if not isinstance(tree, dict) or "extends" not in tree:
