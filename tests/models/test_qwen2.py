@@ -88,3 +88,17 @@ def test_checkpointed_and_other_models_are_left_to_transformers(make_qwen2: Make
     assert not qwen2.understands(checkpointed.get_decoder())
     llama = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
     assert not qwen2.understands(LlamaModel(llama))
+
+
+@pytest.mark.parametrize("mask", ["causal", "truth values", "added"])
+def test_attention_on_cpus_is_in_float32_whatever_the_format(mask: str):
+    """There, torch's own in bfloat16 is less exact and slower."""
+    queries, keys, values = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    unseen = torch.zeros(2, 1, 5, 5).masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), float("-inf"))
+    seen = {"causal": None, "truth values": unseen == 0, "added": unseen}[mask]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = qwen2._attend(queries, keys, values, seen)
+    weights = (queries.float() @ keys.float().transpose(2, 3) / 8**0.5 + unseen).softmax(-1)
+    exact = (weights @ values.float()).transpose(1, 2).reshape(2, 5, 32)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, exact.bfloat16(), rtol=2**-8, atol=1e-6)

@@ -95,7 +95,7 @@ def extend(
         new_values = _heads(project(attention.v_proj), attention)
         keys, values = store(index, new_keys.unsqueeze(2), new_values.unsqueeze(2))
         queries = _rotate(_heads(project(attention.q_proj), attention), here).unsqueeze(2)
-        hidden = _finish(layer, hidden, _attend(queries, keys, values, unseen_N11S.to(queries.dtype)).squeeze(1))
+        hidden = _finish(layer, hidden, _attend(queries, keys, values, unseen_N11S).squeeze(1))
     return cast(Tensor, decoder.norm(hidden))
 
 
@@ -140,10 +140,16 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
     rows, heads, count, size = queries.shape
     if count == 1:  # queries that share a key-value head are then like as many queries of it, and no key is repeated
         queries = queries.view(rows, keys.shape[1], -1, size)
-    found = scaled_dot_product_attention(
-        queries, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=queries.shape[1] != keys.shape[1]
-    )
-    return found.reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
+    dtype = queries.dtype
+    if queries.device.type == "cpu":  # there, torch's attention is slower in bfloat16, backwards by a factor of three
+        queries, keys, values = queries.float(), keys.float(), values.float()
+    if seen is not None and seen.is_floating_point():
+        seen = seen.to(queries.dtype)
+    with torch.autocast("cpu", enabled=False):
+        found = scaled_dot_product_attention(
+            queries, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=queries.shape[1] != keys.shape[1]
+        )
+    return found.to(dtype).reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
 
 
 def _attend_at(queries_M: Tensor, keys: Tensor, values: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:

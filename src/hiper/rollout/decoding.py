@@ -121,8 +121,9 @@ class Qwen2Decoding:
             for cache, new in ((self._keys, keys), (self._values, values)):
                 if layer not in cache:
                     size = (len(self._prompts), new.shape[1], self._slots, new.shape[3])
-                    cache[layer] = torch.zeros(size, dtype=values.dtype, device=self._device)
-                cache[layer][rows, :, :width] = new.to(values.dtype)
+                    dtype = torch.float32 if self._device.type == "cpu" else values.dtype  # as attention computes
+                    cache[layer] = torch.zeros(size, dtype=dtype, device=self._device)
+                cache[layer][rows, :, :width] = new.to(cache[layer].dtype)
             return keys, values
 
         every = torch.arange(len(prompts), device=self._device)
