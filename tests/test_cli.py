@@ -25,6 +25,7 @@ from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.alfworld.parity import missing_reason
 from hiper.envs.base import Observation, Step
 from hiper.envs.corridor import CorridorEnv
+from hiper.envs.registry import make
 from hiper.episode import read_episodes
 from hiper.verify import command as prove
 from hiper.verify.proofs import Unbiased, sweep_bias, sweep_variance
@@ -146,6 +147,9 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert {"hiper", "seconds", "date", "history_window"} <= set(card)
     episodes = list(read_episodes(out / "held_out.jsonl.gz"))
     assert sum(episode.won for episode in episodes) == card["outcomes"]["all"]["won"]
+    won = {episode.task_id: str(int(episode.won)) for episode in episodes}
+    panel = make("corridor", split="held_out", cells=3, max_turns=6).panel.subset(5)
+    assert card["won"] == "".join(won[task.id] for task in panel)
 
 
 def test_an_interrupted_eval_says_what_is_missing(

@@ -87,6 +87,21 @@ def test_a_damaged_card_is_named(run: Run, content: str):
         read_report(run)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"card": 1}, "its version is 1, and 2 is read"),
+        ({"won": "1"}, "it tells of other outcomes by task than in all"),
+        ({"won": "2" * 8}, "it tells of other outcomes by task than in all"),
+    ],
+)
+def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, change: dict[str, object], reason: str):
+    card = json.loads(run.card(1, "held_out").read_text())
+    run.card(1, "held_out").write_text(json.dumps(card | change))
+    with pytest.raises(UserError, match=reason):
+        read_report(run)
+
+
 def test_the_sample_is_won_and_rich_in_subgoals(make_episode: MakeEpisode):
     lost = make_episode("SWITCH a > x", "SWITCH b > y", "SWITCH c > z", won=False)
     plain = make_episode("SWITCH a > x", "SWITCH a > y", "SWITCH a > y", "SWITCH a > y")

@@ -11,7 +11,6 @@ import numpy as np
 
 from hiper.advantages import Floats
 from hiper.config import Config
-from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.evaluation.report import Evaluated, read_evaluations
 from hiper.training.run import Run, episodes_played, read_metrics
@@ -27,8 +26,6 @@ class Trace:
     config: Config
     evaluations: Mapping[str, Sequence[Evaluated]]
     """By split, in the order of iterations; at least one each."""
-    won: Mapping[str, Mapping[str, bool]]
-    """Outcome by task, of each split's last evaluation."""
     iterations: Sequence[Mapping[str, Any]]
     """Metrics of training, from the first iteration on."""
 
@@ -70,14 +67,14 @@ class Method:
         return [trace.config.seed for trace in self.traces]
 
     def outcomes(self, split: str, seeds: Sequence[int] | None = None) -> Floats:
-        """(S, N) of the last evaluation, 1 where a task was won; tasks in the order of their ids.
+        """(S, N) of the last evaluation, 1 where a task was won; tasks in the order of their panel.
 
         Args:
             split: which tasks.
             seeds: whose; None: all, in order.
         """
-        of = {trace.config.seed: trace.won[split] for trace in self.traces}
-        return np.array([[of[s][task] for task in sorted(of[s])] for s in seeds or self.seeds], dtype=np.float64)
+        of = {trace.config.seed: trace.evaluations[split][-1].won for trace in self.traces}
+        return np.array([[float(won) for won in of[seed]] for seed in seeds or self.seeds])
 
     def held_out(self, split: str) -> list[Point]:
         """Success at the iterations after which all runs were evaluated."""
@@ -104,23 +101,10 @@ def read_trace(run: Run) -> Trace:
     """Gather them from a run's folder.
 
     Raises:
-        UserError: the run has not been evaluated yet, or a file of it is damaged.
+        UserError: the run has not been evaluated yet, or a card of it is damaged.
     """
     evaluations = read_evaluations(run)
     if not evaluations:
         raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
-    won = {split: _outcomes(run, split, of[-1]) for split, of in evaluations.items()}
     iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
-    return Trace(run.path, run.config, evaluations, won, iterations)
-
-
-def _outcomes(run: Run, split: str, evaluated: Evaluated) -> dict[str, bool]:
-    path = run.evaluation_episodes(evaluated.iteration, split)
-    won = {episode.task_id: episode.won for episode in read_episodes(path)}
-    if len(won) != evaluated.overall.episodes:
-        raise UserError(
-            f"{path} holds the episodes of {len(won)} tasks, and the card of that evaluation tells of "
-            f"{evaluated.overall.episodes}: one of them is damaged; delete both, and continue the "
-            "run, which makes those of its last evaluation again; or leave the run out"
-        )
-    return won
+    return Trace(run.path, run.config, evaluations, iterations)

@@ -11,6 +11,7 @@ from pathlib import Path
 from hiper.config import Config
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
+from hiper.evaluation.evaluate import CARD
 from hiper.evaluation.plots import Curve, Estimate, draw_learning_curve
 from hiper.evaluation.summary import Outcome
 from hiper.evaluation.transcript import transcript
@@ -33,6 +34,8 @@ class Evaluated:
     environment: str
     """Its name, version and limit of turns."""
     outcomes: Mapping[str, Outcome]
+    won: str
+    """A digit for each task of the panel, in its order: 1 if it was won."""
 
     @property
     def overall(self) -> Outcome:
@@ -164,13 +167,18 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
-        panel, env = card["panel"], card["environment"]
+        panel, env, won = card["panel"], card["environment"], card["won"]
+        if card["card"] != CARD:
+            raise ValueError(f"its version is {card['card']}, and {CARD} is read")
+        if (len(won), won.count("1")) != (outcomes["all"].episodes, outcomes["all"].won):
+            raise ValueError("it tells of other outcomes by task than in all")
         return Evaluated(
             iteration,
             split,
             f"{panel['name']}, sha256 {panel['sha256'][:12]}",
             f"{env['name']} version {env['version']}, at most {env['max_turns']} turns",
             outcomes,
+            won,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
