@@ -1,17 +1,23 @@
-"""The trained policies that ship can be loaded and played, and their cards are of these very weights."""
+"""Policies that ship can be played, with cards of these very weights; figures of studies are those of their records."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from hiper.compare.comparison import compare
+from hiper.compare.traces import Trace, read_trace
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
+from hiper.training.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
 POLICIES = sorted(path.parent for path in RESULTS.glob("*/policy"))
+TUNINGS = sorted(RESULTS.rglob("tuning.json"))
+COMPARISONS = sorted(path for path in RESULTS.glob("*/comparison.json") if (path.parent / "runs").exists())
 
 
 def test_there_are_some():
@@ -32,3 +38,26 @@ def test_a_policy_that_ships_plays(folder: Path):
 def test_its_card_is_of_its_weights(folder: Path):
     hashes = {SavedPolicy.open(folder / "policy").agent(1.0).sampler.weights_sha256()}
     assert hashes & {json.loads(card.read_text()).get("weights_sha256") for card in folder.rglob("*.json")}
+
+
+def record(folder: Path, name: str) -> Trace:
+    return read_trace(Run.open(folder / "runs" / name))
+
+
+@pytest.mark.parametrize("file", TUNINGS, ids=lambda file: file.parts[-3])
+def test_a_tuning_is_that_of_its_records(file: Path):
+    numbers: Counter[str] = Counter()
+    for trial in json.loads(file.read_text())["trials"]:
+        trace = record(file.parent, f"{trial['method']}-trial{numbers[trial['method']]}-seed100")
+        numbers[trial["method"]] += 1
+        assert trial["settings"] == {"learner.lr": trace.config.learner.lr}
+        assert [evaluations[-1].overall.success for evaluations in trace.evaluations.values()] == [trial["success"]]
+
+
+@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.parts[-2])
+def test_a_comparison_is_that_of_its_records(file: Path):
+    stored = json.loads(file.read_text())
+    traces = [record(file.parent, Path(run).name) for method in stored["methods"].values() for run in method["runs"]]
+    again = json.loads(json.dumps(compare(traces).to_json()))
+    assert again["panels"] == stored["panels"]
+    assert again["results"] == stored["results"]
