@@ -45,7 +45,13 @@ def settings(checkpoint: Path) -> Config:
     tree: dict[str, Any] = {
         "env": {"name": "corridor", "cells": 3, "max_turns": 2},
         "prompt": {"template": "instruct", "max_tokens": 3000},
-        "model": {"path": str(checkpoint), "critic": "own", "gradient_checkpointing": True},
+        # In bfloat16, which some CPUs choose by themselves, generation and training would round differently.
+        "model": {
+            "path": str(checkpoint),
+            "critic": "own",
+            "compute_dtype": "float32",
+            "gradient_checkpointing": True,
+        },
         "warm_start": {"tasks": 2, "epochs": 1, "batch_turns": 4},
         "rollout": {"episodes": 4, "slots": 4, "max_response_tokens": 20},
         "learner": {"lr": 1e-3, "critic_lr": 1e-3, "kl_coef": 0.01},

@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
     "model": {
         "nano": {"layers": 2, "hidden": 32, "feed_forward": 32, "heads": 2, "kv_heads": 1, "max_positions": 128},
         "critic": "own",
+        "compute_dtype": "float32",  # in bfloat16, which some CPUs choose, generation and training round differently
     },
     "warm_start": {"tasks": 12, "epochs": 40, "batch_turns": 16, "lr": 1e-2},
     "rollout": {"episodes": 8, "slots": 8, "max_response_tokens": 16},
