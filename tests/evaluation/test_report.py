@@ -102,6 +102,14 @@ def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, cha
         read_report(run)
 
 
+def test_a_card_from_before_it_told_of_tasks_is_named_by_its_version(run: Run):
+    card = json.loads(run.card(1, "held_out").read_text()) | {"card": 1}
+    del card["won"]
+    run.card(1, "held_out").write_text(json.dumps(card))
+    with pytest.raises(UserError, match="its version is 1, and 2 is read"):
+        read_report(run)
+
+
 def test_the_sample_is_won_and_rich_in_subgoals(make_episode: MakeEpisode):
     lost = make_episode("SWITCH a > x", "SWITCH b > y", "SWITCH c > z", won=False)
     plain = make_episode("SWITCH a > x", "SWITCH a > y", "SWITCH a > y", "SWITCH a > y")

@@ -166,10 +166,10 @@ def read_evaluations(run: Run) -> dict[str, list[Evaluated]]:
 def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
-        panel, env, won = card["panel"], card["environment"], card["won"]
         if card["card"] != CARD:
             raise ValueError(f"its version is {card['card']}, and {CARD} is read")
+        outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
+        panel, env, won = card["panel"], card["environment"], card["won"]
         if (len(won), won.count("1")) != (outcomes["all"].episodes, outcomes["all"].won):
             raise ValueError("it tells of other outcomes by task than in all")
         return Evaluated(

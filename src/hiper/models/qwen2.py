@@ -140,8 +140,8 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
     rows, heads, count, size = queries.shape
     if count == 1:  # queries that share a key-value head are then like as many queries of it, and no key is repeated
         queries = queries.view(rows, keys.shape[1], -1, size)
-    dtype = queries.dtype
-    if queries.device.type == "cpu":  # there, torch's attention is slower in bfloat16, backwards by a factor of three
+    dtype, cpu = queries.dtype, queries.device.type == "cpu"
+    if cpu:  # there, torch's attention is slower in bfloat16, backwards by a factor of three
         queries, keys, values = queries.float(), keys.float(), values.float()
     if seen is not None and seen.is_floating_point():
         seen = seen.to(queries.dtype)
@@ -149,7 +149,8 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
         found = scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=queries.shape[1] != keys.shape[1]
         )
-    return found.to(dtype).reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
+    found = found.to(dtype) if cpu else found  # elsewhere it is in the format that the next layer reads
+    return found.reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
 
 
 def _attend_at(queries_M: Tensor, keys: Tensor, values: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:
