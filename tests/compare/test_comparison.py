@@ -18,7 +18,7 @@ from rich.console import Console
 
 from hiper.compare.command import show_comparison
 from hiper.compare.comparison import compare
-from hiper.compare.report import markdown, notes
+from hiper.compare.report import LEGEND, markdown, notes
 from hiper.compare.traces import SUCCESS, read_trace
 from hiper.console import Display
 from hiper.episode import read_episodes
@@ -38,7 +38,7 @@ def make_run(tiny_run: Path, tmp_path: Path) -> MakeRun:
         path = shutil.copytree(tiny_run, tmp_path / f"{name}-{seed}-{len(list(tmp_path.iterdir()))}")
         tree = yaml.safe_load((path / "config.yaml").read_text()) | {"name": name, "seed": seed}
         for section, changes in sections.items():
-            tree[section] |= changes
+            tree[section] = changes if "type" in changes else tree[section] | changes
         (path / "config.yaml").write_text(yaml.safe_dump(tree))
         run = Run.open(path)
         file, card = run.evaluation_episodes(2, "held_out"), run.card(2, "held_out")
@@ -76,7 +76,8 @@ def test_outcomes_over_seeds(make_run: MakeRun):
     assert a.paired is None
     assert b.paired is not None
     assert b.paired.difference == pytest.approx((half - 1) / 2)
-    assert b.paired.p > 0.4  # one seed is worse, the other equal: as likely as not, both drawn are the equal one
+    assert b.paired.p is not None
+    assert b.paired.p > 0.4  # one seed is worse, the other equal
     discordant = tasks - math.ceil(tasks / 2)
     assert discordant <= 13
     assert b.paired.p_tasks == pytest.approx(2 / 2**discordant)
@@ -124,7 +125,18 @@ def test_replaced_episodes_count_as_played(make_run: MakeRun):
 def test_methods_of_one_name_are_told_apart_by_their_settings(make_run: MakeRun):
     runs = [make_run("a", 0, 1), make_run("a", 1, 1), make_run("a", 0, 1, learner={"lr": 0.5})]
     labels = [method.label for method in compared(*runs).methods]
-    assert labels == ["a, lr 0.001", "a, lr 0.5"]
+    assert labels == ["a, learner.lr 0.001", "a, learner.lr 0.5"]
+
+
+def test_labels_say_no_more_than_tells_apart(make_run: MakeRun):
+    """Estimators differ in many settings; which they are is enough, as far as it is."""
+    hae = make_run("a", 0, 1)
+    other = make_run("a", 0, 1, learner={"lr": 0.5, "epochs": 3})
+    grpo = make_run("a", 0, 1, advantages={"type": "grpo"}, rollout={"group_size": 2})
+    assert [m.label for m in compared(hae, grpo).methods] == ["a, advantages.type hae", "a, advantages.type grpo"]
+    labels = [method.label for method in compared(hae, other, grpo).methods]
+    assert [label.count(", ") for label in labels] == [2, 2, 2]
+    assert len(set(labels)) == 3
 
 
 def test_a_warm_start_for_each_seed_is_no_difference(make_run: MakeRun):
@@ -202,6 +214,58 @@ def test_alarms_are_told(make_run: MakeRun, tmp_path: Path):
     assert notes(compared(*runs)) == ["note: alarms rang while a trained: switch_rate (1 of 2 runs)"]
 
 
+def test_times_of_unlike_machines_are_said(make_run: MakeRun):
+    one, other = make_run("a", 0, 1), make_run("b", 0, 1, training={"threads": 16})
+    assert compared(one, other).differences == [
+        "runs differ in training.threads (1, 16): their minutes are of unlike machines"
+    ]
+
+
+def test_runs_that_are_missing_are_said(make_run: MakeRun):
+    runs = [make_run("a", 0, 1), make_run("a", 1, 1), make_run("b", 1, 1)]
+    comparison = compare([read_trace(run) for run in runs], missing=["b-seed0 is missing: it failed"])
+    assert comparison.differences == [
+        "methods differ in seeds (a: 0, 1; b: 1): success is over all of each, differences over common ones",
+        "b-seed0 is missing: it failed",
+    ]
+
+
+def test_before_is_before_training_and_on_the_same_tasks(make_run: MakeRun):
+    run = make_run("a", 0, 1)
+    assert compared(run).results["held_out"][0].before is not None
+    edit_card(run, 0, "panel", sha256="0" * 64)
+    assert compared(run).results["held_out"][0].before is None
+    run.card(0, "held_out").unlink()
+    comparison = compared(run)
+    assert comparison.results["held_out"][0].before is None
+    assert "| a | 1 | 2 | - |" in markdown(comparison, "figure.png")
+
+
+def test_metrics_that_are_missing_or_damaged_are_refused(make_run: MakeRun):
+    """Else all evaluations would come after as many episodes, none."""
+    run = make_run("a", 0, 1)
+    file = run.path / "metrics.jsonl"
+    lines = file.read_text().splitlines()
+    file.unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl lacks 2 of the 2 iterations .*, the first of them 1"):
+        compared(run)
+    damaged = next(n for n, line in enumerate(lines) if SUCCESS in line)
+    file.write_text("\n".join([*lines[:damaged], lines[damaged][:40], *lines[damaged + 1 :]]))
+    with pytest.raises(UserError, match=rf"metrics\.jsonl:{damaged + 1} is damaged"):
+        compared(run)
+
+
+def test_points_of_fewer_tasks_are_known(make_run: MakeRun):
+    run = make_run("a", 0, 1)
+    card = json.loads(run.card(1, "held_out").read_text())
+    tasks = len(card["won"])
+    won = card["won"][:-1]
+    card["outcomes"]["all"] |= {"episodes": tasks - 1, "won": won.count("1")}
+    run.card(1, "held_out").write_text(json.dumps(card | {"won": won}))
+    (method,) = compared(run).methods
+    assert [point.tasks for point in method.held_out("held_out")] == [tasks, tasks - 1, tasks]
+
+
 def test_a_study_may_be_moved(make_run: MakeRun):
     runs = [make_run("a", s, 1, model={"path": f"/{place}/warm-starts/seed{s}"}) for s, place in ((0, "x"), (1, "y/z"))]
     assert [method.seeds for method in compared(*runs).methods] == [[0, 1]]
@@ -245,7 +309,7 @@ def test_the_command_shows_and_writes(make_run: MakeRun, tmp_path: Path):
     assert f"{outcome.success:.1%}" == cells[4]
     assert outcome.paired is not None
     assert f"| b | 2 | {100 * outcome.paired.difference:+.1f} |" in document
-    assert "p (tasks): paired permutation test" in document
+    assert LEGEND in document
     assert "| learner.lr |" not in document
 
 

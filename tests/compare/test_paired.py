@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import comb, sqrt
-from statistics import NormalDist
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from hiper.compare.paired import bootstrap_interval, bootstrap_p, compare_paired, holm, sign_flip
+from hiper.advantages import Floats
+from hiper.compare.paired import Mean, compare_paired, crossed_mean, holm, sign_flip
 
 
 def test_signs_of_three_differences():
@@ -50,40 +51,71 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
-def test_with_one_seed_tasks_alone_are_chance():
-    won_SN = np.array([[1.0] * 50 + [0.0] * 50])
-    assert bootstrap_interval(won_SN) == pytest.approx((0.40, 0.60), abs=0.011)  # quantiles of Binomial(100, 1/2)
+def test_a_table_worked_by_hand():
+    """Rows deviate from the mean of 6 by 1 and -1, columns by -2, 0 and 2, and what is left by 1 or not at all."""
+    x_SN = np.array([[4.0, 7.0, 10.0], [4.0, 5.0, 6.0]])
+    mean = crossed_mean(x_SN)
+    assert mean.value == 6.0
+    # Squares: seeds 3 * (1 + 1) / 1 = 6, tasks 2 * (4 + 0 + 4) / 2 = 8, rest 4 * 1 / 2 = 2.
+    error, freedom = sqrt((6 + 8 - 2) / 6), (6 + 8 - 2) ** 2 / (36 / 1 + 64 / 2)
+    assert mean.interval == pytest.approx(stats.t.interval(0.95, freedom, loc=6, scale=error))
+    assert mean.p == pytest.approx(2 * stats.t.cdf(-6 / error, freedom))
 
 
-def test_where_only_seeds_differ_seeds_alone_are_chance():
-    won_SN = np.repeat(np.array([[0.0], [1.0]]), 400, axis=1)
-    assert bootstrap_interval(won_SN) == (0.0, 1.0)  # both seeds are the same one with a chance of 1/4 each
-    same_SN = np.repeat(np.array([[1.0, 0.0] * 200]), 2, axis=0)
-    assert bootstrap_interval(same_SN) == pytest.approx((0.45, 0.55), abs=0.01)  # two seeds alike are worth one
+def test_a_square_of_seeds_that_is_small_by_chance_narrows_nothing():
+    """Seeds have the same mean, so that theirs alone would say that there is no chance at all."""
+    x_SN = np.array([[1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
+    low, high = crossed_mean(x_SN).interval
+    rest = 8 * 0.25 / 3
+    assert high - low == pytest.approx(2 * stats.t.ppf(0.975, rest**2 / (rest**2 / 1 + rest**2 / 3)) * sqrt(rest / 8))
 
 
-def test_with_one_seed_the_p_value_is_that_of_tasks():
-    # 60 tasks are better, 40 worse: the mean of 100 draws is zero or less about as often as a normal variable is below
-    # -0.2 / sqrt(0.96 / 100), with half a step for the zero itself.
-    apart_SN = np.array([[1.0] * 60 + [-1.0] * 40])
-    assert bootstrap_p(apart_SN) == pytest.approx(2 * NormalDist().cdf(-(0.2 - 0.01) / sqrt(0.96 / 100)), abs=0.01)
+def test_one_task_is_students_test_over_seeds():
+    x_S = np.array([0.3, -0.1, 0.4, 0.2])
+    mean, known = crossed_mean(x_S[:, None]), stats.ttest_1samp(x_S, 0.0)
+    assert mean.p == pytest.approx(known.pvalue)
+    assert mean.interval == pytest.approx(tuple(known.confidence_interval()))
 
 
-def test_the_p_value_and_the_interval_agree():
-    rng = np.random.default_rng(5)
-    for shift in (0.0, 0.05, 0.1, 0.2, 0.4):
-        apart_SN = rng.normal(shift, 0.05, size=(4, 1)) + rng.choice([-0.5, 0.5], size=(4, 60))
-        low, high = bootstrap_interval(apart_SN)
-        assert (bootstrap_p(apart_SN) < 0.05) == (low > 0 or high < 0)
+def test_with_one_seed_tasks_alone_are_chance_and_nothing_is_said_of_methods():
+    x_N = np.array([1.0, 0.0, 0.0, -1.0, 1.0])
+    mean = crossed_mean(x_N[None])
+    assert mean.interval == pytest.approx(tuple(stats.ttest_1samp(x_N, 0.0).confidence_interval()))
+    assert mean.p is None
 
 
-def test_the_p_value_of_seeds_that_disagree_is_not_that_of_tasks():
+def test_where_nothing_varies_nothing_is_known_of_chance():
+    assert crossed_mean(np.zeros((3, 5))) == Mean(0.0, (0.0, 0.0), None)
+    assert crossed_mean(np.ones((1, 1))) == Mean(1.0, (1.0, 1.0), None)
+
+
+def test_seeds_that_disagree_outweigh_any_number_of_tasks():
     """All tasks say the same of these seeds, and the seeds say nothing of others."""
     apart_SN = np.repeat([[0.5], [-0.1], [0.5]], 300, axis=1)
     paired = compare_paired(apart_SN, np.zeros_like(apart_SN))
     assert paired.p_tasks < 0.001
-    assert paired.p == pytest.approx(2 / 27, abs=0.01)  # the chance that all three drawn are the worst one, twice
-    assert bootstrap_p(np.zeros((3, 5))) == 1.0
+    assert paired.p == pytest.approx(stats.ttest_1samp([0.5, -0.1, 0.5], 0.0).pvalue)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize(("of_seeds", "of_tasks"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (0.1, 0.2)])
+def test_methods_that_are_alike_are_told_apart_no_more_often_than_the_level_says(
+    seeds: int, of_seeds: float, of_tasks: float
+):
+    """Outcomes of two methods whose success varies with the seed, and by task, by chance alone."""
+    rng, count = np.random.default_rng(0), 500
+
+    def won(task_N: Floats) -> Floats:
+        chance_SN = task_N + rng.normal(0, of_seeds, (seeds, 1)) + rng.normal(0, of_tasks, task_N.shape)
+        return (rng.random(chance_SN.shape) < chance_SN).astype(float)
+
+    found = 0
+    for _ in range(count):
+        task_N = rng.beta(1.5, 0.7, 140)
+        p = crossed_mean(won(task_N) - won(task_N)).p
+        assert p is not None
+        found += p < 0.05
+    assert found / count <= 0.05 + 3 * sqrt(0.05 * 0.95 / count)
 
 
 def test_a_pair_is_compared_entry_by_entry():
@@ -93,6 +125,7 @@ def test_a_pair_is_compared_entry_by_entry():
     assert paired.seeds == 2
     assert paired.difference == pytest.approx(0.25)
     assert paired.p_tasks == 6 / 8  # tasks differ by 0, 1, -1/2, 1/2: sums of 2, 1, 1, and their negatives
+    assert paired.p is not None
     assert 0.05 < paired.p < 1.0
     assert paired.interval[0] < 0.25 < paired.interval[1]
     assert compare_paired(other_SN, one_SN).difference == -paired.difference

@@ -90,7 +90,7 @@ def test_a_damaged_card_is_named(run: Run, content: str):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"card": 1}, "its version is 1, and 2 is read"),
+        ({"card": 1}, r"eval-00001-held_out\.json is a result card of version 1, and this hiper reads version 2"),
         ({"won": "1"}, "it tells of other outcomes by task than in all"),
         ({"won": "2" * 8}, "it tells of other outcomes by task than in all"),
     ],
@@ -106,7 +106,7 @@ def test_a_card_from_before_it_told_of_tasks_is_named_by_its_version(run: Run):
     card = json.loads(run.card(1, "held_out").read_text()) | {"card": 1}
     del card["won"]
     run.card(1, "held_out").write_text(json.dumps(card))
-    with pytest.raises(UserError, match="its version is 1, and 2 is read"):
+    with pytest.raises(UserError, match="of version 1, and this hiper reads version 2"):
         read_report(run)
 
 

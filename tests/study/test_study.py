@@ -213,6 +213,67 @@ tuning:
     assert (folder / "study.yaml").read_text() == kept
 
 
+TUNING = """\
+tuning:
+  seeds: [8]
+  settings: {evaluation.splits: [train], evaluation.splits_if_present: []}
+"""
+
+
+def test_a_trial_that_diverges_has_lost(definition: Path, in_this_process: list[str], tmp_path: Path):
+    folder = tmp_path / "out"
+    grid = "  grid: {learner.lr: [1.0e+30, 1.0e-3]}\n"
+    definition.write_text(STUDY.partition("  grpo:")[0].replace("[0, 1]", "[0]") + TUNING + grid)
+    said = shown(definition, folder)
+    assert "refused" not in said
+    assert "tuned      hiper: learner.lr=1e+30 0.0% (diverged), learner.lr=0.001 " in said
+    assert Run.open(folder / "runs" / "hiper-seed0").config.learner.lr == 0.001
+    trials = json.loads((folder / "tuning" / "tuning.json").read_text())["trials"]
+    assert [trial["diverged"] for trial in trials] == [1, 0]
+
+    # It would only diverge again.
+    in_this_process.clear()
+    assert "refused" not in shown(definition, folder)
+    assert in_this_process == []
+
+
+def test_a_method_that_cannot_be_tuned_leaves_the_others_alone(
+    definition: Path, in_this_process: list[str], tmp_path: Path
+):
+    folder = tmp_path / "out"
+    definition.write_text(STUDY.replace("[0, 1]", "[0]") + TUNING + "  grid: {learner.lr: [1.0e-3]}\n")
+    before, _, failures = shown(definition, folder).partition("refused: ")
+    assert failures.startswith("2 of 8 failed")
+    assert "broken-trial0-seed8: not begun, as warm-start-broken-trial0-seed8 failed" in failures
+    assert "against hiper, on the same tasks and seeds" in before
+    assert "broken-seed0" not in in_this_process
+
+
+def test_a_run_that_diverges_is_missing_and_the_reference_stays(
+    definition: Path, in_this_process: list[str], tmp_path: Path
+):
+    """The first method's first seed fails, and yet the others are compared with it."""
+    folder = tmp_path / "out"
+    definition.write_text(STUDY.partition("  broken:")[0])
+    study = ["study", str(definition), "--out", str(folder)]
+    cli.app([*study, "--methods", "grpo"], standalone_mode=False)
+    lr = Run.open(folder / "runs" / "grpo-seed0").config.learner.lr
+    definition.write_text(definition.read_text().replace("hiper: {}", "hiper: {settings: {learner.lr: 1.0e+30}}"))
+    with pytest.raises(UserError, match="hiper-seed0: hiper: the policy gives no probabilities any more"):
+        cli.app([*study, "--methods", "hiper", "--seeds", "0"], standalone_mode=False)
+    config = folder / "runs" / "hiper-seed0" / "config.yaml"
+    config.write_text(config.read_text().replace("1.0e+30", str(lr)))
+    definition.write_text(STUDY.partition("  broken:")[0])
+    in_this_process.clear()
+
+    before, _, failures = shown(definition, folder).partition("refused: ")
+    assert in_this_process == ["hiper-seed1"]
+    assert failures.startswith("1 of 6 failed")
+    assert "note: hiper-seed0 is missing: the policy gives no probabilities any more" in before
+    assert "note: methods differ in seeds (hiper: 1; grpo: 0, 1)" in before
+    assert "against hiper, on the same tasks and seeds" in before
+
+
 def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: list[str], tmp_path: Path):
     folder = tmp_path / "out"
     study = STUDY.partition("  broken:")[0].replace("[0, 1]", "[0]")

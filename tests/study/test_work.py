@@ -111,6 +111,26 @@ def test_what_fails_leaves_the_others_alone(tmp_path: Path):
     assert "+a0" not in launcher.events
 
 
+def test_the_reason_is_what_this_attempt_named(tmp_path: Path):
+    """An earlier attempt's lines come before it in the log, and advice on how to go on after it."""
+    log = tmp_path / "logs" / "warm0.log"
+    log.parent.mkdir()
+    log.write_text("hiper: an earlier trouble\n")
+
+    def launch(job: Job, log: Path) -> Pretended:
+        with log.open("a") as file:
+            file.write("begun\nhiper: out of memory\nsaved up to iter-00010; to go on: hiper train --resume x\n")
+        return Pretended(1, 2, lambda: None)
+
+    (warm, *_) = jobs_of(tmp_path)
+    assert work([warm], log.parent, quiet(), launch) == {"warm0": f"hiper: out of memory ({log})"}
+
+    def silent(job: Job, log: Path) -> Pretended:
+        return Pretended(1, 2, lambda: None)
+
+    assert work([warm], log.parent, quiet(), silent) == {"warm0": f"exit code 2 ({log})"}
+
+
 def test_what_is_done_is_not_done_again(tmp_path: Path):
     (tmp_path / "warm0").mkdir()
     launcher = Launcher()

@@ -171,6 +171,14 @@ def test_a_half_written_line_of_metrics_is_left_out(run: Run):
     assert [record["iteration"] for record in read_metrics(run.path)] == [1, 2]
 
 
+def test_a_damaged_line_of_metrics_is_named_and_the_rest_is_not_thrown_away(run: Run):
+    file = run.path / "metrics.jsonl"
+    file.write_text('{"iteration": 1}\n{"iterat\n{"iteration": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged"):
+        MetricsLog(run, after=3)
+    assert len(file.read_text().splitlines()) == 3
+
+
 def test_metrics_go_to_tensorboard(run: Run):
     log = MetricsLog(run, after=0)
     log.write(1, {"policy/kl": 0.5})

@@ -16,15 +16,19 @@ from hiper.training.run import Run
 JSON, MARKDOWN, FIGURE = "comparison.json", "comparison.md", "comparison.png"
 
 
-def show_comparison(runs: Sequence[Run], folder: Path, display: Display) -> Comparison:
+def show_comparison(runs: Sequence[Run], folder: Path, display: Display, missing: Sequence[str] = ()) -> Comparison:
     """Compare runs; show tables, write them, JSON and a figure into ``folder``.
 
-    The first run's method is the reference.
+    Args:
+        runs: the first one's method is the reference.
+        folder: where to.
+        display: where the tables are shown.
+        missing: see :func:`hiper.compare.comparison.compare`.
 
     Raises:
         UserError: a run has not been evaluated, or they cannot be compared.
     """
-    comparison = compare([read_trace(run) for run in runs])
+    comparison = compare([read_trace(run) for run in runs], missing)
     for note in notes(comparison):
         display.note(note)
     for table in tables(comparison):

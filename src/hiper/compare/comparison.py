@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from hiper.compare.paired import Paired, bootstrap_interval, compare_paired, holm
-from hiper.compare.settings import differing, method_settings
+from hiper.compare.paired import Paired, compare_paired, crossed_mean, holm
+from hiper.compare.settings import OF_A_MACHINE, differing, flat, method_settings
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, Trace
 from hiper.errors import UserError
+from hiper.evaluation.report import Evaluated
 from hiper.evaluation.summary import wilson
 from hiper.files import write_text
 
@@ -22,6 +23,8 @@ ON_EQUAL_TERMS = ("training.iterations", "rollout.episodes", "learner.epochs", "
 """Beside the environment's, settings in which methods should not differ if it is the methods that are compared."""
 NOT_SEEN = ("env.data",)
 """Settings of the environment of which nothing is seen but what is in the hash of a panel."""
+TELLS_MOST = "advantages.type"
+"""The setting by which methods of one name are told apart where it suffices."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,16 @@ class Result:
     tasks: int
     iterations: int
     """After how many the last evaluation was."""
-    before: float
-    """Success of the first evaluation; below, of the last; means over seeds."""
+    before: float | None
+    """Success before the first iteration, mean over seeds; None where a run was not evaluated then on these tasks."""
     success: float
+    """Of the last evaluation, mean over seeds."""
     interval: tuple[float, float]
-    """95%: Wilson's of one run, else :func:`hiper.compare.paired.bootstrap_interval` over seeds and tasks."""
+    """95%: Wilson's of one run, else :func:`hiper.compare.paired.crossed_mean` over seeds and tasks."""
     by_seed: tuple[float, ...]
     by_type: Mapping[str, float]
+    """Means over seeds, of which ``by_type_and_seed`` has each."""
+    by_type_and_seed: Mapping[str, tuple[float, ...]]
     score: float
     graded: bool
     """Whether the score says more than the success."""
@@ -82,8 +88,12 @@ class Comparison:
         write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def compare(traces: Sequence[Trace]) -> Comparison:
+def compare(traces: Sequence[Trace], missing: Sequence[str] = ()) -> Comparison:
     """Sort runs into methods, in the order in which they first come, and compare these.
+
+    Args:
+        traces: the runs.
+        missing: which others should be among them and why they are not, in words.
 
     Raises:
         UserError: panels or environments differ, or a method has a seed twice, or seeds trained for unlike times.
@@ -92,13 +102,14 @@ def compare(traces: Sequence[Trace]) -> Comparison:
     methods = group(traces)
     for method in methods:
         _check_as_long(method)
-    return Comparison(methods, _differences(methods), {split: _results(methods, split) for split in panels}, panels)
+    differences = [*_differences(methods), *_machines(traces), *missing]
+    return Comparison(methods, differences, {split: _results(methods, split) for split in panels}, panels)
 
 
 def group(traces: Sequence[Trace]) -> list[Method]:
     """Methods: runs whose settings differ in their seeds alone.
 
-    Where several methods have one name, their labels say in which settings they differ.
+    Where several methods have one name, their labels add what tells them apart.
 
     Raises:
         UserError: two runs of one method have the same seed.
@@ -119,21 +130,49 @@ def group(traces: Sequence[Trace]) -> list[Method]:
     methods = []
     for settings, members in groups:
         name = settings["name"]
-        keys = differing([other for other, _ in groups if other["name"] == name])
-        label = ", ".join([name, *(f"{key.rpartition('.')[2]} {settings.get(key, 'none')}" for key in keys)])
+        keys = _telling([other for other, _ in groups if other["name"] == name])
+        label = ", ".join([name, *(f"{key} {settings.get(key, 'none')}" for key in keys)])
         methods.append(Method(label, sorted(members, key=lambda trace: trace.config.seed)))
     return methods
+
+
+def _telling(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    """As few keys as tell all apart, the estimator's first."""
+    chosen: list[str] = []
+
+    def apart(keys: Sequence[str]) -> int:
+        return len({tuple(str(tree.get(key)) for key in keys) for tree in trees})
+
+    for key in sorted(differing(trees), key=lambda key: key != TELLS_MOST):
+        if apart([*chosen, key]) > apart(chosen):
+            chosen.append(key)
+    return chosen
 
 
 def _differences(methods: Sequence[Method]) -> list[str]:
     trees = [method_settings(method.traces[0].config) for method in methods]
     unequal = [key for key in differing(trees) if key.startswith("env.") or key in ON_EQUAL_TERMS]
     both = list(zip(methods, trees, strict=True))
-    return [
+    said = [
         f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in both)})"
         for key in unequal
         if key not in NOT_SEEN
-    ] + [f"{method.label} is not finished: {told}" for method in methods if (told := _unfinished(method))]
+    ]
+    said += [f"{method.label} is not finished: {told}" for method in methods if (told := _unfinished(method))]
+    if any(method.seeds != methods[0].seeds for method in methods):
+        seeds = "; ".join(f"{method.label}: {', '.join(map(str, method.seeds))}" for method in methods)
+        said.append(f"methods differ in seeds ({seeds}): success is over all of each, differences over common ones")
+    return said
+
+
+def _machines(traces: Sequence[Trace]) -> list[str]:
+    """In which settings of the machine runs differ, so that their times say little of methods."""
+    trees = [{key: value for key, value in flat(trace.config).items() if key in OF_A_MACHINE} for trace in traces]
+    return [
+        f"runs differ in {key} ({', '.join(sorted({str(tree[key]) for tree in trees}))}): their minutes are of unlike "
+        "machines"
+        for key in differing(trees)
+    ]
 
 
 def _unfinished(method: Method) -> str | None:
@@ -193,8 +232,11 @@ def _and(played: set[tuple[str, str]]) -> str:
 def _results(methods: Sequence[Method], split: str) -> list[Result]:
     reference, *others = methods
     paired = [_paired(method, reference, split) for method in others]
-    adjusted = iter(holm([found.p for found in paired if found]))
-    corrected = [found and dataclasses.replace(found, p_holm=next(adjusted)) for found in paired]
+    adjusted = iter(holm([found.p for found in paired if found and found.p is not None]))
+    corrected = [
+        found if found is None or found.p is None else dataclasses.replace(found, p_holm=next(adjusted))
+        for found in paired
+    ]
     return [_result(method, split, found) for method, found in zip(methods, [None, *corrected], strict=True)]
 
 
@@ -208,21 +250,33 @@ def _result(method: Method, split: str, paired: Paired | None) -> Result:
     last = [trace.evaluations[split][-1] for trace in method.traces]
     won_SN = method.outcomes(split)
     one = len(won_SN) == 1
+    by_type = {name: tuple(e.outcomes[name].success for e in last) for name in last[0].outcomes}
     return Result(
         method=method.label,
         seeds=tuple(method.seeds),
         tasks=won_SN.shape[1],
         iterations=last[0].iteration,
-        before=float(np.mean([trace.evaluations[split][0].overall.success for trace in method.traces])),
+        before=_before([trace.evaluations[split] for trace in method.traces]),
         success=float(won_SN.mean()),
-        interval=wilson(int(won_SN.sum()), won_SN.size) if one else bootstrap_interval(won_SN),
+        interval=wilson(int(won_SN.sum()), won_SN.size) if one else _within_a_share(crossed_mean(won_SN).interval),
         by_seed=tuple(won_SN.mean(axis=1).tolist()),
-        by_type={name: float(np.mean([e.outcomes[name].success for e in last])) for name in last[0].outcomes},
+        by_type={name: float(np.mean(of)) for name, of in by_type.items()},
+        by_type_and_seed=by_type,
         score=float(np.mean([e.overall.score for e in last])),
         graded=any(e.overall.graded for e in last),
         turns=float(np.mean([e.overall.turns for e in last])),
         paired=paired,
     )
+
+
+def _before(evaluations: Sequence[Sequence[Evaluated]]) -> float | None:
+    firsts = [of[0] for of in evaluations if (of[0].iteration, of[0].panel) == (0, of[-1].panel)]
+    return float(np.mean([e.overall.success for e in firsts])) if len(firsts) == len(evaluations) else None
+
+
+def _within_a_share(interval: tuple[float, float]) -> tuple[float, float]:
+    low, high = interval
+    return max(0.0, low), min(1.0, high)
 
 
 def _plain(points: Iterable[Any]) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ LAST = ((SUCCESS, "{:.1%}"), (SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
 """Metrics of the last iteration; agents without plans lack the latter two."""
 
 
-LEGEND = """Before and after: success, mean over seeds. 95% interval: bootstrap over seeds and tasks; with one seed
-Wilson's, or over tasks alone. p: by the same bootstrap, that methods are equally good whatever the seeds and the tasks;
-Holm: corrected for the number of methods. p (tasks): paired permutation test over tasks, that these trained agents are
-equally good; of other seeds it says nothing. Bands in the figure reach from the worst seed to the best."""
+LEGEND = """Before and after: success, mean over seeds. 95% interval: seeds and tasks are both chance (crossed random
+effects, Student's t); with one seed Wilson's, or over tasks alone. p: by the same, that methods are equally good
+whatever the seeds and the tasks, which one seed cannot tell; Holm: corrected for the number of methods. p (tasks):
+paired permutation test over tasks, that these trained agents are equally good; of other seeds it says nothing. Bands
+and lines in the figure reach from the worst seed to the best; hollow points are of fewer held-out tasks."""
 """What the columns are."""
 
 
@@ -93,7 +94,7 @@ def _row(result: Result, graded: bool) -> list[str]:
         result.method,
         str(len(result.seeds)),
         str(result.iterations),
-        f"{result.before:.1%}",
+        "-" if result.before is None else f"{result.before:.1%}",
         f"{result.success:.1%}",
         _interval(result.interval),
         f"{100 * min(result.by_seed):.0f} - {100 * max(result.by_seed):.0f}",
@@ -111,7 +112,7 @@ def _training_row(method: Method) -> list[str]:
 def _against(result: Result) -> list[str]:
     paired = result.paired
     assert paired is not None
-    tests = [f"{p:.4f}" for p in (paired.p, paired.p_holm, paired.p_tasks)]
+    tests = ["-" if p is None else f"{p:.4f}" for p in (paired.p, paired.p_holm, paired.p_tasks)]
     return [result.method, str(paired.seeds), f"{100 * paired.difference:+.1f}", _interval(paired.interval), *tests]
 
 

@@ -10,8 +10,10 @@ from hiper.config import Config, leaves
 
 WARM_STARTS = "warm-starts"
 """The folder of a study's warm starts."""
-OF_A_RUN = {"seed", "training.threads", "training.device", "learner.micro_batch_tokens"}
-"""A method's runs may differ in these: beside the seed, in how much is computed at once, and where."""
+OF_A_MACHINE = {"training.threads", "training.device", "learner.micro_batch_tokens"}
+"""Where a run is computed, and how much at once."""
+OF_A_RUN = {"seed", *OF_A_MACHINE}
+"""A method's runs may differ in these."""
 
 
 def flat(config: Config) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Point:
     mean: float
     low: float
     high: float
+    tasks: int | None = None
+    """Held-out ones, where success is on these."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class Method:
     def held_out(self, split: str) -> list[Point]:
         """Success at the iterations after which all runs were evaluated."""
         values = [{e.iteration: e.overall.success for e in trace.evaluations[split]} for trace in self.traces]
-        return self._curve(values)
+        tasks = {e.iteration: len(e.won) for e in self.traces[0].evaluations[split]}
+        return [replace(point, tasks=tasks[point.iteration]) for point in self._curve(values)]
 
     def training(self, metric: str) -> list[Point]:
         """A metric of the iterations that all runs have it of."""
@@ -101,10 +104,17 @@ def read_trace(run: Run) -> Trace:
     """Gather them from a run's folder.
 
     Raises:
-        UserError: the run has not been evaluated yet, or a card of it is damaged.
+        UserError: the run has not been evaluated yet, or a card or the metrics of it are damaged.
     """
     evaluations = read_evaluations(run)
     if not evaluations:
         raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
     iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
+    known = {record["iteration"] for record in iterations}
+    evaluated = max(of[-1].iteration for of in evaluations.values())
+    if missing := [n for n in range(1, evaluated + 1) if n not in known]:
+        raise UserError(
+            f"{run.path / 'metrics.jsonl'} lacks {len(missing)} of the {evaluated} iterations before the last "
+            f"evaluation, the first of them {missing[0]}: bring back the file, or leave the run out"
+        )
     return Trace(run.path, run.config, evaluations, iterations)

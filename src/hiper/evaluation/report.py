@@ -167,7 +167,10 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
         if card["card"] != CARD:
-            raise ValueError(f"its version is {card['card']}, and {CARD} is read")
+            raise UserError(
+                f"{path} is a result card of version {card['card']}, and this hiper reads version {CARD}: read the run "
+                "with the hiper that made it"
+            )
         outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
         panel, env, won = card["panel"], card["environment"], card["won"]
         if (len(won), won.count("1")) != (outcomes["all"].episodes, outcomes["all"].won):
@@ -180,9 +183,12 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
             outcomes,
             won,
         )
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not a readable result card ({error}): delete it; continuing the run makes its last one again"
+            f"{path} is not a readable result card ({error}): move it away to go without it; hiper train --resume "
+            f"{path.parent.parent} makes the last one of a run again"
         ) from error
 
 
@@ -202,17 +208,16 @@ def _rise(evaluations: Sequence[Evaluated]) -> str:
         before.overall.interval[1] < after.overall.interval[0] or after.overall.interval[1] < before.overall.interval[0]
     )
     intervals = "the 95% intervals do not overlap" if apart else "the 95% intervals overlap"
-    return f"{result}; before, {_rate(before.overall)}. A change of {points:+.1f} points; {intervals}."
+    return f"{result}; {_when(before)}, {_rate(before.overall)}. A change of {points:+.1f} points; {intervals}."
 
 
 def _table(split: str, before: Evaluated, after: Evaluated) -> Table:
     once = before is after
     graded = any(outcome.graded for outcome in after.outcomes.values())
-    result = f"after {after.iteration} iterations"
     headings = [
         "task type",
         "tasks",
-        *([result] if once else ["before", result, "change"]),
+        *([_when(after)] if once else [_when(before), _when(after), "change"]),
         *["score"] * graded,
         "turns",
     ]
@@ -224,6 +229,10 @@ def _table(split: str, before: Evaluated, after: Evaluated) -> Table:
         score = [f"{outcome.score:.3f}"] * graded
         rows.append([name, str(outcome.episodes), *rates, *score, f"{outcome.turns:.1f}"])
     return Table(f"held out: {split}", headings, rows)
+
+
+def _when(evaluated: Evaluated) -> str:
+    return f"after {evaluated.iteration} iterations" if evaluated.iteration else "before"
 
 
 def _rate(outcome: Outcome) -> str:

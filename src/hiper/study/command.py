@@ -5,6 +5,7 @@ A sweep is the same once for each value of a setting, in a folder each, and a fi
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
 import yaml
@@ -14,7 +15,7 @@ from hiper.compare.comparison import Comparison
 from hiper.console import Display
 from hiper.errors import UserError
 from hiper.files import write_text
-from hiper.study.definition import Study, points_of, trials_of
+from hiper.study.definition import Study, Tuning, combinations, points_of, trial_name, trials_of
 from hiper.study.plan import Job, plan
 from hiper.study.sweep import show_sweep
 from hiper.study.tuning import tuned
@@ -55,8 +56,8 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
     if failures:
         said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
         raise UserError(
-            f"{len(failures)} of {count} failed; the same command tries them again, and leaves alone what is done:\n"
-            f"  {said}"
+            f"{len(failures)} of {count} failed; the same command tries them again (but for those that diverged), and "
+            f"leaves alone what is done:\n  {said}"
         )
 
 
@@ -79,18 +80,36 @@ def _check(study: Study, folder: Path, threads: int | None) -> None:
 def _conduct(
     study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
 ) -> tuple[Comparison | None, int, dict[str, str]]:
-    """One study without a sweep: what its runs come to, if any are done; how many jobs it is; why some failed."""
+    """One study without a sweep: what its runs come to, if any are done; how many jobs it is; why some failed.
+
+    A method of which a trial failed waits until it is tuned; one that diverged only lost.
+    """
     display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
-    if study.tuning is not None:
-        trials = trials_of(study, study.tuning)
+    count = 0
+    failures: dict[str, str] = {}
+    if (tuning := study.tuning) is not None:
+        trials = trials_of(study, tuning)
         display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
-        planned, failures = _do(trials, folder / "tuning", display, launch, slots, threads)
-        if failures:
-            return None, len(planned), failures
-        study = tuned(study, study.tuning, folder / "tuning", display)
-    planned, failures = _do(study, folder, display, launch, slots, threads)
-    done = [Run.open(job.folder) for job in planned if not job.warm_start and job.name not in failures]
-    return (show_comparison(done, folder, display) if done else None), len(planned), failures
+        tried, failed = _do(trials, folder / "tuning", display, launch, slots, threads)
+        count = len(tried)
+        failures = {job.name: failed[job.name] for job in tried if job.name in failed and job.diverged is None}
+        study = _without(study, tuning, {job.method for job in tried if job.name in failures})
+        if not study.methods:
+            return None, count, failures
+        study = tuned(study, tuning, folder / "tuning", display)
+    planned, failed = _do(study, folder, display, launch, slots, threads)
+    runs = [job for method in study.methods for job in planned if job.method == method]
+    done = [Run.open(job.folder) for job in runs if job.name not in failed]
+    missing = [f"{job.name} is missing: {failed[job.name]}" for job in runs if job.name in failed]
+    comparison = show_comparison(done, folder, display, missing) if done else None
+    return comparison, count + len(planned), failures | failed
+
+
+def _without(study: Study, tuning: Tuning, trials: Set[str | None]) -> Study:
+    """A study without the methods of these trials."""
+    numbers = range(len(combinations(tuning)))
+    methods = {n: m for n, m in study.methods.items() if trials.isdisjoint(trial_name(n, number) for number in numbers)}
+    return study.model_copy(update={"methods": methods})
 
 
 def _do(

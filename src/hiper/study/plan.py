@@ -34,6 +34,8 @@ class Job:
     needs: Job | None = None
     """The warm start it begins from; None: it is one, or there is none."""
     warm_start: bool = False
+    method: str | None = None
+    """Whose run it is; None: a warm start."""
 
     @property
     def config(self) -> Config:
@@ -46,6 +48,11 @@ class Job:
         if self.warm_start:
             return self.folder.exists()
         return self.begun and Run.open(self.folder).finished
+
+    @property
+    def diverged(self) -> str | None:
+        """What was said when it diverged, if it did: doing it again would only repeat it."""
+        return Run.open(self.folder).diverged if self.begun else None
 
     @property
     def command(self) -> list[str]:
@@ -102,7 +109,7 @@ def plan(study: Study, folder: Path, threads: int | None = None) -> list[Job]:
             recipe, settings = settings_of(study, name, seed)
             begin = () if warm is None else (f"model.path={json.dumps(str(warm.folder))}", "warm_start.tasks=0")
             run = f"{name}-seed{seed}"
-            jobs.append(Job(run, root / "runs" / run, recipe, (*settings, *common, *begin), warm))
+            jobs.append(Job(run, root / "runs" / run, recipe, (*settings, *common, *begin), warm, method=name))
     return jobs
 
 

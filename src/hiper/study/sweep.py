@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
@@ -63,7 +64,7 @@ def _methods(results: Mapping[str, Sequence[Result]]) -> list[str]:
 
 def _before(results: Sequence[Result]) -> str:
     """All methods began alike, unless some have a warm start of their own."""
-    return ", ".join(dict.fromkeys(f"{result.before:.1%}" for result in results))
+    return ", ".join(dict.fromkeys("-" if r.before is None else f"{r.before:.1%}" for r in results))
 
 
 def _after(results: Sequence[Result], method: str) -> str:
@@ -92,8 +93,9 @@ def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence
                 ],
                 color=colour_of(n), marker="o", linewidth=1.8, elinewidth=1.1, capsize=3, label=method,
             )  # fmt: skip
-        before = [sum(r.before for r in of) / len(of) for of in results.values()]
-        axes.plot(list(places.values()), before, color=INK, linestyle=":", linewidth=1.4, label="warm start")
+        known = {place: [r.before for r in results[v] if r.before is not None] for v, place in places.items()}
+        before = {place: fmean(of) for place, of in known.items() if of}
+        axes.plot([*before], [*before.values()], color=INK, linestyle=":", linewidth=1.4, label="warm start")
         axes.set_xticks(list(places.values()), list(places))
         axes.set_xlabel(setting, color=INK)
         percent_axis(axes)

@@ -2,12 +2,13 @@
 
 A trial is a run like any other, in the study's folder under ``tuning``, with seeds and held-out tasks of its own. What
 counts is success after its last iteration, over all tasks of its first split and all tuning seeds; of equal ones the
-first in the grid is taken.
+first in the grid is taken. A trial that diverged has won nothing, less than one that did not.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class Trial:
     method: str
     settings: dict[str, Any]
     success: float
-    """Mean over the tuning seeds."""
+    """Mean over the tuning seeds, of which those that diverged won nothing."""
+    diverged: int
+    """How many of them did."""
 
 
 def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study:
@@ -43,14 +46,16 @@ def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study
     methods, trials = dict(study.methods), []
     for name, method in study.methods.items():
         tried = [
-            Trial(name, combination, _success(folder, trial_name(name, number), tuning.seeds))
+            _trial(name, combination, [folder / "runs" / f"{trial_name(name, number)}-seed{s}" for s in tuning.seeds])
             for number, combination in enumerate(combinations(tuning))
         ]
-        best = max(tried, key=lambda trial: trial.success)
+        best = max(tried, key=lambda trial: (trial.success, -trial.diverged))
         methods[name] = method.model_copy(update={"settings": {**method.settings, **best.settings}})
         trials += tried
         outcomes = ", ".join(
-            f"{_shown(trial.settings)} {trial.success:.1%}{' (taken)' if trial is best else ''}" for trial in tried
+            f"{_shown(trial.settings)} {trial.success:.1%}{' (taken)' if trial is best else ''}"
+            f"{' (diverged)' if trial.diverged else ''}"
+            for trial in tried
         )
         display.note(f"tuned      {name}: {outcomes}")
     taken = {name: method.settings for name, method in methods.items()}
@@ -59,9 +64,13 @@ def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study
     return study.model_copy(update={"methods": methods})
 
 
-def _success(folder: Path, name: str, seeds: tuple[int, ...]) -> float:
-    runs = [Run.open(folder / "runs" / f"{name}-seed{seed}") for seed in seeds]
-    return float(np.mean([read_evaluations(run)[run.config.evaluation.splits[0]][-1].overall.success for run in runs]))
+def _trial(method: str, combination: dict[str, Any], folders: Sequence[Path]) -> Trial:
+    runs = [Run.open(folder) for folder in folders]
+    success = [
+        0.0 if run.diverged else read_evaluations(run)[run.config.evaluation.splits[0]][-1].overall.success
+        for run in runs
+    ]
+    return Trial(method, combination, float(np.mean(success)), sum(run.diverged is not None for run in runs))
 
 
 def _shown(settings: dict[str, Any]) -> str:

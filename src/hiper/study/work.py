@@ -18,6 +18,8 @@ from hiper.study.plan import Job
 from hiper.training.interrupt import Stop
 
 POLL_SECONDS = 0.1
+ERROR = "hiper: "
+"""What a message begins with that tells the user what is wrong."""
 
 
 class Process(Protocol):
@@ -51,11 +53,12 @@ def work(jobs: Sequence[Job], logs: Path, display: Display, launch: Launch, slot
         KeyboardInterrupt: a stop was asked for; by then every process has come to its own stop.
     """
     done = {job.name for job in jobs if job.done}
-    waiting = [job for job in jobs if job.name not in done]
+    failures = {job.name: told for job in jobs if (told := job.diverged) is not None}
+    waiting = [job for job in jobs if job.name not in done and job.name not in failures]
     if done:
         display.note(f"{len(done)} of {len(jobs)} are done already")
     running: dict[str, Process] = {}
-    failures: dict[str, str] = {}
+    said_before: dict[str, int] = {}
     with Stop(display) as stop, _none_left(running):
         while waiting or running:
             stop.check()
@@ -67,14 +70,16 @@ def work(jobs: Sequence[Job], logs: Path, display: Display, launch: Launch, slot
             for job in ready[: slots - len(running)]:
                 waiting.remove(job)
                 display.note(f"          {job.name} {'goes on' if job.begun else 'begins'}")
-                running[job.name] = launch(job, logs / f"{job.name}.log")
+                log = logs / f"{job.name}.log"
+                said_before[job.name] = log.stat().st_size if log.exists() else 0
+                running[job.name] = launch(job, log)
             ended = {name: code for name, process in running.items() if (code := process.poll()) is not None}
             for name, code in ended.items():
                 del running[name]
                 if code == 0:
                     done.add(name)
                 else:
-                    failures[name] = _reason(logs / f"{name}.log", code)
+                    failures[name] = _reason(logs / f"{name}.log", said_before[name], code)
                 outcome = f"FAILED: {failures[name]}" if code else "done"
                 display.note(f"{f'{len(done)}/{len(jobs)}':>9} {name} {outcome}")
             if running and not ended:
@@ -97,13 +102,14 @@ def _none_left(running: Mapping[str, Process]) -> Iterator[None]:
         raise
 
 
-def _reason(log: Path, code: int) -> str:
-    """What killed a process, or the last line it wrote."""
+def _reason(log: Path, begin: int, code: int) -> str:
+    """What killed a process, or the error that it named, or the last line it wrote; before ``begin`` others wrote."""
     if code < 0:
         return f"killed by signal {-code} ({log})"
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-    said = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
-    return f"{said} ({log})"
+    text = log.read_bytes()[begin:].decode(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.startswith(ERROR)]
+    return f"{(named or lines or [f'exit code {code}'])[-1]} ({log})"
 
 
 @contextmanager

@@ -42,6 +42,7 @@ def train(run: Run, display: Display) -> None:
         UserError: another process is at it already, or what it is made of is not usable.
     """
     with alone_at(run.path), Stop(display) as stop, _advising(run, display):
+        run.set_diverged(None)
         _train(run, display, stop)
 
 
@@ -55,7 +56,10 @@ def _advising(run: Run, display: Display) -> Iterator[None]:
         # Resuming would only do the same again.
         kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
         anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
-        raise UserError(f"{error}: {anew}") from error
+        told = f"{error}: {anew}"
+        if run.begun:
+            run.set_diverged(told)
+        raise UserError(told) from error
     except UnwritableError as error:
         if not run.begun:
             raise

@@ -7,6 +7,7 @@ RUN/config.yaml                     the resolved settings
     episodes/eval-...jsonl.gz       every evaluation episode
     evaluations/*.json              result cards
     checkpoints/iter-00010/policy   a Hugging Face directory; critic and optimiser beside it
+    diverged                        if training diverged: where, and what to do
 """
 
 from __future__ import annotations
@@ -91,6 +92,22 @@ class Run:
     def begun(self) -> bool:
         """Whether it is there to be continued."""
         return (self.path / "config.yaml").exists()
+
+    @property
+    def diverged(self) -> str | None:
+        """What was said when training diverged, if it did and was not continued since."""
+        return self._divergence.read_text(encoding="utf-8").strip() if self._divergence.exists() else None
+
+    def set_diverged(self, told: str | None) -> None:
+        """Note that training diverged; None: that it is continued."""
+        if told is None:
+            self._divergence.unlink(missing_ok=True)
+        else:
+            write_text(self._divergence, f"{told}\n")
+
+    @property
+    def _divergence(self) -> Path:
+        return self.path / "diverged"
 
     @property
     def warm_start(self) -> Path:
@@ -233,14 +250,22 @@ class MetricsLog:
 
 
 def read_metrics(run_path: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, in the order written; a half-written last line is left out."""
+    """The metrics of a run, in the order written; a half-written last line is left out.
+
+    Raises:
+        UserError: another line than the last is damaged.
+    """
     path = run_path / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(
+                    f"{path}:{number} is damaged ({error}): mend the line, or delete it to go without what it told"
+                ) from error
     return records
 
 
