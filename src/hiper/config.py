@@ -250,7 +250,7 @@ class AlarmConfig(Section):
     invalid: float | None = 0.5
     """Most turns without a valid response."""
     without_spread: float | None = 0.95
-    """Most groups whose episodes were all paid the same, from which methods without a critic learn nothing."""
+    """Most groups whose episodes were all paid the same, from which a comparison of episodes learns nothing."""
     value_low: float | None = -0.5
     """Least explained variance of V_low; those below likewise."""
     value_high: float | None = -0.5

@@ -44,6 +44,9 @@ COLUMNS = (
 )
 """Heading, metric and format of an iteration's line."""
 
+_UNBOUNDED = 10_000
+"""Characters of a line, where a table's own width is asked for."""
+
 SECONDS_BETWEEN_LINES = 60.0
 """How often something long says how far it is where there is no terminal."""
 
@@ -156,7 +159,7 @@ class Display:
         left: int = 1,
         total: str | None = None,
     ) -> None:
-        """A table of plain text; brackets in it are no markup.
+        """A table of plain text; brackets in it are no markup. Where it is too wide, its cells stand closer.
 
         Args:
             title: above it.
@@ -170,6 +173,9 @@ class Display:
             table.add_column(Text(heading), justify="left" if number < left else "right")
         for row in rows:
             table.add_row(*map(Text, row), style="bold" if row[0] == total else None)
+        unbounded = self.console.options.update(max_width=_UNBOUNDED)
+        if self.console.measure(table, options=unbounded).maximum > self.console.width:
+            table.padding = (0, 0)
         self.console.print()
         self.console.print(table)
 

@@ -111,7 +111,7 @@ def slow_gigpo(
 ) -> Numbers:
     whole = slow_grpo(episodes, scale, over_turns=True)
     same: Callable[[str, str], bool] = lambda first, text: (  # noqa: E731
-        first == text if similarity is None else SequenceMatcher(None, first, text).ratio() >= similarity
+        first == text if similarity is None else SequenceMatcher(None, text, first).ratio() >= similarity
     )
     clusters: list[tuple[int, str, list[tuple[int, int]]]] = []
     for b, episode in enumerate(episodes):

@@ -168,6 +168,14 @@ class TestByHand:
         similar = GiGPO(scale=False, similarity=0.9)(turns).low_BT[:, 0]
         np.testing.assert_allclose(similar - whole, [-2.0, 4.0, 0.0, -2.0])
 
+    @pytest.mark.parametrize(("seen", "alike"), [(("tide", "diet"), True), (("diet", "tide"), False)])
+    def test_an_observation_is_compared_with_its_anchor_and_not_the_reverse(self, seen: list[str], alike: bool) -> None:
+        """difflib finds a ratio of 1/2 from "diet" to "tide", and of 1/4 from "tide" to "diet"."""
+        reward_BT = np.array([[0.0], [2.0]])
+        turns = rows([1, 1], reward_BT=reward_BT, group_B=np.zeros(2, dtype=int), observation_BT=np.array([seen]).T)
+        twice = GiGPO(scale=False, similarity=0.5)(turns).low_BT[:, 0]
+        np.testing.assert_allclose(twice, [-2.0, 2.0] if alike else [-1.0, 1.0])
+
     def test_reinforce_pp(self) -> None:
         turns = rows([2, 1], reward_BT=np.array([[1.0, 4.0], [-2.0, 0.0]]), penalty_BT=np.array([[0, 0], [-2.0, 0]]))
         # Returns 1 + 4/2 = 3, 4 and -2: mean 5/3, squares 16/9 + 49/9 + 121/9 over 2.

@@ -69,6 +69,7 @@ def test_observations_beyond_the_end_are_none() -> None:
         ({"mask_BT": np.ones((2, 3), dtype=int)}, "mask_BT must be boolean, got int64"),
         ({"mask_BT": np.ones(3, dtype=bool)}, r"mask_BT must have B > 0 episodes .* got shape \(3,\)"),
         ({"mask_BT": np.ones((0, 3), dtype=bool)}, "mask_BT must have B > 0 episodes"),
+        ({"mask_BT": np.zeros((2, 3), dtype=bool)}, "mask_BT plays no turn at all"),
         ({"reward_BT": np.ones((2, 4))}, r"reward_BT has shape \(2, 4\), mask_BT has \(2, 3\)"),
         ({"reward_BT": np.full((2, 3), np.nan)}, "reward_BT is nan at episode 0, turn 0"),
         ({"v_low_BT": np.array([[0, 0, np.inf], [0, 0, 0]])}, "v_low_BT is inf at episode 0, turn 2"),
@@ -84,7 +85,11 @@ def test_observations_beyond_the_end_are_none() -> None:
         ({"v_token_BK": np.ones((2, 3))}, "a value per token needs Turns.tokens_BT"),
         (
             {"tokens_BT": np.array([[1, 2, 1], [3, 0, 0]]), "v_token_BK": np.ones((2, 3))},
-            r"v_token_BK has shape \(2, 3\), mask_BT has \(2, 4\)",
+            r"v_token_BK has shape \(2, 3\), tokens_BT asks for \(2, 4\)",
+        ),
+        (
+            {"tokens_BT": np.array([[1, 2, 1], [3, 0, 0]]), "v_token_BK": np.array([[0, 0, 0, np.nan], [0, 0, 0, 0]])},
+            "v_token_BK is nan at episode 0, token 3",
         ),
         ({"penalty_BT": np.full((2, 3), np.nan)}, "penalty_BT is nan at episode 0, turn 0"),
         ({"switch_prob_BT": np.full((2, 3), 1.5)}, "not probabilities"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from io import StringIO
@@ -14,7 +15,8 @@ from rich.console import Console
 from hiper.advantages import GRPO, HAE, GiGPO, TokenGAE, TurnGAE
 from hiper.config import Config, RolloutConfig
 from hiper.console import Display
-from hiper.credit.command import show_credit
+from hiper.credit.command import _show, show_credit
+from hiper.credit.figure import draw_credit
 from hiper.credit.report import CreditReport, credit_report, estimators_for
 from hiper.evaluation.stored import read_stored
 from hiper.training.run import Run
@@ -39,6 +41,7 @@ def test_a_run_whose_traces_pass_boundaries_is_asked_that_way():
     estimators = estimators_for(Config(advantages=HAE(0.9, lambda_boundary=0.5)))
     assert estimators["HAE"] == HAE(0.9, lambda_boundary=0.5)
     assert estimators["HAE, one scale"] == HAE(0.9, time_scales="one")
+    assert estimators["GiGPO"] == GiGPO(0.9, scale=False)
 
 
 def test_the_runs_own_estimator_has_its_own_settings():
@@ -100,6 +103,32 @@ def test_everything_is_shown_and_written(tiny_run: Path, tmp_path: Path):
     assert len(tree["episodes"]) == 16
     for b, episode in enumerate(tree["episodes"]):
         np.testing.assert_allclose(episode["credit"]["HAE"], report.of_episode(b)["HAE"], atol=1e-6)
+
+
+def test_a_narrow_terminal_shows_every_number(tiny_run: Path, tmp_path: Path):
+    """All nine estimators, as a run with groups and a critic would be asked."""
+    report = credit_report(Run.open(tiny_run))
+    nine = dict(zip(estimators_for(Config()), [report.opinions["HAE"]] * 9, strict=True))
+    report = dataclasses.replace(
+        report,
+        opinions=nine,
+        summaries=dict.fromkeys(nine, report.summaries["HAE"]),
+        turn_correlation_EE=np.ones((9, 9)),
+        token_correlation_EE=np.ones((9, 9)),
+    )
+    screen = StringIO()
+    _show(report, Display(console=Console(file=screen, width=80)))
+    assert "…" not in screen.getvalue()
+
+
+def test_what_looks_like_mathematics_is_drawn_as_it_is(tiny_run: Path, tmp_path: Path):
+    report = credit_report(Run.open(tiny_run))
+    turns = tuple(dataclasses.replace(turn, action="a_$b^$") for turn in report.episodes[report.shown.episode].turns)
+    episodes, at = list(report.episodes), report.shown.episode
+    episodes[at] = dataclasses.replace(episodes[at], goal="search[$$ shoes]", turns=turns)
+    report = dataclasses.replace(report, episodes=episodes, tokens=["$x_$"] * len(report.tokens))
+    draw_credit(tmp_path / "x.png", report)
+    assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
 def test_without_a_tokenizer_there_are_ids(tiny_run: Path, tmp_path: Path):

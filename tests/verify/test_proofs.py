@@ -234,6 +234,33 @@ class TestEpisodes:
         assert off.target_difference.low > 0.1
         assert off.target_verdict == "differs"
 
+    def test_where_no_boundary_follows_there_is_no_difference(self) -> None:
+        """Whatever the values are, and though the episodes were cut: both go on with the same value at hand."""
+        one_segment = replace(
+            self.sampled.turns(self.values),
+            boundary_BT=np.eye(1, 4, dtype=bool).repeat(400, axis=0),
+            terminated_B=np.zeros(400, dtype=bool),
+        )
+        check = check_episodes(one_segment, self.flat, self.like)
+        assert check.truncated == 400
+        assert check.target_difference == Interval(0.0, 0.0, 0.0)
+
+    def test_episodes_of_a_group_are_drawn_together(self) -> None:
+        """Each episode four times over is no more evidence than once."""
+        turns, flat = self.sampled.turns(self.values), self.flat
+        once = check_episodes(turns, flat, self.like).target_difference
+        group_B = np.arange(400).repeat(4)
+        four = [_repeated(of, 4) for of in (turns, flat)]
+        together = check_episodes(replace(four[0], group_B=group_B), four[1], self.like).target_difference
+        apart = check_episodes(four[0], four[1], self.like).target_difference
+        assert (together.value, together.low, together.high) == pytest.approx((once.value, once.low, once.high))
+        assert apart.high - apart.low < 0.6 * (once.high - once.low)
+
+    def test_one_task_alone_is_refused(self) -> None:
+        alone = replace(self.sampled.turns(self.values), group_B=np.zeros(400, dtype=int))
+        with pytest.raises(UserError, match="all of one task"):
+            check_episodes(alone, self.flat, self.like)
+
     @pytest.mark.parametrize("paid", [0, 2])
     def test_too_few_advantages_are_refused(self, paid: int) -> None:
         """With no advantage but zero, or with so few that resampling misses them, there is no ratio."""
@@ -247,7 +274,13 @@ class TestEpisodes:
         [(0.5, 0.9, "smaller"), (0.9, 3.0, "cannot tell"), (1.1, 1.4, "larger"), (0.9, 1.0, "cannot tell")],
     )
     def test_only_an_interval_on_one_side_says_something(self, low: float, high: float, verdict: str) -> None:
-        assert EpisodeCheck(8, 40, Interval(0.0, -1.0, 1.0), Interval(1.0, low, high)).variance_verdict == verdict
+        assert EpisodeCheck(8, 40, 0, Interval(0.0, -1.0, 1.0), Interval(1.0, low, high)).variance_verdict == verdict
+
+
+def _repeated(turns: Turns, times: int) -> Turns:
+    """Each episode so many times."""
+    arrays = {field.name: getattr(turns, field.name) for field in fields(turns)}
+    return replace(turns, **{name: x.repeat(times, axis=0) for name, x in arrays.items() if x is not None})
 
 
 @pytest.fixture
@@ -308,7 +341,7 @@ def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path,
 def test_what_is_no_number_is_never_written(tmp_path: Path):
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, nothing, nothing)).write(tmp_path)
+        Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, 0, nothing, nothing)).write(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

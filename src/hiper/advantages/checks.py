@@ -32,11 +32,13 @@ def played_mask(mask_BT: ArrayLike) -> Bools:
     """``mask_BT`` as booleans, in which every row is True up to the episode's last turn and False from there on.
 
     Raises:
-        ValueError: it is not such an array.
+        ValueError: it is not such an array, or no turn was played.
     """
     mask = _bools("mask_BT", mask_BT)
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"mask_BT must have B > 0 episodes of up to T > 0 turns, got shape {mask.shape}")
+    if not mask.any():
+        raise ValueError("mask_BT plays no turn at all")
     gap = mask[:, 1:] & ~mask[:, :-1]
     if gap.any():
         episode, turn = np.argwhere(gap)[0]
@@ -57,19 +59,25 @@ def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
     return np.logical_and(array, mask_BT, order="F")
 
 
-def masked_floats(name: str, values: ArrayLike, mask_BT: Bools) -> Floats:
+def masked_floats(name: str, values: ArrayLike, mask_BT: Bools, of: Literal["turn", "token"] = "turn") -> Floats:
     """``values`` in double precision, zero beyond each episode's end, whatever stood there.
+
+    Args:
+        name: theirs.
+        values: one per turn, or per token.
+        mask_BT: of these.
+        of: which of the two.
 
     Raises:
         ValueError: their shape is not the mask's, or a played turn holds NaN or infinity.
     """
     array = np.asarray(values, dtype=np.float64)
-    _check_shape(name, array.shape, mask_BT)
+    _check_shape(name, array.shape, mask_BT, of)
     clean = np.zeros(mask_BT.shape, order="F")
     np.copyto(clean, array, where=mask_BT)
     if not np.isfinite(clean).all():
-        episode, turn = np.argwhere(~np.isfinite(clean))[0]
-        raise ValueError(f"{name} is {array[episode, turn]} at episode {episode}, turn {turn}")
+        episode, place = np.argwhere(~np.isfinite(clean))[0]
+        raise ValueError(f"{name} is {array[episode, place]} at episode {episode}, {of} {place}")
     return clean
 
 
@@ -124,6 +132,7 @@ def _bools(name: str, values: ArrayLike) -> Bools:
     return array
 
 
-def _check_shape(name: str, shape: tuple[int, ...], mask_BT: Bools) -> None:
+def _check_shape(name: str, shape: tuple[int, ...], mask_BT: Bools, of: Literal["turn", "token"] = "turn") -> None:
     if shape != mask_BT.shape:
-        raise ValueError(f"{name} has shape {shape}, mask_BT has {mask_BT.shape}")
+        expected = "mask_BT has" if of == "turn" else "tokens_BT asks for"
+        raise ValueError(f"{name} has shape {shape}, {expected} {mask_BT.shape}")

@@ -10,7 +10,8 @@ Mean and standard deviation of A_S run over the turns of the group that begin fr
 before the turn, in whatever episode and as often as it occurs. A turn whose anchor occurs once has A_S = 0.
 
 ``similarity`` widens the anchors: in the order of episodes and turns, an observation joins the first anchor of its
-group that it resembles to that degree (``difflib.SequenceMatcher.ratio``, as in the reference), or becomes a new one.
+group that it resembles to that degree (``difflib``'s ``SequenceMatcher(None, observation, anchor).ratio()``, as in the
+reference), or becomes a new one.
 """
 
 from __future__ import annotations
@@ -87,24 +88,24 @@ def equal_anchors(places: Iterable[tuple[int, Hashable]]) -> Ints:
 def similar_anchors(places: Iterable[tuple[int, str]], similarity: float) -> Ints:
     """Likewise, but an observation shares the number of the first of its group that it resembles."""
     known: dict[tuple[int, str], int] = {}
-    first_of: dict[int, list[tuple[str, int]]] = {}
+    first_of: dict[int, list[tuple[SequenceMatcher[str], int]]] = {}
     anchors = []
     for group, text in places:
         if (group, text) not in known:
             firsts = first_of.setdefault(group, [])
-            matcher = SequenceMatcher(None, b=text, autojunk=True)
-            number = next((n for first, n in firsts if _resembles(matcher, first, similarity)), None)
+            number = next((n for first, n in firsts if _resembles(text, first, similarity)), None)
             if number is None:
                 number = len(known)
-                firsts.append((text, number))
+                firsts.append((SequenceMatcher(None, b=text), number))
             known[group, text] = number
         anchors.append(known[group, text])
     return np.array(anchors, dtype=np.int64)
 
 
-def _resembles(matcher: SequenceMatcher[str], first: str, similarity: float) -> bool:
-    """Upper bounds come first: the ratio itself is slow."""
-    matcher.set_seq1(first)
+def _resembles(text: str, matcher: SequenceMatcher[str], similarity: float) -> bool:
+    """To the text that the matcher compares with, in this order, as the ratio is not symmetric; bounds come first, as
+    it is slow."""
+    matcher.set_seq1(text)
     return (
         matcher.real_quick_ratio() >= similarity
         and matcher.quick_ratio() >= similarity

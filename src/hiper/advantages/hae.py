@@ -159,12 +159,11 @@ class HAE:
         lambda_switch_BT = np.where(inside_BT, 1.0, self.lambda_boundary)
         if self.bootstrap_truncated:
             # After a truncated episode comes the value at hand, and nothing else to mix it with.
-            cut_N = np.flatnonzero(~turns.terminated_B)
-            last_N = cut_N, turns.length_B[cut_N] - 1
-            after_low_BT[last_N] = v_low_BT[last_N]
-            after_high_BT[last_N] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
+            ends = cut_N, _ = turns.cut_ends
+            after_low_BT[ends] = v_low_BT[ends]
+            after_high_BT[ends] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
             for lambda_BT in (lambda_low_BT, lambda_high_BT, lambda_switch_BT):
-                lambda_BT[last_N] = 0.0
+                lambda_BT[ends] = 0.0
         return [(after_low_BT, lambda_low_BT), (after_high_BT, lambda_high_BT), (after_high_BT, lambda_switch_BT)]
 
 

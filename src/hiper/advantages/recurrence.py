@@ -44,10 +44,9 @@ def flat_mix(turns: Turns, value_BT: Floats, lambda_: float, bootstrap_truncated
     after_BT = following(value_BT)
     lambda_BT = np.full_like(value_BT, lambda_)
     if bootstrap_truncated:
-        cut_N = np.flatnonzero(~turns.terminated_B)
-        last_N = cut_N, turns.length_B[cut_N] - 1
-        after_BT[last_N] = value_BT[last_N]
-        lambda_BT[last_N] = 0.0
+        ends = turns.cut_ends
+        after_BT[ends] = value_BT[ends]
+        lambda_BT[ends] = 0.0
     return after_BT, lambda_BT
 
 

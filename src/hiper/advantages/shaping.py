@@ -6,11 +6,12 @@ The parts are those of the reference implementation of HiPER (arXiv 2602.16165);
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from hiper.advantages.checks import Bools, Floats, masked_bools, masked_floats, played_mask
+from hiper.advantages.parameters import check_choices
 from hiper.errors import UserError
 
 KeepMode: TypeAlias = Literal["fixed", "normalized"]
@@ -37,8 +38,7 @@ class Shaping:
         for name in ("invalid_penalty", "keep_penalty", "consistency_penalty"):
             if not -np.inf < (value := getattr(self, name)) <= 0.0:
                 raise UserError(f"{name} is {value}; it is added to the reward, so it must be zero or negative")
-        if self.keep_mode not in get_args(KeepMode):
-            raise UserError(f"keep_mode is '{self.keep_mode}'; it must be one of {', '.join(get_args(KeepMode))}")
+        check_choices(self, keep_mode=KeepMode)
 
 
 @dataclass(frozen=True, eq=False)

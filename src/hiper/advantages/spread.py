@@ -39,7 +39,8 @@ class ResponseTokens:
     """Response tokens as sampled; ``kinds`` must agree."""
     valid: bool
     """The response has the right form, so that its decisions are known. An action that is well stated but that the
-    environment does not understand is a decision like any other. The kinds of an invalid response do not matter."""
+    environment does not understand is a decision like any other. An invalid response answers as a whole, whatever its
+    kinds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

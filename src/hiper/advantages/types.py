@@ -54,7 +54,7 @@ class Turns:
     terminated_B: Bools
     """The environment ended the episode (False: it was truncated at its last turn)."""
     v_low_BT: Floats | None = None
-    """V_low(s_t, g_t), at every turn."""
+    """V_low(s_t, g_t), at every turn; for estimators that ask for one value a turn, that before the response."""
     v_high_BT: Floats | None = None
     """V_high(s_t), at every turn (the head is trained at boundaries only)."""
     v_switch_BT: Floats | None = None
@@ -94,7 +94,7 @@ class Turns:
         if self.tokens_BT is not None:
             put(self, "tokens_BT", masked_ints("tokens_BT", self.tokens_BT, mask, least=1))
         if self.v_token_BK is not None:
-            put(self, "v_token_BK", masked_floats("v_token_BK", self.v_token_BK, self.token_mask_BK))
+            put(self, "v_token_BK", masked_floats("v_token_BK", self.v_token_BK, self.token_mask_BK, of="token"))
 
         late = mask[:, 0] & ~self.boundary_BT[:, 0]
         if late.any():
@@ -126,6 +126,12 @@ class Turns:
         tokens_BT = needed(self.tokens_BT, "tokens_BT", "a value per token")
         turn_BK[self.token_mask_BK] = np.repeat(np.nonzero(self.mask_BT)[1], tokens_BT[self.mask_BT])
         return turn_BK
+
+    @property
+    def cut_ends(self) -> tuple[Ints, Ints]:
+        """Rows and columns of the turns at which episodes were truncated."""
+        cut_N = np.flatnonzero(~self.terminated_B)
+        return cut_N, self.length_B[cut_N] - 1
 
     @property
     def last_boundary_B(self) -> NDArray[np.int64]:

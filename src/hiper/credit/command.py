@@ -43,15 +43,17 @@ def _show(report: CreditReport, display: Display) -> None:
         display.note(f"{name} is left out: {why}")
 
     names = list(report.opinions)
+    numbers = [str(n) for n in range(1, len(names) + 1)]
     both = np.where(np.tri(len(names), k=-1, dtype=bool), report.turn_correlation_EE, report.token_correlation_EE)
     display.table(
         "Rank correlation: of turns below the diagonal, of tokens above",
-        ("", *(str(n) for n in range(1, len(names) + 1))),
+        ("", *numbers),
         ([f"{n + 1} {name}", *_matrix_row(both[n], n)] for n, name in enumerate(names)),
     )
+    display.note("Below, the columns are of estimators by these numbers.")
     display.table(
         "Where they disagree most (mean credit of the turn)",
-        ("episode", "turn", "action", *names),
+        ("episode", "turn", "action", *numbers),
         (
             [str(d.episode), str(d.turn + 1), report.turn(d).action or "(invalid)"]
             + [f"{opinion.turn_N[d.row]:.2f}" for opinion in report.opinions.values()]
@@ -63,7 +65,7 @@ def _show(report: CreditReport, display: Display) -> None:
     episode, credit = report.episodes[most.episode], report.of_episode(most.episode)
     display.table(
         f"Episode {most.episode} turn by turn, {'won' if episode.won else 'lost'}: {episode.goal}",
-        ("turn", "subgoal", "action", *names),
+        ("turn", "subgoal", "action", *numbers),
         (
             [str(t + 1), turn.subgoal if turn.boundary else "", turn.action or "(invalid)"]
             + [f"{credit[name][t]:.2f}" for name in names]
@@ -74,7 +76,7 @@ def _show(report: CreditReport, display: Display) -> None:
     tokens = [opinion.token_K_of(most.row) for opinion in report.opinions.values()]
     display.table(
         f"Its turn {most.turn + 1} token by token",
-        ("token", *names),
+        ("token", *numbers),
         ([token, *(_cell(row[k]) for row in tokens)] for k, token in enumerate(report.tokens)),
     )
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy.stats import rankdata
 
 from hiper.advantages import Bools, Credit, Floats, TokenCredit, Turns
 
@@ -24,12 +26,12 @@ class Opinion:
     tokens: Sequence[TokenCredit]
     """Of each turn's response."""
 
-    @property
+    @cached_property
     def turn_N(self) -> Floats:
         """Mean over the tokens of each turn that carry credit."""
         return np.array([token.advantages[token.mask].mean() for token in self.tokens])
 
-    @property
+    @cached_property
     def token_K(self) -> Floats:
         """Of every token; NaN where it carries none."""
         return np.concatenate([self.token_K_of(row) for row in range(len(self.tokens))])
@@ -76,9 +78,7 @@ def _summary(name: str, advantage_BT: Floats, used_BT: Bools) -> Summary:
 
 def ranks(x_N: Floats) -> Floats:
     """From 0 (the least) to 1 (the most); equal numbers share their mean rank. One number alone gets 1/2."""
-    _, place_N, count_M = np.unique(x_N.round(DIGITS), return_inverse=True, return_counts=True)
-    middle_M = np.cumsum(count_M) - (count_M + 1) / 2
-    shared: Floats = middle_M[place_N] / (len(x_N) - 1) if len(x_N) > 1 else np.full(1, 0.5)
+    shared: Floats = (rankdata(x_N.round(DIGITS)) - 1) / (len(x_N) - 1) if len(x_N) > 1 else np.full(1, 0.5)
     return shared
 
 

@@ -53,7 +53,8 @@ def _heat(axes: Axes, title: str, rows: Mapping[str, Floats], labels: Sequence[s
     scaled = [row / max(float(np.nanmax(np.abs(row))), 1e-12) for row in rows.values()]
     axes.imshow(np.array(scaled), **COLOURS)
     axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
-    axes.set_xticks(range(len(labels)), [label[:24] for label in labels], rotation=35, ha="right", fontsize=7)
+    short = [label[:24] for label in labels]
+    axes.set_xticks(range(len(labels)), short, rotation=35, ha="right", fontsize=7, parse_math=False)
     for y, row in enumerate(rows.values()):
         for x, value in enumerate(row):
             if np.isfinite(value):

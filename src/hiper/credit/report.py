@@ -70,7 +70,7 @@ class CreditReport:
         return {name: o.turn_N[starts[episode] : starts[episode + 1]] for name, o in self.opinions.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with every turn of every episode, and the tokens of the disputed ones."""
+        """All of it, with every turn of every episode, counted from 0, and the tokens of the disputed ones."""
         return {
             "run": self.name,
             "iteration": self.iteration,
@@ -120,7 +120,7 @@ def estimators_for(config: Config) -> dict[str, Estimator]:
         "token GAE": TokenGAE(hae.gamma, 1.0, bootstrap, normalize=False),
         "GRPO": GRPO(scale=False),
         "RLOO": RLOO(),
-        "GiGPO": GiGPO(scale=False),
+        "GiGPO": GiGPO(hae.gamma, scale=False),
         "REINFORCE++": ReinforcePP(hae.gamma, scale=False),
     }
     if isinstance(own, TurnGAE | TokenGAE):

@@ -80,7 +80,7 @@ def _style(axes: Axes, title: str) -> None:
 
 def plain(axes: Axes, title: str) -> None:
     """What all figures have in common: a title, horizontal lines, and little else."""
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", parse_math=False)
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=0)

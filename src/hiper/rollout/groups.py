@@ -1,7 +1,8 @@
 """Groups of episodes of one task, and replacing those that comparison learns nothing from (dynamic sampling).
 
-Where all episodes of a group were paid the same, every advantage within it is zero. Yu et al., "DAPO" (arXiv
+Where all episodes of a group were paid the same, a comparison of episodes learns nothing. Yu et al., "DAPO" (arXiv
 2503.14476) play other tasks in their place; here for a bounded number of rounds, after which what is left is kept.
+(GiGPO's comparison of turns might yet have learned from them, if they were of unlike lengths: that is given up.)
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def _spread(numbers: Sequence[float] | Floats) -> str:
 
 def _show_episodes(check: EpisodeCheck, display: Display) -> None:
     display.table(
-        f"On {check.episodes} episodes of the run, {check.turns} turns",
+        f"On {check.episodes} episodes of the run ({check.truncated} truncated), {check.turns} turns",
         ("", "estimate", "95% interval", "which says"),
         (
             ("target of a segment minus return to the end", *_interval(check.target_difference), check.target_verdict),
@@ -146,6 +146,8 @@ def _show_episodes(check: EpisodeCheck, display: Display) -> None:
     )
     if check.target_verdict == "differs":
         display.note("V_high is off on average, and what rests on it is biased: the critic is not there yet.")
+        if check.truncated:
+            display.note("(Or it is the truncated episodes, whose value at hand is not exactly what comes next.)")
 
 
 def _interval(interval: Interval) -> tuple[str, str]:

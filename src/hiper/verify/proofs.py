@@ -1,9 +1,9 @@
 """Expectation and variance of the policy gradient under each estimator, exactly, on tabular processes.
 
-With exact values every estimate is unbiased, whatever lambda: what a trace is cut by is known in expectation. What is
-claimed beyond that is measured, on many processes, as they differ: how the variance of HAE compares with that of flat
-GAE at equal lambda, by horizon and by length of segments, how far either goes wrong with values that are wrong, and how
-far training turns the gradient where it departs from what is proved.
+With exact values every estimate but that of the value-gap form is unbiased, whatever lambda: what a trace is cut by is
+known in expectation. What is claimed beyond that is measured, on many processes, as they differ: how the variance of
+HAE compares with that of flat GAE at equal lambda, by horizon and by length of segments, how far either goes wrong with
+values that are wrong, and how far training turns the gradient where it departs from what is proved.
 """
 
 from __future__ import annotations
