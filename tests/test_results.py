@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from hiper.compare.comparison import compare
+from hiper.compare.report import markdown
 from hiper.compare.traces import Trace, read_trace
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
 from hiper.training.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
+DOCUMENT = RESULTS.parent / "docs" / "results.md"
 POLICIES = sorted(path.parent for path in RESULTS.glob("*/policy"))
 TUNINGS = sorted(RESULTS.rglob("tuning.json"))
 COMPARISONS = sorted(path for path in RESULTS.glob("*/comparison.json") if (path.parent / "runs").exists())
@@ -22,6 +24,8 @@ COMPARISONS = sorted(path for path in RESULTS.glob("*/comparison.json") if (path
 
 def test_there_are_some():
     assert POLICIES
+    assert TUNINGS
+    assert COMPARISONS
 
 
 @pytest.mark.parametrize("folder", POLICIES, ids=lambda path: path.name)
@@ -56,8 +60,19 @@ def test_a_tuning_is_that_of_its_records(file: Path):
 
 @pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.parts[-2])
 def test_a_comparison_is_that_of_its_records(file: Path):
-    stored = json.loads(file.read_text())
+    stored = json.loads(file.read_text(), parse_float=rounded)
     traces = [record(file.parent, Path(run).name) for method in stored["methods"].values() for run in method["runs"]]
-    again = json.loads(json.dumps(compare(traces).to_json()))
+    comparison = compare(traces)
+    again = json.loads(json.dumps(comparison.to_json()), parse_float=rounded)
     assert again["panels"] == stored["panels"]
     assert again["results"] == stored["results"]
+    document = file.with_suffix(".md").read_text()
+    assert document == markdown(comparison, file.with_suffix(".png").name)
+    told = set(DOCUMENT.read_text().splitlines())
+    held_out = document.partition("## training")[0]
+    assert [line for line in held_out.splitlines() if line.startswith("| ") and line not in told] == []
+
+
+def rounded(number: str) -> float:
+    """Other versions of libraries may differ in the last digits."""
+    return round(float(number), 9)

@@ -202,7 +202,12 @@ class TestBadGameFiles:
             (change(solvable=False), "marked as unsolvable"),
             (change(pddl_domain="(define (domain x))"), "rule of action 'look' is 'nothing'"),
             (change(grammar="grammar"), "no task sentence"),
-            (change_problem("(:init", "(:start"), "lacks '\\(:init'"),
+            (change_problem("(:init", "(:start"), "lacks '\\(:objects' or, after it, '\\(:init'"),
+            (change_problem("(:objects", "(:things"), "lacks '\\(:objects'"),
+            (
+                change_problem("(openable Fridge_bar_1)", "(openable Fridge_bar_7)"),
+                "'fridge_bar_7' is in an init",
+            ),
             (change_problem("(openable Fridge_bar_1)", "(holds agent1 Bowl_bar_1)"), "'\\(holds agent1 bowl_bar_1\\)'"),
             (change_problem("(openable Fridge_bar_1)", "(openable)"), "'\\(openable fridge|'\\(openable\\)|openable"),
             (change_problem("(openable Fridge_bar_1)", "(openable Bowl_bar_1)"), "'bowl_bar_1' is of two sorts"),

@@ -96,7 +96,9 @@ def test_searches_likely_places_first_then_by_number() -> None:
 
 
 def test_counts_where_wanted_things_are() -> None:
-    problem = """(:init (objectType Cup_bar_1 CupType) (objectType Pan_bar_1 PanType) (pickupable Cup_bar_1)
+    problem = """(:objects Cup_bar_1 Pan_bar_1 - object Shelf_bar_1 Shelf_bar_2 Safe_bar_1 Sink_bar_1_bar_SinkBasin
+        - receptacle loc_1 loc_2 - location) (:init (objectType Cup_bar_1 CupType)
+        (objectType Pan_bar_1 PanType) (pickupable Cup_bar_1)
         (receptacleAtLocation Shelf_bar_1 loc_1) (receptacleAtLocation Shelf_bar_2 loc_1) (openable Safe_bar_1)
         (receptacleAtLocation Safe_bar_1 loc_1) (receptacleAtLocation Sink_bar_1_bar_SinkBasin loc_2)
         (inReceptacle Cup_bar_1 Shelf_bar_1) (inReceptacle Pan_bar_1 Shelf_bar_2))

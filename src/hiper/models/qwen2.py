@@ -32,6 +32,10 @@ Store: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 Project: TypeAlias = Callable[..., Tensor]
 """Applies a linear map to a layer's normed input, at all positions or at those given."""
 
+ATTENTION = {"cpu": torch.float32}
+"""The format in which attention is computed, by device, where it is not the layers'. On a CPU, torch's attention is
+slower in bfloat16, backwards by a factor of three."""
+
 
 def understands(decoder: Decoder) -> bool:
     """Whether this module computes what ``decoder`` does."""
@@ -140,16 +144,16 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
     rows, heads, count, size = queries.shape
     if count == 1:  # queries that share a key-value head are then like as many queries of it, and no key is repeated
         queries = queries.view(rows, keys.shape[1], -1, size)
-    dtype, cpu = queries.dtype, queries.device.type == "cpu"
-    if cpu:  # there, torch's attention is slower in bfloat16, backwards by a factor of three
-        queries, keys, values = queries.float(), keys.float(), values.float()
+    dtype, own = queries.dtype, ATTENTION.get(queries.device.type)
+    if own:
+        queries, keys, values = queries.to(own), keys.to(own), values.to(own)
     if seen is not None and seen.is_floating_point():
         seen = seen.to(queries.dtype)
     with torch.autocast("cpu", enabled=False):
         found = scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=queries.shape[1] != keys.shape[1]
         )
-    found = found.to(dtype) if cpu else found  # elsewhere it is in the format that the next layer reads
+    found = found.to(dtype) if own else found  # else it is in the format that the next layer reads
     return found.reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
 
 

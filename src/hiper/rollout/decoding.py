@@ -121,7 +121,7 @@ class Qwen2Decoding:
             for cache, new in ((self._keys, keys), (self._values, values)):
                 if layer not in cache:
                     size = (len(self._prompts), new.shape[1], self._slots, new.shape[3])
-                    dtype = torch.float32 if self._device.type == "cpu" else values.dtype  # as attention computes
+                    dtype = qwen2.ATTENTION.get(self._device.type, values.dtype)
                     cache[layer] = torch.zeros(size, dtype=dtype, device=self._device)
                 cache[layer][rows, :, :width] = new.to(cache[layer].dtype)
             return keys, values

@@ -203,6 +203,8 @@ T = TypeVar("T", bound=Hashable)
 class _Problem:
     """A PDDL problem, lower-cased as planners read it."""
 
+    declared: frozenset[str]
+    """What its facts may be about."""
     facts: Mapping[str, Sequence[list[str]]]
     """The facts of each predicate, each fact the predicate and its arguments."""
     goal: str
@@ -213,9 +215,10 @@ class _Problem:
         text = text.lower()
         if ";" in text:
             text = _COMMENT.sub("", text)
-        init, goal = text.find("(:init"), text.find("(:goal")
-        if not 0 <= init < goal:
-            raise UserError("the PDDL problem lacks '(:init' or, after it, '(:goal'")
+        objects, init, goal = (text.find(part) for part in ("(:objects", "(:init", "(:goal"))
+        if not 0 <= objects < init < goal:
+            raise UserError("the PDDL problem lacks '(:objects' or, after it, '(:init' and '(:goal'")
+        declared = frozenset(text[objects + len("(:objects") : init].replace(")", " ").split())
         initial = text[init + len("(:init") : goal]
         if "=" in initial:
             initial = _NUMERIC.sub("", initial)
@@ -227,7 +230,7 @@ class _Problem:
             arity = len(_SIGNATURES.get(predicate, ()))
             if not arity or {*map(len, found)} != {1 + arity}:
                 raise UserError(f"the initial fact '({' '.join(found[0])})' is not one the engine knows")
-        return cls(facts, " ".join(_TOKEN.findall(text[goal:])))
+        return cls(declared, facts, " ".join(_TOKEN.findall(text[goal:])))
 
     def pairs(self, predicate: str) -> Iterable[tuple[str, str]]:
         return [(first, second) for _, first, second in self.facts.get(predicate, ())]
@@ -241,6 +244,8 @@ class _Problem:
                     for entity in {fact[position] for fact in found}:
                         if sorts.setdefault(entity, sort) != sort:
                             raise UserError(f"'{entity}' is of two sorts in the PDDL problem")
+        if unknown := sorts.keys() - self.declared:
+            raise UserError(f"'{min(unknown)}' is in an initial fact, but not among the PDDL problem's objects")
         return sorts
 
     def those(self, predicate: str) -> set[str]:
