@@ -245,6 +245,7 @@ def test_a_method_that_cannot_be_tuned_leaves_the_others_alone(
     before, _, failures = shown(definition, folder).partition("refused: ")
     assert failures.startswith("2 of 8 failed")
     assert "broken-trial0-seed8: not begun, as warm-start-broken-trial0-seed8 failed" in failures
+    assert "note: broken is missing: it is not tuned yet" in before
     assert "against hiper, on the same tasks and seeds" in before
     assert "broken-seed0" not in in_this_process
 

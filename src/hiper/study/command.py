@@ -87,20 +87,22 @@ def _conduct(
     display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
     count = 0
     failures: dict[str, str] = {}
+    missing: list[str] = []
     if (tuning := study.tuning) is not None:
         trials = trials_of(study, tuning)
         display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
         tried, failed = _do(trials, folder / "tuning", display, launch, slots, threads)
         count = len(tried)
         failures = {job.name: failed[job.name] for job in tried if job.name in failed and job.diverged is None}
-        study = _without(study, tuning, {job.method for job in tried if job.name in failures})
-        if not study.methods:
+        whole = _without(study, tuning, {job.method for job in tried if job.name in failures})
+        if not whole.methods:
             return None, count, failures
-        study = tuned(study, tuning, folder / "tuning", display)
+        missing = [f"{name} is missing: it is not tuned yet" for name in study.methods if name not in whole.methods]
+        study = tuned(whole, tuning, folder / "tuning", display)
     planned, failed = _do(study, folder, display, launch, slots, threads)
     runs = [job for method in study.methods for job in planned if job.method == method]
     done = [Run.open(job.folder) for job in runs if job.name not in failed]
-    missing = [f"{job.name} is missing: {failed[job.name]}" for job in runs if job.name in failed]
+    missing += [f"{job.name} is missing: {failed[job.name]}" for job in runs if job.name in failed]
     comparison = show_comparison(done, folder, display, missing) if done else None
     return comparison, count + len(planned), failures | failed
 
