@@ -25,6 +25,7 @@ COMPARISONS = sorted(path for path in RESULTS.glob("*/comparison.json") if (path
 def test_there_are_some():
     assert POLICIES
     assert TUNINGS
+    assert COMPARISONS
 
 
 @pytest.mark.parametrize("folder", POLICIES, ids=lambda path: path.name)
