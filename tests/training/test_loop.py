@@ -197,6 +197,13 @@ def test_a_policy_that_went_beyond_numbers_is_told(tmp_path: Path):
     assert isinstance(display.console.file, StringIO)
     assert "--resume" not in display.console.file.getvalue()
     assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000"]
+    assert run.diverged is not None
+    assert "a lower learner.lr" in run.diverged
+
+    Run(run.path, config()).save_settings()
+    train(Run.open(run.path), Quiet())
+    assert run.finished
+    assert run.diverged is None
 
 
 def test_a_disk_that_is_full_at_the_episodes_costs_no_iteration(

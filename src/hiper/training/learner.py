@@ -100,7 +100,7 @@ class Learner:
     def _make_optimizer(self) -> torch.optim.AdamW:
         config = self.config
         parts = ((self.model.policy.parameters(), config.lr), (self.model.critic_parameters(), config.critic_lr))
-        groups = [{"params": list(parameters), "lr": lr, "base_lr": lr} for parameters, lr in parts]
+        groups = [{"params": list(parameters), "lr": lr} for parameters, lr in parts]
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
     def _clip_gradients(self) -> list[Tensor]:
@@ -153,8 +153,10 @@ class Learner:
             seed: of the shuffling.
             lr_scales: factors on the learning rates of policy and critic, for schedules.
         """
-        for group, scale in zip(self.optimizer.param_groups, lr_scales, strict=True):
-            group["lr"] = group["base_lr"] * scale
+        rates = self.config.lr, self.config.critic_lr
+        for group, rate, scale in zip(self.optimizer.param_groups, rates, lr_scales, strict=True):
+            # A checkpoint brings along the rates that it was saved under, and they may have been mended since.
+            group["lr"], group["weight_decay"] = rate * scale, self.config.weight_decay
         self._stopped = False
         self.model.train()
         meter = Meter()
