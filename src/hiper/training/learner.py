@@ -98,10 +98,9 @@ class Learner:
         self._reference = reference.eval().requires_grad_(False)
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        config = self.config
-        parts = ((self.model.policy.parameters(), config.lr), (self.model.critic_parameters(), config.critic_lr))
-        groups = [{"params": list(parameters), "lr": lr} for parameters, lr in parts]
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        """Of policy and critic, whose rates each update sets."""
+        parts = self.model.policy.parameters(), self.model.critic_parameters()
+        return torch.optim.AdamW([{"params": list(parameters)} for parameters in parts])
 
     def _clip_gradients(self) -> list[Tensor]:
         """Policy and critic on their own: a large error of the critic must not stop the policy from learning."""
