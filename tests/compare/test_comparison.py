@@ -195,6 +195,20 @@ def test_unfinished_runs_are_said(make_run: MakeRun):
     a, b = make_run("a", 0, 1), make_run("b", 0, 1)
     b.card(2, "held_out").unlink()
     assert compared(a, b).differences == ["b is not finished: it was last evaluated after 1 of 2 iterations"]
+    b.set_diverged("the loss is not a number")
+    assert compared(a, b).differences == [
+        "b is not finished: it was last evaluated after 1 of 2 iterations, and diverged"
+    ]
+
+
+def test_the_shorter_of_two_seeds_is_to_be_continued_unless_it_diverged(make_run: MakeRun):
+    longer, shorter = make_run("a", 0, 1), make_run("a", 1, 2)
+    shorter.card(2, "held_out").unlink()
+    with pytest.raises(UserError, match="2 and 1 iterations: continue the shorter one with hiper train --resume"):
+        compared(longer, shorter)
+    shorter.set_diverged("the loss is not a number")
+    with pytest.raises(UserError, match="2 and 1 iterations: leave out the shorter one, which diverged"):
+        compared(longer, shorter)
 
 
 def test_cards_settings_and_metrics_are_all_that_is_read(make_run: MakeRun):
@@ -284,7 +298,10 @@ def test_other_splits_are_refused(make_run: MakeRun):
 def test_a_run_without_evaluation_is_refused(make_run: MakeRun):
     run = make_run("a", 0, 1)
     shutil.rmtree(run.path / "evaluations")
-    with pytest.raises(UserError, match="holds no evaluation yet"):
+    with pytest.raises(UserError, match="holds no evaluation yet; continue it"):
+        compared(run)
+    run.set_diverged("the loss is not a number: begin a new run")
+    with pytest.raises(UserError, match="holds no evaluation yet: the loss is not a number: begin a new run"):
         compared(run)
 
 

@@ -351,7 +351,7 @@ def test_a_study_in_processes_is_interrupted_and_continued(definition: Path, tmp
 
 def test_what_a_killed_study_left_running_keeps_others_out(tmp_path: Path):
     folder = tmp_path / "out"
-    job = Job("sleeper", folder / "sleeper", "quickstart", ())
+    job = Job("sleeper", folder / "sleeper", "quickstart", (), method="sleeper")
     with processes(folder) as launch:
         left_over = launch(job, folder / "log")
     with pytest.raises(UserError, match="a process is at work in"), processes(folder):

@@ -73,8 +73,9 @@ def jobs_of(tmp_path: Path) -> list[Job]:
     """Two warm starts, and two runs from each."""
     jobs = []
     for seed in (0, 1):
-        warm = Job(f"warm{seed}", tmp_path / f"warm{seed}", "quickstart", (), warm_start=True)
-        jobs += [warm, *(Job(f"{name}{seed}", tmp_path / f"{name}{seed}", "quickstart", (), warm) for name in "ab")]
+        warm = Job(f"warm{seed}", tmp_path / f"warm{seed}", "quickstart", ())
+        runs = [f"{name}{seed}" for name in "ab"]
+        jobs += [warm, *(Job(run, tmp_path / run, "quickstart", (), warm, run[0]) for run in runs)]
     return jobs
 
 

@@ -179,7 +179,8 @@ def _unfinished(method: Method) -> str | None:
     """How far the evaluations go that are compared, if not to the end of training; all runs have come equally far."""
     first, last = method.traces[0], method.traces[0].config.training.iterations
     reached = min(evaluations[-1].iteration for evaluations in first.evaluations.values())
-    return f"it was last evaluated after {reached} of {last} iterations" if reached < last else None
+    diverged = ", and diverged" if any(trace.diverged for trace in method.traces) else ""
+    return f"it was last evaluated after {reached} of {last} iterations{diverged}" if reached < last else None
 
 
 def _check_as_long(method: Method) -> None:
@@ -189,10 +190,13 @@ def _check_as_long(method: Method) -> None:
         for split in first.evaluations:
             ends = [trace.evaluations[split][-1].iteration for trace in (first, other)]
             if ends[0] != ends[1]:
+                shorter = first if ends[0] < ends[1] else other
+                advice = "leave out the shorter one, which diverged"
+                if not shorter.diverged:
+                    advice = "continue the shorter one with hiper train --resume, or leave it out"
                 raise UserError(
                     f"{first.path} and {other.path} are seeds of one method, and were last evaluated on {split} after "
-                    f"{ends[0]} and {ends[1]} iterations: continue the shorter one with hiper train --resume, or leave "
-                    "it out"
+                    f"{ends[0]} and {ends[1]} iterations: {advice}"
                 )
 
 

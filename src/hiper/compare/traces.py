@@ -28,6 +28,8 @@ class Trace:
     """By split, in the order of iterations; at least one each."""
     iterations: Sequence[Mapping[str, Any]]
     """Metrics of training, from the first iteration on."""
+    diverged: bool = False
+    """It stopped short, and would again."""
 
     @property
     def alarms(self) -> list[str]:
@@ -108,7 +110,8 @@ def read_trace(run: Run) -> Trace:
     """
     evaluations = read_evaluations(run)
     if not evaluations:
-        raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
+        advice = f"; continue it with: hiper train --resume {run.path}" if run.diverged is None else f": {run.diverged}"
+        raise UserError(f"{run.path} holds no evaluation yet{advice}")
     iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
     known = {record["iteration"] for record in iterations}
     evaluated = max(of[-1].iteration for of in evaluations.values())
@@ -117,4 +120,4 @@ def read_trace(run: Run) -> Trace:
             f"{run.path / 'metrics.jsonl'} lacks {len(missing)} of the {evaluated} iterations before the last "
             f"evaluation, the first of them {missing[0]}: bring back the file, or leave the run out"
         )
-    return Trace(run.path, run.config, evaluations, iterations)
+    return Trace(run.path, run.config, evaluations, iterations, run.diverged is not None)

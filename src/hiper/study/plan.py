@@ -33,9 +33,13 @@ class Job:
     settings: tuple[str, ...]
     needs: Job | None = None
     """The warm start it begins from; None: it is one, or there is none."""
-    warm_start: bool = False
     method: str | None = None
-    """Whose run it is; None: a warm start."""
+    """Whose run it is; None: it is a warm start."""
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether it makes a policy for runs to begin from."""
+        return self.method is None
 
     @property
     def config(self) -> Config:
@@ -109,7 +113,7 @@ def plan(study: Study, folder: Path, threads: int | None = None) -> list[Job]:
             recipe, settings = settings_of(study, name, seed)
             begin = () if warm is None else (f"model.path={json.dumps(str(warm.folder))}", "warm_start.tasks=0")
             run = f"{name}-seed{seed}"
-            jobs.append(Job(run, root / "runs" / run, recipe, (*settings, *common, *begin), warm, method=name))
+            jobs.append(Job(run, root / "runs" / run, recipe, (*settings, *common, *begin), warm, name))
     return jobs
 
 
@@ -119,4 +123,4 @@ def _warm_start(study: Study, method: str | None, seed: int, root: Path, common:
     if load_config(recipe, settings).warm_start.tasks == 0:
         return None
     name = f"seed{seed}" if method is None else f"{method}-seed{seed}"
-    return Job(f"warm-start-{name}", root / WARM_STARTS / name, recipe, (*settings, *common), warm_start=True)
+    return Job(f"warm-start-{name}", root / WARM_STARTS / name, recipe, (*settings, *common))

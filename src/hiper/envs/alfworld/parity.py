@@ -142,10 +142,7 @@ def check_parity(
     """
     if reason := missing_reason():
         raise UserError(reason)
-    done = _read_record(record)
-    if record and record.exists() and not record.read_bytes().endswith(b"\n"):
-        with record.open("a") as file:
-            file.write("\n")  # behind a line that was cut off
+    done = _read_record(record) if record and record.exists() else {}
     report = ParityReport()
     jobs = []
     for game_id, text in games:
@@ -185,11 +182,13 @@ def _play_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, GameRe
             yield from zip(batch, pool.map(_play, batch), strict=True)
 
 
-def _read_record(record: Path | None) -> dict[str, GameResult]:
-    if record is None or not record.exists():
-        return {}
+def _read_record(record: Path) -> dict[str, GameResult]:
+    text = record.read_text()
+    if not text.endswith("\n"):
+        with record.open("a") as file:
+            file.write("\n")  # behind a line that was cut off
     done = {}
-    for line in record.read_text().splitlines():
+    for line in text.splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
