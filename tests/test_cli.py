@@ -149,7 +149,7 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert sum(episode.won for episode in episodes) == card["outcomes"]["all"]["won"]
     won = {episode.task_id: str(int(episode.won)) for episode in episodes}
     panel = make("corridor", split="held_out", cells=3, max_turns=6).panel.subset(5)
-    assert card["won"] == "".join(won[task.id] for task in panel)
+    assert card["outcomes"]["all"]["won_by_task"] == "".join(won[task.id] for task in panel)
 
 
 def test_an_interrupted_eval_says_what_is_missing(

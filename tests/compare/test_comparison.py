@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -18,12 +19,12 @@ from rich.console import Console
 
 from hiper.compare.command import show_comparison
 from hiper.compare.comparison import compare
-from hiper.compare.report import LEGEND, markdown, notes
+from hiper.compare.paired import crossed_mean
+from hiper.compare.report import LEGEND, markdown, notes, tables
 from hiper.compare.traces import SUCCESS, read_trace
 from hiper.console import Display
 from hiper.episode import read_episodes
 from hiper.errors import UserError
-from hiper.evaluation.evaluate import won_by_task
 from hiper.evaluation.summary import summarize, wilson
 from hiper.training.run import Run, read_metrics
 
@@ -45,8 +46,7 @@ def make_run(tiny_run: Path, tmp_path: Path) -> MakeRun:
         played = read_episodes(file)
         episodes = [dataclasses.replace(e, won=n % every == 0, score=1.0) for n, e in enumerate(played)]
         outcomes = {name: dataclasses.asdict(outcome) for name, outcome in summarize(episodes).items()}
-        won = {"outcomes": outcomes, "won": won_by_task(episodes)}
-        card.write_text(json.dumps(json.loads(card.read_text()) | won))
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"outcomes": outcomes}))
         return run
 
     return make
@@ -86,6 +86,25 @@ def test_outcomes_over_seeds(make_run: MakeRun):
     assert set(a.by_type) == {"all", "locked", "unlocked"}
 
 
+def test_differences_by_task_type_are_those_of_its_tasks(make_run: MakeRun):
+    every = {("a", 0): 1, ("a", 1): 2, ("b", 0): 2, ("b", 1): 3}
+    runs = [make_run(name, seed, n) for (name, seed), n in every.items()]
+    comparison = compared(*runs)
+    a, b = comparison.results["held_out"]
+    types = [episode.task_type for episode in read_episodes(runs[0].evaluation_episodes(2, "held_out"))]
+    assert a.paired_by_type == {}
+    assert sorted(b.paired_by_type) == sorted(set(types)) == ["locked", "unlocked"]
+    (by_type,) = (table for table in tables(comparison) if table.title == "held_out: against a, by task type")
+    for name, cell in by_type.rows:
+        of_type = [n for n, task_type in enumerate(types) if task_type == name]
+        won = {key: [float(n % of == 0) for n in of_type] for key, of in every.items()}
+        apart = np.array([[x - y for x, y in zip(won["b", s], won["a", s], strict=True)] for s in (0, 1)])
+        assert b.paired_by_type[name] == crossed_mean(apart)
+        low, high = crossed_mean(apart).interval
+        assert cell == f"{100 * apart.mean():+.1f} ± {100 * (high - apart.mean()):.1f}"
+        assert low < apart.mean() < 0
+
+
 def test_one_run_gets_wilsons_interval(make_run: MakeRun):
     (result,) = compared(make_run("a", 0, 2)).results["held_out"]
     assert result.interval == wilson(math.ceil(result.tasks / 2), result.tasks)
@@ -105,7 +124,9 @@ def test_curves_are_means_with_the_worst_and_the_best_seed(make_run: MakeRun):
     (method,) = compared(*runs).methods
     points = method.held_out("held_out")
     assert [(p.iteration, p.episodes) for p in points] == [(0, 0), (1, 16), (2, 32)]
-    (tasks,) = {len(evaluations[-1].won) for trace in method.traces for evaluations in trace.evaluations.values()}
+    (tasks,) = {
+        evaluations[-1].overall.episodes for trace in method.traces for evaluations in trace.evaluations.values()
+    }
     half = math.ceil(tasks / 2) / tasks
     assert (points[-1].mean, points[-1].low, points[-1].high) == pytest.approx(((1 + half) / 2, half, 1.0))
     seconds = [record["time/iteration"] for record in read_metrics(runs[0].path) if SUCCESS in record]
@@ -272,10 +293,10 @@ def test_metrics_that_are_missing_or_damaged_are_refused(make_run: MakeRun):
 def test_points_of_fewer_tasks_are_known(make_run: MakeRun):
     run = make_run("a", 0, 1)
     card = json.loads(run.card(1, "held_out").read_text())
-    tasks = len(card["won"])
-    won = card["won"][:-1]
-    card["outcomes"]["all"] |= {"episodes": tasks - 1, "won": won.count("1")}
-    run.card(1, "held_out").write_text(json.dumps(card | {"won": won}))
+    overall = card["outcomes"]["all"]
+    tasks, fewer = overall["episodes"], overall["won_by_task"][:-1]
+    overall |= {"episodes": len(fewer), "won": fewer.count("1"), "won_by_task": fewer}
+    run.card(1, "held_out").write_text(json.dumps(card))
     (method,) = compared(run).methods
     assert [point.tasks for point in method.held_out("held_out")] == [tasks, tasks - 1, tasks]
 

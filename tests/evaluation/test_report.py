@@ -90,23 +90,25 @@ def test_a_damaged_card_is_named(run: Run, content: str):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"card": 1}, r"eval-00001-held_out\.json is a result card of version 1, and this hiper reads version 2"),
-        ({"won": "1"}, "it tells of other outcomes by task than in all"),
-        ({"won": "2" * 8}, "it tells of other outcomes by task than in all"),
+        ({"card": 1}, r"eval-00001-held_out\.json is a result card of version 1, and this hiper reads version 3"),
+        ({"won_by_task": "1"}, "it tells of other outcomes of 'all' by task than in all"),
+        ({"won_by_task": "2" * 8}, "it tells of other outcomes of 'all' by task than in all"),
     ],
 )
 def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, change: dict[str, object], reason: str):
     card = json.loads(run.card(1, "held_out").read_text())
-    run.card(1, "held_out").write_text(json.dumps(card | change))
+    changed = card if "card" in change else card["outcomes"]["all"]
+    changed |= change
+    run.card(1, "held_out").write_text(json.dumps(card))
     with pytest.raises(UserError, match=reason):
         read_report(run)
 
 
 def test_a_card_from_before_it_told_of_tasks_is_named_by_its_version(run: Run):
     card = json.loads(run.card(1, "held_out").read_text()) | {"card": 1}
-    del card["won"]
+    del card["outcomes"]["all"]["won_by_task"]
     run.card(1, "held_out").write_text(json.dumps(card))
-    with pytest.raises(UserError, match="of version 1, and this hiper reads version 2"):
+    with pytest.raises(UserError, match="of version 1, and this hiper reads version 3"):
         read_report(run)
 
 

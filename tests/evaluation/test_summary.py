@@ -70,6 +70,7 @@ def test_outcomes_by_task_type(make_episode: MakeEpisode):
     assert overall.invalid == {"cut_off": pytest.approx(1 / 7)}
     assert cool.invalid == {"cut_off": pytest.approx(1 / 6)}
     assert (cool.episodes, cool.won) == (2, 0)
+    assert (overall.won_by_task, cool.won_by_task, outcomes["heat"].won_by_task) == ("100", "00", "1")
     assert not any(outcome.graded for outcome in outcomes.values())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hiper.compare.paired import Paired, compare_paired, crossed_mean, holm
+from hiper.compare.paired import Mean, Paired, compare_paired, crossed_mean, holm
 from hiper.compare.settings import OF_A_MACHINE, differing, flat, method_settings
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, Trace
 from hiper.errors import UserError
@@ -52,6 +52,8 @@ class Result:
     turns: float
     paired: Paired | None
     """Against the first method; None: it is the first, or has no seed in common with it."""
+    paired_by_type: Mapping[str, Mean]
+    """The same difference on the tasks of each type; empty without ``paired``."""
 
 
 @dataclass(frozen=True)
@@ -241,16 +243,29 @@ def _results(methods: Sequence[Method], split: str) -> list[Result]:
         found if found is None or found.p is None else dataclasses.replace(found, p_holm=next(adjusted))
         for found in paired
     ]
-    return [_result(method, split, found) for method, found in zip(methods, [None, *corrected], strict=True)]
+    by_type = [_paired_by_type(method, reference, split) for method in others]
+    together = zip(methods, [None, *corrected], [{}, *by_type], strict=True)
+    return [_result(method, split, found, of_types) for method, found, of_types in together]
+
+
+def _common_seeds(method: Method, reference: Method) -> list[int]:
+    return [seed for seed in method.seeds if seed in reference.seeds]
 
 
 def _paired(method: Method, reference: Method, split: str) -> Paired | None:
-    """Over the seeds that both have."""
-    common = [seed for seed in method.seeds if seed in reference.seeds]
+    common = _common_seeds(method, reference)
     return compare_paired(method.outcomes(split, common), reference.outcomes(split, common)) if common else None
 
 
-def _result(method: Method, split: str, paired: Paired | None) -> Result:
+def _paired_by_type(method: Method, reference: Method, split: str) -> dict[str, Mean]:
+    if not (common := _common_seeds(method, reference)):
+        return {}
+    types = [name for name in method.traces[0].evaluations[split][-1].outcomes if name != "all"]
+    both = {name: [m.outcomes(split, common, name) for m in (method, reference)] for name in types}
+    return {name: crossed_mean(own_SN - other_SN) for name, (own_SN, other_SN) in both.items()}
+
+
+def _result(method: Method, split: str, paired: Paired | None, paired_by_type: Mapping[str, Mean]) -> Result:
     last = [trace.evaluations[split][-1] for trace in method.traces]
     won_SN = method.outcomes(split)
     one = len(won_SN) == 1
@@ -270,6 +285,7 @@ def _result(method: Method, split: str, paired: Paired | None) -> Result:
         graded=any(e.overall.graded for e in last),
         turns=float(np.mean([e.overall.turns for e in last])),
         paired=paired,
+        paired_by_type=paired_by_type,
     )
 
 

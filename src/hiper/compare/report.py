@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from hiper.compare.comparison import Comparison, Result
+from hiper.compare.paired import Mean
 from hiper.compare.settings import differing, method_settings
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method
 from hiper.tables import Table
@@ -17,8 +18,9 @@ LAST = ((SUCCESS, "{:.1%}"), (SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
 LEGEND = """Before and after: success, mean over seeds. 95% interval: seeds and tasks are both chance (crossed random
 effects, Student's t); with one seed Wilson's, or over tasks alone. p: by the same, that methods are equally good
 whatever the seeds and the tasks, which one seed cannot tell; Holm: corrected for the number of methods. p (tasks):
-paired permutation test over tasks, that these trained agents are equally good; of other seeds it says nothing. Bands
-and lines in the figure reach from the worst seed to the best; hollow points are of fewer held-out tasks."""
+paired permutation test over tasks, that these trained agents are equally good; of other seeds it says nothing. By task
+type: the same differences with the same 95% intervals, not corrected for the number of types. Bands and lines in the
+figure reach from the worst seed to the best; hollow points are of fewer held-out tasks."""
 """What the columns are."""
 
 
@@ -77,7 +79,14 @@ def _of_split(comparison: Comparison, split: str) -> list[Table]:
         ("task type", *(result.method for result in results)),
         [[name, *(f"{result.by_type[name]:.1%}" for result in results)] for name in results[0].by_type],
     )
-    return [outcomes, *[against] * bool(against.rows), by_type]
+    paired = [result for result in results if result.paired_by_type]
+    against_by_type = Table(
+        f"{split}: against {results[0].method}, by task type",
+        ("task type", *(result.method for result in paired)),
+        [[name, *(_apart(r.paired_by_type[name]) for r in paired)] for name in results[0].by_type if name != "all"],
+    )
+    several = len(results[0].by_type) > 2
+    return [outcomes, *[against] * bool(paired), by_type, *[against_by_type] * (bool(paired) and several)]
 
 
 def _settings(methods: Sequence[Method]) -> Table:
@@ -114,6 +123,12 @@ def _against(result: Result) -> list[str]:
     assert paired is not None
     tests = ["-" if p is None else f"{p:.4f}" for p in (paired.p, paired.p_holm, paired.p_tasks)]
     return [result.method, str(paired.seeds), f"{100 * paired.difference:+.1f}", _interval(paired.interval), *tests]
+
+
+def _apart(mean: Mean) -> str:
+    """A difference and half the width of its interval, if it has one."""
+    low, high = mean.interval
+    return f"{100 * mean.value:+.1f}" + (f" ± {50 * (high - low):.1f}" if high > low else "")
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -70,20 +70,21 @@ class Method:
         """One per run."""
         return [trace.config.seed for trace in self.traces]
 
-    def outcomes(self, split: str, seeds: Sequence[int] | None = None) -> Floats:
+    def outcomes(self, split: str, seeds: Sequence[int] | None = None, task_type: str = "all") -> Floats:
         """(S, N) of the last evaluation, 1 where a task was won; tasks in the order of their panel.
 
         Args:
             split: which tasks.
             seeds: whose; None: all, in order.
+            task_type: of which type, alone.
         """
-        of = {trace.config.seed: trace.evaluations[split][-1].won for trace in self.traces}
-        return np.array([[float(won) for won in of[seed]] for seed in seeds or self.seeds])
+        of = {trace.config.seed: trace.evaluations[split][-1].outcomes[task_type] for trace in self.traces}
+        return np.array([[float(won) for won in of[seed].won_by_task] for seed in seeds or self.seeds])
 
     def held_out(self, split: str) -> list[Point]:
         """Success at the iterations after which all runs were evaluated."""
         values = [{e.iteration: e.overall.success for e in trace.evaluations[split]} for trace in self.traces]
-        tasks = {e.iteration: len(e.won) for e in self.traces[0].evaluations[split]}
+        tasks = {e.iteration: e.overall.episodes for e in self.traces[0].evaluations[split]}
         return [replace(point, tasks=tasks[point.iteration]) for point in self._curve(values)]
 
     def training(self, metric: str) -> list[Point]:

@@ -7,7 +7,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.collector import Assignment, collect
 from hiper.seeding import derive_seed
 
-CARD = 2
+CARD = 3
 """The version of result cards."""
 
 
@@ -72,10 +72,7 @@ def evaluate(
 def result_card(
     evaluation: Evaluation, env: TextEnv, agent: Agent, *, checkpoint: str, seed: int, command: str
 ) -> dict[str, Any]:
-    """All that someone needs to reproduce, compare or distrust the number.
-
-    ``won`` holds a digit for each task of the panel, in its order: 1 if it was won; so cards can be paired.
-    """
+    """All that someone needs to reproduce, compare or distrust the number."""
     return {
         "card": CARD,
         "hiper": __version__,
@@ -102,13 +99,7 @@ def result_card(
         "seconds": round(evaluation.seconds, 1),
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
         "outcomes": {name: dataclasses.asdict(outcome) for name, outcome in evaluation.outcomes.items()},
-        "won": won_by_task(evaluation.episodes),
     }
-
-
-def won_by_task(episodes: Iterable[Episode]) -> str:
-    """A digit for each episode: 1 if it was won."""
-    return "".join("1" if episode.won else "0" for episode in episodes)
 
 
 def write_card(path: Path, card: dict[str, Any]) -> None:

@@ -34,8 +34,6 @@ class Evaluated:
     environment: str
     """Its name, version and limit of turns."""
     outcomes: Mapping[str, Outcome]
-    won: str
-    """A digit for each task of the panel, in its order: 1 if it was won."""
 
     @property
     def overall(self) -> Outcome:
@@ -172,16 +170,16 @@ def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
                 "with the hiper that made it"
             )
         outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
-        panel, env, won = card["panel"], card["environment"], card["won"]
-        if (len(won), won.count("1")) != (outcomes["all"].episodes, outcomes["all"].won):
-            raise ValueError("it tells of other outcomes by task than in all")
+        panel, env = card["panel"], card["environment"]
+        for name, of in outcomes.items():
+            if (len(of.won_by_task), of.won_by_task.count("1")) != (of.episodes, of.won):
+                raise ValueError(f"it tells of other outcomes of '{name}' by task than in all")
         return Evaluated(
             iteration,
             split,
             f"{panel['name']}, sha256 {panel['sha256'][:12]}",
             f"{env['name']} version {env['version']}, at most {env['max_turns']} turns",
             outcomes,
-            won,
         )
     except UserError:
         raise

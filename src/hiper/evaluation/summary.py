@@ -35,6 +35,8 @@ class Outcome:
 
     episodes: int
     won: int
+    won_by_task: str
+    """A digit for each episode, in the order of a panel's tasks: 1 if it was won; so outcomes can be paired."""
     success: float
     interval: tuple[float, float]
     """Wilson, 95%."""
@@ -70,6 +72,7 @@ def _outcome(episodes: Sequence[Episode]) -> Outcome:
     return Outcome(
         episodes=n,
         won=won,
+        won_by_task="".join("1" if episode.won else "0" for episode in episodes),
         success=won / n,
         interval=wilson(won, n),
         score=sum(episode.score for episode in episodes) / n,
