@@ -290,16 +290,23 @@ def test_a_sweep_is_the_study_at_each_value(definition: Path, in_this_process: l
     for cells, point in points.items():
         results = json.loads((point / "comparison.json").read_text())["results"]["held_out"]
         assert tree["success"]["held_out"][str(cells)] == {
-            r["method"]: {"before": r["before"], "success": r["success"], "interval": r["interval"]} for r in results
+            r["method"]: {key: r[key] for key in ("before", "success", "interval")}
+            | {"paired": r["paired"] and {key: r["paired"][key] for key in ("difference", "interval", "p")}}
+            for r in results
         }
+        assert tree["success"]["held_out"][str(cells)]["grpo"]["paired"] is not None
     assert (folder / "sweep.png").stat().st_size > 10_000
     document = (folder / "sweep.md").read_text()
     assert "](sweep.png)" in document
     for cells, of in tree["success"]["held_out"].items():
         assert f"| {cells} | {of['hiper']['before']:.1%} |" in document
     rows = [line for line in said.splitlines() if line.startswith("│ env.cells") or line.startswith(("│ 3 ", "│ 5 "))]
-    assert len(rows) == 2
-    assert all(f"{tree['success']['held_out'][r.split()[1]]['hiper']['success']:.1%} [" in r for r in rows)
+    assert len(rows) == 4
+    for row, shown_row in zip((3, 5, 3, 5), rows, strict=True):
+        assert shown_row.startswith(f"│ {row} ")
+    of = tree["success"]["held_out"]
+    assert all(f"{of[row.split()[1]]['hiper']['success']:.1%} [" in row for row in rows[:2])
+    assert all(f"{100 * of[row.split()[1]]['grpo']['paired']['difference']:+.1f}" in row for row in rows[2:])
 
     # The same command leaves alone what is done, and a further value costs no more than itself.
     in_this_process.clear()

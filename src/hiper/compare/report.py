@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from hiper.compare.comparison import Comparison, Result
-from hiper.compare.paired import Mean
 from hiper.compare.settings import differing, method_settings
 from hiper.compare.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method
 from hiper.tables import Table
@@ -83,7 +82,7 @@ def _of_split(comparison: Comparison, split: str) -> list[Table]:
     against_by_type = Table(
         f"{split}: against {results[0].method}, by task type",
         ("task type", *(result.method for result in paired)),
-        [[name, *(_apart(r.paired_by_type[name]) for r in paired)] for name in results[0].by_type if name != "all"],
+        [_against_of_type(name, paired) for name in results[0].by_type if name != "all"],
     )
     several = len(results[0].by_type) > 2
     return [outcomes, *[against] * bool(paired), by_type, *[against_by_type] * (bool(paired) and several)]
@@ -125,10 +124,15 @@ def _against(result: Result) -> list[str]:
     return [result.method, str(paired.seeds), f"{100 * paired.difference:+.1f}", _interval(paired.interval), *tests]
 
 
-def _apart(mean: Mean) -> str:
-    """A difference and half the width of its interval, if it has one."""
-    low, high = mean.interval
-    return f"{100 * mean.value:+.1f}" + (f" ± {50 * (high - low):.1f}" if high > low else "")
+def _against_of_type(name: str, paired: Sequence[Result]) -> list[str]:
+    means = [result.paired_by_type[name] for result in paired]
+    return [name, *(difference(mean.value, mean.interval) for mean in means)]
+
+
+def difference(value: float, interval: tuple[float, float]) -> str:
+    """A difference in points and half the width of its interval, if it has one."""
+    low, high = interval
+    return f"{100 * value:+.1f}" + (f" ± {50 * (high - low):.1f}" if high > low else "")
 
 
 def _interval(interval: tuple[float, float]) -> str:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from hiper.compare.comparison import Comparison, Result
+from hiper.compare.report import difference
 from hiper.console import Display
 from hiper.evaluation.plots import INK, colour_of, percent_axis, plain, save
 from hiper.files import write_text
@@ -31,14 +33,11 @@ def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path
     by_split = {
         split: {value: c.results[split] for value, c in comparisons.items() if split in c.results} for split in splits
     }
-    tables = [_table(setting, split, results) for split, results in by_split.items()]
+    tables = [table for split, results in by_split.items() for table in _tables(setting, split, results)]
     for table in tables:
         display.table(*table)
     tree = {
-        split: {
-            value: {r.method: {"before": r.before, "success": r.success, "interval": r.interval} for r in of}
-            for value, of in results.items()
-        }
+        split: {value: {result.method: _told(result) for result in of} for value, of in results.items()}
         for split, results in by_split.items()
     }
     write_text(folder / JSON, json.dumps({"setting": setting, "success": tree}, indent=1) + "\n")
@@ -49,13 +48,27 @@ def show_sweep(setting: str, comparisons: Mapping[str, Comparison], folder: Path
         display.note(f"\nall of it: {folder / MARKDOWN}, .json, .png")
 
 
-def _table(setting: str, split: str, results: Mapping[str, Sequence[Result]]) -> Table:
+def _told(result: Result) -> dict[str, Any]:
+    paired = result.paired
+    against = None if paired is None else {"difference": paired.difference, "interval": paired.interval, "p": paired.p}
+    return {"before": result.before, "success": result.success, "interval": result.interval, "paired": against}
+
+
+def _tables(setting: str, split: str, results: Mapping[str, Sequence[Result]]) -> list[Table]:
+    """Success of all methods and, if there are several, how far each is from the first."""
     methods = _methods(results)
-    return Table(
+    reference, *others = methods
+    success = Table(
         f"{split}: success before, and after with 95% intervals",
         (setting, "before", *methods),
         [[value, _before(of), *(_after(of, method) for method in methods)] for value, of in results.items()],
     )
+    against = Table(
+        f"{split}: against {reference}, on the same tasks and seeds, with half the width of 95% intervals",
+        (setting, *others),
+        [[value, *(_against(of, reference, method) for method in others)] for value, of in results.items()],
+    )
+    return [success, *[against] * bool(others)]
 
 
 def _methods(results: Mapping[str, Sequence[Result]]) -> list[str]:
@@ -70,6 +83,12 @@ def _before(results: Sequence[Result]) -> str:
 def _after(results: Sequence[Result], method: str) -> str:
     of = [r for r in results if r.method == method]
     return f"{of[0].success:.1%} [{100 * of[0].interval[0]:.0f}, {100 * of[0].interval[1]:.0f}]" if of else "-"
+
+
+def _against(results: Sequence[Result], reference: str, method: str) -> str:
+    """Where the reference failed, methods were paired with another."""
+    paired = [r.paired for r in results if r.method == method and r.paired and results[0].method == reference]
+    return difference(paired[0].difference, paired[0].interval) if paired else "-"
 
 
 def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence[Result]]]) -> None:
