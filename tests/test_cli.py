@@ -127,6 +127,9 @@ def test_verify_fails_where_a_claim_does(hiper: Hiper, tmp_path: Path, monkeypat
     assert "not unbiased, though it is claimed to be: HAE, termination-value" in result.err
     assert (tmp_path / "proofs" / "verify.json").exists()  # what was found is kept
     assert hiper("verify", "--run", tmp_path / "none").code == 2
+    alone = hiper("verify", "--iteration", "1")
+    assert alone.code == 2
+    assert "name it with --run" in alone.err
 
 
 def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):

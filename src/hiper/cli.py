@@ -255,14 +255,17 @@ def study(
 
 @app.command()
 def verify(
-    run: Annotated[Path | None, typer.Option(help="Check the last training episodes of this run as well.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Check training episodes of this run as well.")] = None,
+    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes.", show_default="the last")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the resampling of these episodes.")] = 0,
     out: Out = None,
 ) -> None:
     """Prove on small decision processes that credit is unbiased, and measure how it varies (about a minute)."""
     from hiper.verify.command import verify as prove
 
-    if failed := prove(out or Path("runs") / "verify", _display(), run, seed).failed:
+    if iteration is not None and run is None:
+        raise UserError("--iteration says which episodes of a run are checked: name it with --run")
+    if failed := prove(out or Path("runs") / "verify", _display(), run, iteration, seed).failed:
         raise UserError(f"not unbiased, though it is claimed to be: {', '.join(failed)}")
 
 

@@ -307,16 +307,31 @@ def test_the_command_shows_and_writes_everything(tiny_run: Path, tmp_path: Path)
     text = shown.getvalue()
     assert "HAE, termination-value" in text
     assert "Variance of HAE's gradient" in text
-    assert "On 16 episodes of the run" in text
+    assert "On 16 episodes of iteration 2 (" in text
     assert (tmp_path / "verify.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((tmp_path / "verify.json").read_text())
     assert all(row["holds"] == row["claimed"] for row in written["unbiased"])
     assert [len(row["ratios"]) for row in written["variances"]] == [1] * len(found.variances)
+    assert written["episodes"]["iteration"] == 2
     assert written["episodes"]["variance_verdict"] == found.episodes.variance_verdict
     assert found.episodes.target_verdict in text
     assert "gamma^t left out" in text
     assert "traces pass boundaries" in text
     assert [row["lambda_boundary"] for row in written["passing"]] == list(proofs.BOUNDARY_LAMBDAS)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_earlier_iteration_is_checked(tiny_run: Path, tmp_path: Path):
+    first, last = (
+        verify(tmp_path / str(n), Display(console=Console(file=StringIO())), tiny_run, n).episodes for n in (1, None)
+    )
+    stored = read_stored(Run.open(tiny_run), 1)
+    assert first == check_episodes(
+        stored.views["decisions"], stored.views["turn"], Run.open(tiny_run).config.advantages
+    )
+    assert first != last
+    with pytest.raises(UserError, match="has no episodes of iteration 3; there are 1 to 2"):
+        verify(tmp_path, Display(console=Console(file=StringIO())), tiny_run, 3)
 
 
 @pytest.mark.usefixtures("quick")
@@ -329,8 +344,8 @@ def test_a_narrow_terminal_shows_every_number(tmp_path: Path):
 def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As one trained with the value-gap form."""
 
-    def without(run: Run) -> Stored:
-        stored = read_stored(run)
+    def without(run: Run, iteration: int | None) -> Stored:
+        stored = read_stored(run, iteration)
         return replace(stored, views={"decisions": replace(stored.views["decisions"], v_switch_BT=None)})
 
     monkeypatch.setattr(command, "read_stored", without)

@@ -25,19 +25,23 @@ from hiper.verify.proofs import (
 from hiper.verify.report import FIGURE, JSON, Verification, shown_lambdas
 
 
-def verify(folder: Path, display: Display, run: Path | None = None, seed: int = 0) -> Verification:
+def verify(
+    folder: Path, display: Display, run: Path | None = None, iteration: int | None = None, seed: int = 0
+) -> Verification:
     """Run every check, show the outcome, and write it to ``folder``.
 
     Args:
         folder: where JSON and figure go.
         display: where tables go.
-        run: whose last training episodes are checked as well.
+        run: whose training episodes are checked as well.
+        iteration: of which iteration; None: of the last.
         seed: of the bootstrap over these.
 
     Raises:
         UserError: the run holds no episodes, or none with values that HAE can be asked about.
     """
-    episodes = None if run is None else _check_run(Run.open(run), seed)  # first, as it may be refused
+    # First, as it may be refused.
+    episodes, checked = (None, None) if run is None else _check_run(Run.open(run), iteration, seed)
     with display.bar("enumerating", 6) as advance:
         unbiased = check_unbiased()
         advance()
@@ -52,21 +56,22 @@ def verify(folder: Path, display: Display, run: Path | None = None, seed: int = 
         departures = measure_departures()
         advance()
     beta_share = float(share.min()), float(share.max())
-    found = Verification(unbiased, beta_share, variances, biases, passing, departures, episodes)
+    found = Verification(unbiased, beta_share, variances, biases, passing, departures, episodes, checked)
     _show(found, display)
     found.write(folder)
     display.note(f"\nall of it: {folder / JSON}, {folder / FIGURE}")
     return found
 
 
-def _check_run(run: Run, seed: int) -> EpisodeCheck:
-    stored = read_stored(run)
+def _check_run(run: Run, iteration: int | None, seed: int) -> tuple[EpisodeCheck, int]:
+    stored = read_stored(run, iteration)
     if reason := stored.why_not(two_scales(run.config.advantages)):
         raise UserError(
             f"{run.path} cannot be checked: {reason}; name a run trained with advantages.type=hae and "
             "advantages.switch_form=termination-value"
         )
-    return check_episodes(stored.views["decisions"], stored.views["turn"], run.config.advantages, seed)
+    check = check_episodes(stored.views["decisions"], stored.views["turn"], run.config.advantages, seed)
+    return check, stored.iteration
 
 
 def _show(found: Verification, display: Display) -> None:
@@ -107,7 +112,7 @@ def _show(found: Verification, display: Display) -> None:
         ),
     )
     if found.episodes is not None:
-        _show_episodes(found.episodes, display)
+        _show_episodes(found.episodes, found.iteration, display)
 
 
 def _show_variances(variances: Sequence[Variance], display: Display) -> None:
@@ -135,9 +140,9 @@ def _spread(numbers: Sequence[float] | Floats) -> str:
     return f"{median:.2f}\n{low:.2f}–{high:.2f}"
 
 
-def _show_episodes(check: EpisodeCheck, display: Display) -> None:
+def _show_episodes(check: EpisodeCheck, iteration: int | None, display: Display) -> None:
     display.table(
-        f"On {check.episodes} episodes of the run ({check.truncated} truncated), {check.turns} turns",
+        f"On {check.episodes} episodes of iteration {iteration} ({check.truncated} truncated), {check.turns} turns",
         ("", "estimate", "95% interval", "which says"),
         (
             ("target of a segment minus return to the end", *_interval(check.target_difference), check.target_verdict),

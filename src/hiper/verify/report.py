@@ -34,6 +34,8 @@ class Verification:
     passing: Sequence[Passing]
     departures: Sequence[Departure]
     episodes: EpisodeCheck | None
+    iteration: int | None = None
+    """Which one of the run those episodes are of."""
 
     @property
     def failed(self) -> list[str]:
@@ -50,7 +52,7 @@ class Verification:
         tree["departures"] = [dataclasses.asdict(departure) for departure in self.departures]
         if (check := self.episodes) is not None:
             verdicts = {"target_verdict": check.target_verdict, "variance_verdict": check.variance_verdict}
-            tree["episodes"] = dataclasses.asdict(check) | verdicts
+            tree["episodes"] = {"iteration": self.iteration} | dataclasses.asdict(check) | verdicts
         write_text(folder / JSON, json.dumps(tree, indent=2, allow_nan=False) + "\n")
         draw(folder / FIGURE, self.variances, self.biases)
 
