@@ -14,8 +14,8 @@ from hiper.config import load_config
 from hiper.errors import UnwritableError, UserError
 from hiper.evaluation.saved import SavedPolicy
 from hiper.training import run as run_module
-from hiper.training.assembly import Assembly, assemble
-from hiper.training.run import MetricsLog, Run, find_policy, read_metrics, save_policy
+from hiper.training.assembly import Assembly, assemble, save_policy
+from hiper.training.run import MetricsLog, Run, find_policy, read_metrics
 
 
 @pytest.fixture(scope="module")

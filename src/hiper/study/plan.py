@@ -17,8 +17,8 @@ from hiper.compare.settings import OF_A_RUN, WARM_STARTS, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
 from hiper.study.definition import Study, settings_of, within
-from hiper.training.assembly import settle_splits
-from hiper.training.run import SETTINGS, Run, read_settings
+from hiper.training.assembly import SETTINGS, settle_splits
+from hiper.training.run import Run, read_settings
 from hiper.training.warm_start import OF_A_WARM_START
 
 

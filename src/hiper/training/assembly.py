@@ -14,6 +14,7 @@ from hiper import envs
 from hiper.config import Config
 from hiper.envs.base import TextEnv
 from hiper.errors import NoSplitError, UserError
+from hiper.files import write_text
 from hiper.models.build import (
     add_critic,
     choose_autocast,
@@ -31,8 +32,11 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.sampler import SamplingParams, TransformersSampler
 from hiper.seeding import derive_seed
 from hiper.training.learner import Learner
-from hiper.training.run import own_template
 
+SETTINGS = "hiper.yaml"
+"""Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
+TEMPLATE = "template.yaml"
+"""Likewise: what its prompts look like."""
 LANGUAGE_TASKS = 400
 """Tasks played by the expert to learn the words of an environment's language."""
 
@@ -93,6 +97,19 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
         autocast=choose_autocast(config.model, device),
     )
     return Assembly(config, env, held_out, tokenizer, make_prompts(config, template, tokenizer), learner)
+
+
+def save_policy(path: Path, parts: Assembly) -> None:
+    """The policy as an ordinary Hugging Face directory, with the settings and the template it needs to play."""
+    parts.learner.model.policy.save_pretrained(path)
+    parts.tokenizer.save_pretrained(path)
+    write_text(path / SETTINGS, parts.config.to_yaml())
+    write_text(path / TEMPLATE, parts.prompts.template.to_yaml())
+
+
+def own_template(policy: Path) -> Path | None:
+    """The template that a policy directory brings along; None where it brings none, and its settings name one."""
+    return path if (path := policy / TEMPLATE).is_file() else None
 
 
 def settle_splits(config: Config) -> Config:

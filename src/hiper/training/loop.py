@@ -23,11 +23,11 @@ from hiper.rollout.collector import Assignment, Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.seeding import derive_seed
 from hiper.training.alarms import alarms, as_metrics, newly
-from hiper.training.assembly import Assembly, assemble
+from hiper.training.assembly import Assembly, assemble, save_policy
 from hiper.training.credit import assign_credit, rows_of
 from hiper.training.interrupt import Stop
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
-from hiper.training.run import MetricsLog, Run, read_metrics, save_policy
+from hiper.training.run import MetricsLog, Run, read_metrics
 from hiper.training.warm_start import kept_of, unfinished_of, warm_start
 
 Metrics = dict[str, float]

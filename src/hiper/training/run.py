@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,16 +29,8 @@ from torch.utils.tensorboard import SummaryWriter
 from hiper.config import Config, read_tree, validate_config
 from hiper.errors import UserError
 from hiper.files import whole_folder, write_text, writing
+from hiper.training.assembly import SETTINGS, Assembly, save_policy
 from hiper.training.learner import Learner
-
-if TYPE_CHECKING:
-    from hiper.training.assembly import Assembly
-
-SETTINGS = "hiper.yaml"
-"""Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
-TEMPLATE = "template.yaml"
-"""Likewise: what its prompts look like."""
-
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
 """What reading a damaged checkpoint, or putting it into another architecture, may raise."""
@@ -178,19 +170,6 @@ class Run:
 def checkpoint_name(iteration: int) -> str:
     """The folder of a checkpoint."""
     return f"iter-{iteration:05d}"
-
-
-def save_policy(path: Path, parts: Assembly) -> None:
-    """The policy as an ordinary Hugging Face directory, with the settings and the template it needs to play."""
-    parts.learner.model.policy.save_pretrained(path)
-    parts.tokenizer.save_pretrained(path)
-    write_text(path / SETTINGS, parts.config.to_yaml())
-    write_text(path / TEMPLATE, parts.prompts.template.to_yaml())
-
-
-def own_template(policy: Path) -> Path | None:
-    """The template that a policy directory brings along; None where it brings none, and its settings name one."""
-    return path if (path := policy / TEMPLATE).is_file() else None
 
 
 def read_settings(path: Path) -> Config:

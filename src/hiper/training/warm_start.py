@@ -19,9 +19,9 @@ from hiper.files import alone_at, whole_file, whole_folder
 from hiper.models.actor_critic import Row
 from hiper.plan_execute.demonstrations import Lapse
 from hiper.seeding import derive_seed
-from hiper.training.assembly import Assembly, assemble
+from hiper.training.assembly import Assembly, assemble, save_policy
 from hiper.training.interrupt import Stop
-from hiper.training.run import DAMAGE, save_policy
+from hiper.training.run import DAMAGE
 from hiper.training.sft import FineTuning, demonstration_rows, shuffled_batches
 
 SECONDS_BETWEEN_SAVES = 600.0
