@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from hiper.compare.comparison import compare
+from hiper.compare.comparison import Comparison, compare
 from hiper.compare.report import markdown
 from hiper.compare.traces import Trace, read_trace
+from hiper.console import Display
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
+from hiper.study.sweep import show_sweep
 from hiper.training.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCUMENT = RESULTS.parent / "docs" / "results.md"
 POLICIES = sorted(path.parent for path in RESULTS.glob("*/policy"))
 TUNINGS = sorted(RESULTS.rglob("tuning.json"))
-COMPARISONS = sorted(path for path in RESULTS.glob("*/comparison.json") if (path.parent / "runs").exists())
+COMPARISONS = sorted(path for path in RESULTS.rglob("comparison.json") if (path.parent / "runs").exists())
+SWEEPS = sorted(RESULTS.rglob("sweep.json"))
 
 
 def test_there_are_some():
     assert POLICIES
     assert TUNINGS
     assert COMPARISONS
+    assert SWEEPS
 
 
 @pytest.mark.parametrize("folder", POLICIES, ids=lambda path: path.name)
@@ -58,21 +65,41 @@ def test_a_tuning_is_that_of_its_records(file: Path):
         assert [evaluations[-1].overall.success for evaluations in trace.evaluations.values()] == [trial["success"]]
 
 
-@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: file.parts[-2])
+def recomputed(file: Path) -> Comparison:
+    """Of a comparison that is published, from its records."""
+    methods = json.loads(file.read_text())["methods"].values()
+    return compare([record(file.parent, Path(run).name) for method in methods for run in method["runs"]])
+
+
+@pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: str(file.parent.relative_to(RESULTS)))
 def test_a_comparison_is_that_of_its_records(file: Path):
-    stored = json.loads(file.read_text(), parse_float=rounded)
-    traces = [record(file.parent, Path(run).name) for method in stored["methods"].values() for run in method["runs"]]
-    comparison = compare(traces)
-    again = json.loads(json.dumps(comparison.to_json()), parse_float=rounded)
+    comparison = recomputed(file)
+    stored, again = rounded(file.read_text()), rounded(json.dumps(comparison.to_json()))
     assert again["panels"] == stored["panels"]
     assert again["results"] == stored["results"]
-    document = file.with_suffix(".md").read_text()
-    assert document == markdown(comparison, file.with_suffix(".png").name)
+    assert file.with_suffix(".md").read_text() == markdown(comparison, file.with_suffix(".png").name)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
+def test_a_sweep_is_that_of_its_comparisons(file: Path, tmp_path: Path):
+    stored = rounded(file.read_text())
+    values = next(iter(stored["success"].values()))
+    points = {value: file.parent / f"{stored['setting']}={value}" for value in values}
+    comparisons = {value: recomputed(point / "comparison.json") for value, point in points.items()}
+    show_sweep(stored["setting"], comparisons, tmp_path, Display(console=Console(file=StringIO())))
+    assert rounded((tmp_path / file.name).read_text()) == stored
+    assert (tmp_path / "sweep.md").read_text() == file.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    "file", sorted([*RESULTS.glob("*/comparison.md"), *RESULTS.glob("*/sweep.md")]), ids=lambda file: file.parent.name
+)
+def test_results_show_the_tables_of_their_studies(file: Path):
     told = set(DOCUMENT.read_text().splitlines())
-    held_out = document.partition("## training")[0]
+    held_out = file.read_text().partition("## training")[0]
     assert [line for line in held_out.splitlines() if line.startswith("| ") and line not in told] == []
 
 
-def rounded(number: str) -> float:
-    """Other versions of libraries may differ in the last digits."""
-    return round(float(number), 9)
+def rounded(text: str) -> Any:
+    """JSON, its numbers rounded: other versions of libraries may differ in the last digits."""
+    return json.loads(text, parse_float=lambda number: round(float(number), 9))

@@ -116,7 +116,9 @@ class ImperfectConfig(Section):
     """
 
     epochs: float = Field(0.0, ge=0)
-    """Passes over the demonstrated tasks; 0: no such stage."""
+    """Passes over the demonstrated tasks; 0: no such stage, unless ``turns`` says how much."""
+    turns: int | None = Field(None, ge=1)
+    """As that of the stage before."""
     perturb: float = Field(0.5, ge=0, le=1)
     lapses: tuple[Lapse, ...] | None = None
     """Their kinds; None: those of before. Where one loses an episode, it is imitated with all that led to it."""
@@ -136,6 +138,9 @@ class WarmStartConfig(Section):
     subgoal of before."""
     epochs: float = Field(3.0, gt=0)
     """Passes over the demonstrations; each pass plays them anew with other perturbations."""
+    turns: int | None = Field(None, ge=1)
+    """Imitate so many turns, in as many passes as they take, whatever ``epochs`` says: as much practice where episodes
+    are short as where they are long."""
     batch_turns: int = Field(64, ge=1)
     lr: float = Field(1e-3, gt=0)
     prompt_loss: float = Field(0.0, ge=0, le=1)

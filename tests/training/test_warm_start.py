@@ -124,6 +124,29 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
     assert set(tuned[1][2]) <= {*c}
 
 
+def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    played: list[list[Row]] = []
+
+    def remember_rows(*args: Any, **kwargs: Any) -> list[Row]:
+        played.append(demonstration_rows(*args, **kwargs))
+        return played[-1]
+
+    monkeypatch.setattr(module, "demonstration_rows", remember_rows)
+    turns = Config.model_validate(
+        overridden(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
+    )
+    display = Watch()
+    clone(turns, tmp_path / "policy", display)
+    assert (display.units["warm start"], display.units["lapses too"]) == (100 // 4, round(10 / 4))
+    *first, last = played
+    assert sum(map(len, first)) >= 100 > sum(map(len, first[:-1]))
+    assert len(first) > config.warm_start.epochs
+    assert len(last) >= 10
+    assert first[0] != first[1]  # each pass is played anew
+
+
 MOMENTS = {
     "in the first stage": ("warm start", 3),
     "at its end": ("warm start", None),

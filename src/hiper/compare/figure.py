@@ -88,7 +88,7 @@ def _by_type(axes: Axes, results: Sequence[Result]) -> None:
         for row, name in enumerate(types):
             y = row + (n - (len(results) - 1) / 2) * 0.7 / len(results)
             seeds = result.by_type_and_seed[name]
-            axes.plot((min(seeds), max(seeds)), (y, y), color=colour_of(n), linewidth=1.1)
+            axes.plot((min(seeds), max(seeds)), (y, y), color=colour_of(n), linestyle=_stroke(n), linewidth=1.1)
             axes.plot(result.by_type[name], y, marker="o", markersize=4, color=colour_of(n))
     axes.set_yticks(range(len(types)), types, fontsize=8)
     axes.set_ylim(len(types) - 0.5, -0.5)

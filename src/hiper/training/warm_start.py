@@ -71,10 +71,13 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
     unfinished = _Unfinished(unfinished_of(folder), parts.config)
     begun = unfinished.load(parts.learner.device)
     config, last = parts.config.warm_start, parts.config.warm_start.imperfect
-    stages = [_Stage("warm start", config.epochs, config.perturb, config.lapses, config.lr, lapses_too=False)]
-    if last.epochs:
+    first = _Stage(
+        "warm start", config.epochs, config.turns, config.perturb, config.lapses, config.lr, lapses_too=False
+    )
+    stages = [first]
+    if last.epochs or last.turns:
         lapses = config.lapses if last.lapses is None else last.lapses
-        stages.append(_Stage("lapses too", last.epochs, last.perturb, lapses, last.lr, lapses_too=True))
+        stages.append(_Stage("lapses too", last.epochs, last.turns, last.perturb, lapses, last.lr, lapses_too=True))
     at = 0 if begun is None else begun["stage"]
     for number, stage in enumerate(stages[at:], at):
         _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
@@ -98,6 +101,8 @@ class _Stage(NamedTuple):
 
     name: str
     epochs: float
+    turns: int | None
+    """None: those of so many passes."""
     perturb: float
     lapses: Sequence[Lapse]
     lr: float
@@ -154,8 +159,10 @@ def _imitate(
     check: Callable[[], None],
 ) -> None:
     config, seed = parts.config.warm_start, derive_seed(parts.config.seed, stage.name)
-    panel, passes = parts.env.panel, math.ceil(stage.epochs)
+    panel = parts.env.panel
     tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
+    # A task takes a turn at least.
+    passes = math.ceil(stage.epochs if stage.turns is None else stage.turns / len(tasks))
     rows: list[Row] = []
     with display.bar("demonstrations", passes) as advance:
         for epoch in range(passes):
@@ -171,9 +178,12 @@ def _imitate(
             )
             advance()
             check()
+            if stage.turns is not None and len(rows) >= stage.turns:
+                break
     if not rows:
         raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    steps = max(1, round(len(rows) * stage.epochs / passes / config.batch_turns))
+    turns = len(rows) * stage.epochs / passes if stage.turns is None else stage.turns
+    steps = max(1, round(turns / config.batch_turns))
     tuning = FineTuning(parts.learner, steps, stage.lr, config.prompt_loss)
     if begun is not None:
         tuning.restore(begun)
