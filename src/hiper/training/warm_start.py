@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hiper.config import Config, leaves
+from hiper.config import Config, ImperfectConfig, WarmStartConfig, leaves
 from hiper.console import Display
 from hiper.errors import UnwritableError, UserError
 from hiper.files import alone_at, whole_file, whole_folder
@@ -71,13 +71,10 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
     unfinished = _Unfinished(unfinished_of(folder), parts.config)
     begun = unfinished.load(parts.learner.device)
     config, last = parts.config.warm_start, parts.config.warm_start.imperfect
-    first = _Stage(
-        "warm start", config.epochs, config.turns, config.perturb, config.lapses, config.lr, lapses_too=False
-    )
-    stages = [first]
+    stages = [_Stage("warm start", config, config.lapses, lapses_too=False)]
     if last.epochs or last.turns:
         lapses = config.lapses if last.lapses is None else last.lapses
-        stages.append(_Stage("lapses too", last.epochs, last.turns, last.perturb, lapses, last.lr, lapses_too=True))
+        stages.append(_Stage("lapses too", last, lapses, lapses_too=True))
     at = 0 if begun is None else begun["stage"]
     for number, stage in enumerate(stages[at:], at):
         _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
@@ -100,12 +97,8 @@ class _Stage(NamedTuple):
     """Some passes over the demonstrated tasks, each played anew."""
 
     name: str
-    epochs: float
-    turns: int | None
-    """None: those of so many passes."""
-    perturb: float
+    of: WarmStartConfig | ImperfectConfig
     lapses: Sequence[Lapse]
-    lr: float
     lapses_too: bool
 
 
@@ -162,7 +155,7 @@ def _imitate(
     panel = parts.env.panel
     tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
     # A task takes a turn at least.
-    passes = math.ceil(stage.epochs if stage.turns is None else stage.turns / len(tasks))
+    passes = math.ceil(stage.of.epochs if stage.of.turns is None else stage.of.turns / len(tasks))
     rows: list[Row] = []
     with display.bar("demonstrations", passes) as advance:
         for epoch in range(passes):
@@ -171,20 +164,20 @@ def _imitate(
                 tasks,
                 parts.prompts,
                 parts.tokenizer,
-                perturb=stage.perturb,
+                perturb=stage.of.perturb,
                 lapses=stage.lapses,
                 lapses_too=stage.lapses_too,
                 seed=derive_seed(seed, epoch),
             )
             advance()
             check()
-            if stage.turns is not None and len(rows) >= stage.turns:
+            if stage.of.turns is not None and len(rows) >= stage.of.turns:
                 break
     if not rows:
         raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    turns = len(rows) * stage.epochs / passes if stage.turns is None else stage.turns
+    turns = len(rows) * stage.of.epochs / passes if stage.of.turns is None else stage.of.turns
     steps = max(1, round(turns / config.batch_turns))
-    tuning = FineTuning(parts.learner, steps, stage.lr, config.prompt_loss)
+    tuning = FineTuning(parts.learner, steps, stage.of.lr, config.prompt_loss)
     if begun is not None:
         tuning.restore(begun)
         display.note(f"{stage.name}: going on after {len(tuning.losses)} of {steps} steps")
