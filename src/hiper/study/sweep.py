@@ -110,7 +110,7 @@ def _draw(path: Path, setting: str, by_split: Mapping[str, Mapping[str, Sequence
                     [r.success - r.interval[0] for _, r in points],
                     [r.interval[1] - r.success for _, r in points],
                 ],
-                color=colour_of(n), marker="o", linewidth=1.8, elinewidth=1.1, capsize=3, label=method,
+                color=colour_of(n), marker="o", linewidth=1.8, elinewidth=1.1, capsize=3, clip_on=False, label=method,
             )  # fmt: skip
         known = {place: [r.before for r in results[v] if r.before is not None] for v, place in places.items()}
         before = {place: fmean(of) for place, of in known.items() if of}

@@ -98,8 +98,10 @@ class _Stage(NamedTuple):
 
     name: str
     of: WarmStartConfig | ImperfectConfig
+    """How much of it, and how: its section of the settings."""
     lapses: Sequence[Lapse]
     lapses_too: bool
+    """They are imitated."""
 
 
 class _Unfinished:
