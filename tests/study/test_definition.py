@@ -286,7 +286,7 @@ def test_an_unknown_study():
 
 @pytest.mark.parametrize(
     ("name", "methods", "seeds"),
-    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 10, 5), ("horizon", 3, 3), ("memory", 2, 3)],
+    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 10, 5), ("horizon", 3, 10), ("memory", 2, 3)],
 )
 def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
     assert name in study_names()
