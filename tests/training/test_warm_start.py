@@ -90,15 +90,26 @@ def whole(config: Config, tmp_path: Path) -> tuple[Path, Counter[str]]:
     return tmp_path / "whole", display.units
 
 
-def test_lapses_are_imitated_in_a_last_stage_of_its_own(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    demonstrated: list[tuple[list[Row], bool, Sequence[str]]] = []
-    tuned: list[tuple[int, float, list[Row]]] = []
+@pytest.fixture
+def demonstrated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[Row], bool, Sequence[str]]]:
+    """Of each pass its rows, whether lapses are among them, and their kinds."""
+    passes: list[tuple[list[Row], bool, Sequence[str]]] = []
 
     def remember_rows(*args: Any, **kwargs: Any) -> list[Row]:
-        demonstrated.append((demonstration_rows(*args, **kwargs), kwargs["lapses_too"], kwargs["lapses"]))
-        return demonstrated[-1][0]
+        passes.append((demonstration_rows(*args, **kwargs), kwargs["lapses_too"], kwargs["lapses"]))
+        return passes[-1][0]
+
+    monkeypatch.setattr(module, "demonstration_rows", remember_rows)
+    return passes
+
+
+def test_lapses_are_imitated_in_a_last_stage_of_its_own(
+    config: Config,
+    demonstrated: list[tuple[list[Row], bool, Sequence[str]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    tuned: list[tuple[int, float, list[Row]]] = []
 
     class Remembered(FineTuning):
         def __init__(self, learner: Any, steps: int, lr: float, prompt_loss: float) -> None:
@@ -109,7 +120,6 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
             super().step(rows)
             tuned[-1][2].extend(rows)
 
-    monkeypatch.setattr(module, "demonstration_rows", remember_rows)
     monkeypatch.setattr(module, "FineTuning", Remembered)
     clone(config, tmp_path / "policy", Watch())
     (a, *first), (b, *second), (c, *third) = demonstrated
@@ -125,22 +135,15 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
 
 
 def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Config, demonstrated: list[tuple[list[Row], bool, Sequence[str]]], tmp_path: Path
 ):
-    played: list[list[Row]] = []
-
-    def remember_rows(*args: Any, **kwargs: Any) -> list[Row]:
-        played.append(demonstration_rows(*args, **kwargs))
-        return played[-1]
-
-    monkeypatch.setattr(module, "demonstration_rows", remember_rows)
     turns = Config.model_validate(
         overridden(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
     )
     display = Watch()
     clone(turns, tmp_path / "policy", display)
     assert (display.units["warm start"], display.units["lapses too"]) == (100 // 4, round(10 / 4))
-    *first, last = played
+    *first, last = [rows for rows, *_ in demonstrated]
     assert sum(map(len, first)) >= 100 > sum(map(len, first[:-1]))
     assert len(first) > config.warm_start.epochs
     assert len(last) >= 10

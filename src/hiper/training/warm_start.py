@@ -144,20 +144,13 @@ class _Unfinished:
         return time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
 
 
-def _imitate(
-    parts: Assembly,
-    stage: _Stage,
-    number: int,
-    begun: dict[str, Any] | None,
-    unfinished: _Unfinished,
-    display: Display,
-    check: Callable[[], None],
-) -> None:
-    config, seed = parts.config.warm_start, derive_seed(parts.config.seed, stage.name)
-    panel = parts.env.panel
-    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
-    # A task takes a turn at least.
+def _demonstrated(
+    parts: Assembly, stage: _Stage, tasks: Sequence[str], seed: int, display: Display, check: Callable[[], None]
+) -> tuple[list[Row], float]:
+    """The rows of a stage's passes, and how many turns are imitated: of the last pass it may be a part."""
+    # A task takes a turn at least, so that this is the most passes that so many turns can take.
     passes = math.ceil(stage.of.epochs if stage.of.turns is None else stage.of.turns / len(tasks))
+    enough = math.inf if stage.of.turns is None else stage.of.turns
     rows: list[Row] = []
     with display.bar("demonstrations", passes) as advance:
         for epoch in range(passes):
@@ -173,11 +166,26 @@ def _imitate(
             )
             advance()
             check()
-            if stage.of.turns is not None and len(rows) >= stage.of.turns:
+            if len(rows) >= enough:
                 break
+    return rows, stage.of.turns or len(rows) * stage.of.epochs / passes
+
+
+def _imitate(
+    parts: Assembly,
+    stage: _Stage,
+    number: int,
+    begun: dict[str, Any] | None,
+    unfinished: _Unfinished,
+    display: Display,
+    check: Callable[[], None],
+) -> None:
+    config, seed = parts.config.warm_start, derive_seed(parts.config.seed, stage.name)
+    panel = parts.env.panel
+    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
+    rows, turns = _demonstrated(parts, stage, tasks, seed, display, check)
     if not rows:
         raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    turns = len(rows) * stage.of.epochs / passes if stage.of.turns is None else stage.of.turns
     steps = max(1, round(turns / config.batch_turns))
     tuning = FineTuning(parts.learner, steps, stage.of.lr, config.prompt_loss)
     if begun is not None:
