@@ -95,7 +95,7 @@ def main() -> int:
 def iteration(config: Config, parts: Assembly) -> tuple[dict[str, float], list[TrainRow]]:
     """Seconds by phase of one iteration, and its rows."""
     assignments = assignments_of(config, parts.env.panel, 0)
-    episodes, timing = collect(parts.env, assignments, parts.agent(), slots=config.rollout.slots, seed=0)
+    episodes, timing = collect(parts.env, assignments, parts.agent(), slots=config.rollout.slots)
     scoring, scores = timed(lambda: parts.learner.score(rows_of(episodes)))
     estimator = config.advantages
     credit, assigned = timed(lambda: assign_credit(episodes, scores, config.shaping, estimator))

@@ -163,7 +163,7 @@ def test_an_interrupted_eval_says_what_is_missing(
     def interrupt(self: CorridorEnv, action: str) -> Step:
         nonlocal steps
         steps += 1
-        if steps == 40:
+        if steps == 10:
             raise KeyboardInterrupt
         return step(self, action)
 

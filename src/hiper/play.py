@@ -126,7 +126,7 @@ class Policy:
 
     def move(self, context: PromptContext, accepts: Callable[[str], bool]) -> Move:
         """Sample a response."""
-        (reply,) = self._agent.reply([context], [accepts], seed=derive_seed(self._seed, context.turn))
+        (reply,) = self._agent.reply([context], [accepts], [derive_seed(self._seed, context.turn)])
         parsed = reply.parsed
         switch = parsed.decision is not None and parsed.decision.switch
         return Move(Decision(switch, parsed.subgoal or "", parsed.action), parsed.invalid)

@@ -55,9 +55,9 @@ class Scripted:
         self.rounds: list[int] = []
         self.seeds: list[int] = []
 
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
         self.rounds.append(len(prompts))
-        self.seeds.append(seed)
+        self.seeds += seeds
         return [self._answer(self.say(str(self.tokenizer.decode(list(prompt)))), params) for prompt in prompts]
 
     def weights_sha256(self) -> None:
@@ -107,8 +107,8 @@ def wander(prompt: str) -> str:
 
 
 def play(env: Counting, agent: Agent, slots: int, count: int = 9, seed: int = 0) -> list[Episode]:
-    chosen = [Assignment(task.id, index) for index, task in enumerate(env.panel.tasks[:count])]
-    episodes, _ = collect(env, chosen, agent, slots=slots, seed=seed)
+    chosen = [Assignment(task.id, index, seed + index) for index, task in enumerate(env.panel.tasks[:count])]
+    episodes, _ = collect(env, chosen, agent, slots=slots)
     assert [(episode.task_id, episode.seed) for episode in episodes] == [(a.task_id, a.seed) for a in chosen]
     return episodes
 
@@ -149,15 +149,17 @@ def test_results_do_not_depend_on_slots_or_order_of_ending(env: Counting, agent_
     assert play(env, agent_of(wander), 1) == play(env, agent_of(wander), 3) == play(env, agent_of(wander), 50)
 
 
-def test_each_round_has_a_seed_of_its_own(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
-    def seeds(seed: int) -> list[int]:
+def test_each_turn_has_a_seed_of_its_own(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
+    """It depends on the episode and the turn, not on the slots."""
+
+    def seeds(seed: int, slots: int = 3) -> list[int]:
         sampler = Scripted(tokenizer, wander)
-        play(env, agent_of(sampler), slots=3, seed=seed)
+        play(env, agent_of(sampler), slots=slots, seed=seed)
         return sampler.seeds
 
     assert len(set(seeds(0))) == len(seeds(0))
-    assert seeds(0) == seeds(0)
-    assert not set(seeds(0)) & set(seeds(1))
+    assert sorted(seeds(0)) == sorted(seeds(0, slots=1)) == sorted(seeds(0, slots=50))
+    assert not set(seeds(0)) & set(seeds(100))
 
 
 def test_the_environment_given_is_not_played_itself(env: Counting, agent_of: Build):
@@ -179,14 +181,14 @@ def test_episodes_are_announced_as_they_end_and_a_stop_goes_through(env: Countin
         if len(ended) == 2:
             raise KeyboardInterrupt
 
-    chosen = [Assignment(task.id, 0) for task in env.panel.tasks[:9]]
+    chosen = [Assignment(task.id, 0, 0) for task in env.panel.tasks[:9]]
     with pytest.raises(KeyboardInterrupt):
-        collect(env, chosen, agent_of(wander), slots=9, seed=0, on_episode=stop)
+        collect(env, chosen, agent_of(wander), slots=9, on_episode=stop)
     assert ended == sorted(ended)
 
 
 def test_time_is_told_apart(env: Counting, agent_of: Build):
-    _, timing = collect(env, [Assignment(env.panel.tasks[0].id, 0)], agent_of(wander), slots=1, seed=0)
+    _, timing = collect(env, [Assignment(env.panel.tasks[0].id, 0, 0)], agent_of(wander), slots=1)
     assert min(timing.environment, timing.generation, timing.prompts) > 0
 
 
@@ -200,7 +202,11 @@ def test_equal_seeds_give_equal_episodes_with_a_model(
         return play(env, agent_of(sampler, max_tokens=6), slots, seed=seed)
 
     assert played(0) == played(0)
-    assert played(0) != played(1)
+    assert played(0) != played(100)
+    alone, together = (
+        [[turn.response_ids for turn in episode.turns] for episode in played(0, slots)] for slots in (1, 50)
+    )
+    assert alone == together
 
 
 # --- What is recorded -----------------------------------------------------------------------------------------------
@@ -226,7 +232,7 @@ def script(*responses: str) -> Say:
 
 def one(env: Counting, agent: Agent, task: str = "locked") -> Episode:
     chosen = next(t.id for t in env.panel if t.type == task and "start0-key3-door1" in t.id)
-    (episode,), _ = collect(env, [Assignment(chosen, 0)], agent, slots=1, seed=0)
+    (episode,), _ = collect(env, [Assignment(chosen, 0, 0)], agent, slots=1)
     return episode
 
 

@@ -14,10 +14,10 @@ MakeEpisode = Callable[..., Episode]
 
 
 @pytest.fixture
-def play(make_episode: MakeEpisode) -> Callable[[Sequence[Assignment], int], tuple[list[Episode], Timing]]:
+def play(make_episode: MakeEpisode) -> Callable[[Sequence[Assignment]], tuple[list[Episode], Timing]]:
     """A task's name says how its two episodes end: "wl-3" is won, then lost."""
 
-    def played(assignments: Sequence[Assignment], round_number: int) -> tuple[list[Episode], Timing]:
+    def played(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
         return [
             make_episode("SWITCH go > look", won=a.task_id[n % 2] == "w", task_id=a.task_id)
             for n, a in enumerate(assignments)
@@ -27,7 +27,7 @@ def play(make_episode: MakeEpisode) -> Callable[[Sequence[Assignment], int], tup
 
 
 def pairs(*names: str) -> list[Assignment]:
-    return [Assignment(name, 0) for name in names for _ in range(2)]
+    return [Assignment(name, 0, member) for name in names for member in range(2)]
 
 
 def names(episodes: Sequence[Episode]) -> list[str]:
@@ -47,7 +47,7 @@ def run(play: Callable[..., object], rounds: int, *further: Sequence[str]) -> tu
 
 
 def test_groups_all_won_or_all_lost_have_no_spread(play: Callable[..., tuple[list[Episode], Timing]]):
-    episodes, _ = play(pairs("ww-1", "wl-1", "ll-1", "lw-1"), 0)
+    episodes, _ = play(pairs("ww-1", "wl-1", "ll-1", "lw-1"))
     assert groups_without_spread(episodes, 2) == [0, 2]
     assert groups_without_spread(episodes, 4) == []
     assert groups_without_spread(episodes[:2], 1) == [0, 1]

@@ -108,7 +108,9 @@ def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_token
     class Spare:
         """Says an id that no token has, and then a word."""
 
-        def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+        def sample(
+            self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
+        ) -> list[Sample]:
             said = (len(bpe_tokenizer) + 3, *encode_text(bpe_tokenizer, "<switch>"), bpe_tokenizer.eos_token_id)
             return [Sample(said, (-1.0,) * len(said), True) for _ in prompts]
 
@@ -118,6 +120,6 @@ def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_token
     parts = assemble(settings)
     agent = Agent(Spare(), parts.tokenizer, parts.prompts, SamplingParams())
     context = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
-    (reply,) = agent.reply([context], [lambda action: True], seed=0)
+    (reply,) = agent.reply([context], [lambda action: True], [0])
     assert reply.text == "<switch>"
     assert len(reply.kinds) == len(reply.sample.ids)

@@ -376,8 +376,9 @@ def test_tasks_come_in_shuffled_passes():
 def test_a_group_plays_one_task_from_one_beginning():
     panel = make("train", 3).panel
     assignments = assignments_of(config(rollout={"episodes": 8, "group_size": 4}), panel, 3)
-    assert [len(set(assignments[i : i + 4])) for i in (0, 4)] == [1, 1]
+    assert [len({(a.task_id, a.seed) for a in assignments[i : i + 4]}) for i in (0, 4)] == [1, 1]
     assert len({a.seed for a in assignments}) == len({a.task_id for a in assignments}) == 2
+    assert len({a.sampling_seed for a in assignments}) == 8
 
 
 def test_a_fixed_subset_of_the_tasks_can_be_trained_on():

@@ -139,7 +139,9 @@ def test_replacements_are_tasks_not_played_yet(settings: Settings):
     further = replacements_for(config, panel, 5, 1, first)
     assert {a.task_id for a in first} | {a.task_id for a in further} == {t.id for t in panel}
     assert not {a.task_id for a in first} & {a.task_id for a in further}
-    assert [len(set(further[i : i + 4])) for i in range(0, len(further), 4)] == [1] * (9 - 4)
+    groups = [further[i : i + 4] for i in range(0, len(further), 4)]
+    assert [len({(a.task_id, a.seed) for a in group}) for group in groups] == [1] * (9 - 4)
+    assert len({a.sampling_seed for a in (*first, *further)}) == len(first) + len(further)
     assert further == replacements_for(config, panel, 5, 1, first)
     assert further != replacements_for(config, panel, 6, 1, first)
     assert replacements_for(config, panel, 5, 2, [*first, *further]) == []
@@ -154,7 +156,7 @@ def test_an_agent_without_plans_trains(tiny_recipe: Path, tmp_path: Path):
     assert {kind for e in episodes for t in e.turns if t.format_valid for kind in t.kinds} == {TokenKind.ACTION}
     records = [record for record in read_metrics(run.path) if "policy/loss" in record]
     assert records[-1]["success/all"] > 0.4  # the warm start taught it to act
-    assert records[-1]["invalid/all"] < 0.3
+    assert records[-1]["invalid/all"] < 0.5  # an untrained one says nothing valid
     assert "plan/never_switched" not in records[-1]
     assert "plan/repeated_actions" in records[-1]
 

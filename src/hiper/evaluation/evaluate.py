@@ -62,10 +62,10 @@ def evaluate(
     """
     began = time.perf_counter()
     panel = env.panel if tasks is None or tasks >= len(env.panel) else env.panel.subset(tasks)
-    assignments = [Assignment(task.id, derive_seed(seed, task.id)) for task in panel]
-    episodes, _ = collect(
-        env, assignments, agent, slots=slots, seed=derive_seed(seed, "sampling"), on_episode=on_episode
-    )
+    assignments = [
+        Assignment(task.id, derive_seed(seed, task.id), derive_seed(seed, "sampling", task.id)) for task in panel
+    ]
+    episodes, _ = collect(env, assignments, agent, slots=slots, on_episode=on_episode)
     return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
 
 

@@ -46,18 +46,18 @@ class Agent:
         self._include_tags = include_tags
 
     def reply(
-        self, contexts: Sequence[PromptContext], accepts: Sequence[Callable[[str], bool]], seed: int
+        self, contexts: Sequence[PromptContext], accepts: Sequence[Callable[[str], bool]], seeds: Sequence[int]
     ) -> list[Reply]:
         """One reply per context, in order.
 
         Args:
             contexts: what is known before each turn.
             accepts: for each, whether the environment would understand an action.
-            seed: of the sampling.
+            seeds: for each, of the sampling.
         """
         prompts = [self.prompts.build(context) for context in contexts]
         began = time.perf_counter()
-        samples = self.sampler.sample([prompt.ids for prompt in prompts], self.params, seed)
+        samples = self.sampler.sample([prompt.ids for prompt in prompts], self.params, seeds)
         self.seconds += time.perf_counter() - began
         return [self._understand(*parts) for parts in zip(contexts, accepts, prompts, samples, strict=True)]
 

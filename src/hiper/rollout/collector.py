@@ -19,6 +19,9 @@ class Assignment:
 
     task_id: str
     seed: int
+    """Of the environment; episodes of a group have it in common."""
+    sampling_seed: int
+    """Of the episode's turns: what is sampled at a turn depends on this and on the turn's number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +124,18 @@ def collect(
     agent: Agent,
     *,
     slots: int,
-    seed: int,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> tuple[list[Episode], Timing]:
     """Play every assignment once; episodes come back in the order of the assignments.
+
+    An episode depends on its assignment and the weights, not on ``slots`` or on the episodes beside it, but for the
+    rounding of sums in batches of another shape.
 
     Args:
         env: its spawns play; it is not touched itself.
         assignments: what to play.
         agent: who plays.
         slots: how many episodes run side by side.
-        seed: of the sampling; the same arguments and weights give the same episodes.
         on_episode: called as episodes end, for progress.
     """
     began = time.perf_counter()
@@ -140,7 +144,6 @@ def collect(
     finished: dict[int, Episode] = {}
     running: list[Running] = []
     window = agent.prompts.history_window
-    round_number = 0
     while True:
         mark = time.perf_counter()
         while len(running) < slots and (following := next(waiting, None)):
@@ -151,7 +154,7 @@ def collect(
         replies = agent.reply(
             [episode.context(window) for episode in running],
             [episode.accepts for episode in running],
-            seed=derive_seed(seed, round_number),
+            [derive_seed(episode.assignment.sampling_seed, len(episode.turns)) for episode in running],
         )
         mark = time.perf_counter()
         over = [episode.play(reply) for episode, reply in zip(running, replies, strict=True)]
@@ -160,7 +163,6 @@ def collect(
             finished[episode.index] = episode.episode()
             on_episode(finished[episode.index])
         running = [episode for episode, ended in zip(running, over, strict=True) if not ended]
-        round_number += 1
     in_generation = agent.seconds - sampled_before
     timing = Timing(in_env, in_generation, time.perf_counter() - began - in_env - in_generation)
     return [finished[index] for index in range(len(assignments))], timing

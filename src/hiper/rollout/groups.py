@@ -31,7 +31,7 @@ class Collected:
 
 
 def collect_groups(
-    play: Callable[[Sequence[Assignment], int], tuple[list[Episode], Timing]],
+    play: Callable[[Sequence[Assignment]], tuple[list[Episode], Timing]],
     first: Sequence[Assignment],
     further: Callable[[int, Sequence[Assignment]], Sequence[Assignment]],
     *,
@@ -41,13 +41,13 @@ def collect_groups(
     """Play groups, and replace those without spread.
 
     Args:
-        play: plays the assignments of a round (counted from 0) and gives their episodes in order.
+        play: plays assignments and gives their episodes in order.
         first: the groups of round 0, each of ``size`` assignments.
         further: given a round and the assignments so far, groups of other tasks, as many as there are.
         size: of a group.
         rounds: most rounds after the first.
     """
-    episodes, timing = play(first, 0)
+    episodes, timing = play(first)
     assigned, replaced = list(first), list[Episode]()
     for round_number in range(1, rounds + 1):
         flat = groups_without_spread(episodes, size)
@@ -55,7 +55,7 @@ def collect_groups(
         if not fresh:
             break
         assigned += fresh
-        new, more = play(fresh, round_number)
+        new, more = play(fresh)
         timing += more
         for place, group in enumerate(flat[: len(fresh) // size]):
             kept = slice(group * size, (group + 1) * size)

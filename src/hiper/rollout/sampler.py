@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -44,8 +45,8 @@ class Sample:
 class Sampler(Protocol):
     """Whatever turns prompts into responses."""
 
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
-        """One response per prompt, in order. The same arguments and weights give the same answer."""
+    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
+        """One response per prompt, in order, each drawn with its own seed, whatever else is sampled beside it."""
 
     def weights_sha256(self) -> str | None:
         """Names the weights that are sampled from, for result cards; None where that cannot be told."""
@@ -79,18 +80,16 @@ class TransformersSampler:
         self.max_batch_tokens = max_batch_tokens
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
         """See :class:`Sampler`."""
         device, was_training = self.model.device, self.model.training
-        generator = torch.Generator(device).manual_seed(seed)
         samples: dict[int, Sample] = {}
         self.model.eval()
         with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
             lengths = [len(prompt) + params.max_tokens for prompt in prompts]
             for indices in micro_batches(lengths, self.max_batch_tokens, most_padding=1.0):
-                samples.update(
-                    zip(indices, self._decode([prompts[i] for i in indices], params, generator), strict=True)
-                )
+                chosen = [prompts[i] for i in indices], params, [seeds[i] for i in indices]
+                samples.update(zip(indices, self._decode(*chosen), strict=True))
         self.model.train(was_training)
         return [samples[i] for i in range(len(prompts))]
 
@@ -102,7 +101,7 @@ class TransformersSampler:
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
-    def _decode(self, prompts: list[Sequence[int]], params: SamplingParams, generator: torch.Generator) -> list[Sample]:
+    def _decode(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
         count, device = len(prompts), self.model.device
         eos_ids = torch.tensor(self.eos_ids, device=device)
         rows = torch.arange(count, device=device)  # which prompts are still in the batch
@@ -111,10 +110,11 @@ class TransformersSampler:
         # What a finished row goes on to draw until it leaves the batch is cut off by its length.
         ids = torch.zeros((count, params.max_tokens), dtype=torch.long, device=device)
         logprobs = torch.zeros((count, params.max_tokens), device=device)
+        chance_NT = uniforms(seeds, params.max_tokens).to(device)
         batch = decoding.begin(self.model, prompts, params.max_tokens, self.pad_id)
         logits = batch.prefill()
         for t in range(params.max_tokens):
-            token, logprob = draw(logits, params.temperature, generator)
+            token, logprob = draw(logits, params.temperature, chance_NT[rows, t])
             ids[rows, t], logprobs[rows, t] = token, logprob
             lengths[rows] += ~done[rows]
             done[rows] |= torch.isin(token, eos_ids)
@@ -131,8 +131,24 @@ class TransformersSampler:
         ]
 
 
-def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sample a token per row of ``logits`` (N, V); returns token ids (N,) and their log-probabilities (N,)."""
+def uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """Numbers (N, ``count``) drawn evenly from [0, 1), row n from seed n alone."""
+    rows = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in seeds]
+    return torch.from_numpy(np.array(rows).reshape(len(seeds), count))
+
+
+def draw(logits: Tensor, temperature: float, chance_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample a token per row of ``logits`` (N, V); returns token ids (N,) and their log-probabilities (N,).
+
+    Args:
+        logits: of the next token.
+        temperature: 0 takes the likeliest token.
+        chance_N: a number in [0, 1) per row, in double precision. The token drawn is the first whose cumulative
+            probability exceeds it (inverse transform sampling), so a row's token depends on its own number alone.
+
+    Raises:
+        DivergedError: a row has no finite logit.
+    """
     logprobs = scaled_logprobs(logits, temperature)
     if not bool(logprobs.isfinite().any(-1).all()):  # on a GPU, drawing from such would end the process
         raise DivergedError(
@@ -142,5 +158,9 @@ def draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tupl
     if temperature == 0:
         token = logits.argmax(-1)
     else:
-        token = torch.multinomial(logprobs.exp(), 1, generator=generator).squeeze(1)
+        cumulated = logprobs.double().exp().cumsum(-1)
+        total = cumulated[:, -1]
+        # Rounding must not reach the total itself, behind which there is no token.
+        sought = torch.minimum(chance_N * total, torch.nextafter(total, torch.zeros_like(total)))
+        token = torch.searchsorted(cumulated, sought.unsqueeze(1), right=True).squeeze(1)
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)

@@ -6,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, islice
 from pathlib import Path
@@ -130,7 +130,7 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     """One iteration, ``done`` having been completed before it."""
     config, learner = run.config, parts.learner
     seed = derive_seed(config.seed, "iteration", done)
-    collected = _collect(parts, done, seed, display, stop)
+    collected = _collect(parts, done, display, stop)
     episodes, timing = collected.episodes, collected.timing
     rows = rows_of(episodes)
     clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
@@ -157,19 +157,17 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     }
 
 
-def _collect(parts: Assembly, done: int, seed: int, display: Display, stop: Stop) -> Collected:
+def _collect(parts: Assembly, done: int, display: Display, stop: Stop) -> Collected:
     """Play the episodes of an iteration."""
     config, panel, agent = parts.config, parts.env.panel, parts.agent()
 
-    def play(assignments: Sequence[Assignment], round_number: int) -> tuple[list[Episode], Timing]:
-        further = (round_number,) if round_number else ()
+    def play(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
         with _episodes_bar(display, stop, "episodes", len(assignments)) as on_episode:
             return collect(
                 parts.env,
                 assignments,
                 agent,
                 slots=config.rollout.slots,
-                seed=derive_seed(seed, "sampling", *further),
                 on_episode=on_episode,
             )
 
@@ -204,11 +202,7 @@ def assignments_of(config: Config, panel: Panel, iteration: int) -> list[Assignm
     groups = config.rollout.episodes // size
     passed, at = divmod(iteration * groups, len(tasks))
     chosen = islice(_passes(config.seed, tasks, passed), at, at + groups)
-    return [
-        Assignment(task.id, derive_seed(config.seed, "episode", iteration, group))
-        for group, task in enumerate(chosen)
-        for _ in range(size)
-    ]
+    return _groups(chosen, size, config.seed, iteration)
 
 
 def replacements_for(
@@ -218,10 +212,15 @@ def replacements_for(
     known = {assignment.task_id for assignment in played}
     tasks = [task for task in panel if task.id not in known]
     random.Random(derive_seed(config.seed, "replacements", iteration, round_number)).shuffle(tasks)
+    return _groups(tasks, config.rollout.group_size, config.seed, iteration, round_number)
+
+
+def _groups(tasks: Iterable[Task], size: int, seed: int, *of: int) -> list[Assignment]:
+    """``size`` episodes of each task, the environment's seed in common, each with a sampling seed of its own."""
     return [
-        Assignment(task.id, derive_seed(config.seed, "episode", iteration, round_number, group))
+        Assignment(task.id, derive_seed(seed, "episode", *of, group), derive_seed(seed, "sampling", *of, group, member))
         for group, task in enumerate(tasks)
-        for _ in range(config.rollout.group_size)
+        for member in range(size)
     ]
 
 
