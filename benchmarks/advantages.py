@@ -19,9 +19,9 @@ import numpy as np
 
 from hiper.advantages import GRPO, HAE, RLOO, Credit, Estimator, GiGPO, ReinforcePP, TokenGAE, TurnGAE, Turns
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "advantages"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from slow_baselines import (
+from helpers.slow_baselines import (
     episodes_of,
     slow_gae,
     slow_gigpo,
@@ -30,7 +30,7 @@ from slow_baselines import (
     slow_rloo,
     slow_token_gae,
 )
-from slow_hae import random_turns, slow_credit, slow_episode, slow_episodes
+from helpers.slow_hae import random_turns, slow_credit, slow_episode, slow_episodes
 
 EPISODES, TURNS, GROUP, TOKENS, ROOMS = 128, 50, 8, 15, 12
 REQUIRED_RATIO = 50.0

@@ -26,18 +26,18 @@ from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
 from hiper.config import Config, load_config
-from hiper.console import Display
+from hiper.display.console import Display
 from hiper.episode import write_episodes
+from hiper.imitation.warm_start import warm_start
+from hiper.learner.batches import minibatches
+from hiper.learner.learner import Learner, TrainRow
+from hiper.learner.losses import policy_loss, value_loss
 from hiper.models.actor_critic import Row
 from hiper.rollout.collector import collect
 from hiper.seeding import derive_seed
-from hiper.training.assembly import Assembly, assemble
-from hiper.training.batches import minibatches
-from hiper.training.credit import assign_credit, rows_of
-from hiper.training.learner import Learner, TrainRow
-from hiper.training.loop import assignments_of
-from hiper.training.ppo import policy_loss, value_loss
-from hiper.training.warm_start import warm_start
+from hiper.training.assign import assign_credit, rows_of
+from hiper.training.build import Assembly, assemble
+from hiper.training.trainer import assignments_of
 
 SETTINGS = (
     "env.games=200",
@@ -144,7 +144,7 @@ def race(slow: Callable[[], int], fast: Callable[[], int]) -> tuple[float, float
 def generate(parts: Assembly, prompts: Sequence[tuple[int, ...]]) -> int:
     """Our sampler; the number of tokens sampled."""
     agent = parts.agent()
-    return sum(len(sample.ids) for sample in agent.sampler.sample(prompts, agent.params, seed=0))
+    return sum(len(sample.ids) for sample in agent.sampler.sample(prompts, agent.params, range(len(prompts))))
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from hiper import cli
 from hiper.config import load_config
-from hiper.console import Display
+from hiper.display.console import Display
 from hiper.envs.base import EndReason
 from hiper.episode import Episode, Turn
 
@@ -133,8 +133,8 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of it. Copy it before changing anything."""
-    from hiper.training.loop import train
-    from hiper.training.run import Run
+    from hiper.runs.folder import Run
+    from hiper.training.trainer import train
 
     run = Run.create(tmp_path_factory.mktemp("runs") / "tiny", load_config(tiny_recipe))
     train(run, Display(command="hiper train tiny", console=Console(file=StringIO())))

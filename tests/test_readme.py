@@ -41,7 +41,7 @@ def test_an_environment_of_your_own():
 
 
 def test_an_environment_is_found_by_where_it_is():
-    assert envs.make("hiper.envs.corridor:make", cells=3).name == "corridor"
+    assert envs.make("hiper.envs.small.corridor:make", cells=3).name == "corridor"
 
 
 def test_the_page_on_environments(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

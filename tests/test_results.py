@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hiper.compare.comparison import Comparison, compare
-from hiper.compare.report import markdown
-from hiper.compare.traces import Trace, read_trace
-from hiper.console import Display
+from hiper.analysis.comparison.comparison import Comparison, compare
+from hiper.analysis.comparison.report import markdown
+from hiper.analysis.comparison.traces import Trace, read_trace
+from hiper.display.console import Display
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
+from hiper.runs.folder import Run
 from hiper.study.sweep import show_sweep
-from hiper.training.run import Run
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCUMENT = RESULTS.parent / "docs" / "results.md"

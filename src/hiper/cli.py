@@ -17,7 +17,7 @@ import typer
 from hiper.errors import UserError
 
 if TYPE_CHECKING:
-    from hiper.console import Display
+    from hiper.display.console import Display
 
 app = typer.Typer(
     add_completion=False,
@@ -55,10 +55,10 @@ def train(
         raise UserError("--resume goes on in the run's own folder: leave out --out")
     config = None if recipe is None else load_config(recipe, settings or [])
 
-    from hiper.evaluation.report import write_report
-    from hiper.training.assembly import settle_splits
-    from hiper.training.loop import train as run_training
-    from hiper.training.run import Run
+    from hiper.analysis.report import write_report
+    from hiper.runs.folder import Run
+    from hiper.training.build import settle_splits
+    from hiper.training.trainer import train as run_training
 
     if config is not None:
         config = settle_splits(config)
@@ -88,8 +88,8 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.training.assembly import settle_splits
-    from hiper.training.warm_start import clone
+    from hiper.imitation.warm_start import clone
+    from hiper.training.build import settle_splits
 
     display = _display()
     clone(settle_splits(config), path, display)
@@ -112,7 +112,7 @@ def evaluate(
     out: Out = None,
 ) -> None:
     """Play held-out tasks; print the outcome, and write a result card and the episodes."""
-    from hiper.evaluation.command import evaluate_policy
+    from hiper.commands.evaluate import evaluate_policy
     from hiper.evaluation.saved import SavedPolicy
 
     saved = SavedPolicy.open(policy, env, settings or [])
@@ -135,7 +135,7 @@ def play(
     """Step through one episode in the terminal, subgoals shown."""
     from rich.console import Console
 
-    from hiper import play as table
+    from hiper.commands import play as table
 
     if agent not in (table.HUMAN, table.EXPERT):
         _without_loading_bars()
@@ -183,8 +183,8 @@ def data(
     ] = None,
 ) -> None:
     """Say which official data are installed and verify their checksums; with --get, download them."""
-    from hiper.console import Display
-    from hiper.data.command import get_data, show_data
+    from hiper.commands.data import get_data, show_data
+    from hiper.display.console import Display
     from hiper.envs.registry import names_with_data
 
     display = Display()
@@ -202,8 +202,8 @@ def data(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Show what came of a run, and write its report and learning curve anew."""
-    from hiper.evaluation.report import write_report
-    from hiper.training.run import Run
+    from hiper.analysis.report import write_report
+    from hiper.runs.folder import Run
 
     _display().report(write_report(Run.open(run)))
 
@@ -215,8 +215,8 @@ def credit(
     out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="the run's own")] = None,
 ) -> None:
     """Ask every estimator about a run's stored episodes: per turn, per token, and where they disagree."""
-    from hiper.credit.command import show_credit
-    from hiper.training.run import Run
+    from hiper.commands.credit import show_credit
+    from hiper.runs.folder import Run
 
     show_credit(Run.open(run), out or run, _display(), iteration)
 
@@ -227,8 +227,8 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs") / "comparison",
 ) -> None:
     """Compare runs that played the same held-out tasks: curves over seeds, tables, paired tests."""
-    from hiper.compare.command import show_comparison
-    from hiper.training.run import Run
+    from hiper.commands.compare import show_comparison
+    from hiper.runs.folder import Run
 
     show_comparison([Run.open(run) for run in runs], out, _display())
 
@@ -246,7 +246,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="one under runs/")] = None,
 ) -> None:
     """Train methods with several seeds and compare them; the same command goes on where it was interrupted."""
-    from hiper.study.command import run_study
+    from hiper.commands.study import run_study
     from hiper.study.definition import load_study
 
     definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
@@ -261,7 +261,7 @@ def verify(
     out: Out = None,
 ) -> None:
     """Prove on small decision processes that credit is unbiased, and measure how it varies (about a minute)."""
-    from hiper.verify.command import verify as prove
+    from hiper.commands.verify import verify as prove
 
     if iteration is not None and run is None:
         raise UserError("--iteration says which episodes of a run are checked: name it with --run")
@@ -287,7 +287,7 @@ def _listed(text: str | None) -> list[str] | None:
 
 def _display() -> Display:
     """Where progress is shown."""
-    from hiper.console import Display
+    from hiper.display.console import Display
 
     _without_loading_bars()
     return Display(command=shlex.join(["hiper", *sys.argv[1:]]))

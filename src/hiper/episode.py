@@ -36,7 +36,7 @@ class Turn:
     logprobs: tuple[float, ...]
     """The sampler's log-probability of each response token, at the sampling temperature."""
     kinds: tuple[int, ...]
-    """The :class:`~hiper.plan_execute.spans.TokenKind` of each response token."""
+    """The :class:`~hiper.advantages.TokenKind` of each response token."""
     low_index: int | None
     """Index of the response token that completes ``</subgoal>``; None where the form is invalid."""
     text: str

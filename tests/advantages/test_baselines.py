@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_baselines import (
+
+from helpers.slow_baselines import (
     Episode,
     Numbers,
     episodes_of,
@@ -23,7 +24,6 @@ from slow_baselines import (
     slow_token_gae,
     whiten,
 )
-
 from hiper.advantages import (
     ESTIMATORS,
     GRPO,

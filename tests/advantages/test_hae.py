@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_hae import random_turns, slow_credit
 
+from helpers.slow_hae import random_turns, slow_credit
 from hiper.advantages import HAE, Credit, Turns
 from hiper.errors import UserError
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from slow_hae import random_turns
 
+from helpers.slow_hae import random_turns
 from hiper.advantages import HAE
 from hiper.advantages.normalize import EPSILON, normalized, standardize
 

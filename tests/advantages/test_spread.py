@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from slow_hae import random_turns
 
-from hiper.advantages import HAE, Credit, ResponseTokens, Turns, spread
-from hiper.plan_execute.spans import TokenKind
+from helpers.slow_hae import random_turns
+from hiper.advantages import HAE, Credit, ResponseTokens, TokenKind, Turns, spread
 
 O, W, G, A = TokenKind.OTHER, TokenKind.SWITCH, TokenKind.SUBGOAL, TokenKind.ACTION  # noqa: E741
 YES, NO = True, False

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kitchen
 import pytest
 
 import hiper.envs
+from helpers import kitchen
 from hiper.envs.alfworld import AlfworldEnv, open_split, parse_game
 from hiper.envs.alfworld.data import TASK_TYPES, official_panels, read_games
 from hiper.envs.alfworld.generate import generate_game, write_games

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from kitchen import BOWL_IN_LIGHT, COOL_LETTUCE_ON_SIDETABLE, TWO_APPLES_IN_FRIDGE, kitchen
 
+from helpers.kitchen import BOWL_IN_LIGHT, COOL_LETTUCE_ON_SIDETABLE, TWO_APPLES_IN_FRIDGE, kitchen
 from hiper.envs.alfworld.engine import NOTHING_HAPPENS, Engine, listing
 
 

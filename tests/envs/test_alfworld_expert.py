@@ -15,9 +15,9 @@ from hiper.envs import Observation, Start, TextEnv
 from hiper.envs.alfworld.expert import AlfworldExpert, Errand, search_key
 from hiper.envs.alfworld.generate import SIZES, write_games
 from hiper.envs.alfworld.priors import count, main
+from hiper.envs.base import Decision
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision
-from hiper.plan_execute.demonstrations import Demonstration, demonstrate
+from hiper.imitation.demonstrations import Demonstration, demonstrate
 
 KITCHEN = ("cabinet 2", "cabinet 10", "countertop 1", "countertop 2", "fridge 1", "sinkbasin 1")
 """Searched in the order countertop 1, countertop 2, fridge 1, sinkbasin 1, cabinet 2, cabinet 10."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-import kitchen
 import pytest
 
+from helpers import kitchen
 from hiper.envs.alfworld import Engine, parse_game
 from hiper.envs.alfworld.data import TASK_TYPES, GameSource, open_split
 from hiper.envs.alfworld.generate import generate_game

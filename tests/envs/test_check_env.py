@@ -9,7 +9,7 @@ import pytest
 
 import hiper.envs
 from hiper.envs import EndReason, Info, Observation, Start, Step, check_env
-from hiper.envs.corridor import SPLITS, CorridorEnv, make, shortest
+from hiper.envs.small.corridor import SPLITS, CorridorEnv, make, shortest
 from hiper.errors import UserError
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import hiper.envs
 from hiper.envs import Observation, registry
-from hiper.envs.corridor import CorridorEnv, make
+from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.errors import UserError
 
 
@@ -22,7 +22,7 @@ def test_those_that_ship_are_there() -> None:
     assert isinstance(hiper.envs.make("corridor", cells=4), CorridorEnv)
 
 
-@pytest.mark.parametrize("factory", [make, "hiper.envs.corridor:make"])
+@pytest.mark.parametrize("factory", [make, "hiper.envs.small.corridor:make"])
 def test_registering(factory: registry.Factory | str) -> None:
     hiper.envs.register("hall", factory)
     hiper.envs.register("hall", factory)  # the same again is no conflict

@@ -31,7 +31,7 @@ from hiper.models.build import (
     make_nano,
     stop_ids,
 )
-from hiper.models.tokenizer import encode_text
+from hiper.plan_execute.tokenizer import encode_text
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from hiper.envs.base import Decision
 from hiper.errors import UserError
-from hiper.models.tokenizer import build_word_tokenizer, encode_response, round_trip
 from hiper.plan_execute.actions import ActionStyle, ActionWords
-from hiper.plan_execute.decision import Decision
 from hiper.plan_execute.parse import InvalidKind, parse_response
-from hiper.plan_execute.prompt import PromptContext, Template, TemplateData
+from hiper.plan_execute.prompts import PromptContext, Template, TemplateData
+from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, round_trip
 
 STYLE = {
     "aliases": [{"find": r"\bK[0-9]{3}\b", "show": "door {n}", "action": "open({name})"}],

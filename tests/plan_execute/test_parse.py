@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hiper.plan_execute.decision import Decision
+from hiper.envs.base import Decision
 from hiper.plan_execute.parse import (
     NO_ACTION,
     TAGS,

@@ -7,10 +7,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from hiper.models.tokenizer import build_word_tokenizer, encode_response, encode_text
-from hiper.plan_execute.decision import Decision
+from hiper.advantages import TokenKind
+from hiper.envs.base import Decision
 from hiper.plan_execute.parse import parse_response
-from hiper.plan_execute.spans import TokenKind, TokenReader, TokenText, _IncrementalDecoder, low_index, token_kinds
+from hiper.plan_execute.spans import TokenReader, TokenText, _IncrementalDecoder, low_index, token_kinds
+from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, encode_text
 
 OTHER, SWITCH, SUBGOAL, ACTION = TokenKind
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 import pytest
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from hiper.advantages import TokenKind
 from hiper.envs.base import Start, Step
-from hiper.envs.corridor import SPLITS, CorridorEnv, make
 from hiper.envs.panels import Panel
+from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
 from hiper.episode import Episode
-from hiper.models.tokenizer import build_word_tokenizer, encode_text
-from hiper.plan_execute.demonstrations import demonstrate
+from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.parse import InvalidKind, response_text
-from hiper.plan_execute.prompt import PromptBuilder, Template
-from hiper.plan_execute.spans import TokenKind
+from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import Assignment, collect
-from hiper.rollout.sampler import Sample, Sampler, SamplingParams, TransformersSampler
+from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams, TransformersSampler
 
 CELLS = 4
 TURNS = 6

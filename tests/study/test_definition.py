@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hiper.compare.settings import differing, flat
+from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import load_config
 from hiper.errors import UserError
 from hiper.study.definition import load_study, points_of, study_names, trials_of
-from hiper.study.plan import Job, plan
+from hiper.study.jobs import Job, plan
 
 STUDY = """\
 name: mini

@@ -19,15 +19,15 @@ import pytest
 from rich.console import Console
 
 from hiper import cli
-from hiper.console import Display
+from hiper.commands import study as command
+from hiper.commands.study import run_study
+from hiper.display.console import Display
 from hiper.errors import UserError
-from hiper.study import command
+from hiper.launch.local import Launch, processes
+from hiper.runs.folder import Run, read_metrics
 from hiper.study import tuning as study_tuning
-from hiper.study.command import run_study
 from hiper.study.definition import load_study
-from hiper.study.plan import Job
-from hiper.study.work import Launch, processes
-from hiper.training.run import Run, read_metrics
+from hiper.study.jobs import Job
 
 STUDY = """\
 name: mini

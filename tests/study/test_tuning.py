@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hiper.console import Display
+from hiper.display.console import Display
 from hiper.evaluation.evaluate import CARD, write_card
-from hiper.evaluation.summary import Outcome
+from hiper.outcomes import Outcome
+from hiper.runs.folder import Run
 from hiper.study.definition import load_study, trials_of
-from hiper.study.plan import plan
+from hiper.study.jobs import plan
 from hiper.study.tuning import tuned
-from hiper.training.run import Run
 
 STUDY = """\
 name: mini

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from hiper.config import AlarmConfig, load_config
-from hiper.console import Display
+from hiper.display.console import Display
+from hiper.runs.folder import Run, read_metrics
 from hiper.training.alarms import WATCHES, Alarm, alarms, as_metrics, newly
-from hiper.training.loop import train
-from hiper.training.run import Run, read_metrics
+from hiper.training.trainer import train
 
 HEALTHY = {
     "policy/entropy": 0.3,

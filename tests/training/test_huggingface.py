@@ -14,15 +14,15 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from hiper.config import Config
-from hiper.console import Display
+from hiper.display.console import Display
 from hiper.episode import read_episodes
-from hiper.models.tokenizer import encode_text
-from hiper.plan_execute.prompt import PromptContext
+from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.agent import Agent
-from hiper.rollout.sampler import Sample, SamplingParams, TransformersSampler
-from hiper.training.assembly import assemble
-from hiper.training.loop import train
-from hiper.training.run import Run, read_metrics
+from hiper.rollout.samplers.transformers import Sample, SamplingParams, TransformersSampler
+from hiper.runs.folder import Run, read_metrics
+from hiper.training.build import assemble
+from hiper.training.trainer import train
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,16 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from hiper.advantages import ESTIMATORS
+from hiper.advantages import ESTIMATORS, TokenKind
 from hiper.config import Config, load_config
-from hiper.console import Display
-from hiper.envs.corridor import make
+from hiper.display.console import Display
+from hiper.envs.small.corridor import make
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
-from hiper.plan_execute.spans import TokenKind
 from hiper.rollout.groups import groups_without_spread
-from hiper.training.assembly import assemble
-from hiper.training.loop import assignments_of, replacements_for, train
-from hiper.training.run import Run, read_metrics
+from hiper.runs.folder import Run, read_metrics
+from hiper.training.build import assemble
+from hiper.training.trainer import assignments_of, replacements_for, train
 
 HEADS = {
     "hae": {"low", "high", "switch"},

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-from by_hand import episode, scored, turn
 
+from helpers.by_hand import episode, scored, turn
 from hiper.advantages import HAE, ReinforcePP, Shaping, TokenGAE
-from hiper.training.credit import assign_credit
+from hiper.training.assign import assign_credit
 from hiper.training.metrics import (
     credit_metrics,
     explained_variance,

@@ -19,8 +19,7 @@ from hiper.advantages.reinforce_pp import ReinforcePP
 from hiper.advantages.rloo import RLOO
 from hiper.advantages.shaping import Rewards, Shaping, shape
 from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
-from hiper.advantages.types import Bools, Credit, Critic, Floats, Ints, Turns
-from hiper.plan_execute.spans import TokenKind
+from hiper.advantages.types import Bools, Credit, Critic, Floats, Ints, TokenKind, Turns
 
 __all__ = [
     "ESTIMATORS",

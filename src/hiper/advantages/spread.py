@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hiper.advantages.checks import needed
-from hiper.advantages.types import Bools, Credit, Floats, Turns
-from hiper.plan_execute.spans import TokenKind
+from hiper.advantages.types import Bools, Credit, Floats, TokenKind, Turns
 
 
 @dataclass(frozen=True, slots=True, eq=False)

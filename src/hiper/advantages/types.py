@@ -6,6 +6,7 @@ Legend: B episodes, T turns (padded at the end), K response tokens of an episode
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from typing import Literal, TypeAlias
 
@@ -26,11 +27,20 @@ from hiper.advantages.checks import (
     played_mask,
 )
 
-__all__ = ["Bools", "Credit", "Critic", "Floats", "Ints", "Turns"]
+__all__ = ["Bools", "Credit", "Critic", "Floats", "Ints", "TokenKind", "Turns"]
 
 Critic: TypeAlias = Literal["decisions", "turn", "token", "none"]
 """What an estimator asks of a critic: V_high, V_switch and V_low at their places; one value before each response; one
 before each response token; nothing."""
+
+
+class TokenKind(IntEnum):
+    """The decision a response token belongs to."""
+
+    OTHER = 0
+    SWITCH = 1
+    SUBGOAL = 2
+    ACTION = 3
 
 
 @dataclass(frozen=True, eq=False)

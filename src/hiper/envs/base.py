@@ -16,8 +16,6 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from hiper.plan_execute.decision import Decision
-
 if TYPE_CHECKING:
     from hiper.envs.panels import Panel
 
@@ -92,6 +90,17 @@ class Step:
             truncated=end is EndReason.TURN_LIMIT,
             info=_OUTCOMES[end],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One turn's three decisions, in the order they are made."""
+
+    switch: bool
+    """True: the subgoal is replaced (SWITCH). False: the previous one is followed on (KEEP)."""
+    subgoal: str
+    """The subgoal followed from now on; a copy of the previous one when kept."""
+    action: str
 
 
 class Expert(Protocol):

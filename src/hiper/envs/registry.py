@@ -17,14 +17,14 @@ from hiper.errors import UserError, suggestion
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-    from hiper.data import DataHome
+    from hiper.envs.downloads import DataHome
 
 Factory = Callable[..., TextEnv]
 
 _factories: dict[str, Factory | str] = {
     "alfworld": "hiper.envs.alfworld.env:make",
-    "boxes": "hiper.envs.boxes:make",
-    "corridor": "hiper.envs.corridor:make",
+    "boxes": "hiper.envs.small.boxes:make",
+    "corridor": "hiper.envs.small.corridor:make",
     "webshop": "hiper.envs.webshop.env:make",
 }
 """A factory, or where to import one from when it is first asked for."""

@@ -16,8 +16,8 @@ from hiper import __version__
 from hiper.envs.base import TextEnv
 from hiper.envs.panels import Panel
 from hiper.episode import Episode
-from hiper.evaluation.summary import Outcome, summarize
 from hiper.files import write_text
+from hiper.outcomes import Outcome, summarize
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import Assignment, collect
 from hiper.seeding import derive_seed

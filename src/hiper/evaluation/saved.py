@@ -11,10 +11,10 @@ import torch
 from hiper.config import Config, overridden, read_tree, validate_config
 from hiper.envs.base import TextEnv
 from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
-from hiper.plan_execute.prompt import Template
+from hiper.plan_execute.prompts import Template
 from hiper.rollout.agent import Agent
-from hiper.training.assembly import SETTINGS, make_agent, make_env, make_prompts, own_template
-from hiper.training.run import find_policy
+from hiper.runs.folder import find_policy
+from hiper.training.build import SETTINGS, make_agent, make_env, make_prompts, own_template
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""

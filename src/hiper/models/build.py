@@ -18,8 +18,8 @@ from hiper.config import ModelConfig
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
-from hiper.models.tokenizer import build_word_tokenizer
-from hiper.models.tokenizer import load_tokenizer as read_tokenizer
+from hiper.plan_execute.tokenizer import build_word_tokenizer
+from hiper.plan_execute.tokenizer import load_tokenizer as read_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 """What transformers raises about files that are missing, damaged, or at odds with each other."""

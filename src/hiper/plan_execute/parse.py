@@ -33,7 +33,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from hiper.plan_execute.decision import Decision
+from hiper.envs.base import Decision
 
 KEEP, SWITCH = "KEEP", "SWITCH"
 SWITCH_WORDS = (KEEP, SWITCH)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from enum import IntEnum
 from functools import cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -19,19 +18,11 @@ from numpy.typing import NDArray
 from tokenizers import decoders
 from tokenizers.models import WordLevel
 
+from hiper.advantages import TokenKind
 from hiper.plan_execute.parse import BlockName, Parsed, Span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-class TokenKind(IntEnum):
-    """The decision a response token belongs to."""
-
-    OTHER = 0
-    SWITCH = 1
-    SUBGOAL = 2
-    ACTION = 3
 
 
 _KINDS_LAST_FIRST = (

@@ -37,7 +37,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
-from hiper.compare.settings import differing, flat
+from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import Section, load_config, read_setting, read_tree
 from hiper.errors import UserError, suggestion
 

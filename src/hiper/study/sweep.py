@@ -10,12 +10,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from hiper.compare.comparison import Comparison, Result
-from hiper.compare.report import difference
-from hiper.console import Display
-from hiper.evaluation.plots import INK, colour_of, percent_axis, plain, save
+from hiper.analysis.comparison.comparison import Comparison, Result
+from hiper.analysis.comparison.report import difference
+from hiper.display.console import Display
+from hiper.display.plots import INK, colour_of, percent_axis, plain, save
+from hiper.display.tables import Table
 from hiper.files import write_text
-from hiper.tables import Table
 
 JSON, MARKDOWN, FIGURE = "sweep.json", "sweep.md", "sweep.png"
 

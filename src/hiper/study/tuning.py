@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from hiper.console import Display
-from hiper.evaluation.report import read_evaluations
+from hiper.analysis.report import read_evaluations
+from hiper.display.console import Display
 from hiper.files import write_text
+from hiper.runs.folder import Run
 from hiper.study.definition import Study, Tuning, combinations, trial_name
-from hiper.training.run import Run
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from hiper.advantages import Bools, Floats
 from hiper.episode import Episode, Turn
-from hiper.evaluation.summary import summarize
+from hiper.learner.learner import Scores
+from hiper.outcomes import summarize
 from hiper.rollout.groups import Collected, groups_without_spread
-from hiper.training.credit import Assigned
-from hiper.training.learner import Scores
+from hiper.training.assign import Assigned
 
 
 def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) -> dict[str, float]:

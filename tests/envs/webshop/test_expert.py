@@ -15,7 +15,7 @@ from hiper.envs.webshop.expert import PATIENCE, Request, WebshopExpert
 from hiper.envs.webshop.product import Instruction, Product
 from hiper.envs.webshop.shop import Shop
 from hiper.errors import UserError
-from hiper.plan_execute.demonstrations import Demonstration, demonstrate
+from hiper.imitation.demonstrations import Demonstration, demonstrate
 
 
 def shirt(

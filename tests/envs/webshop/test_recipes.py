@@ -13,8 +13,8 @@ from hiper import cli
 from hiper.advantages import HAE
 from hiper.config import Config, load_config
 from hiper.episode import read_episodes
-from hiper.training import assembly
-from hiper.training.assembly import assemble
+from hiper.training import build as assembly
+from hiper.training.build import assemble
 
 TINY = [
     *("env.products=24", "env.max_turns=6", "rollout.episodes=4", "rollout.slots=4", "rollout.max_response_tokens=20"),

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from hiper.envs.base import Decision
 from hiper.envs.webshop.env import WebshopEnv
 from hiper.envs.webshop.shop import Shop
-from hiper.models.tokenizer import build_word_tokenizer, round_trip
-from hiper.plan_execute.decision import Decision
-from hiper.plan_execute.demonstrations import demonstrate
-from hiper.plan_execute.prompt import PromptContext, Template
+from hiper.imitation.demonstrations import demonstrate
+from hiper.plan_execute.prompts import PromptContext, Template
+from hiper.plan_execute.tokenizer import build_word_tokenizer, round_trip
 
 INSTRUCTION = (
     "Find me machine wash, slim fit shirts with long sleeve for daily wear with color: red, and size: x-large, and "

@@ -28,9 +28,8 @@ from dataclasses import dataclass, field
 
 from hiper.envs.alfworld.dialect import PUT_JOINTS
 from hiper.envs.alfworld.priors import worth
-from hiper.envs.base import Observation, Start
+from hiper.envs.base import Decision, Observation, Start
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision
 
 TREATMENTS = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
 """What is done to an object, by the word in the goal."""

@@ -7,9 +7,6 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.data import Arrival, DataHome, Finding, RemoteFile, Source, State, download
-from hiper.data.sets import Progress, write_record
-from hiper.data.transfer import sha256_of
 from hiper.envs.alfworld.data import (
     DATA_VARIABLE,
     GAME_FILE,
@@ -18,6 +15,9 @@ from hiper.envs.alfworld.data import (
     official_panels,
     open_split,
 )
+from hiper.envs.downloads import Arrival, DataHome, Finding, RemoteFile, Source, State, download
+from hiper.envs.downloads.sets import Progress, write_record
+from hiper.envs.downloads.transfer import sha256_of
 from hiper.errors import NoSplitError, UserError
 from hiper.files import whole_folder
 
@@ -37,7 +37,7 @@ ARCHIVE = RemoteFile(
 
 
 class Games:
-    """The games of all splits; a :class:`~hiper.data.DataSet`."""
+    """The games of all splits; a :class:`~hiper.envs.downloads.DataSet`."""
 
     name = "games"
     summary = f"all games of {', '.join(SPLITS)}: {ARCHIVE.size or 0:,} bytes to download, 330 MB unpacked"

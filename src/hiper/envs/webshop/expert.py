@@ -16,10 +16,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hiper.envs.base import Observation, Start
+from hiper.envs.base import Decision, Observation, Start
 from hiper.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEPARATOR
 from hiper.errors import UserError
-from hiper.plan_execute.decision import Decision
 
 ORDINALS = ("second", "third", "fourth", "fifth", "sixth")
 PATIENCE = len(ORDINALS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hiper.data import DataHome, FileSet, RemoteFile, Source
+from hiper.envs.downloads import DataHome, FileSet, RemoteFile, Source
 
 DATA_VARIABLE = "WEBSHOP_DATA"
 """The environment variable that names another folder."""

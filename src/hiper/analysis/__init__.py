@@ -1,0 +1,1 @@
+"""What comes of runs: reports, credit, comparisons, proofs."""

@@ -1,0 +1,1 @@
+"""What a person sees in a terminal, a document or a picture."""

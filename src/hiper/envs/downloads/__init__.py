@@ -1,0 +1,16 @@
+"""Official data: what is installed, whether it is what it should be, and getting it."""
+
+from hiper.envs.downloads.sets import DataHome, DataSet, FileSet, Finding, State
+from hiper.envs.downloads.transfer import Arrival, RemoteFile, Source, download
+
+__all__ = [
+    "Arrival",
+    "DataHome",
+    "DataSet",
+    "FileSet",
+    "Finding",
+    "RemoteFile",
+    "Source",
+    "State",
+    "download",
+]

@@ -1,0 +1,1 @@
+"""Two small environments, for tests and studies."""

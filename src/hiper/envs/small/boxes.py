@@ -1,0 +1,189 @@
+"""A chain of locked boxes: as many subtasks as asked for, each of which needs the one before.
+
+Rooms lie in a ring, and in them stand boxes of different colours. The agent begins with the key to one of them; in each
+box lies the key to the next, and in the last one a treasure, which wins. Nothing is paid before. So the number of boxes
+is the number of dependent subtasks, and everything else stays the same: made to measure what a long horizon does to
+credit. It is played in microseconds, and :func:`shortest` says how many turns it takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hiper.envs.base import Decision, EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.panels import Panel, Task
+from hiper.errors import NoSplitError, UserError
+
+SPLITS = ("train", "held_out")
+COLOURS = ("red", "blue", "green", "yellow", "black", "white", "brown", "pink")
+GOAL = "open the boxes, one after the other, and find the treasure."
+_KEY = re.compile(r"You hold the (\w+) key,")
+_ROOM = re.compile(r"You are in room (\d+) of (\d+)\.")
+_ID = re.compile(r"boxes/\w+/(\d+)rooms-start(\d+)((?:-[a-z]+\d+)+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything is, rooms counted from zero."""
+
+    rooms: int
+    start: int
+    boxes: tuple[tuple[str, int], ...]
+    """Colour and room of each, in the order in which they can be opened."""
+
+    @property
+    def id(self) -> str:
+        """As part of a task's id."""
+        return f"{self.rooms}rooms-start{self.start}" + "".join(f"-{colour}{room}" for colour, room in self.boxes)
+
+    @classmethod
+    def read(cls, task_id: str) -> Layout:
+        """The layout that a task's id names."""
+        found = _ID.fullmatch(task_id)
+        assert found, task_id
+        boxes = tuple((colour, int(room)) for colour, room in re.findall(r"-([a-z]+)(\d+)", found[3]))
+        return cls(int(found[1]), int(found[2]), boxes)
+
+
+class BoxesEnv(TextEnv):
+    """See the module. The reward is 1 for the treasure."""
+
+    name: ClassVar[str] = "boxes"
+    version: ClassVar[str] = "1"
+
+    def __init__(self, panel: Panel, max_turns: int) -> None:
+        self.panel = panel
+        self.max_turns = max_turns
+        self._end: EndReason | None = EndReason.LOST  # nothing runs before the first reset
+        self._layout = Layout(1, 0, ())
+        self._room = self._opened = self._turn = 0
+
+    def reset(self, task_id: str, seed: int = 0) -> Start:
+        """Begin an episode; there is no chance in it, so ``seed`` changes nothing."""
+        self._layout = Layout.read(self.panel[task_id].id)
+        self._room, self._opened, self._turn, self._end = self._layout.start, 0, 0, None
+        return Start(GOAL, self._observe(""))
+
+    def step(self, action: str) -> Step:
+        """Play one turn."""
+        if self._end:
+            raise RuntimeError("the episode is over or was never begun: call reset first")
+        self._turn += 1
+        text = self._play(action) if action in self._admissible() else "Nothing happens. "
+        if self._turn >= self.max_turns and not self._end:
+            self._end = EndReason.TURN_LIMIT
+        return Step.sparse(self._observe(text), self._end)
+
+    def expert(self) -> BoxesExpert:
+        """Goes round, and opens the box whose key it holds where it finds it."""
+        return BoxesExpert()
+
+    def _play(self, action: str) -> str:
+        if action.startswith("go to room"):
+            self._room = int(action.split()[-1]) - 1
+            return ""
+        colour, boxes = action.split()[2], self._layout.boxes
+        if colour != boxes[self._opened][0]:
+            return f"The {colour} box is locked. "
+        self._opened += 1
+        if self._opened == len(boxes):
+            self._end = EndReason.WON
+            return f"You open the {colour} box and find the treasure. "
+        return f"You open the {colour} box. "
+
+    def _admissible(self) -> tuple[str, ...]:
+        """Next door on either side, and every closed box in the room."""
+        rooms = self._layout.rooms
+        doors = sorted({(self._room + way) % rooms for way in (1, -1)} - {self._room})
+        return (
+            *(f"open the {colour} box" for colour, room in sorted(self._closed()) if room == self._room),
+            *(f"go to room {room + 1}" for room in doors),
+        )
+
+    def _closed(self) -> tuple[tuple[str, int], ...]:
+        return self._layout.boxes[self._opened :]
+
+    def _observe(self, before: str) -> Observation:
+        here = [f"a {colour} box" for colour, room in sorted(self._closed()) if room == self._room]
+        place, boxes = self._opened + 1, len(self._layout.boxes)
+        held = "" if self._end is EndReason.WON else f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. "
+        seen = " and ".join(here) or "nothing"
+        text = f"{before}You are in room {self._room + 1} of {self._layout.rooms}. {held}You see {seen} here."
+        return Observation(text, self._admissible())
+
+
+class BoxesExpert:
+    """Sees what the agent sees: it goes round in one direction, and opens each box as it holds its key."""
+
+    def __init__(self) -> None:
+        self._subgoal = ""
+
+    def reset(self, start: Start) -> None:
+        """Forget the last episode."""
+        self._subgoal = ""
+
+    def act(self, observation: Observation) -> Decision:
+        """Decide on the next turn."""
+        key, place = _KEY.search(observation.text), _ROOM.search(observation.text)
+        assert key, observation.text
+        assert place, observation.text
+        subgoal = f"find the {key[1]} box"
+        switch, self._subgoal = subgoal != self._subgoal, subgoal
+        target = f"open the {key[1]} box"
+        if target in (observation.admissible or ()):
+            return Decision(switch, subgoal, target)
+        room, rooms = int(place[1]), int(place[2])
+        return Decision(switch, subgoal, f"go to room {room % rooms + 1}")
+
+    def acted(self, action: str, observation: Observation) -> None:
+        """Nothing is remembered: all that matters is in the next observation."""
+
+
+def shortest(task_id: str) -> int:
+    """The least number of turns that wins a task: to each box the shorter way round, and a turn to open it."""
+    layout = Layout.read(task_id)
+    turns, at = 0, layout.start
+    for _, room in layout.boxes:
+        way = (room - at) % layout.rooms
+        turns, at = turns + min(way, layout.rooms - way) + 1, room
+    return turns
+
+
+def make(
+    split: str = "train", boxes: int = 3, rooms: int = 6, games: int = 400, max_turns: int | None = None
+) -> BoxesEnv:
+    """Chains of ``boxes`` boxes in ``rooms`` rooms; a quarter of all layouts is held out.
+
+    Args:
+        split: "train" or "held_out".
+        boxes: the number of dependent subtasks, up to eight.
+        rooms: in the ring.
+        games: how many layouts; there may be fewer where there are few boxes.
+        max_turns: None: one and a half rounds for each box.
+
+    Raises:
+        UserError: unknown split, or a size that cannot be.
+    """
+    if split not in SPLITS:
+        raise NoSplitError(f"the boxes have no split '{split}'; there are {', '.join(SPLITS)}")
+    if not 1 <= boxes <= len(COLOURS) or rooms < 2 or games < 1 or (max_turns is not None and max_turns < 1):
+        raise UserError(
+            f"there can be 1 to {len(COLOURS)} boxes, in 2 rooms or more, in 1 game or more of 1 turn or more; boxes "
+            f"{boxes}, rooms {rooms}, games {games} and max_turns {max_turns} were given"
+        )
+    rng = random.Random(f"{boxes} boxes in {rooms} rooms")
+    layouts: dict[str, None] = {}
+    for _ in range(100 * games):
+        places = tuple((colour, rng.randrange(rooms)) for colour in rng.sample(COLOURS, boxes))
+        layout = Layout(rooms, rng.randrange(rooms), places)
+        if (hashlib.sha256(layout.id.encode()).digest()[0] < 64) == (split == "held_out"):
+            layouts[layout.id] = None
+        if len(layouts) == games:
+            break
+    tasks = [Task(f"boxes/{split}/{layout}", f"{boxes} boxes") for layout in layouts]
+    turns = boxes * (rooms * 3 // 2 + 1) if max_turns is None else max_turns
+    return BoxesEnv(Panel.of(f"boxes-{boxes}-{rooms}/{split}", tasks), turns)

@@ -1,0 +1,1 @@
+"""The warm start: an expert's demonstrations, and a policy that imitates them."""

@@ -1,0 +1,1 @@
+"""Policy and critic, scored and improved."""

@@ -1,0 +1,1 @@
+"""Samplers: prompts as token ids in, responses as token ids and log-probabilities out."""

@@ -1,0 +1,1 @@
+"""Everything on disk, read and written without torch."""

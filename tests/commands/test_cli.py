@@ -1,0 +1,468 @@
+"""The command line, in this process; one test in a process of its own shows that exit codes reach the shell."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from hiper.analysis.proofs.proofs import Unbiased, sweep_bias, sweep_variance
+from hiper.commands import verify as prove
+from hiper.envs.alfworld.generate import generate_game
+from hiper.envs.alfworld.parity import missing_reason
+from hiper.envs.base import Observation, Step
+from hiper.envs.registry import make
+from hiper.envs.small.corridor import CorridorEnv
+from hiper.episode import read_episodes
+
+Hiper = Callable[..., Any]
+
+
+@pytest.fixture
+def run_folder(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to be changed at will."""
+    return shutil.copytree(tiny_run, tmp_path / "run")
+
+
+def refused(result: Any, *parts: object) -> None:
+    """One message that holds all of ``parts``, and exit code 2."""
+    assert result.code == 2
+    for part in parts:
+        assert str(part) in result.err
+
+
+# --- What works -------------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands(hiper: Hiper):
+    result = hiper("--help")
+    assert result.code == 0
+    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report", "parity"):
+        assert command in result.out
+
+
+def test_help_says_what_is_taken_where_nothing_is_said(hiper: Hiper):
+    assert "[default: (one under runs/)]" in hiper("study", "--help").out
+    assert "[default: (the run's own)]" in hiper("credit", "--help").out
+
+
+def test_recipes(hiper: Hiper):
+    lines = hiper("recipes").out.splitlines()
+    assert any(line.startswith("quickstart ") and line.endswith(".") for line in lines)
+
+
+def test_tasks(hiper: Hiper):
+    result = hiper("tasks", "corridor", "cells=3", "--split", "held_out")
+    lines = result.out.splitlines()
+    assert lines[0] == "corridor/held_out/locked-3cells-start0-key0-door1\tlocked"
+    assert f"corridor-3/held_out: {len(lines)} tasks, sha256 fe4548bf7efb" in result.err
+
+
+def test_train_reports(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    result = hiper("train", tiny_recipe, "training.iterations=1", "warm_start.epochs=1", "--out", out)
+    assert result.code == 0
+    for part in ("held out", "evaluation after 0", "1/1", "evaluation after 1", "where everything lies", "report.md"):
+        assert part in result.out
+    for file in ("config.yaml", "metrics.jsonl", "report.md", "curve.png", "tensorboard", "warm-start/hiper.yaml"):
+        assert (out / file).exists()
+    AutoModelForCausalLM.from_pretrained(out / "checkpoints" / "iter-00001" / "policy")
+
+
+def test_resuming_a_finished_run_says_so(hiper: Hiper, run_folder: Path):
+    result = hiper("train", "--resume", run_folder)
+    assert result.code == 0
+    assert "nothing is left to do" in result.out
+
+
+def test_resuming_makes_up_for_a_missing_evaluation(hiper: Hiper, run_folder: Path):
+    card = run_folder / "evaluations" / "eval-00002-held_out.json"
+    before = json.loads(card.read_text())
+    card.unlink()
+    assert hiper("train", "--resume", run_folder).code == 0
+    assert json.loads(card.read_text())["outcomes"] == before["outcomes"]
+
+
+def test_report(hiper: Hiper, run_folder: Path):
+    (run_folder / "report.md").unlink(missing_ok=True)
+    result = hiper("report", run_folder)
+    assert result.code == 0
+    assert "tiny, seed 0" in result.out
+    assert (run_folder / "report.md").exists()
+
+
+def test_credit_shows_and_writes_what_estimators_say(hiper: Hiper, run_folder: Path):
+    result = hiper("credit", run_folder, "--iteration", 1)
+    assert result.code == 0
+    assert "Rank correlation" in result.out
+    assert json.loads((run_folder / "credit.json").read_text())["iteration"] == 1
+    assert (run_folder / "credit.png").exists()
+    result = hiper("credit", run_folder, "--iteration", 9)
+    assert result.code == 2
+    assert "no episodes of iteration 9; there are 1 to 2" in result.err
+
+
+def test_verify_fails_where_a_claim_does(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checks = [Unbiased("HAE, termination-value", 1, 0.5, claimed=True)]
+    monkeypatch.setattr(prove, "check_unbiased", lambda: checks)
+    monkeypatch.setattr(prove, "sweep_variance", lambda: sweep_variance((2, 3), (0.8, 0.5), (0.0, 0.5, 1.0), (0,)))
+    monkeypatch.setattr(prove, "sweep_bias", lambda: sweep_bias((0.0, 1.0), (0.0, 1.0), (0,)))
+    result = hiper("verify", "--out", tmp_path / "proofs")
+    assert result.code == 2
+    assert "not unbiased, though it is claimed to be: HAE, termination-value" in result.err
+    assert (tmp_path / "proofs" / "verify.json").exists()  # what was found is kept
+    assert hiper("verify", "--run", tmp_path / "none").code == 2
+    alone = hiper("verify", "--iteration", "1")
+    assert alone.code == 2
+    assert "name it with --run" in alone.err
+
+
+def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    out = tmp_path / "evaluation"
+    result = hiper("eval", tiny_run, "--episodes", 5, "--temperature", 0, "--seed", 3, "--out", out)
+    assert result.code == 0
+    card = json.loads((out / "held_out.json").read_text())
+    assert card["panel"]["tasks"] == card["outcomes"]["all"]["episodes"] == 5
+    assert len(card["panel"]["sha256"]) == 64
+    assert card["sampling"] == {"temperature": 0.0, "max_tokens": 24}
+    assert (card["seed"], card["environment"]["name"], card["environment"]["version"]) == (3, "corridor", "1")
+    assert card["template"].startswith("terse-")
+    assert card["checkpoint"].endswith("checkpoints/iter-00002/policy")
+    cards = tiny_run / "evaluations"
+    trained, begun = (json.loads((cards / f"eval-0000{n}-held_out.json").read_text()) for n in (2, 0))
+    assert card["weights_sha256"] == trained["weights_sha256"] != begun["weights_sha256"]
+    assert card["command"].startswith("hiper eval")
+    assert {"hiper", "seconds", "date", "history_window"} <= set(card)
+    episodes = list(read_episodes(out / "held_out.jsonl.gz"))
+    assert sum(episode.won for episode in episodes) == card["outcomes"]["all"]["won"]
+    won = {episode.task_id: str(int(episode.won)) for episode in episodes}
+    panel = make("corridor", split="held_out", cells=3, max_turns=6).panel.subset(5)
+    assert card["outcomes"]["all"]["won_by_task"] == "".join(won[task.id] for task in panel)
+
+
+def test_an_interrupted_eval_says_what_is_missing(
+    hiper: Hiper, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    step, steps = CorridorEnv.step, 0
+
+    def interrupt(self: CorridorEnv, action: str) -> Step:
+        nonlocal steps
+        steps += 1
+        if steps == 10:
+            raise KeyboardInterrupt
+        return step(self, action)
+
+    monkeypatch.setattr(CorridorEnv, "step", interrupt)
+    result = hiper("eval", tiny_run, "--out", tmp_path)
+    assert result.code == 130
+    assert "stopped: held_out was not played to its end" in result.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_eval_gives_what_training_gave(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    """The same weights, panel, seed and temperature: the evaluation after training, again."""
+    card = json.loads((tiny_run / "evaluations" / "eval-00002-held_out.json").read_text())
+    assert hiper("eval", tiny_run, "--seed", card["seed"], "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "held_out.json").read_text())["outcomes"] == card["outcomes"]
+
+
+def test_eval_of_a_checkpoint_on_another_split_and_environment(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    checkpoint = tiny_run / "checkpoints" / "iter-00001"
+    assert hiper("eval", checkpoint, "--split", "train", "--episodes", 2, "--out", tmp_path).code == 0
+    assert (tmp_path / "train.json").exists()
+    elsewhere = ["--env", "alfworld", "env.data=generated", "env.games=2", "env.size=tiny", "env.max_turns=2"]
+    roomy = ["prompt.max_tokens=400"]
+    assert hiper("eval", checkpoint, *elsewhere, *roomy, "--split", "valid_seen", "--out", tmp_path).code == 0
+    assert json.loads((tmp_path / "valid_seen.json").read_text())["environment"]["name"] == "alfworld"
+
+
+def test_sft_saves_a_policy_that_eval_and_train_read(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    cloned = tmp_path / "cloned"
+    result = hiper("sft", tiny_recipe, "warm_start.epochs=2", "--out", cloned)
+    assert result.code == 0
+    assert f"hiper eval {cloned}" in result.out
+    assert hiper("eval", cloned, "--episodes", 2, "--out", tmp_path / "evaluation").code == 0
+    settings = [f"model.path={cloned}", "warm_start.tasks=0", "training.iterations=0"]
+    assert hiper("train", tiny_recipe, *settings, "--out", tmp_path / "run").code == 0
+    refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already")
+    refused(hiper("sft", tiny_recipe, "warm_start.tasks=0", "--out", tmp_path / "new"), "warm_start.tasks is 0")
+
+
+def test_numbers_are_words_where_actions_are_free(hiper: Hiper, monkeypatch: pytest.MonkeyPatch):
+    """Where none are listed, a number means itself."""
+    monkeypatch.setattr(CorridorEnv, "_observe", lambda *_: Observation("Say a number."))
+    result = hiper("play", "corridor", "cells=3", stdin="42\nq\n")
+    assert "there are actions" not in result.out
+    assert "42" in result.out
+
+
+def test_play_by_hand(hiper: Hiper):
+    task = "corridor/train/unlocked-5cells-start1-key3-door2"
+    result = hiper("play", "corridor", "--task", task, stdin="9\n: find the door\n2\n\nopen door\n")
+    assert result.code == 0
+    for part in (task, "1 go left", "there are actions 1 to 2", "SWITCH find the door", "KEEP", "won after 2 turns"):
+        assert part in result.out
+
+
+def test_what_a_player_gets_wrong_is_said_and_what_it_came_to(hiper: Hiper):
+    shop = ("webshop", "data=generated", "products=24", "--seed", 3)
+    result = hiper("play", *shop, stdin="[buy]\nclick[buy now\nsearch[dress shirts]\n3\nclick[buy now]\n")
+    assert result.code == 0
+    assert result.out.count("inadmissible_action") == 2
+    assert re.search(r"lost after 5 turns\nscore 0\.\d{3}: type \d\.\d\d, attributes .*, options ", result.out)
+
+
+@pytest.mark.parametrize("stdin", ["q\n", "2\n"])
+def test_leaving_a_game(hiper: Hiper, stdin: str):
+    result = hiper("play", "corridor", stdin=stdin)
+    assert result.code == 0
+    assert "left after" in result.out
+
+
+def test_the_expert_plays(hiper: Hiper):
+    result = hiper("play", "corridor", "--agent", "expert", "--auto")
+    assert "SWITCH find the" in result.out
+    assert "won after" in result.out
+    waiting = hiper("play", "corridor", "--agent", "expert", stdin="\n" * 20)
+    assert "won after" in waiting.out
+
+
+def test_a_checkpoint_plays_where_it_was_trained(hiper: Hiper, tiny_run: Path):
+    result = hiper("play", "corridor", "--agent", tiny_run, "--auto", "--seed", 1)
+    assert result.code == 0
+    assert "corridor-3/held_out" in result.out
+    assert any(end in result.out for end in ("won after", "lost after", "turn_limit after"))
+
+
+# --- What users get wrong ---------------------------------------------------------------------------------------------
+
+
+def test_train_needs_one_thing_to_do(hiper: Hiper, tmp_path: Path):
+    refused(hiper("train"), "--resume")
+    refused(hiper("train", "quickstart", "--resume", tmp_path), "--resume")
+    refused(hiper("train", "--resume", tmp_path, "--out", tmp_path), "leave out --out")
+    refused(hiper("train", "learner.lr=1", "seed=2", "--resume", tmp_path), "leave out learner.lr=1 seed=2")
+
+
+def test_a_place_that_cannot_be_written_to(hiper: Hiper, tiny_recipe: Path):
+    for command in ("train", "sft"):
+        result = hiper(command, tiny_recipe, "--out", "/proc/run")
+        refused(result, "cannot write /proc/run", "choose another folder")
+
+
+def test_an_evaluation_is_not_written_over_another(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    assert hiper("eval", tiny_run, "--episodes", 2, "--out", tmp_path).code == 0
+    refused(hiper("eval", tiny_run, "--episodes", 3, "--out", tmp_path), "held_out.json", "choose another folder")
+    refused(hiper("eval", tiny_run, "cells=4"), "settings: unknown key 'cells'", "env.cells")
+
+
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_path: Path):
+    refused(hiper(command, "quikstart"), "'quikstart'", "did you mean 'quickstart'")
+    refused(hiper(command, tmp_path / "none.yaml"), "neither a shipped recipe nor a YAML file")
+    out = tmp_path / "run"
+    refused(hiper(command, "quickstart", "learner.clop=0.1", "--out", out), "learner.clop", "did you mean 'clip'")
+    refused(hiper(command, "quickstart", "learner.clip=high", "--out", out), "learner.clip", "number", "'high'")
+    refused(hiper(command, "quickstart", "training.iterations=-1", "--out", out), "training.iterations", "-1")
+    refused(hiper(command, "quickstart", "learner.clip", "--out", out), "dotted.key=value")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "parts"),
+    [
+        ("env.name=my_envs:Echo", ["'my_envs:Echo' cannot be imported", "my_envs"]),
+        ("env.name=coridor", ["there is no environment 'coridor'", "did you mean 'corridor'"]),
+        ("env.cels=4", ["no option 'cels'", "did you mean 'cells'"]),
+        ("env.cells=many", ["option 'cells'", "integer", "'many'"]),
+        ("env.train_split=practice", ["no split 'practice'", "train, held_out"]),
+        ("prompt.template=fancy", ["template fancy", "terse"]),
+        ("model.path=/no/such/model", ["/no/such/model"]),
+        ("training.device=abacus", ["training.device=abacus"]),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing(
+    hiper: Hiper, tiny_recipe: Path, tmp_path: Path, setting: str, parts: list[str]
+):
+    refused(hiper("train", tiny_recipe, setting, "--out", tmp_path / "run"), *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_games_that_are_missing_empty_or_broken(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path / "nowhere"))
+    refused(hiper("tasks", "alfworld"), tmp_path / "nowhere", "alfworld-download", "ALFWORLD_DATA")
+    refused(hiper("tasks", "alfworld", f"data={tmp_path / 'gone'}"), tmp_path / "gone", "no such file or folder")
+    refused(hiper("tasks", "alfworld", f"data={tmp_path}"), tmp_path, "no split 'train'")
+    (tmp_path / "train").mkdir()
+    refused(hiper("tasks", "alfworld", f"data={tmp_path}"), tmp_path, "holds no playable game")
+    split = tmp_path / "generated-tiny" / "train"
+    (split / "pick_and_place_simple-Mug-None-Shelf-1").mkdir(parents=True)
+    refused(hiper("tasks", "alfworld", f"data={split}"), "looks like a split itself", f"'{split.parent}'")
+    (tmp_path / "games.tar").write_bytes(b"no archive")
+    refused(hiper("tasks", "alfworld", f"data={tmp_path / 'games.tar'}"), tmp_path / "games.tar", "tar archive")
+
+
+@pytest.mark.parametrize("text", ["", "{half", "[]", '{"pddl_problem": "(define"}'])
+def test_a_broken_game_is_named(hiper: Hiper, tmp_path: Path, text: str):
+    game = generate_game("train", 0, "tiny")
+    file = tmp_path / game.task_id / "game.tw-pddl"
+    file.parent.mkdir(parents=True)
+    file.write_text(text or game.text[:2000])
+    refused(hiper("play", "alfworld", f"data={tmp_path / 'generated-tiny'}", "--agent", "expert", "--auto"), file)
+
+
+def test_games_marked_unsolvable_are_not_played(hiper: Hiper, tmp_path: Path):
+    game = generate_game("train", 0, "tiny")
+    file = tmp_path / game.task_id / "game.tw-pddl"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(json.loads(game.text) | {"solvable": False}))
+    result = hiper("tasks", "alfworld", f"data={tmp_path / 'generated-tiny'}")
+    refused(result, tmp_path, "holds no playable game (1 are marked unsolvable or unsupported)")
+
+
+def test_a_prompt_longer_than_allowed(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    begin = ("train", tiny_recipe, "prompt.max_tokens=20", "prompt.history_window=1", "--out")
+    result = hiper(*begin, tmp_path / "a", "prompt.overflow=drop_history")
+    refused(result, "turn 1 of 'fetch the key", "the prompt has 28 tokens, 20 are allowed", "prompt.max_tokens")
+    small = ("warm_start.tasks=4", "warm_start.epochs=1", "training.iterations=1", "rollout.episodes=4")
+    assert hiper(*begin, tmp_path / "b", "prompt.overflow=shorten", *small).code == 0
+    records = map(json.loads, (tmp_path / "b" / "metrics.jsonl").read_text().splitlines())
+    assert [record["prompt/cut"] for record in records if "prompt/cut" in record] == [1.0]  # counted: all of them were
+
+
+def test_an_existing_run_is_not_overwritten(hiper: Hiper, tiny_recipe: Path, run_folder: Path):
+    result = hiper("train", tiny_recipe, "--out", run_folder)
+    refused(result, run_folder, f"hiper train --resume {run_folder}", "--out")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("train", "--resume", "{}"), ("report", "{}"), ("eval", "{}"), ("play", "corridor", "--agent", "{}")]
+)
+def test_a_folder_that_is_no_run(hiper: Hiper, tmp_path: Path, arguments: tuple[str, ...]):
+    refused(hiper(*(argument.format(tmp_path) for argument in arguments)), tmp_path)
+
+
+def test_unknown_tasks_splits_environments_and_counts(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    refused(hiper("play", "corridor", "--task", "corridor/train/nowhere"), "no task 'corridor/train/nowhere'", "panel")
+    refused(hiper("play", "coridor"), "did you mean 'corridor'")
+    refused(hiper("tasks", "corridor", "--split", "test"), "no split 'test'")
+    refused(hiper("eval", tiny_run, "--split", "test", "--out", tmp_path), "no split 'test'")
+    refused(hiper("eval", tiny_run, "--episodes", 10_000, "--out", tmp_path), "10000 episodes were asked for")
+    refused(hiper("eval", tiny_run, "--temperature", "-1"), "--temperature")
+
+
+def test_damaged_weights_are_named(hiper: Hiper, run_folder: Path, tmp_path: Path):
+    weights = run_folder / "checkpoints" / "iter-00002" / "policy" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    refused(hiper("eval", run_folder, "--out", tmp_path / "e"), weights.parent)
+
+
+def test_weights_of_another_architecture_are_named(hiper: Hiper, run_folder: Path, tmp_path: Path):
+    policy = run_folder / "checkpoints" / "iter-00002" / "policy"
+    config = json.loads((policy / "config.json").read_text())
+    for change in ({"num_hidden_layers": 3}, {"hidden_size": 32}, {"model_type": "no such type"}):
+        (policy / "config.json").write_text(json.dumps(config | change))
+        refused(hiper("eval", run_folder, "--out", tmp_path / "e"), policy)
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("file", ["heads.safetensors", "trainer.pt"])
+def test_a_damaged_checkpoint_is_named(hiper: Hiper, run_folder: Path, file: str):
+    checkpoint = run_folder / "checkpoints" / "iter-00002"
+    (run_folder / "evaluations" / "eval-00002-held_out.json").unlink()
+    (checkpoint / file).write_bytes((checkpoint / file).read_bytes()[:100])
+    refused(hiper("train", "--resume", run_folder), checkpoint, "damaged")
+    (checkpoint / file).unlink()
+    refused(hiper("train", "--resume", run_folder), checkpoint)
+
+
+def test_a_critic_of_another_architecture_is_named(hiper: Hiper, run_folder: Path):
+    checkpoint = run_folder / "checkpoints" / "iter-00002"
+    (run_folder / "evaluations" / "eval-00002-held_out.json").unlink()
+    heads = load_file(checkpoint / "heads.safetensors")
+    save_file({name: torch.zeros(2, 2) for name in heads}, checkpoint / "heads.safetensors")
+    refused(hiper("train", "--resume", run_folder), checkpoint, "another architecture")
+
+
+def test_a_damaged_settings_file_is_named(hiper: Hiper, run_folder: Path):
+    (run_folder / "config.yaml").write_text("learner: {clop: 3}")
+    refused(hiper("train", "--resume", run_folder), run_folder / "config.yaml", "learner.clop")
+    (run_folder / "config.yaml").write_text("learner: [")
+    refused(hiper("report", run_folder), run_folder / "config.yaml")
+
+
+def test_a_place_that_cannot_be_written(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    (tmp_path / "file").touch()
+    refused(hiper("train", tiny_recipe, "--out", tmp_path / "file" / "run"), "cannot write", tmp_path / "file")
+
+
+def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
+    hiper: Hiper, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "run"
+    saved: list[Path] = []
+
+    def save_once(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        if saved:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        saved.append(path)
+        save_file(tensors, path)
+
+    with monkeypatch.context() as full:
+        full.setattr("hiper.runs.folder.save_file", save_once)
+        result = hiper("train", tiny_recipe, "warm_start.epochs=1", "--out", out)
+    refused(result, out / "checkpoints" / "iter-00001", "No space left", f"hiper train --resume {out}")
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter-00000"]
+    assert hiper("train", "--resume", out).code == 0
+    assert (out / "checkpoints" / "iter-00002").exists()
+
+
+def test_parity_says_what_it_lacks(hiper: Hiper, tmp_path: Path):
+    lacking = "hiper[textworld]" if missing_reason() else tmp_path / "gone"
+    refused(hiper("parity", tmp_path / "gone"), lacking)
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_does(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    out = tmp_path / "run"
+
+    def interrupt() -> None:
+        while not (out / "checkpoints" / "iter-00001").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    settings = ("warm_start.epochs=1", "evaluation.every=0", "training.checkpoint_every=1")
+    Thread(target=interrupt, daemon=True).start()
+    result = hiper("train", tiny_recipe, *settings, "training.iterations=500", "--out", out)
+    assert result.code == 130
+    assert "stopping at the next safe point" in result.out
+    assert f"hiper train --resume {out}" in result.out
+    done = max(int(path.name.removeprefix("iter-")) for path in (out / "checkpoints").iterdir())
+    shorter = (out / "config.yaml").read_text().replace("iterations: 500", f"iterations: {done + 1}")
+    (out / "config.yaml").write_text(shorter)
+    result = hiper("train", "--resume", out)
+    assert result.code == 0
+    assert f"continuing from {out / 'checkpoints'}/iter-{done:05d}" in result.out
+    assert (out / "evaluations" / f"eval-{done + 1:05d}-held_out.json").exists()
+
+
+def test_exit_codes_reach_the_shell():
+    command = [sys.executable, "-m", "hiper.cli", "train", "quikstart"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("hiper: 'quikstart' is neither")
+    assert len(ended.stderr.splitlines()) == 1

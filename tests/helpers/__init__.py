@@ -1,0 +1,1 @@
+"""What tests of several packages share: independent definitions, small worlds, records made by hand."""

@@ -1,0 +1,47 @@
+"""Turns, episodes and scores made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from hiper.episode import Episode, Turn
+from hiper.learner.learner import Scores
+from hiper.models.actor_critic import Row
+
+
+def turn(switch: bool = True, **fields: Any) -> Turn:
+    """Ten tokens: two for the switch word, three for the subgoal, four for the action, one beside them."""
+    usual: dict[str, Any] = {
+        "observation": "You see nothing.",
+        "admissible": ("look",),
+        "prompt_ids": (7, 8, 9),
+        "response_ids": tuple(range(10, 20)),
+        "logprobs": (-0.5,) * 10,
+        "kinds": (1, 1, 2, 2, 2, 3, 3, 3, 3, 0),
+        "low_index": 4,
+        "text": "",
+        "switch": switch,
+        "boundary": switch,
+        "subgoal": "find it",
+        "action": "look",
+        "invalid": None,
+        "copy_differs": False,
+        "reward": 0.0,
+    }
+    return Turn(**(usual | fields))
+
+
+def episode(*turns: Turn, won: bool = True, task_type: str = "errand") -> Episode:
+    """Of the turns given; one that was not won ran out of time."""
+    return Episode(
+        "house/1", task_type, 0, "do it", turns, won, not won, won, "won" if won else "turn_limit", float(won)
+    )
+
+
+def scored(turn: Turn, low: float = 0.0, high: float = 0.0, switch: float = 0.0) -> Scores:
+    """Every token with probability one half, and the values given."""
+    row = Row(turn.prompt_ids, turn.response_ids, turn.low_index)
+    logprobs = np.full(len(turn.response_ids), np.log(0.5), dtype=np.float32)
+    return Scores(row, logprobs, np.array([low, high, switch], dtype=np.float32), None)

@@ -1,0 +1,162 @@
+"""Jobs are done in order, side by side, around those that fail; a stop leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hiper.display.console import Display
+from hiper.launch.local import work
+from hiper.study.jobs import Job
+
+
+class Pretended:
+    """A process that ends after so many looks at it, or when it was interrupted often enough."""
+
+    def __init__(self, looks: int, code: int, on_end: Callable[[], None], patience: int = 1) -> None:
+        self._looks, self._code, self._on_end, self._patience = looks, code, on_end, patience
+        self.interrupts = 0
+
+    def poll(self) -> int | None:
+        if self.interrupts >= self._patience:
+            return 130
+        self._looks -= 1
+        if self._looks > 0:
+            return None
+        self._on_end()
+        return self._code
+
+    def send_signal(self, sig: int, /) -> None:
+        assert sig == signal.SIGINT
+        self.interrupts += 1
+
+
+class Launcher:
+    """Begins pretended processes; notes what begins and ends, and how many run at once."""
+
+    def __init__(self, codes: dict[str, int] | None = None, looks: int = 2) -> None:
+        self.codes, self.looks = codes or {}, looks
+        self.events: list[str] = []
+        self.begun: dict[str, Pretended] = {}
+        self.alive = self.most = 0
+        self.patience = 1
+        self.on_launch: Callable[[], None] = lambda: None
+
+    def __call__(self, job: Job, log: Path) -> Pretended:
+        self.events.append(f"+{job.name}")
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("begun\nit went wrong\n\n")
+
+        def end() -> None:
+            self.events.append(f"-{job.name}")
+            self.alive -= 1
+
+        self.begun[job.name] = Pretended(self.looks, self.codes.get(job.name, 0), end, self.patience)
+        self.on_launch()
+        return self.begun[job.name]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hiper.launch.local.POLL_SECONDS", 0.001)
+
+
+def jobs_of(tmp_path: Path) -> list[Job]:
+    """Two warm starts, and two runs from each."""
+    jobs = []
+    for seed in (0, 1):
+        warm = Job(f"warm{seed}", tmp_path / f"warm{seed}", "quickstart", ())
+        runs = [f"{name}{seed}" for name in "ab"]
+        jobs += [warm, *(Job(run, tmp_path / run, "quickstart", (), warm, run[0]) for run in runs)]
+    return jobs
+
+
+def quiet() -> Display:
+    return Display(console=Console(file=StringIO(), width=200))
+
+
+def test_one_after_the_other(tmp_path: Path):
+    launcher = Launcher()
+    assert work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher) == {}
+    assert launcher.events == [f"{sign}{job.name}" for job in jobs_of(tmp_path) for sign in "+-"]
+
+
+def test_side_by_side_but_after_what_they_need(tmp_path: Path):
+    launcher = Launcher()
+    assert work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=3) == {}
+    at = launcher.events.index
+    assert launcher.most == 3
+    assert launcher.events[:2] == ["+warm0", "+warm1"]  # nothing else can begin yet
+    assert all(at(f"-warm{seed}") < at(f"+{name}{seed}") for seed in (0, 1) for name in "ab")
+
+
+def test_what_fails_leaves_the_others_alone(tmp_path: Path):
+    launcher = Launcher({"warm0": 2, "a1": -9})
+    failures = work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=2)
+    logs = tmp_path / "logs"
+    assert failures == {
+        "warm0": f"it went wrong ({logs / 'warm0.log'})",
+        "a0": "not begun, as warm0 failed",
+        "b0": "not begun, as warm0 failed",
+        "a1": f"killed by signal 9 ({logs / 'a1.log'})",
+    }
+    assert "-b1" in launcher.events
+    assert "+a0" not in launcher.events
+
+
+def test_the_reason_is_what_this_attempt_named(tmp_path: Path):
+    """An earlier attempt's lines come before it in the log, and advice on how to go on after it."""
+    log = tmp_path / "logs" / "warm0.log"
+    log.parent.mkdir()
+    log.write_text("hiper: an earlier trouble\n")
+
+    def launch(job: Job, log: Path) -> Pretended:
+        with log.open("a") as file:
+            file.write("begun\nhiper: out of memory\nsaved up to iter-00010; to go on: hiper train --resume x\n")
+        return Pretended(1, 2, lambda: None)
+
+    (warm, *_) = jobs_of(tmp_path)
+    assert work([warm], log.parent, quiet(), launch) == {"warm0": f"hiper: out of memory ({log})"}
+
+    def silent(job: Job, log: Path) -> Pretended:
+        return Pretended(1, 2, lambda: None)
+
+    assert work([warm], log.parent, quiet(), silent) == {"warm0": f"exit code 2 ({log})"}
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path):
+    (tmp_path / "warm0").mkdir()
+    launcher = Launcher()
+    work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher)
+    assert launcher.events[:2] == ["+a0", "-a0"]
+
+
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_stop_is_passed_on_and_waited_for(tmp_path: Path, patience: int):
+    """With a patience of 2, the processes heed only a second interrupt."""
+    launcher = Launcher(looks=10**9)
+    launcher.patience = patience
+
+    def on_launch() -> None:
+        if len(launcher.begun) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            if patience == 2:
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    launcher.on_launch = on_launch
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert set(launcher.begun) == {"warm0", "warm1"}
+    assert all(process.interrupts == patience for process in launcher.begun.values())

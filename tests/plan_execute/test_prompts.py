@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from hiper.envs import make
+from hiper.errors import UserError
+from hiper.imitation.demonstrations import demonstrate
+from hiper.plan_execute.parse import Form
+from hiper.plan_execute.prompts import PromptBuilder, PromptContext, PromptTooLongError, Template, TemplateData
+from hiper.plan_execute.tokenizer import UNK, build_word_tokenizer, text_encoder
+
+INTRO = (
+    "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see a "
+    "cabinet 5, a cabinet 4, a cabinet 3, a cabinet 2, a cabinet 1, a fridge 1, and a microwave 1.\n\n"
+    "Your task is to: put a hot apple in fridge."
+)
+GO = tuple(f"go to {place}" for place in (*(f"cabinet {n}" for n in range(1, 6)), "fridge 1", "microwave 1"))
+FIRST = PromptContext(
+    goal="put a hot apple in fridge.",
+    history=(),
+    observation=INTRO,
+    subgoal=None,
+    admissible=(*GO, "help", "inventory", "look"),
+    turn=0,
+)
+AT_FRIDGE = "You open the fridge 1. The fridge 1 is open. In it, you see a apple 3, a apple 1, a apple 2, and a mug 1."
+LATER = PromptContext(
+    goal="Your task is to: put a hot apple in fridge.",
+    history=((INTRO, "go to fridge 1"), ("You arrive at fridge 1. The fridge 1 is closed.", "open fridge 1")),
+    observation=AT_FRIDGE,
+    subgoal="find apple",
+    admissible=(
+        "close fridge 1",
+        "examine fridge 1",
+        *GO[:2],
+        *GO[3:5],
+        GO[6],
+        "help",
+        "inventory",
+        "look",
+        *(f"take {thing} from fridge 1" for thing in ("apple 1", "apple 2", "apple 3", "mug 1")),
+    ),
+    turn=2,
+)
+
+
+@pytest.fixture(scope="module")
+def terse() -> Template:
+    return Template.load("terse")
+
+
+@pytest.fixture(scope="module")
+def instruct() -> Template:
+    return Template.load("instruct")
+
+
+# --- Terse -----------------------------------------------------------------------------------------------------------
+
+
+def test_terse_by_hand(terse):
+    assert terse.render(FIRST) == (
+        "go to cabinet 1-5 fridge 1 microwave 1 . start . task put hot apple in fridge . subgoal none ."
+    )
+    assert terse.render(LATER) == (
+        "go to cabinet 1 2 4 5 microwave 1 . "
+        "start > go to fridge 1 . fridge 1 closed > open fridge 1 . fridge 1 open : apple 3 1 2 mug 1 . "
+        "take apple 1 2 3 mug 1 from fridge 1 , examine fridge 1 , close fridge 1 . "
+        "task put hot apple in fridge . subgoal find apple ."
+    )
+
+
+def test_terse_without_admissible_actions_shows_the_room(terse):
+    assert terse.render(replace(FIRST, admissible=None)) == (
+        "room : cabinet 5 4 3 2 1 fridge 1 microwave 1 . task put hot apple in fridge . subgoal none ."
+    )
+
+
+@pytest.mark.parametrize(
+    ("observation", "shown"),
+    [
+        (INTRO, "start"),
+        ("You are in the middle of a room. Looking quickly around you, you see nothing.", "start"),
+        ("You arrive at desk 2. On the desk 2, you see a cd 3, a mug 1, and a pen 2.", "desk 2 : cd 3 mug 1 pen 2"),
+        ("You arrive at loc 12. On the desk 2, you see nothing.", "desk 2 : nothing"),
+        ("On the desk 2, you see a fork 3, a fork 2, a fork 1, and a mug 1.", "desk 2 : fork 3 2 1 mug 1"),
+        ("You arrive at safe 1. The safe 1 is closed.", "safe 1 closed"),
+        ("You open the safe 1. The safe 1 is open. In it, you see nothing.", "safe 1 open : nothing"),
+        ("The safe 1 is open. In it, you see a cd 1, and a watch 2.", "safe 1 open : cd 1 watch 2"),
+        ("You close the safe 1.", "safe 1 closed"),
+        ("You are facing the desk 1, and shelf 2. Next to it, you see nothing.", "at desk 1 shelf 2 : nothing"),
+        ("You pick up the cd 1 from the safe 1.", "got cd 1"),
+        ("You move the cd 1 to the safe 1.", "left cd 1"),
+        ("You put the cd 1 in/on the safe 1.", "left cd 1"),
+        ("You cool the egg 1 using the fridge 1.", "cool egg 1"),
+        ("You heat the egg 1 using the microwave 1.", "hot egg 1"),
+        ("You clean the mug 1 using the sinkbasin 1.", "clean mug 1"),
+        ("You sliced the egg 1 with the knife 1.", "sliced egg 1"),
+        ("You turn on the desklamp 1.", "desklamp 1 on"),
+        ("You are carrying: a cd 1.", "carrying cd 1"),
+        ("You are not carrying anything.", "carrying nothing"),
+        ("This is a cold egg 1.", "cool egg 1"),
+        ("This is a hot and clean sliced egg 1.", "hot clean sliced egg 1"),
+        ("This is a normal box 1. In it, you see a cd 2, and a cd 1.", "box 1 : cd 2 1"),
+        ("This is a normal box 1. In it, you see nothing.", "box 1 : nothing"),
+        ("This desklamp 1 is on.", "desklamp 1 on"),
+        ("There's nothing special about egg 1.", "plain egg 1"),
+        ("Nothing happens.", "failed"),
+        ("  ", "nothing"),
+    ],
+)
+def test_terse_observations(terse, observation, shown):
+    context = replace(FIRST, observation=observation, admissible=())
+    assert terse.render(context) == f"{shown} . task put hot apple in fridge . subgoal none ."
+
+
+@pytest.mark.parametrize(
+    ("goal", "shown"),
+    [
+        ("put two cd in safe.", "put two cd in safe"),
+        ("cool some egg and put it in microwave.", "cool egg and put it in microwave"),
+        ("look at the cd under the desklamp.", "look at cd under desklamp"),
+    ],
+)
+def test_terse_goals(terse, goal, shown):
+    assert f"task {shown} ." in terse.render(replace(FIRST, goal=goal))
+
+
+def test_terse_shows_an_action_that_was_none(terse):
+    assert "cabinet 1 closed > invalid ." in terse.render(
+        replace(FIRST, history=(("You arrive at cabinet 1. The cabinet 1 is closed.", ""),), turn=1)
+    )
+
+
+def test_terse_prompts_on_official_games_are_short_and_lose_no_action(terse, official_games):
+    env = make("alfworld", split="valid_seen", data=official_games)
+    tasks = random.Random(0).sample([task.id for task in env.panel], 20)
+    turns = [turn for task in tasks for turn in demonstrate(env, task, perturb=0.2).turns]
+    tokenizer = build_word_tokenizer(
+        [terse.render(replace(turn.context, history=turn.context.history[-2:])) for turn in turns], terse.wording
+    )
+    builder = PromptBuilder(terse, tokenizer, history_window=2)
+    prompts = [builder.build(turn.context).ids for turn in turns]
+    lengths = [len(ids) for ids in prompts]
+    assert 60 <= statistics.mean(lengths) <= 100
+    assert max(lengths) <= 200
+    assert tokenizer.convert_tokens_to_ids(UNK) not in {token for ids in prompts for token in ids}
+
+
+# --- Instruct --------------------------------------------------------------------------------------------------------
+
+
+def test_instruct_is_one_user_message(instruct):
+    [message] = instruct.render(LATER)
+    assert message["role"] == "user"
+    content = message["content"]
+    assert "# Task\nput a hot apple in fridge." in content
+    assert "# Current subgoal\nfind apple\n" in content
+    assert f"# Turn 3: what you observe\n{AT_FRIDGE}" in content
+    assert "# Recent turns\nTurn 1: You are in the middle of a room." in content
+    assert "Your action: open fridge 1" in content
+    listed = content.split("# Possible actions\n")[1].split("\n\n")[0].split("\n")
+    assert listed == [action for action in LATER.admissible or () if action != "help"]
+    for tag in ("<switch>KEEP or SWITCH</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>"):
+        assert tag in content
+
+
+def test_instruct_leaves_out_what_there_is_not(instruct):
+    content = instruct.render(replace(FIRST, admissible=None))[0]["content"]
+    assert "Recent turns" not in content
+    assert "# Possible actions" not in content
+    assert "# Current subgoal\nNone yet." in content
+    assert "Welcome" not in content
+    assert content.count("put a hot apple in fridge") == 1
+
+
+def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
+    prompt = PromptBuilder(instruct, bpe_tokenizer).build(LATER)
+    text = bpe_tokenizer.decode(prompt.ids)
+    assert text.startswith("<|im_start|>user\nYou act in a text environment")
+    assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
+    assert prompt.ids.count(bpe_tokenizer.eos_token_id) == 1  # the markers are single tokens
+    assert prompt.complete
+
+
+def test_chat_needs_a_chat_template(instruct):
+    with pytest.raises(UserError, match="no chat template"):
+        PromptBuilder(instruct, build_word_tokenizer(["a"]))
+
+
+# --- Window and length -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tokenizer(terse):
+    return build_word_tokenizer([terse.render(FIRST), terse.render(LATER)], terse.wording)
+
+
+def text_of(tokenizer, prompt):
+    return tokenizer.decode(prompt.ids)
+
+
+def test_ids_are_the_rendered_text(terse, tokenizer):
+    prompt = PromptBuilder(terse, tokenizer).build(LATER)
+    assert text_of(tokenizer, prompt) == terse.render(LATER).replace("-", " - ")
+
+
+@pytest.mark.parametrize("window", [0, 1, 2, 5])
+def test_the_window_shows_the_last_turns(terse, tokenizer, window):
+    text = text_of(tokenizer, PromptBuilder(terse, tokenizer, history_window=window).build(LATER))
+    assert text.count(">") == min(window, 2)
+    assert ("open fridge 1 . fridge 1 open" in text) == (window > 0)
+
+
+def test_the_oldest_turns_are_dropped_first(terse, tokenizer):
+    whole, one, none = (
+        len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)
+    )
+    for limit, length, dropped in ((whole, whole, 0), (whole - 1, one, 1), (one, one, 1), (one - 1, none, 2)):
+        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit).build(LATER)
+        assert (len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens) == (length, dropped, 0)
+        assert prompt.complete == (dropped == 0)
+    with pytest.raises(PromptTooLongError, match=rf"turn 3 .* has {none} tokens without any history, {none - 1} are"):
+        PromptBuilder(terse, tokenizer, max_tokens=none - 1).build(LATER)
+
+
+def test_truncation_keeps_the_right_end(terse, tokenizer):
+    whole = PromptBuilder(terse, tokenizer).build(LATER).ids
+    prompt = PromptBuilder(terse, tokenizer, max_tokens=10, overflow="truncate_left").build(LATER)
+    assert prompt.ids == whole[-10:]
+    assert prompt.cut_tokens == len(whole) - 10
+    assert not prompt.complete
+    assert PromptBuilder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
+
+
+def test_shortening_leaves_out_turns_before_it_cuts(terse, tokenizer):
+    sizes = [len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
+    for limit, dropped, cut in [(sizes[0], 0, 0), (sizes[0] - 1, 1, 0), (sizes[2], 2, 0), (sizes[2] - 3, 2, 3)]:
+        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
+        assert (prompt.dropped_turns, prompt.cut_tokens) == (dropped, cut)
+        assert prompt.ids == PromptBuilder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
+        assert prompt.complete == (not dropped and not cut)
+
+
+def test_error_refuses_at_once(terse, tokenizer):
+    length = len(PromptBuilder(terse, tokenizer).build(LATER).ids)
+    builder = PromptBuilder(terse, tokenizer, max_tokens=length - 1, overflow="error")
+    with pytest.raises(PromptTooLongError, match=f"{length} tokens, {length - 1} are allowed"):
+        builder.build(LATER)
+
+
+# --- Templates as data -----------------------------------------------------------------------------------------------
+
+MINIMAL = {"name": "mine", "version": 3, "kind": "text", "parts": ["{goal}", "{actions}"]}
+
+
+def write(path, **changes):
+    path.write_text(yaml.safe_dump(MINIMAL | changes))
+    return path
+
+
+def test_a_template_of_ones_own(tmp_path):
+    template = Template.load(write(tmp_path / "mine.yaml", separator=" | "))
+    assert template.render(FIRST) == f"{FIRST.goal} | " + "\n".join(FIRST.admissible or ())
+    assert template.label == f"mine-3-{template.content_hash[:8]}"
+
+
+def test_the_hash_is_that_of_the_content(tmp_path):
+    one = Template.load(write(tmp_path / "a.yaml"))
+    file = tmp_path / "b.yaml"
+    file.write_text("# a comment\nversion: 3\nkind: text\nparts: ['{goal}', '{actions}']\nname: mine\n")
+    assert Template.load(file).content_hash == one.content_hash
+    assert Template.load(write(tmp_path / "c.yaml", separator=" ")).content_hash != one.content_hash
+    assert len(one.content_hash) == 64
+
+
+def test_groups_keep_places_apart_and_other_names_whole():
+    admissible = {
+        "groups": [
+            {"match": "take (?P<item>.+) from (?P<place>.+)", "show": "from {place}: {items}", "range_from": 3},
+            {"match": "go (?P<item>.+)", "show": "{items}", "field": "ways"},
+        ]
+    }
+    data = TemplateData.model_validate(MINIMAL | {"parts": ["{ways}|{actions}"], "admissible": admissible})
+    cups = tuple(f"take cup {number} from desk 1" for number in (10, 9, 8, 2))
+    actions = ("go north", "go door 2", "go door 1", "sing", *cups, "take pen from desk 2")
+    assert Template(data).render(replace(FIRST, admissible=actions)) == (
+        "north door 1 2|from desk 1: cup 2 8-10\nfrom desk 2: pen\nsing"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"partz": []}, "partz: Extra inputs"),
+        ({"version": "new"}, "version: Input should be a valid integer"),
+        ({"parts": ["{gaol}"]}, r"no value for \{gaol\}; there are .*\{goal\}"),
+        ({"parts": ["{goal"]}, "template .*mine.yaml: .*'}'"),
+        ({"system": "You are"}, "only a template of kind chat"),
+        ({"observation": {"rewrite": [{"find": "(a)(?P<b>b)", "put": r"\3"}]}}, "put: invalid group reference 3"),
+        ({"goal": {"rewrite": [{"find": "a", "put": r"\g<b>"}]}}, "put: unknown group name 'b'"),
+        ({"observation": {"rewrite": [{"find": "("}]}}, "observation.rewrite.0.find: .*not a regular expression"),
+        ({"admissible": {"groups": [{"match": "go (.+)", "show": "{items}"}]}}, "needs a named group"),
+        ({"admissible": {"groups": [{"match": "(?P<item>.+)", "show": "{it}"}]}}, r"no value for \{it\}"),
+        ({"history": {"turn": "{thought}"}}, r"history.* no value for \{thought\}"),
+    ],
+)
+def test_wrong_templates_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        Template.load(write(tmp_path / "mine.yaml", **changes))
+
+
+def test_files_that_are_no_templates_are_refused(tmp_path):
+    with pytest.raises(
+        UserError,
+        match=r"template tears: neither a shipped template \(instruct, instruct-act, terse, terse-act\) nor a readable",
+    ):
+        Template.load("tears")
+    file = tmp_path / "broken.yaml"
+    file.write_text("name: [")
+    with pytest.raises(UserError, match="not valid YAML"):
+        Template.load(file)
+    file.write_text("separator: a\nresponse: b\nseparator: c\n")
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: 'separator' stands there twice.*\n.*line 3"):
+        Template.load(file)
+    file.write_bytes("name: «»".encode("latin-1"))
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*utf-8"):
+        Template.load(file)
+
+
+def test_a_rule_is_repeated_until_nothing_changes():
+    rules = [{"find": r"\((\w*)\)", "put": r"\1", "repeat": True}, {"find": " +", "put": " ", "repeat": True}]
+    data = TemplateData.model_validate(MINIMAL | {"goal": {"rewrite": rules}})
+    assert str(Template(data).render(replace(FIRST, goal="((find))   it"))).startswith("find it")
+
+
+def test_halves_of_characters_become_whole_ones(terse, tokenizer):
+    shown = str(terse.render(replace(FIRST, goal="find \ud83d")))
+    assert "find ?" in shown
+    assert text_encoder(tokenizer)(shown)
+
+
+@pytest.mark.parametrize("name", ["terse", "instruct"])
+def test_without_plans_the_rest_of_a_template_stays(name):
+    whole, act = Template.load(name), Template.load(f"{name}-act")
+    assert (whole.form, act.form) == (Form.PLAN_EXECUTE, Form.ACTION)
+    assert act.data.observation == whole.data.observation
+    assert act.data.admissible == whole.data.admissible
+    shown = str(act.render(LATER))
+    assert "subgoal" not in shown.lower()
+    assert LATER.subgoal is not None
+    assert LATER.subgoal in str(whole.render(LATER))
+    if name == "terse":
+        assert str(whole.render(LATER)) == f"{shown} subgoal {LATER.subgoal} ."
+
+
+def test_a_template_may_extend_another(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text("extends: terse\nname: own\nseparator: ' | '\n")
+    own, terse = Template.load(file), Template.load("terse")
+    assert own.data == terse.data.model_copy(update={"name": "own", "separator": " | "})
+    (tmp_path / "below.yaml").write_text("extends: own.yaml\nname: below\n")
+    below = Template.load(tmp_path / "below.yaml")  # from a file beside it
+    assert below.data == own.data.model_copy(update={"name": "below"})
+    for content, message in (
+        ("extends: below.yaml\nname: own\n", r"extends .*, which extends it"),
+        ("extends: nothing.yaml\n", r"extends .*nothing\.yaml, which holds no mapping"),
+    ):
+        file.write_text(content)
+        (tmp_path / "nothing.yaml").touch()
+        with pytest.raises(UserError, match=message):
+            Template.load(file)
+    file.write_text("extends: tense\nname: own\n")
+    with pytest.raises(UserError, match="template tense: neither a shipped template"):
+        Template.load(file)
+
+
+@pytest.mark.parametrize("name", ["terse", "instruct"])
+def test_shipped_templates(name):
+    template = Template.load(name)
+    assert template.data.name == name
+    assert template.label.startswith(f"{name}-{template.data.version}-")
+    assert "help" in template.data.admissible.hide

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from transformers import AutoTokenizer, Qwen2Config
+
+from hiper.envs.base import Decision
+from hiper.errors import UserError
+from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, parse_response
+from hiper.plan_execute.tokenizer import (
+    UNK,
+    build_word_tokenizer,
+    encode_response,
+    encode_text,
+    load_tokenizer,
+    round_trip,
+    text_encoder,
+)
+
+TEXTS = ["go to cabinet 1-6 drawer 12 .", "put a clean apple in fridge : it's there, see", "put apple 1 in/on desk 1"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_word_tokenizer(TEXTS)
+
+
+def words(tokenizer, text):
+    return tokenizer.convert_ids_to_tokens(encode_text(tokenizer, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("go to cabinet 3", ["go", "to", "cabinet", "3"]),
+        ("cabinet 1-6", ["cabinet", "1", "-", "6"]),
+        ("in/on desk 1", ["in/on", "desk", "1"]),
+        ("it's there, see:", ["it's", "there", ",", "see", ":"]),
+        ("<switch>KEEP</switch>\n<subgoal>go</subgoal>", ["<switch>", "KEEP", "</switch>", "<subgoal>", "go", TAGS[3]]),
+        ("keep cabinet12", [UNK, "cabinet", "12"]),
+        ("go\n\n  to\t", ["go", "to"]),
+        ("", []),
+    ],
+)
+def test_words(tokenizer, text, tokens):
+    assert words(tokenizer, text) == tokens
+
+
+def test_tags_switch_words_and_numbers_are_known_unseen():
+    tokenizer = build_word_tokenizer(["shelf 7"], extra_words=["fork"])
+    for word in (*TAGS, *SWITCH_WORDS, *map(str, range(8)), "fork"):
+        assert words(tokenizer, word) == [word]
+    assert words(tokenizer, "8") == [UNK]
+
+
+@pytest.mark.parametrize("text", ["हिन्दी पढ़ो", "cafe\u0301 noir", "12 m²", "nai\u0308ve\ufe0f way"])
+def test_words_of_any_script_are_known_once_seen(text):
+    """Whatever Python makes of accents and vowel signs that stand alone."""
+    tokenizer = build_word_tokenizer([text])
+    assert UNK not in words(tokenizer, text)
+
+
+def test_large_numbers_do_not_bring_along_all_smaller_ones():
+    assert len(build_word_tokenizer(["$ 1000000"])) < 20
+
+
+def test_the_vocabulary_depends_on_the_words_alone():
+    one, other = build_word_tokenizer(TEXTS), build_word_tokenizer(reversed([*TEXTS, *TEXTS]))
+    assert one.get_vocab() == other.get_vocab()
+    assert sorted(one.get_vocab().values()) == list(range(len(one)))
+
+
+@pytest.mark.parametrize("text", ["go to cabinet 3", "put a clean apple in fridge", "put apple 1 in/on desk 1"])
+def test_actions_come_back(tokenizer, text):
+    assert tokenizer.decode(encode_text(tokenizer, text)) == text
+    assert round_trip(tokenizer, text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("go to sofa 1", f"go to {UNK} 1"), ("apple[1]", f"apple {UNK} 1 {UNK}"), ("see  there", "see there")],
+)
+def test_what_does_not_come_back(tokenizer, text, read):
+    assert round_trip(tokenizer, text) == read
+
+
+@pytest.mark.parametrize("load", [AutoTokenizer.from_pretrained, load_tokenizer])
+def test_a_directory_like_any_other(tokenizer, tmp_path, load):
+    """Loads beside a Qwen2 model's config, too, whose own tokenizer is of another kind; and so does a copy."""
+    tokenizer.save_pretrained(tmp_path)
+    for folder in (tmp_path, tmp_path / "copy"):
+        Qwen2Config().save_pretrained(folder)
+        loaded = load(folder)
+        assert loaded.get_vocab() == tokenizer.get_vocab()
+        assert (loaded.pad_token, loaded.eos_token, loaded.unk_token) == ("<pad>", "<eos>", "<unk>")
+        assert loaded.padding_side == "left"
+        for text in [*TEXTS, "<action>go to cabinet 3</action>", "unseen"]:
+            assert encode_text(loaded, text) == encode_text(tokenizer, text) == loaded.encode(text)
+        assert loaded.decode(encode_text(loaded, "put a clean apple in fridge")) == "put a clean apple in fridge"
+        loaded.save_pretrained(tmp_path / "copy")
+
+
+def test_files_are_believed_without_the_entry_for_auto_tokenizer(tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    Qwen2Config().save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "auto_map"}))
+    assert words(load_tokenizer(tmp_path), "go to") == ["go", "to"]
+
+
+def test_a_qwen2_tokenizer_loads_as_one(bpe_tokenizer, tmp_path):
+    bpe_tokenizer.save_pretrained(tmp_path)
+    Qwen2Config().save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert type(loaded) is type(bpe_tokenizer)
+    assert loaded.chat_template == bpe_tokenizer.chat_template
+    text = "<|im_start|>user\nfind a mug ☕<|im_end|>"
+    assert encode_text(loaded, text) == encode_text(bpe_tokenizer, text)
+
+
+def test_no_tokenizer_there(tmp_path):
+    with pytest.raises(UserError, match="no tokenizer can be loaded"):
+        load_tokenizer(tmp_path)
+
+
+def test_encode_text_adds_and_cuts_nothing(bpe_tokenizer):
+    text = "<|im_start|>user\nfind a mug ☕"
+    ids = encode_text(bpe_tokenizer, text)
+    assert ids == bpe_tokenizer.encode(text, add_special_tokens=False)
+    assert bpe_tokenizer.decode(ids) == text
+    bpe_tokenizer.backend_tokenizer.enable_truncation(3)
+    try:
+        assert encode_text(bpe_tokenizer, text) == ids
+    finally:
+        bpe_tokenizer.backend_tokenizer.no_truncation()
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, "\ngo<action>to\u00a0cabinet 1-6\t</action> <eos> x<eos>.", "unseen, it's", " ", ""]
+)
+@pytest.mark.parametrize("name", ["word", "bpe"])
+def test_the_fast_encoder_agrees(tokenizer, bpe_tokenizer, name, text):
+    chosen = {"word": tokenizer, "bpe": bpe_tokenizer}[name]
+    encode = text_encoder(chosen)
+    assert encode(text) == encode(text) == encode_text(chosen, text)
+
+
+@pytest.mark.parametrize("name", ["word", "bpe"])
+def test_responses_read_back_as_the_decision(tokenizer, bpe_tokenizer, name):
+    chosen = {"word": tokenizer, "bpe": bpe_tokenizer}[name]
+    decision = Decision(switch=True, subgoal="put apple in fridge", action="go to cabinet 3")
+    ids = encode_response(chosen, decision)
+    assert ids[-1] == chosen.eos_token_id
+    assert ids.count(chosen.eos_token_id) == 1
+    parsed = parse_response(chosen.decode(ids[:-1]), previous_subgoal=None, accepts={"go to cabinet 3"}.__contains__)
+    assert parsed.invalid is None
+    assert parsed.decision == decision
+
+
+def test_a_word_level_response_is_short(tokenizer):
+    decision = Decision(switch=False, subgoal="put apple", action="go to cabinet 3")
+    assert words(tokenizer, tokenizer.decode(encode_response(tokenizer, decision))) == [
+        "<switch>", "KEEP", "</switch>",
+        "<subgoal>", "put", "apple", "</subgoal>",
+        "<action>", "go", "to", "cabinet", "3", "</action>",
+        "<eos>",
+    ]  # fmt: skip

@@ -1,0 +1,207 @@
+"""Sampling: honest log-probabilities, whatever shares the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+
+from hiper.errors import DivergedError
+from hiper.models import qwen2
+from hiper.rollout.samplers import decoding
+from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams, TransformersSampler, draw, uniforms
+from hiper.seeding import derive_seed
+
+MakeQwen2 = Callable[..., Qwen2ForCausalLM]
+
+EOS, PAD = 1, 0
+PROMPTS = [(5, 9, 2, 33, 7), (8,), (6, 30, 31, 4, 17, 11, 12, 13), (20, 21), (3, 3, 3), (22, 9, 9, 2)]
+FREE = SamplingParams(temperature=1.0, max_tokens=12)
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
+CHANCE = torch.tensor([0.5], dtype=torch.float64)
+
+
+@pytest.fixture(params=["our own decoding", "transformers' decoding"])
+def model(request: pytest.FixtureRequest, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
+    model = make_qwen2()
+    if request.param != "our own decoding":
+        monkeypatch.setattr(qwen2, "understands", lambda decoder: False)
+    chosen = type(decoding.begin(model, PROMPTS, 1, PAD))
+    assert (chosen is decoding.Qwen2Decoding) == (request.param == "our own decoding")
+    return model
+
+
+def sampler(model: PreTrainedModel, **settings: Any) -> TransformersSampler:
+    return TransformersSampler(model, eos_id=EOS, pad_id=PAD, **settings)
+
+
+def drawn(one: Sampler, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+    """Each prompt's seed depends on the prompt, not on its place."""
+    return one.sample(prompts, params, [derive_seed(seed, *prompt) for prompt in prompts])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
+def test_log_probabilities_are_those_of_a_full_forward(model: PreTrainedModel, temperature: float):
+    samples = drawn(sampler(model), PROMPTS, SamplingParams(temperature, 12), seed=3)
+    for prompt, sample in zip(PROMPTS, samples, strict=True):
+        logits = model(input_ids=torch.tensor([[*prompt, *sample.ids]])).logits[0, len(prompt) - 1 : -1]
+        expected = torch.log_softmax(logits / (temperature or 1.0), -1)
+        expected = expected.gather(1, torch.tensor(sample.ids).unsqueeze(1)).squeeze(1)
+        torch.testing.assert_close(torch.tensor(sample.logprobs), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_greedy_takes_the_likeliest_token(model: PreTrainedModel):
+    for prompt, sample in zip(PROMPTS, drawn(sampler(model), PROMPTS, GREEDY, seed=0), strict=True):
+        logits = model(input_ids=torch.tensor([[*prompt, *sample.ids]])).logits[0, len(prompt) - 1 : -1]
+        assert tuple(logits.argmax(-1).tolist()) == sample.ids
+
+
+@pytest.mark.parametrize("params", [GREEDY, FREE])
+def test_who_shares_the_batch_does_not_matter(model: PreTrainedModel, params: SamplingParams):
+    together = drawn(sampler(model), PROMPTS, params, seed=0)
+    alone = [drawn(sampler(model), [prompt], params, seed=0)[0] for prompt in PROMPTS]
+    small = drawn(sampler(model, max_batch_tokens=40), PROMPTS, params, seed=0)
+    turned = drawn(sampler(model), PROMPTS[::-1], params, seed=0)[::-1]
+    assert [s.ids for s in together] == [s.ids for s in alone] == [s.ids for s in small] == [s.ids for s in turned]
+
+
+def test_both_ways_of_decoding_draw_the_same(make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch):
+    model = make_qwen2()
+    ours = drawn(sampler(model), PROMPTS, FREE, seed=5)
+    monkeypatch.setattr(decoding, "PREFILL_TOKENS", {"cpu": 8})  # prompts are read in several parts
+    in_parts = drawn(sampler(model), PROMPTS, FREE, seed=5)
+    monkeypatch.setattr(qwen2, "understands", lambda decoder: False)
+    theirs = drawn(sampler(model), PROMPTS, FREE, seed=5)
+    assert [s.ids for s in ours] == [s.ids for s in theirs] == [s.ids for s in in_parts]
+
+
+def test_models_that_are_not_qwen2_are_sampled():
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    llama = LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.25, **sizes)).eval()
+    together = drawn(sampler(llama), PROMPTS, GREEDY, seed=0)
+    assert [s.ids for s in together] == [drawn(sampler(llama), [p], GREEDY, seed=0)[0].ids for p in PROMPTS]
+
+
+def test_seeds(model: PreTrainedModel):
+    one = sampler(model)
+    torch.manual_seed(0)
+    first = drawn(one, PROMPTS, FREE, seed=1)
+    torch.manual_seed(99)  # the global generator has no part in it
+    assert drawn(one, PROMPTS, FREE, seed=1) == first
+    assert drawn(one, PROMPTS, FREE, seed=2) != first
+
+
+def test_the_model_is_left_as_it_was(model: PreTrainedModel):
+    for training in (True, False):
+        model.train(training)
+        drawn(sampler(model), PROMPTS[:1], FREE, seed=0)
+        assert model.training == training
+
+
+# --- Ends -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_response_ends_with_any_of_the_tokens_that_end_it(model: PreTrainedModel):
+    whole = drawn(sampler(model), PROMPTS, GREEDY, seed=0)
+    ends = {whole[0].ids[2], whole[2].ids[1]}
+    one = TransformersSampler(model, eos_id=ends, pad_id=PAD)
+    for uncut, sample in zip(whole, drawn(one, PROMPTS, GREEDY, seed=0), strict=True):
+        first = next((i for i, token in enumerate(uncut.ids) if token in ends), None)
+        length = len(uncut.ids) if first is None else first + 1
+        assert sample.ids == uncut.ids[:length]
+        assert len(sample.logprobs) == length
+        assert sample.finished == (first is not None)
+
+
+def test_a_response_is_cut_off_at_the_limit(model: PreTrainedModel):
+    for limit in (1, 3):
+        for sample in drawn(sampler(model), PROMPTS, SamplingParams(1.0, limit), seed=0):
+            assert len(sample.ids) == len(sample.logprobs) <= limit
+            assert sample.finished == (sample.ids[-1] == EOS)
+            assert sample.finished or len(sample.ids) == limit
+
+
+def test_finished_rows_leave_the_batch(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def counting(logits: torch.Tensor, temperature: float, chance: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sizes.append(len(logits))
+        token, logprob = draw(logits, temperature, chance)
+        if len(sizes) == 2:
+            token[:3] = EOS  # half of the rows end with their second token
+        return token, logprob
+
+    monkeypatch.setattr("hiper.rollout.samplers.transformers.draw", counting)
+    samples = drawn(TransformersSampler(model, EOS, PAD), PROMPTS, SamplingParams(1.0, 6), seed=11)
+    assert sizes[:3] == [6, 6, 3]
+    assert sorted(sizes, reverse=True) == sizes
+    assert sum(len(sample.ids) == 2 and sample.finished for sample in samples) >= 3
+
+
+def test_rows_that_go_on_are_not_disturbed_by_those_that_leave(model: PreTrainedModel):
+    """With every token but a few ending the response, rows leave at many points; the others must not notice."""
+    whole = drawn(sampler(model), PROMPTS, GREEDY, seed=0)
+    for ends in ({whole[0].ids[0], whole[1].ids[3]}, {whole[3].ids[1], whole[4].ids[1], whole[5].ids[2]}):
+        one = TransformersSampler(model, eos_id=ends, pad_id=PAD)
+        for uncut, sample in zip(whole, drawn(one, PROMPTS, GREEDY, seed=0), strict=True):
+            assert sample.ids == uncut.ids[: len(sample.ids)]
+
+
+def test_no_prompts_no_samples(model: PreTrainedModel):
+    assert drawn(sampler(model), [], FREE, seed=0) == []
+
+
+# --- Drawing --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_distribution(temperature: float):
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    expected = torch.softmax(logits / temperature, -1)
+    tokens, logprobs = draw(logits.expand(20_000, -1), temperature, uniforms(range(20_000), 1)[:, 0])
+    shares = torch.bincount(tokens, minlength=4) / 20_000
+    torch.testing.assert_close(shares, expected, rtol=0, atol=0.015)  # four standard deviations
+    torch.testing.assert_close(logprobs, expected.log()[tokens])
+
+
+def test_a_draw_is_the_inverse_of_the_cumulated_probabilities():
+    logits = torch.tensor([0.2, 0.0, 0.5, 0.3, 0.0]).log().expand(7, -1)
+    chance = torch.tensor([0.0, 0.1, 0.2, 0.69, 0.71, 0.99, 1.0 - 2**-53], dtype=torch.float64)
+    assert draw(logits, 1.0, chance)[0].tolist() == [0, 0, 2, 2, 3, 3, 3]
+
+
+def test_a_seed_gives_the_same_numbers_in_any_company():
+    assert torch.equal(uniforms([3, 1 << 61], 5)[1], uniforms([1 << 61], 9)[0, :5])
+    assert not torch.equal(uniforms([3], 5), uniforms([4], 5))
+    assert uniforms([], 5).shape == (0, 5)
+
+
+def test_greedy_log_probabilities_are_the_models_own():
+    tokens, logprobs = draw(torch.tensor([[0.0, 3.0]]), 0.0, CHANCE)
+    assert tokens.tolist() == [1]
+    torch.testing.assert_close(logprobs, torch.tensor([3.0]) - torch.tensor([0.0, 3.0]).logsumexp(0))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_beyond_numbers_are_said(temperature: float):
+    """Also where nothing is drawn, and before a GPU is asked to draw."""
+    logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
+    with pytest.raises(DivergedError, match="beyond numbers"):
+        draw(logits, temperature, CHANCE.expand(2))
+    draw(torch.tensor([[0.0, float("-inf")]]), temperature, CHANCE)  # what may not be said is no trouble
+
+
+def test_bfloat16_autocast(model: PreTrainedModel):
+    exact = drawn(sampler(model), PROMPTS, GREEDY, seed=0)
+    rough = drawn(sampler(model, autocast=torch.bfloat16), PROMPTS, GREEDY, seed=0)
+    assert all(isinstance(sample, Sample) for sample in rough)
+    first = torch.tensor([[a.logprobs[0], b.logprobs[0]] for a, b in zip(exact, rough, strict=True)])
+    assert 0 < (first[:, 0] - first[:, 1]).abs().max() < 0.5

@@ -1,0 +1,403 @@
+"""Whole runs, tiny ones: going on after any kind of stop gives what an uninterrupted run gives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from hiper.config import Config
+from hiper.display.console import Display
+from hiper.envs.small.corridor import make
+from hiper.episode import read_episodes
+from hiper.errors import UnwritableError, UserError
+from hiper.imitation.warm_start import unfinished_of
+from hiper.learner.learner import Learner
+from hiper.runs.folder import Run, read_metrics
+from hiper.training import trainer as loop
+from hiper.training.build import assemble
+from hiper.training.trainer import assignments_of, due, lr_scales, train
+
+TINY: dict[str, Any] = {
+    "name": "tiny",
+    "env": {"name": "corridor", "cells": 3, "max_turns": 4},
+    "prompt": {"template": "terse", "max_tokens": 90, "history_window": 1},
+    "model": {
+        "nano": {"layers": 2, "hidden": 32, "feed_forward": 32, "heads": 2, "kv_heads": 1, "max_positions": 128},
+        "critic": "own",
+        "compute_dtype": "float32",  # in bfloat16, which some CPUs choose, generation and training round differently
+    },
+    "warm_start": {"tasks": 12, "epochs": 40, "batch_turns": 16, "lr": 1e-2},
+    "rollout": {"episodes": 8, "slots": 8, "max_response_tokens": 16},
+    "learner": {"lr": 1e-3, "critic_lr": 1e-3, "minibatch_turns": 8, "kl_coef": 0.1},
+    "evaluation": {"splits": ["held_out"], "every": 2, "tasks": 4, "final_tasks": 4},
+    "training": {"iterations": 4, "checkpoint_every": 2, "keep_checkpoints": 2, "threads": 1},
+}
+
+
+def config(**changes: Mapping[str, Any]) -> Config:
+    """The tiny settings with some sections changed."""
+    return Config.model_validate(
+        {k: v | dict(changes.get(k, {})) if isinstance(v, dict) else v for k, v in TINY.items()}
+    )
+
+
+class Quiet(Display):
+    """Shows nothing, and does ``act`` when the moment ``at`` comes: (what happened, how often it had happened)."""
+
+    def __init__(self, at: tuple[str, int] | None = None, act: Callable[[], None] = lambda: None) -> None:
+        super().__init__("hiper train tiny", Console(file=StringIO()))
+        self._at, self._act = at, act
+        self.happened: Counter[str] = Counter()
+
+    def happen(self, what: str) -> None:
+        self.happened[what] += 1
+        if (what, self.happened[what]) == self._at:
+            self._act()
+
+    @contextmanager
+    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+        yield lambda: self.happen(what)
+
+    def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
+        super().iteration(done, total, metrics)
+        self.happen("iteration")
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def content(run: Run) -> dict[str, Any]:
+    """All that a run came to, but for times and dates."""
+    timed = ("time/", "speed/")
+    metrics = [
+        {k: v for k, v in r.items() if not k.startswith(timed) and "seconds" not in k} for r in read_metrics(run.path)
+    ]
+    newest = run.checkpoints[-1]
+    trainer = torch.load(newest / "trainer.pt", weights_only=True)
+    return {
+        "metrics": metrics,
+        "checkpoints": [checkpoint.name for checkpoint in run.checkpoints],
+        "episodes": {file.name: list(read_episodes(file)) for file in sorted((run.path / "episodes").iterdir())},
+        "cards": sorted(file.name for file in (run.path / "evaluations").iterdir()),
+        "weights": {
+            name: load_file(newest / name)
+            for name in ("policy/model.safetensors", "heads.safetensors", "critic.safetensors")
+        },
+        "optimizer": trainer["optimizer"]["state"],
+        "iteration": trainer["iteration"],
+    }
+
+
+def assert_same(one: Any, other: Any) -> None:
+    """Bit for bit."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    else:
+        assert one == other
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An uninterrupted run."""
+    run = Run.create(tmp_path_factory.mktemp("whole") / "run", config())
+    train(run, Quiet())
+    return content(run)
+
+
+def test_an_uninterrupted_run(whole: dict[str, Any]):
+    trained = [record for record in whole["metrics"] if "policy/kl" in record]
+    assert [record["iteration"] for record in trained] == [1, 2, 3, 4]
+    evaluated = [record["iteration"] for record in whole["metrics"] if "eval/held_out/success" in record]
+    assert evaluated == [0, 2, 4]
+    assert whole["checkpoints"] == ["iter-00002", "iter-00004"]
+    assert whole["iteration"] == 4
+    assert trained[0]["policy/kl_reference"] < trained[-1]["policy/kl_reference"]
+    assert max(record["mismatch/max_abs"] for record in trained) < 1e-4
+    assert all(record["update/padding"] < 0.1 for record in trained)
+    assert len(whole["episodes"]["iter-00003.jsonl.gz"]) == 8
+    assert all(episode.credit for episode in whole["episodes"]["iter-00003.jsonl.gz"])
+
+
+MOMENTS = {
+    "after an iteration": ("iteration", 1),
+    "after an iteration with a checkpoint": ("iteration", 2),
+    "among the episodes": ("episodes", 19),
+    "in an evaluation": ("evaluation on held_out", 6),
+    "in the last evaluation": ("evaluation on held_out", 10),
+    "in the warm start": ("warm start", 5),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
+    whole: dict[str, Any], moment: tuple[str, int], tmp_path: Path
+):
+    run = Run.create(tmp_path / "run", config())
+    display, before = Quiet(moment, press_ctrl_c), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, display)
+    assert display.happened[moment[0]] == moment[1] or moment[0] == "iteration"
+    assert signal.getsignal(signal.SIGINT) is before
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run) | {"checkpoints": whole["checkpoints"]}, whole)  # the stop left one more of them
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: dict[str, Any], tmp_path: Path):
+    class PowerCut(BaseException):
+        pass
+
+    def cut() -> None:
+        raise PowerCut
+
+    run = Run.create(tmp_path / "run", config())
+    with pytest.raises(PowerCut):
+        train(run, Quiet(("iteration", 3), cut))
+    assert run.checkpoints[-1].name == "iter-00002"
+    assert [r["iteration"] for r in read_metrics(run.path) if "policy/kl" in r] == [1, 2, 3]
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run), whole)
+
+
+def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
+    def fail() -> None:
+        raise UserError("something is wrong with a task")
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    message = r"wrong with a task\nsaved up to iter-00001; once this is mended .*: hiper train --resume"
+    with pytest.raises(UserError, match=message):
+        train(run, Quiet(("iteration", 1), fail))
+    assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001"]
+
+
+def test_a_policy_that_went_beyond_numbers_is_told(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(learner={"lr": 1e30}))
+    display = Quiet()
+    again = rf"a lower learner\.lr and model\.path={run.warm_start} warm_start\.tasks=0"
+    with pytest.raises(UserError, match=again):
+        train(run, display)
+    # What resuming would only meet again is not advised, and not saved.
+    assert isinstance(display.console.file, StringIO)
+    assert "--resume" not in display.console.file.getvalue()
+    assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000"]
+    assert run.diverged is not None
+    assert "a lower learner.lr" in run.diverged
+
+    Run(run.path, config()).save_settings()
+    train(Run.open(run.path), Quiet())
+    assert run.finished
+    assert run.diverged is None
+
+
+def test_a_disk_that_is_full_at_the_episodes_costs_no_iteration(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    (run.path / "episodes" / "iter-00003.jsonl.gz.partial").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"iter-00003.*; saved up to iter-00002\. Make room, then continue with: hiper"):
+        train(run, Quiet())
+    (run.path / "episodes" / "iter-00003.jsonl.gz.partial").rmdir()
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
+
+
+def test_a_warm_start_is_kept_until_there_is_a_checkpoint(whole: dict[str, Any], tmp_path: Path):
+    run = Run.create(tmp_path / "run", config())
+    (run.path / "checkpoints").parent.mkdir()
+    (run.path / "checkpoints").write_text("in the way")
+    with pytest.raises(UserError, match=r"the warm start is saved as far as it came\. Make room"):
+        train(run, Quiet())
+    (run.path / "checkpoints").unlink()
+    again = Quiet()
+    train(Run.open(run.path), again)
+    assert again.happened["warm start"] == 0
+    assert_same(content(run), whole)
+    assert not unfinished_of(run.warm_start).exists()
+
+
+@pytest.mark.parametrize("place", ["in the update", "before the iteration is written down"])
+def test_stopping_at_once_never_saves_the_weights_of_no_iteration(
+    whole: dict[str, Any], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls = 0
+    target: Any = Learner if place == "in the update" else loop
+    name = "update" if place == "in the update" else "write_episodes"
+    original = getattr(target, name)
+
+    def interrupted(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if (name, calls) in {("update", 3), ("write_episodes", 5)}:  # three iterations, two evaluations
+            if name == "update":
+                original(*arguments, **keywords)
+            press_ctrl_c()
+            press_ctrl_c()
+        return original(*arguments, **keywords)
+
+    run = Run.create(tmp_path / "run", config())
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet())
+    assert run.checkpoints[-1].name == "iter-00002"
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run), whole)
+
+
+def test_a_policy_from_scratch_is_held_on_to_after_a_resume_too(tmp_path: Path):
+    """Without a warm start and without a path, nothing but the run itself knows what the reference was."""
+    scratch = config(warm_start={"tasks": 0}, training={"iterations": 2})
+    runs = [Run.create(tmp_path / name, scratch) for name in ("whole", "stopped")]
+    train(runs[0], Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        train(runs[1], Quiet(("iteration", 1), press_ctrl_c))
+    train(Run.open(runs[1].path), Quiet())
+    assert_same(content(runs[1])["metrics"], content(runs[0])["metrics"])
+
+
+def test_the_policy_held_on_to_must_be_there_after_a_resume(tmp_path: Path):
+    """Nothing else is taken in its place."""
+    first = Run.create(tmp_path / "first", config(training={"iterations": 1}))
+    train(first, Quiet())
+    moved = tmp_path / "moved"
+    onward = config(model={"path": str(first.warm_start)}, warm_start={"tasks": 0})
+    for number, (settings, message) in enumerate(
+        (
+            (onward, r"first/warm-start is gone, .* say where it lies now in .*config\.yaml, model\.path"),
+            (config(model={"path": str(first.warm_start)}), r"run1/warm-start is gone, .*; bring it back"),
+        )
+    ):
+        run = Run.create(tmp_path / f"run{number}", settings)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet(("iteration", 1), press_ctrl_c))
+        gone = run.warm_start if run.warm_start.exists() else first.warm_start
+        gone.rename(moved)
+        with pytest.raises(UserError, match=message):
+            train(run, Quiet())
+        moved.rename(gone)
+        train(run, Quiet())
+        assert run.finished
+
+
+def test_a_run_whose_policy_never_learns_is_told(tmp_path: Path):
+    told: list[str] = []
+    display = Quiet()
+    display.note = told.append  # type: ignore[method-assign, assignment]
+    settings = config(training={"iterations": 1}, learner={"critic_warmup_iterations": 1}, warm_start={"tasks": 0})
+    train(Run.create(tmp_path / "run", settings), display)
+    assert "the policy will not learn: learner.critic_warmup_iterations (1) takes every iteration" in told
+
+
+def test_what_an_evaluation_came_to_is_logged_before_its_card_says_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run.create(tmp_path / "run", config(training={"iterations": 1}, warm_start={"tasks": 0}))
+
+    def full(*args: Any) -> None:
+        raise UnwritableError("cannot write the card: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "write_card", full)
+        with pytest.raises(UserError, match="No space left"):
+            train(run, Quiet())
+    train(run, Quiet())
+    evaluated = [r["iteration"] for r in read_metrics(run.path) if "eval/held_out/success" in r]
+    assert evaluated[-1] == 1
+    assert run.finished
+
+
+def test_an_error_says_how_to_go_on_once_it_is_mended(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(warm_start={"tasks": 0}))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Quiet(("iteration", 3), press_ctrl_c))
+    older, newest = run.checkpoints
+    (newest / "trainer.pt").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"damaged .*; delete it to go on from {older.name}\n.*once this is mended"):
+        train(run, Quiet())
+    shutil.rmtree(newest)
+    train(run, Quiet())
+    assert run.finished
+
+
+def test_seeds_make_runs_differ(whole: dict[str, Any], tmp_path: Path):
+    run = Run.create(tmp_path / "run", Config.model_validate(config().model_dump() | {"seed": 1}))
+    train(run, Quiet())
+    assert content(run)["metrics"] != whole["metrics"]
+
+
+def test_a_run_in_another_thread_takes_no_signals(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(training={"iterations": 1}, warm_start={"tasks": 0}))
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            train(run, Quiet())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failures
+    assert run.finished
+
+
+# --- What is played, evaluated and how fast is learned ----------------------------------------------------------------
+
+
+def test_tasks_come_in_shuffled_passes():
+    panel = make("train", 3).panel
+    settings = config(rollout={"episodes": 8})
+    played = [a.task_id for i in range(40) for a in assignments_of(settings, panel, i)]
+    assert len(played) == 320
+    for start in range(0, 320 - len(panel), len(panel)):
+        assert sorted(played[start : start + len(panel)]) == [task.id for task in panel]
+    assert played[: len(panel)] != played[len(panel) : 2 * len(panel)]
+    assert [a.task_id for a in assignments_of(settings, panel, 17)] == played[17 * 8 : 18 * 8]
+
+
+def test_a_group_plays_one_task_from_one_beginning():
+    panel = make("train", 3).panel
+    assignments = assignments_of(config(rollout={"episodes": 8, "group_size": 4}), panel, 3)
+    assert [len({(a.task_id, a.seed) for a in assignments[i : i + 4]}) for i in (0, 4)] == [1, 1]
+    assert len({a.seed for a in assignments}) == len({a.task_id for a in assignments}) == 2
+    assert len({a.sampling_seed for a in assignments}) == 8
+
+
+def test_a_fixed_subset_of_the_tasks_can_be_trained_on():
+    """Demonstrations and episodes are of these alone; the words of a nano model are of all."""
+    parts = assemble(config(env={"train_tasks": 5}))
+    assert [task.id for task in parts.env.panel] == [task.id for task in make("train", 3).panel.subset(5)]
+    assert parts.tokenizer.get_vocab() == assemble(config()).tokenizer.get_vocab()
+
+
+def test_when_to_evaluate():
+    assert [done for done in range(5) if due(config(evaluation={"every": 3}), done)] == [0, 3, 4]
+    assert [done for done in range(5) if due(config(evaluation={"every": 0}), done)] == [0, 4]
+
+
+def test_schedule():
+    settings = config(
+        learner={"warmup_iterations": 1, "critic_warmup_iterations": 1, "final_lr_fraction": 0.5},
+        training={"iterations": 5},
+    )
+    scales = [lr_scales(settings, i) for i in range(5)]
+    assert [critic for _, critic in scales] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
+    assert [policy for policy, _ in scales] == pytest.approx([0.0, 0.4375, 0.75, 0.625, 0.5])
