@@ -161,10 +161,10 @@ def recipes() -> None:
 def tasks(env: Env, options: Options = None, split: Split = None) -> None:
     """List an environment's tasks, id and type, in panel order; the panel's hash goes to standard error."""
     from hiper import envs
-    from hiper.config import overridden
+    from hiper.config import apply_overrides
 
     chosen = {} if split is None else {"split": split}
-    made = envs.make(env, **overridden(chosen, options or []))
+    made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
         typer.echo(f"{task.id}\t{task.type}")
     official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}

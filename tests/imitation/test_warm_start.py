@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from hiper.config import Config, load_config, overridden
+from hiper.config import Config, apply_overrides, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.imitation import warm_start as module
@@ -79,7 +79,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def config(tiny_recipe: Path) -> Config:
-    return Config.model_validate(overridden(load_config(tiny_recipe).model_dump(), STAGES))
+    return Config.model_validate(apply_overrides(load_config(tiny_recipe).model_dump(), STAGES))
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
     config: Config, demonstrated: list[tuple[list[Row], bool, Sequence[str]]], tmp_path: Path
 ):
     turns = Config.model_validate(
-        overridden(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
+        apply_overrides(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
     )
     display = Watch()
     clone(turns, tmp_path / "policy", display)
@@ -194,7 +194,7 @@ def test_a_killed_one_goes_on_from_where_it_was_last_saved(
     with pytest.raises(PowerCut):
         clone(config, tmp_path / "policy", Watch(("warm start", 4), cut))
     on = Watch()
-    later = overridden(config.model_dump(), ["training.iterations=5", "learner.clip=0.3", "name=other"])
+    later = apply_overrides(config.model_dump(), ["training.iterations=5", "learner.clip=0.3", "name=other"])
     clone(Config.model_validate(later), tmp_path / "policy", on)  # what comes after has no part in it
     assert on.units["warm start"] == whole[1]["warm start"] - 3
     assert_same(tmp_path / "policy", whole[0])
@@ -212,7 +212,7 @@ def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Con
     folder = tmp_path / "policy"
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, Watch(("warm start", 2), press_ctrl_c))
-    other = Config.model_validate(overridden(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
+    other = Config.model_validate(apply_overrides(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
     begun = (
         rf"policy\.unfinished.* with seed=0 and not 5, warm_start\.lr={config.warm_start.lr} and not 0\.5: give these"
     )

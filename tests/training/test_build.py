@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from hiper.config import Config, load_config, overridden
+from hiper.config import Config, apply_overrides, load_config
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.errors import UserError
@@ -25,7 +25,7 @@ def settings(tiny_recipe: Path) -> Callable[..., Config]:
     base = load_config(tiny_recipe).model_dump()
 
     def changed(*overrides: str) -> Config:
-        return Config.model_validate(overridden(base, overrides))
+        return Config.model_validate(apply_overrides(base, overrides))
 
     return changed
 

@@ -10,7 +10,7 @@ from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
 from hiper.evaluation.saved import SavedPolicy
-from hiper.files import alone_at, writing
+from hiper.files import exclusive_lock, writing
 
 
 def evaluate_policy(
@@ -39,7 +39,7 @@ def evaluate_policy(
             another process's.
         KeyboardInterrupt: stopped while a split was played; those before it have been written.
     """
-    with alone_at(folder):
+    with exclusive_lock(folder):
         if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
             raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
         config = saved.config

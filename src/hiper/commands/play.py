@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from hiper import envs
-from hiper.config import overridden
+from hiper.config import apply_overrides
 from hiper.envs.base import BLANK, Decision, Expert, Info, Observation, Start, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.parse import InvalidKind
@@ -168,7 +168,7 @@ def seat(
         evaluation = saved.config.evaluation
         agent = saved.agent(evaluation.temperature if temperature is None else temperature)
         return saved.env(split or evaluation.splits[0]), Policy(agent, seed)
-    chosen = overridden({} if split is None else {"split": split}, options)
+    chosen = apply_overrides({} if split is None else {"split": split}, options)
     world = envs.make(env, **chosen)
     if who == HUMAN:
         return world, Human(console)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from hiper.files import whole_file
+from hiper.files import atomic_file
 
 TRAINING = "#9aa5b1"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -102,5 +102,5 @@ def colour_of(n: int) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG, whole or not at all."""
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="png")

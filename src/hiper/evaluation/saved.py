@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hiper.config import Config, overridden, read_tree, validate_config
+from hiper.config import Config, apply_overrides, read_mapping, validate_config
 from hiper.envs.base import TextEnv
 from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
 from hiper.plan_execute.prompts import Template
@@ -40,13 +40,13 @@ class SavedPolicy:
             UserError: there is no policy, or a setting is wrong.
         """
         policy = find_policy(path)
-        tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
+        tree = {key: value for key, value in read_mapping(policy / SETTINGS).items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
         if template := own_template(policy):
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
         config = validate_config(tree, str(policy / SETTINGS))
-        return cls(policy, validate_config(overridden(tree, overrides), "settings") if overrides else config)
+        return cls(policy, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""

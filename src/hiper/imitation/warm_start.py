@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hiper.config import Config, ImperfectConfig, WarmStartConfig, leaves
+from hiper.config import Config, ImperfectConfig, WarmStartConfig, flatten
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
-from hiper.files import alone_at, whole_file, whole_folder
+from hiper.files import atomic_file, atomic_folder, exclusive_lock
 from hiper.imitation.demonstrations import Lapse
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
 from hiper.models.actor_critic import Row
@@ -41,7 +41,7 @@ def clone(config: Config, folder: Path, display: Display) -> None:
         UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: a stop was asked for; what was done has been saved.
     """
-    with alone_at(folder), Stop(display) as stop:
+    with exclusive_lock(folder), Stop(display) as stop:
         parts = assemble(config)
         display.header(folder, parts)
         try:
@@ -79,7 +79,7 @@ def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[
     for number, stage in enumerate(stages[at:], at):
         _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
     parts.learner.model.copy_backbone()
-    with whole_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         save_policy(partial, parts)
 
 
@@ -109,7 +109,7 @@ class _Unfinished:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
-        every = leaves(config.model_dump(mode="json"))
+        every = flatten(config.model_dump(mode="json"))
         self._settings = {key: value for key, value in every if key.startswith(OF_A_WARM_START)}
         self._saved = time.monotonic()
 
@@ -134,7 +134,7 @@ class _Unfinished:
         return state
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        with whole_file(self.path) as partial:
+        with atomic_file(self.path) as partial:
             torch.save({"settings": self._settings, "stage": stage, **tuning.state()}, partial)
         self._saved = time.monotonic()
 

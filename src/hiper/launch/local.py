@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hiper.display.console import Display
-from hiper.files import held, writing
+from hiper.files import lock_file, writing
 from hiper.study.jobs import Job
 from hiper.training.recovery import Stop
 
@@ -126,7 +126,7 @@ def processes(folder: Path) -> Iterator[Launch]:
         f"a process is at work in {folder} already, perhaps one left over by a study that was killed: wait for it, or "
         "end it"
     )
-    with held(folder / "lock", refusal) as lock:
+    with lock_file(folder / "lock", refusal) as lock:
 
         def launch(job: Job, log: Path) -> subprocess.Popen[bytes]:
             threads = job.config.training.threads

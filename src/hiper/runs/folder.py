@@ -26,9 +26,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from hiper.config import Config, read_tree, validate_config
+from hiper.config import Config, read_mapping, validate_config
 from hiper.errors import UserError
-from hiper.files import whole_folder, write_text, writing
+from hiper.files import atomic_folder, write_text, writing
 from hiper.learner.learner import Learner
 from hiper.training.build import SETTINGS, Assembly, save_policy
 
@@ -135,7 +135,7 @@ class Run:
         """Save everything that continuing needs, whole or not at all; then delete all but the newest ``keep``."""
         path = self.path / "checkpoints" / checkpoint_name(iteration)
         learner, model = parts.learner, parts.learner.model
-        with whole_folder(path) as folder:
+        with atomic_folder(path) as folder:
             save_policy(folder / "policy", parts)
             if model.heads.names:
                 save_file(_named(model.heads), folder / "heads.safetensors")
@@ -180,7 +180,7 @@ def read_settings(path: Path) -> Config:
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
-    return validate_config(read_tree(path), str(path))
+    return validate_config(read_mapping(path), str(path))
 
 
 def find_policy(path: Path) -> Path:

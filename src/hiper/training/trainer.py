@@ -17,7 +17,7 @@ from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
 from hiper.errors import DivergedError, UnwritableError, UserError
 from hiper.evaluation.evaluate import evaluate, result_card, write_card
-from hiper.files import alone_at, whole_folder
+from hiper.files import atomic_folder, exclusive_lock
 from hiper.imitation.warm_start import kept_of, unfinished_of, warm_start
 from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, Timing, collect
@@ -41,7 +41,7 @@ def train(run: Run, display: Display) -> None:
     Raises:
         UserError: another process is at it already, or what it is made of is not usable.
     """
-    with alone_at(run.path), Stop(display) as stop, _advising(run, display):
+    with exclusive_lock(run.path), Stop(display) as stop, _advising(run, display):
         run.set_diverged(None)
         _train(run, display, stop)
 
@@ -270,7 +270,7 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     if config.warm_start.tasks:
         warm_start(parts, warm, display, stop.check)
     elif config.model.path is None:
-        with whole_folder(warm) as folder:
+        with atomic_folder(warm) as folder:
             save_policy(folder, parts)
     _hold_reference(parts, None)
     _save(run, parts, 0)

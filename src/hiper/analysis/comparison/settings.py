@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiper.config import Config, leaves
+from hiper.config import Config, flatten
 
 WARM_STARTS = "warm-starts"
 """The folder of a study's warm starts."""
@@ -18,7 +18,7 @@ OF_A_RUN = {"seed", *OF_A_MACHINE}
 
 def flat(config: Config) -> dict[str, Any]:
     """The settings by dotted key; of the path of a study's warm start, what does not change when it is moved."""
-    settings = dict(leaves(config.model_dump(mode="json")))
+    settings = dict(flatten(config.model_dump(mode="json")))
     if config.model.path is not None:
         # A study's warm starts lie in its folder, wherever that is or was.
         settings["model.path"] = re.sub(rf"^.*/(?={WARM_STARTS}/)", "", config.model.path)
