@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv
+from hiper.envs import EndReason, Observation, Panel, Start, Step, Task, TextEnv
 from hiper.envs.base import Decision, Expert
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import LAPSES, Demonstration, Lapse, demonstrate
@@ -22,13 +22,14 @@ class Errand(TextEnv):
     name: ClassVar[str] = "errand"
     version: ClassVar[str] = "1"
     max_turns = 60
+    hidden_actions = ("help",)
 
     def __init__(self, free_form: bool = False) -> None:
         self.panel = Panel.of("errand", [Task("a", "walk"), Task("b", "walk")])
         self.free_form = free_form
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        self.place, self.key, self.turn = 1 + seed % 2, False, 0
+    def _reset(self, task_id: str, seed: int) -> Start:
+        self.place, self.key = 1 + seed % 2, False
         return Start(f"fetch the key in {self.panel[task_id].id}", self.look())
 
     def look(self) -> Observation:
@@ -36,14 +37,11 @@ class Errand(TextEnv):
         text = f"{'with' if self.key else 'without'} key at {self.place}"
         return Observation(text, None if self.free_form else tuple(sorted(actions)))
 
-    def step(self, action: str) -> Step:
-        self.turn += 1
+    def _step(self, action: str) -> Step:
         self.key |= action == "take" and self.place == FAR
         self.place = min(FAR, max(0, self.place + {"left": -1, "right": 1}.get(action, 0)))
         won = self.key and self.place == 0
-        late = self.turn >= self.max_turns and not won
-        end = EndReason.WON if won else EndReason.TURN_LIMIT if late else None
-        return Step(self.look(), float(won), won, late, Info(won=won, end=end))
+        return Step.sparse(self.look(), EndReason.WON if won else None)
 
     def expert(self) -> Expert | None:
         return Walker()

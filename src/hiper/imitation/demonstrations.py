@@ -60,7 +60,6 @@ def demonstrate(
     *,
     perturb: float = 0.0,
     expert: Expert | None = None,
-    hidden: Collection[str] = ("help",),
     lapses: Sequence[Lapse] = LAPSES,
 ) -> Demonstration:
     """Let the expert play one episode, with a lapse in each turn with probability ``perturb``.
@@ -78,7 +77,6 @@ def demonstrate(
         seed: for the environment and for the lapses.
         perturb: probability of a lapse per turn.
         expert: who plays; default: the environment's own.
-        hidden: actions that agents are not shown, and that straying leaves out.
         lapses: the kinds that happen.
 
     Raises:
@@ -102,7 +100,7 @@ def demonstrate(
         context = PromptContext(start.goal, history, observation.text, subgoal, observation.admissible, len(turns))
         decision, target = expert.act(observation), True
         if rng.random() < perturb:
-            lapse = _lapse(lapses, expert, decision, observation, subgoals, hidden, rng)
+            lapse = _lapse(lapses, expert, decision, observation, subgoals, env.hidden_actions, rng)
             decision, target = lapse or decision, lapse is None
         decision = Decision(decision.subgoal != subgoal, decision.subgoal, decision.action)
         turns.append(DemonstrationTurn(context, decision, target))
