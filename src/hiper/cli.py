@@ -57,11 +57,11 @@ def train(
 
     from hiper.analysis.report import write_report
     from hiper.runs.folder import Run
-    from hiper.training.build import settle_splits
+    from hiper.training.build import resolve_splits
     from hiper.training.trainer import train as run_training
 
     if config is not None:
-        config = settle_splits(config)
+        config = resolve_splits(config)
         run = Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
     else:
         run = Run.open(Path(str(resume)))
@@ -88,11 +88,11 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.imitation.warm_start import clone
-    from hiper.training.build import settle_splits
+    from hiper.training.begin import clone
+    from hiper.training.build import resolve_splits
 
     display = _display()
-    clone(settle_splits(config), path, display)
+    clone(resolve_splits(config), path, display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
@@ -140,9 +140,7 @@ def play(
     if agent not in (table.HUMAN, table.EXPERT):
         _without_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
-    world, player = table.seat(
-        env, options or [], agent, split=split, temperature=temperature, seed=seed, console=console
-    )
+    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
     table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
 

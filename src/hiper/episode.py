@@ -57,6 +57,10 @@ class Turn:
     """From the environment, before shaping."""
     prompt_cut: bool = False
     """The prompt was longer than allowed and was shortened."""
+    policy_version: int | None = None
+    """The version of the weights that sampled the response; None where that is unknown, or nothing was sampled."""
+    lapse: bool = False
+    """A demonstrator's mistake on purpose, which is not to be imitated."""
 
     @property
     def format_valid(self) -> bool:

@@ -22,8 +22,9 @@ from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.imitation import warm_start as module
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows
-from hiper.imitation.warm_start import clone, unfinished_of
-from hiper.models.actor_critic import Row
+from hiper.imitation.warm_start import unfinished_file
+from hiper.rows import Row
+from hiper.training.begin import clone
 
 STAGES = [
     "warm_start.tasks=6",
@@ -112,8 +113,8 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
     tuned: list[tuple[int, float, list[Row]]] = []
 
     class Remembered(FineTuning):
-        def __init__(self, learner: Any, steps: int, lr: float, prompt_loss: float) -> None:
-            super().__init__(learner, steps, lr, prompt_loss)
+        def __init__(self, imitation: Any, steps: int, lr: float, prompt_loss: float) -> None:
+            super().__init__(imitation, steps, lr, prompt_loss)
             tuned.append((steps, lr, []))
 
         def step(self, rows: Sequence[Row]) -> None:
@@ -170,13 +171,13 @@ def test_an_interrupted_one_is_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, stopped)
     assert "the warm start is saved as far as it came. Continue with: hiper sft tiny" in stopped.said
-    assert unfinished_of(folder).exists()
+    assert unfinished_file(folder).exists()
     assert not folder.exists()
 
     clone(config, folder, on)
     for stage in ("warm start", "lapses too"):
         assert stopped.units[stage] + on.units[stage] == steps[stage]
-    assert "going on after" in on.said
+    assert "resuming after" in on.said
     assert_same(folder, uninterrupted)
     assert sorted(path.name for path in tmp_path.iterdir() if "recipe" not in path.name) == ["policy", "whole"]
 
@@ -205,7 +206,7 @@ def test_before_the_first_step_nothing_is_kept(config: Config, tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         clone(config, tmp_path / "policy", stopped)
     assert "nothing was done yet. Continue with" in stopped.said
-    assert not unfinished_of(tmp_path / "policy").exists()
+    assert not unfinished_file(tmp_path / "policy").exists()
 
 
 def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Config, tmp_path: Path):
@@ -218,7 +219,7 @@ def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Con
     )
     with pytest.raises(UserError, match=begun):
         clone(other, folder, Watch())
-    unfinished_of(folder).write_bytes(unfinished_of(folder).read_bytes()[:5000])
+    unfinished_file(folder).write_bytes(unfinished_file(folder).read_bytes()[:5000])
     with pytest.raises(UserError, match=r"policy\.unfinished.*is damaged; delete it"):
         clone(config, folder, Watch())
 

@@ -44,7 +44,8 @@ def evaluate_policy(
             raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
         config = saved.config
         seed = config.seed if seed is None else seed
-        agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
+        agent, weights = saved.load()
+        agent = agent if temperature is None else agent.at(temperature)
         envs = {split: saved.env(split) for split in splits}
         for env in envs.values():
             if episodes is not None and episodes > len(env.panel):
@@ -62,6 +63,14 @@ def evaluate_policy(
                     raise
             display.outcomes(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", result)
             write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
-            card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
+            card = result_card(
+                result,
+                env,
+                agent,
+                checkpoint=str(saved.path),
+                weights_sha256=weights.sha256(),
+                seed=seed,
+                command=display.command,
+            )
             write_card(folder / f"{split}.json", card)
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")

@@ -21,9 +21,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
 from hiper.errors import UserError, suggestion
-from hiper.imitation.demonstrations import LAPSES, Lapse
 from hiper.plan_execute.prompts import Overflow
 from hiper.strict_yaml import parse_yaml
+
+Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
+"""A kind of mistake in demonstrations, see :func:`hiper.imitation.demonstrations.demonstrate`."""
+
+LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
+"""All of them."""
 
 
 class Section(BaseModel):

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,7 +26,6 @@ from hiper.display.transcript import transcript
 if TYPE_CHECKING:
     from hiper.analysis.report import Report
     from hiper.evaluation.evaluate import Evaluation
-    from hiper.training.build import Assembly
 
 COLUMNS = (
     ("success", "success/all", "{:7.1%}"),
@@ -102,20 +100,6 @@ class Display:
     def note(self, text: str) -> None:
         """A line of plain text."""
         self.console.print(text, markup=False, soft_wrap=True)
-
-    def header(self, path: Path, parts: Assembly) -> None:
-        """What is about to be trained, on what, where to."""
-        model, env = parts.learner.model, parts.env
-        policy = sum(p.numel() for p in model.policy.parameters())
-        backbone = "its own backbone" if model.backbone is not None else "the policy's backbone"
-        critic = f"critic on {backbone}" if model.heads.names else "no critic"
-        self.note(f"run        {path}")
-        self.note(f"policy     {policy:,} parameters, {critic}, {parts.learner.device}")
-        self.note(f"credit     {parts.config.advantages.type}")
-        self.note(f"train      {env.panel.name}: {len(env.panel)} tasks, sha256 {env.panel.hash[:12]}")
-        for split, held_out in parts.held_out.items():
-            panel = held_out.panel
-            self.note(f"held out   {split}: {len(panel)} tasks, sha256 {panel.hash[:12]}")
 
     def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """One aligned line."""

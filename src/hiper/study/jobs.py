@@ -16,10 +16,10 @@ from pathlib import Path
 from hiper.analysis.comparison.settings import OF_A_RUN, WARM_STARTS, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
-from hiper.imitation.warm_start import OF_A_WARM_START
+from hiper.imitation.warm_start import DEPENDS_ON
 from hiper.runs.folder import Run, read_settings
 from hiper.study.definition import Study, settings_of, within
-from hiper.training.build import SETTINGS, settle_splits
+from hiper.training.build import SETTINGS, resolve_splits
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Job:
         saved = self.folder / (SETTINGS if self.warm_start else "config.yaml")
         if not saved.exists():
             return
-        settings = self.config if self.warm_start else settle_splits(self.config)
+        settings = self.config if self.warm_start else resolve_splits(self.config)
         keys = set(differing([flat(read_settings(saved)), flat(settings)])) - OF_A_RUN
         keys = {key for key in keys if not any(within(key, section) for section in undecided)}
         if self.warm_start:
-            keys = {key for key in keys if key.startswith(OF_A_WARM_START)}
+            keys = {key for key in keys if key.startswith(DEPENDS_ON)}
         if keys:
             raise UserError(
                 f"{self.folder} was made under other settings ({', '.join(sorted(keys))}): choose another folder with "
