@@ -8,10 +8,11 @@ from typing import ClassVar
 
 import pytest
 
+from hiper.config import LAPSES, Lapse
 from hiper.envs import EndReason, Observation, Panel, Start, Step, Task, TextEnv
 from hiper.envs.base import Decision, Expert
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import LAPSES, Demonstration, Lapse, demonstrate
+from hiper.imitation.demonstrations import Demonstration, demonstrate
 
 FAR = 6
 

@@ -325,7 +325,7 @@ def test_files_that_are_no_templates_are_refused(tmp_path):
     with pytest.raises(UserError, match="not valid YAML"):
         Template.load(file)
     file.write_text("separator: a\nresponse: b\nseparator: c\n")
-    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: 'separator' stands there twice.*\n.*line 3"):
+    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: the key 'separator' is repeated.*\n.*line 3"):
         Template.load(file)
     file.write_bytes("name: «»".encode("latin-1"))
     with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*utf-8"):

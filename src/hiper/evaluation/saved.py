@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 
-from hiper.config import Config, apply_overrides, read_mapping, validate_config
+from hiper.config import Config, apply_overrides, validate_config
 from hiper.envs.base import TextEnv
 from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
 from hiper.plan_execute.prompts import Template
 from hiper.rollout.agent import Agent
 from hiper.runs.folder import find_policy
+from hiper.strict_yaml import read_mapping
 from hiper.training.build import SETTINGS, make_agent, make_env, make_prompts, own_template
 
-TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
+TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
 
 

@@ -10,16 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from hiper.config import LAPSES, Lapse
 from hiper.envs.base import BLANK, Decision, Expert, Info, Observation, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.prompts import PromptContext
-
-Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
-
-LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
-"""Kinds of lapses, see :func:`demonstrate`."""
 
 
 @dataclass(frozen=True, slots=True)

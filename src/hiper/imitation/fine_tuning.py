@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hiper.config import LAPSES, Lapse
 from hiper.envs.base import EndReason, TextEnv
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import LAPSES, DemonstrationTurn, Lapse, demonstrate
+from hiper.imitation.demonstrations import DemonstrationTurn, demonstrate
 from hiper.learner.learner import Learner
 from hiper.models.actor_critic import Row, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches

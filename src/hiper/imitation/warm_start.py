@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from hiper.config import Config, ImperfectConfig, WarmStartConfig, flatten
+from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
 from hiper.files import atomic_file, atomic_folder, exclusive_lock
-from hiper.imitation.demonstrations import Lapse
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
 from hiper.models.actor_critic import Row
 from hiper.runs.folder import DAMAGE

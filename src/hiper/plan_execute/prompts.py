@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import yaml
 from pydantic import ValidationError, model_validator
 
+from hiper.config import Overflow
 from hiper.envs.base import Decision
 from hiper.envs.registry import templates_of
 from hiper.errors import UserError
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
 Message = dict[str, str]
 """One message of a chat: its role and its content."""
-
-Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
-"""What happens to a prompt that is too long: leave out the oldest turns, and refuse if that is not enough; leave them
-out, and if that is not enough, cut tokens from the left; cut tokens from the left; refuse at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +425,7 @@ class PromptBuilder:
         tokenizer: the model's.
         history_window: how many of the last turns are shown.
         max_tokens: the most tokens a prompt may have; None: no limit.
-        overflow: what to do with a longer one, see :data:`Overflow`.
+        overflow: what to do with a longer one, see :data:`~hiper.config.tree.Overflow`.
 
     Raises:
         UserError: the template needs a chat template and the tokenizer has none.

@@ -26,10 +26,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from hiper.config import Config, read_mapping, validate_config
+from hiper.config import Config, validate_config
 from hiper.errors import UserError
 from hiper.files import atomic_folder, write_text, writing
 from hiper.learner.learner import Learner
+from hiper.strict_yaml import read_mapping
 from hiper.training.build import SETTINGS, Assembly, save_policy
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)

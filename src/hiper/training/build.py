@@ -30,8 +30,9 @@ from hiper.plan_execute.parse import Form, response_text
 from hiper.plan_execute.prompts import PromptBuilder, Template
 from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.agent import Agent
-from hiper.rollout.samplers.transformers import SamplingParams, TransformersSampler
+from hiper.rollout.samplers.transformers import SamplingParams, TransformersOptions, TransformersSampler
 from hiper.seeding import derive_seed
+from hiper.validation import parse_model
 
 SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
@@ -164,11 +165,23 @@ def make_agent(
         policy,
         eos_id=stop_ids(policy, tokenizer),
         pad_id=tokenizer.pad_token_id,
-        max_batch_tokens=rollout.batch_tokens,
+        max_batch_tokens=sampler_options(config).batch_tokens,
         autocast=autocast,
     )
     params = SamplingParams(temperature, rollout.max_response_tokens)
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
+
+
+def sampler_options(config: Config) -> TransformersOptions:
+    """The options of the sampler that the settings name.
+
+    Raises:
+        UserError: there is no such sampler or option, or its value is wrong.
+    """
+    sampler = config.sampler
+    if sampler.type != "transformers":
+        raise UserError(f"there is no sampler '{sampler.type}'; set sampler.type to transformers")
+    return parse_model(TransformersOptions, sampler.options, "sampler 'transformers'", "options")
 
 
 def check_form(config: Config, template: Template) -> None:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,6 +20,7 @@ from hiper.errors import DivergedError
 from hiper.models.batches import micro_batches
 from hiper.models.logits import scaled_logprobs
 from hiper.rollout.samplers import decoding
+from hiper.validation import StrictModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,13 @@ class Sampler(Protocol):
 
     def weights_sha256(self) -> str | None:
         """Names the weights that are sampled from, for result cards; None where that cannot be told."""
+
+
+class TransformersOptions(StrictModel):
+    """The options of :class:`TransformersSampler` in the section ``sampler`` of the settings."""
+
+    batch_tokens: int = Field(131_072, ge=1)
+    """The maximum number of tokens in one generation batch, with padding and room for responses."""
 
 
 class TransformersSampler:
