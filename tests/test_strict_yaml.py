@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from hiper.errors import UserError
-from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_names
+from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
 
 
 def test_a_repeated_key_is_an_error_at_any_depth():
@@ -44,8 +44,10 @@ def test_a_shipped_file_is_found_by_name_and_any_other_by_path(tmp_path: Path):
     for name in ("two.yaml", "one.yaml", "notes.txt"):
         (folder / name).touch()
     own.touch()
-    assert shipped_names(folder) == ["one", "two"]
-    assert find_yaml("two", folder, "thing") == folder / "two.yaml"
-    assert find_yaml(str(own), folder, "thing") == own
+    shipped = shipped_files(folder)
+    assert list(shipped.items()) == [("one", folder / "one.yaml"), ("two", folder / "two.yaml")]
+    assert list(shipped_files(folder, "env/")) == ["env/one", "env/two"]
+    assert find_yaml("two", shipped, "thing") == folder / "two.yaml"
+    assert find_yaml(str(own), shipped, "thing") == own
     with pytest.raises(UserError, match="'tow' is neither a shipped thing nor a YAML file; did you mean 'two'"):
-        find_yaml("tow", folder, "thing")
+        find_yaml("tow", shipped, "thing")

@@ -5,6 +5,7 @@ Libraries silently take the last of two equal keys in a mapping. Here, a repeate
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
@@ -51,27 +52,25 @@ def read_mapping(file: Traversable) -> dict[str, Any]:
     return tree
 
 
-def shipped_names(folder: Traversable) -> list[str]:
-    """The names of the YAML files in a folder, without their suffix, sorted."""
-    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+def shipped_files(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
+    """The YAML files in a folder by name, sorted. The name has no suffix, and ``prefix`` before it."""
+    files = {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
+    return {f"{prefix}{name}": files[name] for name in sorted(files)}
 
 
-def find_yaml(source: str | Path, folder: Traversable, kind: str) -> Traversable:
-    """Find a YAML file: one that ships in ``folder``, by its name, or any other, by its path.
+def find_yaml(source: str | Path, shipped: Mapping[str, Traversable], kind: str) -> Traversable:
+    """Find a YAML file: a shipped one by its name, or any other by its path.
 
     Args:
         source: the name or the path. A shipped file comes first.
-        folder: where the shipped files are.
+        shipped: the shipped files by name.
         kind: what the files hold, for the error message.
 
     Raises:
         UserError: there is no such file.
     """
-    shipped, path = folder / f"{source}.yaml", Path(source)
-    if shipped.is_file():
-        return shipped
-    if path.is_file():
-        return path
-    raise UserError(
-        f"'{source}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped_names(folder))}"
-    )
+    if str(source) in shipped:
+        return shipped[str(source)]
+    if Path(source).is_file():
+        return Path(source)
+    raise UserError(f"'{source}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped)}")

@@ -19,7 +19,8 @@ from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, imitatio
 from hiper.learner.learner import Learner
 from hiper.models.actor_critic import ActorCritic, Row
 from hiper.plan_execute.parse import response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer
 from hiper.seeding import derive_seed
 
@@ -144,11 +145,17 @@ def prompts(env: CorridorEnv) -> PromptBuilder:
     template = Template.load("terse")
     turns = [turn for task in env.panel for turn in demonstrate(env, task.id).turns]
     texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
-    return PromptBuilder(template, build_word_tokenizer(texts, template.wording), history_window=1)
+    return PromptBuilder(
+        template,
+        build_word_tokenizer(texts, template.wording),
+        history_window=1,
+        max_tokens=None,
+        overflow="drop_history",
+    )
 
 
 def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: PromptBuilder):
-    tokenizer, tasks = prompts._tokenizer, [task.id for task in env.panel.tasks[:12]]
+    tokenizer, tasks = prompts.tokenizer, [task.id for task in env.panel.tasks[:12]]
     rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.3) for task in tasks]
     turns = [turn for episode in played if episode.info.won for turn in episode.turns if turn.target]
@@ -164,7 +171,7 @@ def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: Promp
 
 def test_lapses_are_imitated_with_the_episodes_they_lose(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
-    given = demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.6, lapses_too=True, seed=4)
+    given = demonstration_rows(env, tasks, prompts, prompts.tokenizer, perturb=0.6, lapses_too=True, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.6) for task in tasks]
     kept = [episode for episode in played if episode.info.end is not EndReason.TURN_LIMIT]
     assert any(not episode.info.won for episode in kept)
@@ -176,14 +183,14 @@ def test_lapses_are_imitated_with_the_episodes_they_lose(env: CorridorEnv, promp
 def test_episodes_that_ran_out_of_turns_show_nothing(env: CorridorEnv, prompts: PromptBuilder):
     short = CorridorEnv(env.panel, max_turns=1)
     tasks = [task.id for task in env.panel.tasks if shortest(task.id) > 1]
-    assert demonstration_rows(short, tasks, prompts, prompts._tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
+    assert demonstration_rows(short, tasks, prompts, prompts.tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
 
     def rows(seed: int) -> list[Row]:
-        return demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.3, seed=seed)
+        return demonstration_rows(env, tasks, prompts, prompts.tokenizer, perturb=0.3, seed=seed)
 
     assert rows(0) == rows(0)
     assert rows(0) != rows(1)

@@ -16,7 +16,8 @@ from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
 from hiper.episode import Episode
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.parse import InvalidKind, response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import Assignment, collect
@@ -94,7 +95,9 @@ def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
 def agent_of(tokenizer: PreTrainedTokenizerFast) -> Build:
     def build(says: Sampler | Say, max_tokens: int = 40) -> Agent:
         sampler = Scripted(tokenizer, says) if callable(says) else says
-        prompts = PromptBuilder(Template.load("terse"), tokenizer, history_window=1)
+        prompts = PromptBuilder(
+            Template.load("terse"), tokenizer, history_window=1, max_tokens=None, overflow="drop_history"
+        )
         return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens))
 
     return build

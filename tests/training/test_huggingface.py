@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.episode import read_episodes
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers.transformers import Sample, SamplingParams, TransformersSampler

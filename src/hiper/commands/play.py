@@ -17,7 +17,7 @@ from hiper.config import apply_overrides
 from hiper.envs.base import BLANK, Decision, Expert, Info, Observation, Start, TextEnv
 from hiper.errors import UserError
 from hiper.plan_execute.parse import InvalidKind
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.seeding import derive_seed
 
 if TYPE_CHECKING:

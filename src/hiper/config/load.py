@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from hiper.advantages import ESTIMATORS
 from hiper.config.tree import Config, estimator_type
 from hiper.errors import UserError, suggestion
-from hiper.strict_yaml import find_yaml, read_mapping, shipped_names
+from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
 from hiper.validation import UNKNOWN_KEY, keys_at, problem_message
 
 MOVED_KEYS = {"rollout.batch_tokens": "sampler.batch_tokens"}
@@ -27,12 +27,12 @@ MOVED_KEYS = {"rollout.batch_tokens": "sampler.batch_tokens"}
 
 def recipe_names() -> list[str]:
     """The names of the shipped recipes, sorted."""
-    return shipped_names(_recipes())
+    return list(_recipes())
 
 
 def recipe_summary(name: str) -> str:
     """The purpose of a shipped recipe: the first paragraph of the comment at its top."""
-    lines = (_recipes() / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = _recipes()[name].read_text(encoding="utf-8").splitlines()
     return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines))
 
 
@@ -185,6 +185,6 @@ def _parameters(estimator: str) -> list[str]:
     return [field.name for field in dataclasses.fields(ESTIMATORS[estimator])]
 
 
-def _recipes() -> Traversable:
-    """The folder of the shipped recipes."""
-    return resources.files("hiper") / "recipes"
+def _recipes() -> dict[str, Traversable]:
+    """The files of the shipped recipes by name."""
+    return shipped_files(resources.files("hiper") / "recipes")

@@ -10,8 +10,9 @@ import torch
 
 from hiper.config import Config, apply_overrides, validate_config
 from hiper.envs.base import TextEnv
-from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
-from hiper.plan_execute.prompts import Template
+from hiper.models.build import choose_autocast, choose_device, load_policy
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.runs.folder import find_policy
 from hiper.strict_yaml import read_mapping

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from hiper.config import LAPSES, Lapse
 from hiper.envs.base import BLANK, Decision, Expert, Info, Observation, TextEnv
 from hiper.errors import UserError
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 
 
 @dataclass(frozen=True, slots=True)

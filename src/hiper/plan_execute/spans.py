@@ -63,7 +63,7 @@ class TokenReader:
         return TokenText(text, [*starts, len(text)], [*ends, len(text)])
 
 
-def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) -> NDArray[np.int8]:
+def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool) -> NDArray[np.int8]:
     """The :class:`TokenKind` of each token of a response.
 
     A token belongs to a block if it holds any of its characters, and to the first of several, except that a block's

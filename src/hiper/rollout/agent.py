@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from hiper.plan_execute.parse import Parsed, parse_response
-from hiper.plan_execute.prompts import Prompt, PromptBuilder, PromptContext
+from hiper.plan_execute.prompts import Prompt, PromptBuilder
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.spans import TokenReader, low_index, token_kinds
 from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hiper.envs.base import Start, Step, TextEnv
 from hiper.episode import Episode, Turn
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.rollout.agent import Agent, Reply
 from hiper.seeding import derive_seed
 

@@ -40,7 +40,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
-from hiper.strict_yaml import find_yaml, read_mapping, shipped_names
+from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
 from hiper.validation import StrictModel, parse_model
 
 Settings = Mapping[str, Any]
@@ -191,7 +191,7 @@ def _setting_itself(key: str, methods: Mapping[str, MethodDefinition]) -> Iterat
 
 def study_names() -> list[str]:
     """Names of the shipped studies."""
-    return shipped_names(_studies())
+    return list(_studies())
 
 
 def load_study(
@@ -227,7 +227,7 @@ def load_study(
                 f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
                 "study's file, or leave the method out with --methods"
             )
-    study = study if source in study_names() else _with_files_beside(study, Path(source).parent)
+    study = study if source in _studies() else _with_files_beside(study, Path(source).parent)
     try:
         for point in points_of(study).values():
             _check_methods(point)
@@ -352,6 +352,6 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
     return study.model_copy(update={"recipe": located(study.recipe), "methods": methods})
 
 
-def _studies() -> Traversable:
-    """The folder of the shipped studies."""
-    return resources.files("hiper") / "studies"
+def _studies() -> dict[str, Traversable]:
+    """The files of the shipped studies by name."""
+    return shipped_files(resources.files("hiper") / "studies")

@@ -22,13 +22,13 @@ from hiper.models.build import (
     choose_autocast,
     choose_device,
     load_policy,
-    load_tokenizer,
     make_nano,
     stop_ids,
 )
 from hiper.plan_execute.parse import Form, response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
-from hiper.plan_execute.tokenizer import round_trip
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer, round_trip
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers.transformers import SamplingParams, TransformersOptions, TransformersSampler
 from hiper.seeding import derive_seed
