@@ -17,7 +17,7 @@ from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.training import build as assembly
-from hiper.training.build import Assembly, assemble
+from hiper.training.build import Assembly, assemble, sampler_options
 
 
 @pytest.fixture
@@ -43,6 +43,25 @@ def test_the_parts(parts: Assembly):
     assert parts.agent(0.0).params.temperature == 0.0
     assert isinstance(agent.sampler, TransformersSampler)
     assert agent.sampler.model is parts.learner.model.policy  # always the current weights
+
+
+def test_options_of_the_sampler_reach_it(settings: Callable[..., Config]):
+    sampler = assemble(settings("sampler.batch_tokens=4321")).agent().sampler
+    assert isinstance(sampler, TransformersSampler)
+    assert sampler.max_batch_tokens == 4321
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.batch_tokns=1", "sampler 'transformers': unknown key 'batch_tokns'; did you mean 'batch_tokens'"),
+        ("sampler.batch_tokens=0", r"sampler 'transformers': batch_tokens: .*greater than or equal to 1 \(given: 0\)"),
+        ("sampler.type=transformer", "there is no sampler 'transformer'; set sampler.type to transformers"),
+    ],
+)
+def test_a_wrong_option_of_the_sampler_is_refused(settings: Callable[..., Config], override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        sampler_options(settings(override))
 
 
 def test_a_nano_model_knows_every_word_of_its_prompts(parts: Assembly):
