@@ -14,9 +14,11 @@ from hiper.errors import NoSplitError, UserError
 from hiper.files import write_text
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import load_policy, load_tokenizer, make_nano, use_threads
+from hiper.models.build import load_policy, make_nano, use_threads
 from hiper.plan_execute.parse import Form
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.setup import check_room, make_agent, make_env, make_prompts
 from hiper.seeding import derive_seed

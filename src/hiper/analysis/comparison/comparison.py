@@ -171,8 +171,8 @@ def _machines(traces: Sequence[Trace]) -> list[str]:
     """In which settings of the machine runs differ, so that their times say little of methods."""
     trees = [{key: value for key, value in flat(trace.config).items() if key in OF_A_MACHINE} for trace in traces]
     return [
-        f"runs differ in {key} ({', '.join(sorted({str(tree[key]) for tree in trees}))}): their minutes are of unlike "
-        "machines"
+        f"runs differ in {key} ({', '.join(sorted({str(tree.get(key, 'default')) for tree in trees}))}): their minutes "
+        "are of unlike machines"
         for key in differing(trees)
     ]
 

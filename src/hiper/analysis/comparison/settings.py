@@ -10,7 +10,7 @@ from hiper.config import Config, flatten
 
 WARM_STARTS = "warm-starts"
 """The folder of a study's warm starts."""
-OF_A_MACHINE = {"training.threads", "training.device", "learner.micro_batch_tokens"}
+OF_A_MACHINE = {"training.threads", "training.device", "learner.micro_batch_tokens", "sampler.batch_tokens"}
 """Where a run is computed, and how much at once."""
 OF_A_RUN = {"seed", *OF_A_MACHINE}
 """A method's runs may differ in these."""

@@ -20,7 +20,7 @@ from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.files import write_text
-from hiper.models.build import load_tokenizer
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.runs.folder import Run, find_policy
 from hiper.training.assign import responses_of
 
