@@ -14,12 +14,13 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
+from hiper.advantages import ESTIMATORS, HAE, Shaping
+from hiper.config.estimators import AdvantageConfig, parameters_of
 from hiper.errors import UserError, suggestion
 from hiper.imitation.demonstrations import LAPSES, Lapse
 from hiper.plan_execute.prompts import Overflow
@@ -173,24 +174,6 @@ class RolloutConfig(Section):
         return self
 
 
-def _estimator_type(value: Any) -> str:
-    """The ``type`` of a section of settings, HAE where none is named, or of an estimator itself."""
-    return str(value.get("type", HAE.type) if isinstance(value, Mapping) else getattr(value, "type", value))
-
-
-AdvantageConfig: TypeAlias = Annotated[
-    Annotated[HAE, Tag("hae")]
-    | Annotated[TurnGAE, Tag("turn-gae")]
-    | Annotated[TokenGAE, Tag("token-gae")]
-    | Annotated[GRPO, Tag("grpo")]
-    | Annotated[RLOO, Tag("rloo")]
-    | Annotated[GiGPO, Tag("gigpo")]
-    | Annotated[ReinforcePP, Tag("reinforce++")],
-    Discriminator(_estimator_type),
-]
-"""Which estimator, by ``type``; the other keys are its parameters, whose defaults stand with each."""
-
-
 class LearnerConfig(Section):
     """Proximal policy optimisation (PPO)."""
 
@@ -260,6 +243,7 @@ class AlarmConfig(Section):
     """Least explained variance of V_low; those below likewise."""
     value_high: float | None = -0.5
     value_switch: float | None = -0.5
+    value_turn: float | None = -0.5
     value_token: float | None = -0.5
 
 
@@ -437,16 +421,13 @@ def _problems(error: ValidationError) -> Iterator[str]:
         path = [str(part) for part in problem["loc"]]
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
         unknown = problem["type"] in ("extra_forbidden", "unexpected_keyword_argument")
-        if problem["type"] == "union_tag_invalid":
-            given = _estimator_type(problem["input"])
-            yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
-        elif unknown and estimator and any(path[-1] in _parameters(other) for other in ESTIMATORS):
+        if unknown and estimator and any(path[-1] in parameters_of(other) for other in ESTIMATORS):
             yield (
                 f"advantages.type '{estimator}' has no '{path[-1]}': to do without the recipe's, give the section "
                 f"whole, as in advantages='{{type: {estimator}}}'"
             )
         elif unknown:
-            keys = _parameters(estimator) if estimator else _keys_at(path[:-1])
+            keys = parameters_of(estimator) if estimator else _keys_at(path[:-1])
             options = f"; an option of the environment would be env.{path[0]}" if len(path) == 1 else ""
             yield f"unknown key '{'.'.join(path)}'; {_meant(path[-1], keys)}{options}"
         elif problem["type"] in ("model_type", "dataclass_type"):
@@ -461,11 +442,6 @@ def _meant(leaf: str, keys: Sequence[str]) -> str:
     """What an unknown key could mean: one like it in its section, or one of the same name in another."""
     elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
     return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, keys)
-
-
-def _parameters(estimator: str) -> list[str]:
-    """The keys of the settings of an estimator."""
-    return [field.name for field in dataclasses.fields(ESTIMATORS[estimator])]
 
 
 def _keys_at(path: Sequence[str]) -> list[str]:
