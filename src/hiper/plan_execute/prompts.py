@@ -193,6 +193,22 @@ class Template:
             problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
             raise UserError(f"template {source}: {problems}") from error
 
+    @classmethod
+    def load_for(cls, env: str, source: str | Path) -> Template:
+        """Load the template ``source`` to play the environment ``env`` with.
+
+        Raises:
+            UserError: see :meth:`load`; or ``source`` is a general template and the environment ships its own of that
+                name. Which one is meant has to be said then, as policies can read one of them alone.
+        """
+        folder = templates_of(env)
+        if folder is not None and "/" not in str(source) and (folder / f"{source}.yaml").is_file():
+            raise UserError(
+                f"prompt.template: '{source}' is the general template, and '{env}' has its own; name '{env}/{source}', "
+                f"or a file that says `extends: {source}` if the general one is meant"
+            )
+        return cls.load(source)
+
     def to_yaml(self) -> str:
         """The content, whole, as a file that :meth:`load` reads."""
         return yaml.safe_dump(self.data.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
