@@ -398,7 +398,7 @@ def test_general_templates_leave_the_words_of_an_environment_alone():
     assert Template.load("terse").render(known) == (
         "cold day at 3.5 degrees it opens . task sell 3.5 of 1,000 . subgoal none ."
     )
-    content = Template.load("instruct").render(known)[0]["content"]
+    content = str(Template.load("instruct").render(known))
     assert known.goal in content
     assert known.observation in content
 
