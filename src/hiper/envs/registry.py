@@ -30,8 +30,8 @@ _factories: dict[str, Factory | str] = {
 """A factory, or where to import one from when it is first asked for."""
 
 _data: dict[str, DataHome | str] = {
-    "alfworld": "hiper.envs.alfworld.official:DATA",
-    "webshop": "hiper.envs.webshop.official:DATA",
+    "alfworld": "hiper.envs.alfworld.official_files:DATA",
+    "webshop": "hiper.envs.webshop.official_files:DATA",
 }
 """Of environments with official data: these, or where to import them from."""
 

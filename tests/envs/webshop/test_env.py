@@ -13,11 +13,11 @@ from hiper.envs import EndReason, Observation, check_env, make
 from hiper.envs.webshop import data
 from hiper.envs.webshop import env as env_module
 from hiper.envs.webshop.catalogue import ProductReader
-from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.env import SEARCH, WebshopEnv
 from hiper.envs.webshop.generate import write_files
 from hiper.envs.webshop.product import Instruction
 from hiper.envs.webshop.shop import Shop
+from hiper.envs.webshop.sources import open_shop
 from hiper.errors import UserError
 
 

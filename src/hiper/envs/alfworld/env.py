@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
-from hiper.envs.alfworld.data import Library, open_split
 from hiper.envs.alfworld.engine import Engine
 from hiper.envs.alfworld.expert import AlfworldExpert
+from hiper.envs.alfworld.library import Library, open_split
 from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
 

@@ -13,13 +13,13 @@ from typing import ClassVar, cast
 
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
-from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.expert import WebshopExpert
 from hiper.envs.webshop.goals import split_goals
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
 from hiper.envs.webshop.reward import judge
 from hiper.envs.webshop.shop import ATTRIBUTES, Shop
+from hiper.envs.webshop.sources import open_shop
 from hiper.errors import UserError
 
 SEARCH = "search[<your query>]"

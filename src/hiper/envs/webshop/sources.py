@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hiper.envs.webshop.catalogue import ProductReader
 from hiper.envs.webshop.generate import generate_products
-from hiper.envs.webshop.official import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
+from hiper.envs.webshop.official_files import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
 from hiper.errors import UnwritableError, UserError

@@ -7,14 +7,8 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.envs.alfworld.data import (
-    DATA_VARIABLE,
-    GAME_FILE,
-    RELEASE,
-    data_path,
-    official_panels,
-    open_split,
-)
+from hiper.envs.alfworld.library import DATA_VARIABLE, data_path, official_panels, open_split
+from hiper.envs.alfworld.sources import GAME_FILE, RELEASE
 from hiper.envs.downloads import Arrival, DataHome, Finding, RemoteFile, Source, State, download
 from hiper.envs.downloads.sets import Progress, write_record
 from hiper.envs.downloads.transfer import sha256_of
