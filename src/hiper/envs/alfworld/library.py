@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hiper.envs.alfworld.game import Game
+from hiper.envs.alfworld.generate import DEFAULT_SIZE
 from hiper.envs.alfworld.parser import parse_game
 from hiper.envs.alfworld.sources import (
     GENERATED,
@@ -74,7 +75,7 @@ def official_panels() -> Mapping[str, Mapping[str, Any]]:
 
 
 def open_split(
-    split: str, data: str | os.PathLike[str] | None = None, games: int | None = None, size: str = "small"
+    split: str, data: str | os.PathLike[str] | None = None, games: int | None = None, size: str = DEFAULT_SIZE
 ) -> Library:
     """Open the games of ``split`` under ``data``.
 

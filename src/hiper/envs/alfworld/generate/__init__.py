@@ -24,10 +24,13 @@ from hiper.errors import NoSplitError, UserError, suggestion
 
 TASK_TYPES = tuple(SENTENCES)
 """The six task types, in the order in which a split cycles through them."""
+DEFAULT_SIZE = "small"
+"""The size of a game if none is given."""
 
 _TASK_ID = re.compile(r"generated-(?P<size>\w+)/(?P<split>\w+)/(?P<task>\w+)-[^/]*/g(?P<index>\d{5,})")
 
 __all__ = [
+    "DEFAULT_SIZE",
     "GENERATOR_VERSION",
     "SIZES",
     "SPLITS",
@@ -51,7 +54,9 @@ class GeneratedGame:
     """The complete JSON of the game's ``game.tw-pddl`` file."""
 
 
-def generate_game(split: str, index: int, size: str = "small", task_types: Iterable[str] = TASK_TYPES) -> GeneratedGame:
+def generate_game(
+    split: str, index: int, size: str = DEFAULT_SIZE, task_types: Iterable[str] = TASK_TYPES
+) -> GeneratedGame:
     """Game number ``index`` of a split, which is endless and cycles through ``task_types``.
 
     Raises:
@@ -90,7 +95,7 @@ def regenerate(task_id: str) -> GeneratedGame:
 
 
 def write_games(
-    folder: Path, split: str, count: int, size: str = "small", task_types: Sequence[str] = TASK_TYPES
+    folder: Path, split: str, count: int, size: str = DEFAULT_SIZE, task_types: Sequence[str] = TASK_TYPES
 ) -> list[Path]:
     """Writes the first ``count`` games of a split below ``folder``, laid out as the official data is."""
     paths = []
