@@ -1,1 +1,1 @@
-"""Plays ALFWorld games beside TextWorld. It needs the extra ``textworld``; `python tools/parity -h` says how."""
+"""A comparison of the ALFWorld engine with TextWorld. It needs the extra ``textworld``."""

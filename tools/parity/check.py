@@ -1,4 +1,4 @@
-"""Plays games beside TextWorld and compares everything, turn by turn.
+"""The comparison: play games beside TextWorld and compare everything, turn by turn.
 
 Both engines get the same commands, chosen by a scripted player for up to 50 turns. The opening text, observations,
 admissible commands and their order, won, done and score must agree at every turn.
@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 MAX_TURNS = 50
 _CONTEXT = 6
-"""Turns before a difference that a report keeps."""
+"""The number of turns before a difference that a report keeps."""
 _GAMES_PER_PROCESS = 40
-"""Games that one process plays. TextWorld never gives back the memory of a game, about 7 MB."""
+"""The number of games that one process plays. TextWorld never frees the memory of a game, about 7 MB."""
 
 
 def check_parity(
@@ -52,11 +52,11 @@ def check_parity(
 
     Args:
         games: id and JSON text of each game.
-        seed: with a game's id, decides how it is played.
+        seed: decides, together with a game's id, how it is played.
         max_turns: turns per game.
-        record: a JSONL file of finished games: those in it (same text, seed, turns) are compared with the record.
-        workers: games played at a time, each in a process of its own (a single short run plays in this one).
-        style: one of :data:`STYLES` for every game; None: drawn per game.
+        record: a JSONL file of finished games. Games in it (same text, seed, turns) are compared with the record.
+        workers: the number of games played at a time, each in its own process. A single short run plays in this one.
+        style: one of :data:`~parity.players.STYLES` for every game; None: draw a style per game.
 
     Raises:
         UserError: TextWorld is not installed, or a game file is broken.
@@ -96,7 +96,7 @@ def _play_all(jobs: Sequence[_Job], workers: int) -> Iterator[tuple[_Job, GameRe
     if workers <= 1 and len(jobs) <= _GAMES_PER_PROCESS:
         yield from ((job, _play(job)) for job in jobs)
         return
-    # A new pool for each batch, rather than `max_tasks_per_child`, with which pools of Python 3.11 come to hang.
+    # Each batch gets a new pool, as pools of Python 3.11 hang with `max_tasks_per_child`.
     size = workers * _GAMES_PER_PROCESS
     for batch in (jobs[start : start + size] for start in range(0, len(jobs), size)):
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -107,13 +107,13 @@ def _read_record(record: Path) -> dict[str, GameResult]:
     text = record.read_text()
     if not text.endswith("\n"):
         with record.open("a") as file:
-            file.write("\n")  # behind a line that was cut off
+            file.write("\n")  # ends a line that was cut off
     done = {}
     for line in text.splitlines():
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
-            continue  # a run was killed while it wrote this line: that game is played again
+            continue  # a run was killed while it wrote this line; that game is played again
         key = entry.pop("key")
         if not entry["difference"]:
             done[key] = GameResult(**entry)

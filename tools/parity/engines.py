@@ -14,14 +14,14 @@ from hiper.envs.panels import Task
 
 
 def missing_reason() -> str | None:
-    """Why TextWorld cannot be run here, or None."""
+    """Return why TextWorld cannot run here, or None."""
     missing = [module for module in ("textworld", "alfworld") if importlib.util.find_spec(module) is None]
     return f"{' and '.join(missing)} not installed: pip install 'hiper[textworld]'" if missing else None
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What one engine returns at a turn."""
+    """The answer of one engine at a turn."""
 
     text: str
     admissible: tuple[str, ...]
@@ -36,7 +36,7 @@ class Frame:
 
 
 class TextWorld:
-    """TextWorld, wired as users of the benchmark wire it."""
+    """TextWorld with the wrappers that users of the benchmark use."""
 
     def __init__(self, file: Path, max_turns: int) -> None:
         import textworld.gym
@@ -74,7 +74,7 @@ class TextWorld:
 
 
 class Ours:
-    """This package's environment over one game."""
+    """This project's environment over one game."""
 
     name = "parity"
 
@@ -87,7 +87,7 @@ class Ours:
         return [Task("game", "parity")]
 
     def dialects(self) -> dict[str, str]:
-        """Return an empty dialect, as it does not matter here."""
+        """Return an empty dialect, as the dialect does not matter here."""
         return {"game": ""}
 
     def read(self, task_id: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Finds games in files, folders and archives."""
+"""A reader of games from files, folders and archives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hiper.errors import UserError
 
 
 def read_games(paths: Iterable[Path], count: int | None = None, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Games out of files, folders at any depth and archives: an id made of the last folders' names, and the text.
+    """Yield the id and the text of games in files, folders of any depth and archives.
 
     Args:
-        paths: where to look.
-        count: how many, drawn by the hash of their ids with ``seed``; None: all.
-        seed: changes which are drawn.
+        paths: game files, folders and archives. The names of the last three folders make an id.
+        count: the number of games, drawn by the hash of their ids with ``seed``; None: all.
+        seed: the seed of the draw.
 
     Raises:
         UserError: there is nothing there, or fewer games than asked for.
@@ -39,7 +39,7 @@ def read_games(paths: Iterable[Path], count: int | None = None, seed: int = 0) -
 
 
 def _locate(path: Path) -> Iterator[tuple[str, str]]:
-    """Id and place (a file, or a member of the archive) of every game at ``path``."""
+    """Yield the id and the place (a file, or a member of the archive) of every game at ``path``."""
     if path.is_dir():
         inner = [(file.parts, str(file)) for file in path.resolve().rglob(GAME_FILE)]
     elif path.name == GAME_FILE:

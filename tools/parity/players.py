@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from hiper.envs.alfworld import Game
 
 Player = Callable[[int, Sequence[str]], str]
-"""From the turn and the admissible commands to a command."""
+"""A function from the turn and the admissible commands to a command."""
 
 
 def _wanderer(game: Game, rng: random.Random, max_turns: int) -> Player:
-    """Any admissible command, verbs about equally often, and an odd one now and then."""
+    """Return a player of random admissible commands, verbs about equally often, with an odd one now and then."""
 
     def play(turn: int, admissible: Sequence[str]) -> str:
         if rng.random() < 0.1:
@@ -24,9 +24,9 @@ def _wanderer(game: Game, rng: random.Random, max_turns: int) -> Player:
 
 
 def _solver(game: Game, rng: random.Random, max_turns: int) -> Player:
-    """The game's walkthrough, with harmless and odd commands strewn in so that it ends at a turn drawn at random.
+    """Return a player of the walkthrough that inserts harmless and odd commands and ends at a random turn.
 
-    A third of the time it ends on the last turn, or would end on the one after it.
+    In a third of the games it ends at the last turn, or would end one turn later.
     """
     steps = list(game.walkthrough)
     last = rng.choice((max_turns, max_turns + 1, *[rng.randint(min(len(steps), max_turns), max_turns)] * 4))
@@ -44,7 +44,7 @@ def _solver(game: Game, rng: random.Random, max_turns: int) -> Player:
 
 
 def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
-    """Fetches a knife and slices, treats, carries and examines things, whether or not that can be done."""
+    """Return a player that fetches a knife and slices, treats, carries and examines things, possible or not."""
     plan: list[str] = []
 
     def visit(receptacle: str) -> list[str]:
@@ -105,7 +105,7 @@ def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
 
 
 def _oddball(game: Game, rng: random.Random, max_turns: int) -> Player:
-    """Mostly commands that are not, or almost not, understood."""
+    """Return a player of commands that are mostly not, or barely, understood."""
     wander = _wanderer(game, rng, max_turns)
 
     def play(turn: int, admissible: Sequence[str]) -> str:
@@ -120,11 +120,11 @@ STYLES: dict[str, Callable[[Game, random.Random, int], Player]] = {
     "cook": _cook,
     "odd": _oddball,
 }
-"""How a game can be played."""
+"""The styles of play, by name."""
 
 
 def _odd(game: Game, rng: random.Random, admissible: Sequence[str]) -> str:
-    """A command that is unlikely to be understood, or one that is, in unusual dress."""
+    """Return a command that is unlikely to be understood, or an understood one in an unusual form."""
     command = rng.choice(admissible)
     o, o2 = rng.choice(game.objects), rng.choice(game.objects)
     r, r2 = rng.choice(game.receptacles), rng.choice(game.receptacles)

@@ -1,4 +1,4 @@
-"""What came of playing games beside TextWorld."""
+"""The results of playing games beside TextWorld."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Difference:
     """The first turn at which the two engines disagree."""
 
     turn: int
-    """0 for the opening."""
+    """The turn. 0 is the opening."""
     command: str
     what: str
-    """Which part differs: text, admissible, won, done or score."""
+    """The part that differs: text, admissible, won, done or score."""
     textworld: Any
     ours: Any
     before: tuple[tuple[str, str], ...]
@@ -25,25 +25,25 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class GameResult:
-    """One game played beside TextWorld."""
+    """The result of one game."""
 
     id: str
     style: str
     turns: int
     won: bool
     understood: dict[str, int]
-    """Commands that were in the admissible list, by verb; the others under ""."""
+    """The numbers of admissible commands by verb, and of other commands under ""."""
     textworld_seconds: float
     our_seconds: float
     difference: Difference | None
     commands: tuple[str, ...]
     answers: tuple[str, ...]
-    """Digest of what TextWorld returned: first for the reset, then for each command."""
+    """Digests of TextWorld's answers: for the reset, then for each command."""
 
 
 @dataclass(slots=True)
 class ParityReport:
-    """All games of a run."""
+    """The results of all games of a run."""
 
     results: list[GameResult] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ class ParityReport:
         return [result for result in self.results if result.difference]
 
     def summary(self) -> str:
-        """A few lines for people."""
+        """Return a summary of a few lines."""
         results = self.results
         verbs: Counter[str] = Counter()
         styles: Counter[str] = Counter()

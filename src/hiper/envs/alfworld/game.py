@@ -17,20 +17,20 @@ NOWHERE = -1
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What wins the game: objects laid in one receptacle, or an object held in the light of a lamp."""
+    """The state that wins: objects laid in one receptacle, or an object held in the light of a lamp."""
 
     objects: frozenset[int]
     """Any of these objects will do."""
     receptacles: frozenset[int] = frozenset()
-    """Any of these receptacles will do; empty for a lamp goal."""
+    """Any of these receptacles will do. Empty for a lamp goal."""
     count: int = 1
-    """How many of the objects must be in the same receptacle."""
+    """The number of objects that must be in the same receptacle."""
     treatment: Treatment | None = None
     lamps: frozenset[int] = frozenset()
 
 
 class Appliance(Enum):
-    """What a receptacle does to the object in hand; the value is the verb of its command."""
+    """A receptacle's effect on the object in hand. The value is the verb of its command."""
 
     SINK = "clean"
     MICROWAVE = "heat"
@@ -39,24 +39,24 @@ class Appliance(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A location: what stands there and the commands that depend on nothing else."""
+    """A location: its receptacles and the commands that depend on nothing else."""
 
     receptacles: tuple[int, ...]
     examine: tuple[str, ...]
-    """ "examine" every receptacle here."""
+    """The commands "examine" for every receptacle here."""
     go: tuple[str, ...]
-    """ "go to" every receptacle that stands elsewhere, sorted."""
+    """The commands "go to" for every receptacle elsewhere, sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """A game: objects, receptacles and locations are numbered in the order of their internal ids.
+    """A game. Objects, receptacles and locations are numbered in the order of their internal ids.
 
-    Equal parts are shared between games (see :func:`shared`), so that a game costs a few kilobytes.
+    Games share equal parts (see :func:`shared`), so a game costs a few kilobytes.
     """
 
     where: str
-    """The file it was read from, for messages."""
+    """The file of the game, for messages."""
     task: str
     """The task sentence, as the game prints it after "Your task is to: "."""
     dialect: Dialect
@@ -88,7 +88,7 @@ class Game:
     contents: tuple[tuple[int, ...], ...]
     """For each receptacle, the objects in or on it at the start."""
     lying: frozenset[tuple[int, int]]
-    """Object and location: where objects lie at the start, which need not agree with their receptacle."""
+    """Pairs of object and location at the start. The location need not agree with the object's receptacle."""
     opened: frozenset[int]
     clean: frozenset[int]
     hot: frozenset[int]
@@ -98,10 +98,10 @@ class Game:
     goal: Goal
 
     places: dict[int, Place] = field(default_factory=dict, repr=False, compare=False)
-    """Filled by :meth:`place` as locations are visited."""
+    """A cache that :meth:`place` fills as locations are visited."""
 
     def place(self, location: int) -> Place:
-        """What stands at ``location``."""
+        """Return what stands at ``location``."""
         place = self.places.get(location)
         if place is None:
             here = tuple(r for r, at in enumerate(self.stands_at) if at == location)

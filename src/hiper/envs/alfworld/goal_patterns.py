@@ -1,4 +1,4 @@
-"""What wins a game, read from the goal of its PDDL problem."""
+"""The goal of a game, read from its PDDL problem."""
 
 from __future__ import annotations
 

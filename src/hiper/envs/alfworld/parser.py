@@ -1,4 +1,4 @@
-"""Reads the text of a ``game.tw-pddl`` file into a :class:`~hiper.envs.alfworld.game.Game`."""
+"""The reader of game files: from the text of ``game.tw-pddl`` to a :class:`~hiper.envs.alfworld.game.Game`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _build(problem: Problem, where: str, task: str, dialect: Dialect, walkthroug
         return shared(frozenset([numbers[entity] for entity in problem.those(predicate)]))
 
     def grouped(predicate: str, owners: Mapping[str, int]) -> dict[int, tuple[int, ...]]:
-        """For each owner (second argument), its objects (first argument) in order."""
+        """Return the objects (first argument) of each owner (second argument), in order."""
         groups: dict[int, set[int]] = defaultdict(set)
         for entity, owner in problem.pairs(predicate):
             groups[owners[owner]].add(objects[entity])

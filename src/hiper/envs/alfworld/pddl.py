@@ -1,4 +1,4 @@
-"""The problem of a game in PDDL: what there is, the initial facts and the goal."""
+"""The PDDL problem of a game: its objects, the initial facts and the goal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SIGNATURES = {
     "sliceable": "o",
     "issliced": "o",
 }
-"""Facts that an initial state may hold, and the sort of each argument: agent, location, receptacle, object, type.
+"""The facts of initial states, with the sort of each argument: agent, location, receptacle, object or type.
 
 Starting with an object in hand is not supported.
 """
@@ -51,7 +51,7 @@ Starting with an object in hand is not supported.
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A PDDL problem, lower-cased as planners read it."""
+    """A PDDL problem in lower case, as planners read it."""
 
     declared: frozenset[str]
     """The entities that facts may be about."""

@@ -42,19 +42,23 @@ class GameSource(Protocol):
     """The games of one split."""
 
     name: str
-    """Name of the panel."""
+    """The name of the panel."""
 
     def tasks(self) -> Iterable[Task]:
-        """Every game: stable id ("<split>/<task folder>/<trial>"), one of :data:`TASK_TYPES`, digest of its text."""
+        """Return a task for every game.
+
+        Its id is stable ("<split>/<task folder>/<trial>"), its type one of :data:`TASK_TYPES`, and its digest that of
+        the game's text.
+        """
 
     def dialects(self) -> Mapping[str, str]:
-        """ "put" or "move", by task id."""
+        """Return each game's verb for laying something down, "put" or "move", by task id."""
 
     def read(self, task_id: str) -> bytes | str:
-        """The JSON text of a game."""
+        """Return the JSON text of a game."""
 
     def where(self, task_id: str) -> str:
-        """How to name the game's file in a message."""
+        """Return the name of the game's file for messages."""
 
 
 class FolderSource:
