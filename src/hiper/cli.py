@@ -267,17 +267,6 @@ def verify(
         raise UserError(f"not unbiased, though it is claimed to be: {', '.join(failed)}")
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-def parity(context: typer.Context) -> None:
-    """Play ALFWorld games beside TextWorld (the extra `textworld`) and compare everything; see `hiper parity -h`."""
-    from hiper.envs.alfworld.parity import main as compare
-
-    raise typer.Exit(compare(context.args))
-
-
 def _listed(text: str | None) -> list[str] | None:
     """What stands between commas."""
     return None if text is None else [part.strip() for part in text.split(",")]

@@ -24,7 +24,6 @@ from transformers import AutoModelForCausalLM
 from hiper.analysis.proofs.proofs import Unbiased, sweep_bias, sweep_variance
 from hiper.commands import verify as prove
 from hiper.envs.alfworld.generate import generate_game
-from hiper.envs.alfworld.parity import missing_reason
 from hiper.envs.base import Observation, Step
 from hiper.envs.registry import make
 from hiper.envs.small.corridor import CorridorEnv
@@ -52,7 +51,7 @@ def refused(result: Any, *parts: object) -> None:
 def test_help_lists_the_commands(hiper: Hiper):
     result = hiper("--help")
     assert result.code == 0
-    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report", "parity"):
+    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report"):
         assert command in result.out
 
 
@@ -430,11 +429,6 @@ def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter-00000"]
     assert hiper("train", "--resume", out).code == 0
     assert (out / "checkpoints" / "iter-00002").exists()
-
-
-def test_parity_says_what_it_lacks(hiper: Hiper, tmp_path: Path):
-    lacking = "hiper[textworld]" if missing_reason() else tmp_path / "gone"
-    refused(hiper("parity", tmp_path / "gone"), lacking)
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):

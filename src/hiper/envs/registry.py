@@ -29,22 +29,22 @@ _factories: dict[str, Factory | str] = {
     "corridor": "hiper.envs.small.corridor:make",
     "webshop": "hiper.envs.webshop.env:make",
 }
-"""A factory, or where to import one from when it is first asked for."""
+"""Factories, or the places to import them from on first use."""
 
 _data: dict[str, DataHome | str] = {
-    "alfworld": "hiper.envs.alfworld.official:DATA",
-    "webshop": "hiper.envs.webshop.official:DATA",
+    "alfworld": "hiper.envs.alfworld.official_files:DATA",
+    "webshop": "hiper.envs.webshop.official_files:DATA",
 }
-"""Of environments with official data: these, or where to import them from."""
+"""Official data of environments, or the places to import them from."""
 
 
 def register(name: str, factory: Factory | str, data: DataHome | str | None = None) -> None:
-    """Make ``make(name, ...)`` call ``factory``, and `hiper data NAME` look after ``data``.
+    """Register an environment for :func:`make`, and its official data for `hiper data NAME`.
 
     Args:
-        name: of the environment.
+        name: the name of the environment.
         factory: a callable, or "module:function".
-        data: its official data if it has any, or "module:constant".
+        data: its official data, if any, or "module:constant".
 
     Raises:
         ValueError: the name is taken by another factory.
@@ -56,12 +56,12 @@ def register(name: str, factory: Factory | str, data: DataHome | str | None = No
 
 
 def names() -> list[str]:
-    """The registered names, sorted."""
+    """Return the registered names, sorted."""
     return sorted(_factories)
 
 
 def make(name: str, **options: Any) -> TextEnv:
-    """The environment registered as ``name``, or found at ``name`` if that is "module:function"; with ``options``.
+    """Make the environment registered as ``name``, or found at ``name`` if that is "module:function".
 
     Raises:
         UserError: there is no such environment or option, or it cannot be built.
@@ -79,7 +79,7 @@ def _find(name: str) -> Factory:
 
 
 def templates_of(name: str) -> Traversable | None:
-    """The folder of the prompt templates that the environment registered as ``name`` ships beside its code, or None.
+    """Return the folder of prompt templates that a registered environment ships beside its code, or None.
 
     Raises:
         UserError: the environment cannot be imported.
@@ -92,15 +92,15 @@ def templates_of(name: str) -> Traversable | None:
 
 
 def names_with_data() -> list[str]:
-    """The names of environments that have official data, sorted."""
+    """Return the names of environments with official data, sorted."""
     return sorted(_data)
 
 
 def official_data(name: str) -> DataHome:
-    """The official data of the environment registered as ``name``.
+    """Return the official data of the environment registered as ``name``.
 
     Raises:
-        UserError: there is no such environment, or it has none.
+        UserError: there is no such environment, or it has no official data.
     """
     if name not in _data:
         raise UserError(f"there are no official data for '{name}'; {suggestion(name, names_with_data())}")
@@ -118,7 +118,7 @@ def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]
 
 
 def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:
-    """The options as the types that the factory asks for, where it says so in a way that can be checked."""
+    """Convert options to the types in the factory's signature, where these can be checked."""
     typed = dict(options)
     for option, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
