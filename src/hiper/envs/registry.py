@@ -13,6 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError, suggestion
+from hiper.plugins import resolve
 from hiper.validation import problem_message
 
 if TYPE_CHECKING:
@@ -73,21 +74,8 @@ def make(name: str, **options: Any) -> TextEnv:
 
 
 def _find(name: str) -> Factory:
-    factory = name if ":" in name else _factories.get(name)
-    if factory is None:
-        raise UserError(f"there is no environment '{name}'; {suggestion(name, names())}")
-    if not isinstance(factory, str):
-        return factory
-    found: Factory = _imported(name, factory)
+    found: Factory = resolve("environment", name, _factories)
     return found
-
-
-def _imported(name: str, place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"environment '{name}' cannot be imported: {error}") from error
 
 
 def templates_of(name: str) -> Traversable | None:
@@ -116,10 +104,7 @@ def official_data(name: str) -> DataHome:
     """
     if name not in _data:
         raise UserError(f"there are no official data for '{name}'; {suggestion(name, names_with_data())}")
-    place = _data[name]
-    if not isinstance(place, str):
-        return place
-    found: DataHome = _imported(name, place)
+    found: DataHome = resolve("environment", name, _data, fits=lambda place: place is not None)
     return found
 
 
