@@ -62,12 +62,11 @@ class EpisodeCheck:
         return "smaller" if self.variance_ratio.high < 1.0 else "larger"
 
 
-def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
+def check_episodes(turns: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
     """Resample groups with replacement, :data:`DRAWS` times; without groups, episodes.
 
     Args:
-        turns: with the values of all decisions.
-        flat: the same, for estimators without a hierarchy.
+        turns: the episodes, with the values of all decisions and of a flat critic.
         like: gamma, lambdas and bootstrap are taken from it; flat GAE gets ``lambda_turn``.
         seed: of the resampling.
 
@@ -77,7 +76,7 @@ def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) ->
     hae = two_scales(like)
     to_boundary = replace(hae, lambda_boundary=0.0)  # what rests on V_high there, and on nothing after
     gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
-    ours, theirs = hae(turns), gae(flat)
+    ours, theirs = hae(turns), gae(turns)
     to_the_end = replace(hae, lambda_boundary=1.0)(turns).return_switch_BT
     target_BT = to_boundary(turns).return_switch_BT
     assert target_BT is not None
