@@ -8,30 +8,24 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from hiper.advantages.estimator import Estimator
-from hiper.advantages.gae import TokenGAE, TurnGAE
-from hiper.advantages.gigpo import GiGPO
-from hiper.advantages.grpo import GRPO
-from hiper.advantages.hae import HAE
-from hiper.advantages.reinforce_pp import ReinforcePP
-from hiper.advantages.rloo import RLOO
 from hiper.advantages.values import HEADS_OF
 from hiper.errors import UserError
 from hiper.plugins import resolve
 
 AnyEstimator = TypeVar("AnyEstimator", bound=Estimator)
 
-SHIPPED: tuple[type[Estimator], ...] = (
-    HAE,
-    TurnGAE,
-    TokenGAE,
-    GRPO,
-    RLOO,
-    GiGPO,
-    ReinforcePP,
+SHIPPED = (
+    "hiper.advantages.hae:HAE",
+    "hiper.advantages.gae:TurnGAE",
+    "hiper.advantages.gae:TokenGAE",
+    "hiper.advantages.grpo:GRPO",
+    "hiper.advantages.rloo:RLOO",
+    "hiper.advantages.gigpo:GiGPO",
+    "hiper.advantages.reinforce_pp:ReinforcePP",
 )
-"""One line per estimator. Each class states its own name, as ``type``."""
+"""The list of estimators, one line each. A class states its own name, as ``type``."""
 
-_registered: dict[str, type[Estimator]] = {kind.type: kind for kind in SHIPPED}
+_registered: dict[str, type[Estimator]] = {}
 
 ESTIMATORS: Mapping[str, type[Estimator]] = MappingProxyType(_registered)
 """Every registered estimator, by the ``type`` that settings name."""
@@ -86,3 +80,7 @@ def check_estimator_class(kind: Any) -> None:
             raise UserError(f"estimator '{name}' has a parameter 'type', which settings use for the estimator's name")
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UserError(f"estimator '{name}': the parameter '{field.name}' needs a default")
+
+
+for _place in SHIPPED:
+    register_estimator(find_estimator(_place))
