@@ -128,7 +128,7 @@ def registered() -> Iterator[type[Estimator]]:
 
 
 def test_one_that_is_registered_is_everywhere(registered: type[Estimator], tiny_recipe: Path, tiny_run: Path):
-    """Its class and its place in the registry are enough. The page has no row for it, which the next test would notice."""
+    """Its class and its place in the registry are enough. The page has no row for it, which a test would notice."""
     assert ESTIMATORS["first-turn"] is registered
     config = load_config(tiny_recipe, ["advantages={type: first-turn, gamma: 0.5}"])
     assert config.advantages == registered(gamma=0.5)  # type: ignore[call-arg]
