@@ -154,7 +154,7 @@ def _messages(error: ValidationError) -> Iterator[str]:
     """One message for each problem that pydantic found."""
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        # The estimator's type is a part of the path, see hiper.config.estimators.
+        # The type of an estimator is part of the path to its parameters.
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
         if problem["type"] in UNKNOWN_KEY:
             yield _unknown_key(path, estimator)

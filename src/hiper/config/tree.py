@@ -308,7 +308,7 @@ class AlarmConfig(StrictModel):
     value_switch: float | None = -0.5
     """The minimum explained variance of V_switch. None: no alarm."""
     value_turn: float | None = -0.5
-    """The same limit for the value of a flat critic of turns."""
+    """The minimum explained variance of the value before each response. None: no alarm."""
     value_token: float | None = -0.5
     """The minimum explained variance of token values. None: no alarm."""
 

@@ -53,7 +53,7 @@ class Assigned:
 
 
 def rows_of(episodes: Sequence[Episode]) -> list[Row]:
-    """One row per turn, exactly as sampled."""
+    """Make one row per turn, with the tokens exactly as sampled."""
     return [
         Row(turn.prompt_ids, turn.response_ids, turn.low_index, turn.logprobs, turn.policy_version)
         for turn in _turns(episodes)
