@@ -23,7 +23,7 @@ from hiper.envs import TextEnv
 from hiper.errors import UserError
 from hiper.evaluation.saved import SavedPolicy
 from hiper.plan_execute.prompts import PromptContext, Template
-from hiper.training.build import assemble, save_policy
+from hiper.training.build import build
 
 EPISODES = 40
 RECORD = {
@@ -114,21 +114,21 @@ def test_policies_from_before_alfworlds_templates_were_its_own(tmp_path: Path):
     """Their settings say "terse". They play the prompts of the template they bring, or are told what to name."""
     nano = "{layers: 1, hidden: 32, feed_forward: 32, heads: 2, kv_heads: 1, max_positions: 512}"
     games = ["env.games=3", f"model.nano={nano}"]
-    parts = assemble(load_config("quickstart", games))
+    parts = build(load_config("quickstart", games))
     policy = tmp_path / "policy"
-    save_policy(policy, parts)
+    parts.save_policy(policy)
     settings = policy / "hiper.yaml"
     settings.write_text(settings.read_text().replace("template: alfworld/terse", "template: terse"))
     (tmp_path / "run.yaml").write_text(settings.read_text())
 
     label = parts.prompts.template.label
-    assert SavedPolicy.open(policy).agent(1.0).prompts.template.label == label
-    assert assemble(load_config(tmp_path / "run.yaml"), policy).prompts.template.label == label
+    assert SavedPolicy.open(policy).load()[0].prompts.template.label == label
+    assert build(load_config(tmp_path / "run.yaml"), policy).prompts.template.label == label
 
     (policy / "template.yaml").unlink()
     with pytest.raises(UserError, match="name 'alfworld/terse', or a file"):
-        SavedPolicy.open(policy).agent(1.0)
+        SavedPolicy.open(policy).load()
     with pytest.raises(UserError, match="name 'alfworld/terse', or a file"):
-        assemble(load_config(tmp_path / "run.yaml"), policy)
+        build(load_config(tmp_path / "run.yaml"), policy)
     told = SavedPolicy.open(policy, overrides=["prompt.template=alfworld/terse"])
-    assert told.agent(1.0).prompts.template.label == label
+    assert told.load()[0].prompts.template.label == label
