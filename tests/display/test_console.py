@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from hiper.display.console import Display
+from hiper.display.tables import Table
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, seconds_a_unit: float) -> str:
@@ -33,6 +34,6 @@ def test_what_is_short_says_nothing(monkeypatch: pytest.MonkeyPatch):
 def test_brackets_in_tables_are_text():
     file = StringIO()
     cells = ("click[item 1]", "search[/red mug]", "[bold]", "ends in \\")
-    Display(console=Console(file=file, width=100)).table("of [x]", ("[a]", "b", "c", "d"), [cells])
+    Display(console=Console(file=file, width=100)).table(Table("of [x]", ("[a]", "b", "c", "d"), [cells]))
     for text in (*cells, "of [x]", "[a]"):
         assert text in file.getvalue()

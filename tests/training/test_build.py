@@ -18,6 +18,7 @@ from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.training import build as assembly
 from hiper.training.build import Assembly, assemble
+from hiper.training.splits import make_env, resolve_splits
 
 
 @pytest.fixture
@@ -97,10 +98,8 @@ def test_actions_that_a_nano_model_cannot_say_are_refused(
         def act(self, observation: Any) -> Decision:
             return Decision(True, "find the door", observation.admissible[0])
 
-    original = assembly.make_env
-
     def shouting(config: Config, split: str) -> CorridorEnv:
-        plain: Any = original(config, split)
+        plain: Any = make_env(config, split)
         return Shouting(plain.panel, plain.max_turns)
 
     monkeypatch.setattr(assembly, "make_env", shouting)
@@ -112,8 +111,8 @@ def test_words_seen_nowhere_are_unknown(parts: Assembly):
     assert parts.tokenizer.unk_token_id in encode_text(parts.tokenizer, "xylophone")
 
 
-def test_optional_splits_are_settled_by_what_the_data_hold(settings: Callable[..., Config]):
-    settled = assembly.settle_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
+def test_optional_splits_are_resolved_by_what_the_data_hold(settings: Callable[..., Config]):
+    settled = resolve_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
     assert settled.splits == ("held_out", "train")
     assert settled.splits_if_present == ()
 
@@ -123,4 +122,4 @@ def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path:
     optional = {"splits": ["train"], "splits_if_present": ["train", "valid_unseen"]}
     config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
     with pytest.raises(UserError, match="holds no playable game"):
-        assembly.settle_splits(config)
+        resolve_splits(config)

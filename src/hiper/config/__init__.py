@@ -322,6 +322,18 @@ def recipe_summary(name: str) -> str:
     return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines))
 
 
+def recipe_text(name: str) -> str:
+    """Return the YAML of a shipped recipe, comments included.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    file = _recipes() / f"{name}.yaml"
+    if not file.is_file():
+        raise UserError(f"'{name}' is no shipped recipe; {suggestion(name, recipe_names())}")
+    return file.read_text(encoding="utf-8")
+
+
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """A shipped recipe by name, or a YAML file, with ``dotted.key=value`` overrides.
 

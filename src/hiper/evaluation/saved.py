@@ -14,7 +14,8 @@ from hiper.models.build import choose_autocast, choose_device, load_policy, load
 from hiper.plan_execute.prompts import Template
 from hiper.rollout.agent import Agent
 from hiper.runs.folder import find_policy
-from hiper.training.build import SETTINGS, make_agent, make_env, make_prompts, own_template
+from hiper.training.build import SETTINGS, make_agent, make_prompts, own_template
+from hiper.training.splits import make_env
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""

@@ -18,15 +18,15 @@ from hiper.errors import UnwritableError, UserError
 from hiper.files import alone_at, whole_file, whole_folder
 from hiper.imitation.demonstrations import Lapse
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
+from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.models.actor_critic import Row
 from hiper.runs.folder import DAMAGE
 from hiper.seeding import derive_seed
 from hiper.training.build import Assembly, assemble, save_policy
+from hiper.training.progress import header
 from hiper.training.recovery import Stop
 
 SECONDS_BETWEEN_SAVES = 600.0
-OF_A_WARM_START = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
-"""What a warm start hangs on begins like this; settings of what comes later may change, and it still serves."""
 
 
 def clone(config: Config, folder: Path, display: Display) -> None:
@@ -43,7 +43,7 @@ def clone(config: Config, folder: Path, display: Display) -> None:
     """
     with alone_at(folder), Stop(display) as stop:
         parts = assemble(config)
-        display.header(folder, parts)
+        display.note(*header(folder, parts))
         try:
             warm_start(parts, folder, display, stop.check)
         except UnwritableError as error:
@@ -110,7 +110,7 @@ class _Unfinished:
     def __init__(self, path: Path, config: Config) -> None:
         self.path = path
         every = leaves(config.model_dump(mode="json"))
-        self._settings = {key: value for key, value in every if key.startswith(OF_A_WARM_START)}
+        self._settings = {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
         self._saved = time.monotonic()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:

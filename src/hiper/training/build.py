@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hiper import envs
 from hiper.config import Config
 from hiper.envs.base import TextEnv
-from hiper.errors import NoSplitError, UserError
+from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.imitation.demonstrations import DemonstrationTurn, demonstrate
 from hiper.learner.learner import Learner
@@ -32,6 +30,7 @@ from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers.transformers import SamplingParams, TransformersSampler
 from hiper.seeding import derive_seed
+from hiper.training.splits import make_env
 
 SETTINGS = "hiper.yaml"
 """Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
@@ -110,27 +109,6 @@ def save_policy(path: Path, parts: Assembly) -> None:
 def own_template(policy: Path) -> Path | None:
     """The template that a policy directory brings along; None where it brings none, and its settings name one."""
     return path if (path := policy / TEMPLATE).is_file() else None
-
-
-def settle_splits(config: Config) -> Config:
-    """The settings with every split that the data hold named for certain, and none of the others.
-
-    Raises:
-        UserError: the data of an optional split are there, and not usable.
-    """
-    found = []
-    for split in config.evaluation.splits_if_present:
-        with suppress(NoSplitError):
-            make_env(config, split)
-            found.append(split)
-    splits = tuple(dict.fromkeys([*config.evaluation.splits, *found]))
-    evaluation = config.evaluation.model_copy(update={"splits": splits, "splits_if_present": ()})
-    return config.model_copy(update={"evaluation": evaluation})
-
-
-def make_env(config: Config, split: str) -> TextEnv:
-    """The environment over one split."""
-    return envs.make(config.env.name, split=split, **config.env.options)
 
 
 def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:

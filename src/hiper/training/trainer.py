@@ -28,6 +28,7 @@ from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.build import Assembly, assemble, save_policy
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.progress import IterationLines, evaluation_line, header
 from hiper.training.recovery import Stop
 
 Metrics = dict[str, float]
@@ -85,6 +86,7 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
     done, saved, last = begun, begun, config.training.iterations
     log = MetricsLog(run, after=done)
     history = [record for record in read_metrics(run.path) if "policy/loss" in record]
+    progress = IterationLines()
     try:
         while True:
             for split in due(config, done):
@@ -99,7 +101,7 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
             log.write(done + 1, metrics)
             done += 1
             stop.weights_whole = True
-            display.iteration(done, last, metrics)
+            display.note(*progress.lines(done, last, metrics))
             for alarm in newly(ringing, history[-1] if history else {}):
                 display.alarm(str(alarm))
             history.append(metrics)
@@ -264,7 +266,7 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
         return parts, run.load_checkpoint(newest, parts.learner)
     parts = assemble(config)
     run.save_settings()  # now that they are known to be usable
-    display.header(run.path, parts)
+    display.note(*header(run.path, parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
     if config.warm_start.tasks:
@@ -321,7 +323,7 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
     total = min(tasks or len(env.panel), len(env.panel))
     with _episodes_bar(display, stop, f"evaluation on {split}", total) as on_episode:
         result = evaluate(env, agent, tasks=tasks, slots=config.rollout.slots, seed=seed, on_episode=on_episode)
-    display.evaluation(done, split, result)
+    display.note(evaluation_line(done, split, result))
     write_episodes(run.evaluation_episodes(done, split), result.episodes)
     log.write(
         done,

@@ -1,0 +1,106 @@
+"""Lines that training shows: what is trained, one aligned line per iteration, one per evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hiper.evaluation.evaluate import Evaluation
+    from hiper.learner.learner import Learner
+    from hiper.training.build import Assembly
+
+COLUMNS = (
+    ("success", "success/all", "{:7.1%}"),
+    ("turns", "episode/turns", "{:5.1f}"),
+    ("invalid", "invalid/all", "{:7.1%}"),
+    ("switch", "plan/switch_rate", "{:6.1%}"),
+    ("segment", "plan/segment_turns", "{:7.1f}"),
+    ("EV low", "critic/explained_variance_low", "{:6.2f}"),
+    ("EV high", "critic/explained_variance_high", "{:7.2f}"),
+    ("entropy", "policy/entropy", "{:7.3f}"),
+    ("KL", "policy/kl", "{:7.4f}"),
+    ("clipped", "policy/clip_fraction", "{:7.1%}"),
+    ("seconds", "time/iteration", "{:7.1f}"),
+)
+"""Heading, metric and format of each column of an iteration's line."""
+
+LINES_PER_HEADING = 25
+"""Lines of iterations between two lines of headings."""
+
+
+@dataclass(frozen=True)
+class LearnerDescription:
+    """What a learner trains, and where."""
+
+    policy_parameters: int
+    critic: str
+    """The critic in words, such as "critic on its own backbone"."""
+    device: str
+
+
+def describe(learner: Learner) -> LearnerDescription:
+    """Describe a learner."""
+    model = learner.model
+    backbone = "its own backbone" if model.backbone is not None else "the policy's backbone"
+    return LearnerDescription(
+        policy_parameters=sum(p.numel() for p in model.policy.parameters()),
+        critic=f"critic on {backbone}" if model.heads.names else "no critic",
+        device=str(learner.device),
+    )
+
+
+def header(path: Path, parts: Assembly) -> list[str]:
+    """Return the lines that say what is about to be trained, on which tasks, in which folder."""
+    learner, panel = describe(parts.learner), parts.env.panel
+    held_out = ((split, env.panel) for split, env in parts.held_out.items())
+    return [
+        f"run        {path}",
+        f"policy     {learner.policy_parameters:,} parameters, {learner.critic}, {learner.device}",
+        f"credit     {parts.config.advantages.type}",
+        f"train      {panel.name}: {len(panel)} tasks, sha256 {panel.hash[:12]}",
+        *(f"held out   {split}: {len(panel)} tasks, sha256 {panel.hash[:12]}" for split, panel in held_out),
+    ]
+
+
+class IterationLines:
+    """Aligned lines of iterations, with headings above the first and again now and then."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def lines(self, done: int, total: int, metrics: Mapping[str, float]) -> list[str]:
+        """Return the line of an iteration, after a line of headings if one is due.
+
+        Args:
+            done: iterations completed.
+            total: iterations of the whole run.
+            metrics: metrics of this iteration; a column whose metric is missing or NaN shows a dash.
+        """
+        cells = (_cell(metrics.get(metric, math.nan), shape) for _, metric, shape in COLUMNS)
+        line = f"{f'{done}/{total}':>9}  {'  '.join(cells)}"
+        headings = "iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in COLUMNS)
+        self._count += 1
+        return [headings, line] if self._count % LINES_PER_HEADING == 1 else [line]
+
+
+def evaluation_line(done: int, split: str, result: Evaluation) -> str:
+    """Return the line of an evaluation after ``done`` iterations."""
+    outcome = result.overall
+    low, high = outcome.interval
+    score = f" score {outcome.score:.3f}," if outcome.graded else ""
+    return (
+        f"          evaluation after {done} iterations on {split}: {outcome.success:.1%} of {outcome.episodes} "
+        f"[{low:.1%}, {high:.1%}],{score} {outcome.turns:.1f} turns, {result.seconds:.0f} s"
+    )
+
+
+def _cell(value: float, shape: str) -> str:
+    return "-".rjust(_width(shape)) if math.isnan(value) else shape.format(value)
+
+
+def _width(shape: str) -> int:
+    return len(shape.format(0.0))
