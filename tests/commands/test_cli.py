@@ -194,7 +194,7 @@ def test_verify_fails_where_a_claim_does(hiper: Hiper, tmp_path: Path, monkeypat
     assert hiper("verify", "--run", tmp_path / "none").code == 2
     alone = hiper("verify", "--iteration", "1")
     assert alone.code == 2
-    assert "name it with --run" in alone.err
+    assert "name the run with --run" in alone.err
 
 
 def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):

@@ -37,3 +37,21 @@ def test_brackets_in_tables_are_text():
     Display(console=Console(file=file, width=100)).table(Table("of [x]", ("[a]", "b", "c", "d"), [cells]))
     for text in (*cells, "of [x]", "[a]"):
         assert text in file.getvalue()
+
+
+def test_notes_and_tables_are_shown_in_order():
+    file = StringIO()
+    Display(console=Console(file=file, width=100)).show("first", Table("second", ("a", "b"), [("1", "some words")]), "[third]")
+    said = file.getvalue()
+    assert said.index("first") < said.index("second") < said.index("[third]")
+
+
+def test_the_sum_stands_out_and_columns_are_aligned():
+    file = StringIO()
+    console = Console(file=file, width=100, force_terminal=True, color_system="standard")
+    rows = [("all", "10", "x"), ("one", "9", "y")]
+    Display(console=console).table(Table("t", ("name", "number", "left"), rows, left=1, total="all"))
+    first, second = (line for line in file.getvalue().splitlines() if "10" in line or " 9" in line)
+    assert "\x1b[1m" in first
+    assert "\x1b[1m" not in second
+    assert "    9" in second

@@ -81,7 +81,7 @@ def test_settings_of_the_command_line_are_checked_like_the_files(folder: Path, s
 
 def test_threads_are_of_every_process(folder: Path):
     jobs = planned(folder, STUDY, threads=3)
-    assert {job.config.training.threads for job in jobs} == {3}
+    assert {job.config.training.threads for job in jobs} == {job.command.threads for job in jobs} == {3}
 
 
 def test_a_method_with_prompts_of_its_own_has_a_warm_start_of_its_own(folder: Path):

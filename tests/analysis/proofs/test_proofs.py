@@ -355,7 +355,7 @@ def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path,
         verify(tmp_path, Display(console=Console(file=StringIO())), run=tiny_run)
 
 
-def test_what_is_no_number_is_never_written(tmp_path: Path):
+def test_nan_is_never_written(tmp_path: Path):
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     found = Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, 0, nothing, nothing))
     with pytest.raises(ValueError, match="not JSON compliant"):
