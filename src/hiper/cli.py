@@ -8,106 +8,36 @@ from __future__ import annotations
 import random
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from hiper import __version__
+from hiper.commands import parameters as given
+from hiper.commands.parameters import examples
 from hiper.errors import UserError
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
 
 
-def _recipe_names() -> Iterable[str]:
-    from hiper.config import recipe_names
-
-    return recipe_names()
-
-
-def _study_names() -> Iterable[str]:
-    from hiper.study.definition import study_names
-
-    return study_names()
-
-
-def _environment_names() -> Iterable[str]:
-    from hiper.envs.registry import names
-
-    return names()
-
-
-def _with_plain_types(params: list[Any]) -> list[Any]:
-    """Make the help show the metavars of options, and none of Python's types such as ``<list[str]>``."""
-    for param in params:
-        shown = None if isinstance(param, TyperArgument) or param.is_flag else param.metavar
-        param.display_type_rich = lambda ctx, shown=shown: shown
-    return params
-
-
-class _Command(TyperCommand):
-    """A command whose help shows metavars in place of types."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _with_plain_types(super().get_params(ctx))
-
-
-class _Group(TyperGroup):
-    """The program itself, likewise."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _with_plain_types(super().get_params(ctx))
-
-
-def _examples(*commands: str) -> str:
-    """Return the text below a command's help; empty lines keep the commands on lines of their own."""
-    return "\n\n".join(["Examples:", *(f"  {command}" for command in commands)])
-
-
 app = typer.Typer(
     name="hiper",
-    cls=_Group,
+    cls=given.Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Hierarchical plan-execute reinforcement learning for LLM agents.",
-    epilog=_examples("hiper train quickstart", "hiper report runs/quickstart-seed0", "hiper COMMAND -h"),
+    epilog=examples("hiper train quickstart", "hiper report runs/quickstart-seed0", "hiper COMMAND -h"),
 )
 
-RECIPE = typer.Argument(
-    metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", autocompletion=_recipe_names
-)
-Recipe = Annotated[str, RECIPE]
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Settings to override, such as learner.lr=1e-4 or seed=1."),
-]
-Env = Annotated[
-    str,
-    typer.Argument(
-        metavar="ENV", help="Name of an environment, or module:Class of your own.", autocompletion=_environment_names
-    ),
-]
-Options = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="OPTION=VALUE", help="Options of the environment, as in the section env of a recipe."),
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
-Split = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPLIT", help="Split whose tasks are used.", show_default="that of the environment or the run"
-    ),
-]
-Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="one under runs/")]
-Iteration = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Iteration whose episodes are read.", show_default="the last"),
-]
+
+def _command(*examples_of_use: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command whose help ends with these examples."""
+    return app.command(name, cls=given.Command, epilog=examples(*examples_of_use) if examples_of_use else None)
 
 
 def _show_version(asked: bool) -> None:
@@ -125,18 +55,15 @@ def common(
     """Hierarchical plan-execute reinforcement learning for LLM agents."""
 
 
-@app.command(
-    cls=_Command,
-    epilog=_examples(
-        "hiper train quickstart",
-        "hiper train quickstart seed=1 learner.lr=1e-4 --out runs/second",
-        "hiper train --resume runs/quickstart-seed0",
-    ),
+@_command(
+    "hiper train quickstart",
+    "hiper train quickstart seed=1 learner.lr=1e-4 --out runs/second",
+    "hiper train --resume runs/quickstart-seed0",
 )
 def train(
-    recipe: Annotated[str | None, RECIPE] = None,
-    settings: Settings = None,
-    out: Out = None,
+    recipe: given.OptionalRecipe = None,
+    settings: given.Settings = None,
+    out: given.Out = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder, under its own settings.")
     ] = None,
@@ -145,8 +72,8 @@ def train(
     from hiper.config import load_config
 
     if recipe is not None and resume is not None:
-        given = " ".join([recipe, *(settings or [])])
-        raise UserError(f"--resume continues a run under its own recipe and settings: leave out {given}")
+        superfluous = " ".join([recipe, *(settings or [])])
+        raise UserError(f"--resume continues a run under its own recipe and settings: leave out {superfluous}")
     if recipe is None and resume is None:
         raise UserError("name a recipe (`hiper recipes` lists them), or a run to continue: --resume RUN")
     if out is not None and resume is not None:
@@ -175,8 +102,8 @@ def train(
     report_run(run, display)
 
 
-@app.command(cls=_Command, epilog=_examples("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0"))
-def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
+@_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
+def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
     The same command continues after an interrupt.
@@ -199,40 +126,26 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
-@app.command(
-    cls=_Command,
+@_command(
+    "hiper eval runs/quickstart-seed0",
+    "hiper eval runs/alfworld-nano-seed0 --split valid_unseen --episodes 50",
+    "hiper eval runs/quickstart-seed0/checkpoints/iter-00010 --temperature 0",
     name="eval",
-    epilog=_examples(
-        "hiper eval runs/quickstart-seed0",
-        "hiper eval runs/alfworld-nano-seed0 --split valid_unseen --episodes 50",
-        "hiper eval runs/quickstart-seed0/checkpoints/iter-00010 --temperature 0",
-    ),
 )
 def evaluate(
     policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A run, a checkpoint, or a policy folder.")],
-    settings: Settings = None,
-    env: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ENV",
-            help="Environment to play.",
-            show_default="the run's own",
-            autocompletion=_environment_names,
-        ),
-    ] = None,
-    split: Split = None,
+    settings: given.Settings = None,
+    env: given.OtherEnv = None,
+    split: given.Split = None,
     episodes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
     ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="T", help="Sampling temperature; 0 is greedy.", show_default="the run's own"),
-    ] = None,
+    temperature: given.Temperature = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
     ] = None,
-    out: Out = None,
+    out: given.Out = None,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
     from hiper.runs.folder import find_policy
@@ -249,31 +162,25 @@ def evaluate(
     evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
 
 
-@app.command(
-    cls=_Command,
-    epilog=_examples(
-        "hiper play corridor",
-        "hiper play alfworld data=generated size=tiny --agent expert",
-        "hiper play corridor --agent runs/tiny-seed0 --auto",
-    ),
+@_command(
+    "hiper play corridor",
+    "hiper play alfworld data=generated size=tiny --agent expert",
+    "hiper play corridor --agent runs/tiny-seed0 --auto",
 )
 def play(
-    env: Env,
-    options: Options = None,
+    env: given.Env,
+    options: given.Options = None,
     agent: Annotated[
         str, typer.Option(metavar="AGENT", help="Who plays: human, expert, or a run, checkpoint or policy folder.")
     ] = "human",
-    split: Split = None,
+    split: given.Split = None,
     task: Annotated[
         str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
     ] = None,
     seed: Annotated[
         int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
     ] = 0,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="T", help="Sampling temperature of a policy.", show_default="its own"),
-    ] = None,
+    temperature: given.Temperature = None,
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
     """Step through one episode in the terminal, with subgoals."""
@@ -294,15 +201,8 @@ def play(
     table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
 
 
-@app.command(cls=_Command, epilog=_examples("hiper recipes", "hiper recipes quickstart > mine.yaml"))
-def recipes(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="NAME", help="Recipe whose YAML is shown.", show_default="list all", autocompletion=_recipe_names
-        ),
-    ] = None,
-) -> None:
+@_command("hiper recipes", "hiper recipes quickstart > mine.yaml")
+def recipes(name: given.ShippedRecipe = None) -> None:
     """List the shipped recipes, or show one of them."""
     from hiper.config import recipe_names, recipe_summary, recipe_text
 
@@ -314,8 +214,8 @@ def recipes(
         typer.echo(f"{known:{max(map(len, names))}}  {recipe_summary(known)}")
 
 
-@app.command(cls=_Command)
-def tasks(env: Env, options: Options = None, split: Split = None) -> None:
+@_command()
+def tasks(env: given.Env, options: given.Options = None, split: given.Split = None) -> None:
     """List the tasks of an environment, id and type, in the order of its panel.
 
     The hash of the panel goes to standard error.
@@ -332,12 +232,9 @@ def tasks(env: Env, options: Options = None, split: Split = None) -> None:
     typer.echo(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
 
 
-@app.command(cls=_Command, epilog=_examples("hiper data", "hiper data alfworld --get games"))
+@_command("hiper data", "hiper data alfworld --get games")
 def data(
-    env: Annotated[
-        str | None,
-        typer.Argument(metavar="ENV", help="Name of an environment.", show_default="all that have official data"),
-    ] = None,
+    env: given.DataEnv = None,
     get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
     folder: Annotated[
         Path | None,
@@ -362,8 +259,8 @@ def data(
         raise typer.Exit(1)
 
 
-@app.command(cls=_Command)
-def report(run: Run) -> None:
+@_command()
+def report(run: given.Run) -> None:
     """Show the outcome of a run, and write its report and learning curve anew."""
     from hiper.commands.report import report_run
     from hiper.runs import folder as runs
@@ -371,14 +268,8 @@ def report(run: Run) -> None:
     report_run(runs.Run.open(run), _display())
 
 
-@app.command(cls=_Command)
-def credit(
-    run: Run,
-    iteration: Iteration = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="the run's own")
-    ] = None,
-) -> None:
+@_command()
+def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut = None) -> None:
     """Apply every estimator to a run's stored episodes: credit per turn, per token, and where they disagree."""
     from hiper.runs import folder as runs
 
@@ -389,7 +280,7 @@ def credit(
     show_credit(opened, out or opened.path, _display(), iteration)
 
 
-@app.command(cls=_Command, epilog=_examples("hiper compare runs/quickstart-seed* runs/grpo-seed*"))
+@_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Folders of runs; the method of the first is the reference.")
@@ -406,20 +297,14 @@ def compare(
     compare_runs(opened, out, _display())
 
 
-@app.command(
-    cls=_Command,
-    epilog=_examples(
-        "hiper study ablations --jobs 2 --threads 1",
-        "hiper study ablations --methods hiper,flat-credit --seeds 0,1",
-        "hiper study mine.yaml learner.epochs=1 --out runs/mine",
-    ),
+@_command(
+    "hiper study ablations --jobs 2 --threads 1",
+    "hiper study ablations --methods hiper,flat-credit --seeds 0,1",
+    "hiper study mine.yaml learner.epochs=1 --out runs/mine",
 )
 def study(
-    study: Annotated[
-        str,
-        typer.Argument(metavar="STUDY", help="Name of a shipped study, or a YAML file.", autocompletion=_study_names),
-    ],
-    settings: Settings = None,
+    study: given.Study,
+    settings: given.Settings = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")
     ] = None,
@@ -431,7 +316,7 @@ def study(
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
     ] = None,
-    out: Out = None,
+    out: given.Out = None,
 ) -> None:
     """Train several methods with several seeds, and compare them.
 
@@ -446,14 +331,14 @@ def study(
     run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
 
 
-@app.command(cls=_Command, epilog=_examples("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3"))
+@_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
 def verify(
     run: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run whose training episodes are checked as well.")
     ] = None,
-    iteration: Iteration = None,
+    iteration: given.Iteration = None,
     seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Seed of resampling these episodes.")] = 0,
-    out: Out = None,
+    out: given.Out = None,
 ) -> None:
     """Prove on small decision processes that credit is unbiased, and measure its variance (about a minute)."""
     from hiper.runs import folder as runs

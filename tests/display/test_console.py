@@ -41,7 +41,9 @@ def test_brackets_in_tables_are_text():
 
 def test_notes_and_tables_are_shown_in_order():
     file = StringIO()
-    Display(console=Console(file=file, width=100)).show("first", Table("second", ("a", "b"), [("1", "some words")]), "[third]")
+    Display(console=Console(file=file, width=100)).show(
+        "first", Table("second", ("a", "b"), [("1", "some words")]), "[third]"
+    )
     said = file.getvalue()
     assert said.index("first") < said.index("second") < said.index("[third]")
 
