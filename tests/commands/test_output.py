@@ -32,7 +32,7 @@ def test_the_figure_comes_last(tmp_path: Path):
     assert json.loads((tmp_path / "x.json").read_text()) == {"é": 0.5}
     assert (tmp_path / "x.md").read_text() == "# x\n"
     assert (tmp_path / "x.png").read_bytes() == b"figure"
-    assert said.strip() == f"written: {tmp_path / 'x'}.json, .md, .png"
+    assert said.strip() == f"written: {tmp_path / 'x'}.md, .json, .png"
 
 
 def test_there_may_be_no_document(tmp_path: Path):

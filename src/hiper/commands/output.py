@@ -40,4 +40,5 @@ def write_results(
     if document is not None:
         write_text(folder / f"{name}.md", document)
     draw(folder / f"{name}.png")
-    display.note("", f"written: {folder / name}.json, {'' if document is None else '.md, '}.png")
+    suffixes = [*[".md"] * (document is not None), ".json", ".png"]
+    display.note("", f"written: {folder / name}{', '.join(suffixes)}")
