@@ -80,8 +80,8 @@ def train(
         raise UserError("--resume continues in the run's own folder: leave out --out")
     config = None if recipe is None else load_config(recipe, settings or [])
 
+    from hiper.rollout.environment import resolve_splits
     from hiper.runs import folder as runs
-    from hiper.training.splits import resolve_splits
 
     if config is not None:
         config = resolve_splits(config)
@@ -117,8 +117,8 @@ def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = 
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.imitation.warm_start import clone
-    from hiper.training.splits import resolve_splits
+    from hiper.rollout.environment import resolve_splits
+    from hiper.training.begin import clone
 
     display = _display()
     _hide_loading_bars()
@@ -194,9 +194,7 @@ def play(
         find_policy(Path(agent))  # a wrong path is refused before torch is imported
         _hide_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
-    world, player = table.seat(
-        env, options or [], agent, split=split, temperature=temperature, seed=seed, console=console
-    )
+    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
     table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
 
@@ -221,10 +219,10 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
     The hash of the panel goes to standard error.
     """
     from hiper import envs
-    from hiper.config import overridden
+    from hiper.config import apply_overrides
 
     chosen = {} if split is None else {"split": split}
-    made = envs.make(env, **overridden(chosen, options or []))
+    made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
         typer.echo(f"{task.id}\t{task.type}")
     official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from hiper.errors import UserError
-from hiper.files import whole_file
+from hiper.files import atomic_file
 
 RECORD_VERSION = 1
 
@@ -57,6 +57,10 @@ class Turn:
     """From the environment, before shaping."""
     prompt_cut: bool = False
     """The prompt was longer than allowed and was shortened."""
+    policy_version: int | None = None
+    """The version of the weights that sampled the response; None where that is unknown, or nothing was sampled."""
+    lapse: bool = False
+    """A demonstrator's mistake on purpose, which is not to be imitated."""
 
     @property
     def format_valid(self) -> bool:
@@ -143,7 +147,7 @@ def _opened(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
 
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
     """Write episodes as gzipped JSON lines, whole or not at all."""
-    with whole_file(path) as partial, _opened(partial, "wt") as file:
+    with atomic_file(path) as partial, _opened(partial, "wt") as file:
         for episode in episodes:
             file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, load_config, overridden, recipe_names, recipe_summary
+from hiper.config import Config, apply_overrides, load_config, recipe_names, recipe_summary
 from hiper.errors import UserError
 
 
@@ -125,7 +125,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 
 def test_overrides_are_read_as_yaml():
-    tree = overridden(
+    tree = apply_overrides(
         {"a": {"b": 1, "c": 2}}, ["a.b=1e-3", "a.d=null", "e.f=[x, y]", "g={h: 1}", "i=", "j=text", "k=a=b"]
     )
     assert tree == {
@@ -140,7 +140,7 @@ def test_overrides_are_read_as_yaml():
 
 def test_overrides_leave_the_original_alone():
     tree = {"a": {"b": 1}}
-    overridden(tree, ["a.b=2"])
+    apply_overrides(tree, ["a.b=2"])
     assert tree == {"a": {"b": 1}}
 
 
@@ -156,7 +156,7 @@ def test_overrides_leave_the_original_alone():
 )
 def test_malformed_overrides(setting: str, message: str):
     with pytest.raises(UserError, match=message):
-        overridden({"seed": 0}, [setting])
+        apply_overrides({"seed": 0}, [setting])
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():

@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Fo
 
 from hiper.advantages import Critic
 from hiper.models import actor_critic
-from hiper.models.actor_critic import HEADS, HEADS_OF, ActorCritic, Row, RowBatch, ValueHeads, token_logprobs
+from hiper.models.actor_critic import HEADS, HEADS_OF, ActorCritic, RowBatch, ValueHeads, token_logprobs
+from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 

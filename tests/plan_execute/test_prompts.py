@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from helpers.demonstrated import turns_of
 from hiper.envs import make
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
@@ -139,7 +140,7 @@ def test_terse_shows_an_action_that_was_none(terse):
 def test_terse_prompts_on_official_games_are_short_and_lose_no_action(terse, official_games):
     env = make("alfworld", split="valid_seen", data=official_games)
     tasks = random.Random(0).sample([task.id for task in env.panel], 20)
-    turns = [turn for task in tasks for turn in demonstrate(env, task, perturb=0.2).turns]
+    turns = [turn for task in tasks for turn in turns_of(demonstrate(env, task, perturb=0.2))]
     tokenizer = build_word_tokenizer(
         [terse.render(replace(turn.context, history=turn.context.history[-2:])) for turn in turns], terse.wording
     )

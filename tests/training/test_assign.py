@@ -10,8 +10,8 @@ import pytest
 from helpers.by_hand import episode, scored, turn
 from hiper.advantages import GRPO, HAE, Credit, Estimator, Shaping, TokenGAE, TurnGAE, Turns
 from hiper.episode import Episode
-from hiper.learner.learner import Scores
-from hiper.models.actor_critic import HEADS, Row
+from hiper.models.actor_critic import HEADS
+from hiper.rows import Row, Scores
 from hiper.training.assign import Assigned, Grid, assign_credit, rows_of, switch_probability, turns_of
 
 NO_SHAPING = Shaping(invalid_penalty=0.0, keep_penalty=0.0, consistency_penalty=0.0)
@@ -39,7 +39,8 @@ def assigned(shaping: Shaping = NO_SHAPING, estimator: HAE | None = None) -> Ass
 
 
 def test_rows_are_turns_in_order():
-    assert rows_of(EPISODES) == [Row((7, 8, 9), tuple(range(10, 20)), low) for low in (4, 4, 4, 4, None)]
+    ids, logprobs = tuple(range(10, 20)), (-0.5,) * 10
+    assert rows_of(EPISODES) == [Row((7, 8, 9), ids, low, logprobs) for low in (4, 4, 4, 4, None)]
     assert [row.row for row in assigned().rows] == rows_of(EPISODES)
 
 

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from hiper.config import Config, load_config, overridden
+from helpers.demonstrated import turns_of
+from hiper.config import Config, apply_overrides, load_config
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.tokenizer import encode_text
+from hiper.rollout.environment import make_env, resolve_splits
 from hiper.rollout.samplers.transformers import TransformersSampler
-from hiper.training import build as assembly
-from hiper.training.build import Assembly, assemble
-from hiper.training.splits import make_env, resolve_splits
+from hiper.training import build as module
+from hiper.training.build import Parts, build
 
 
 @pytest.fixture
@@ -26,44 +27,42 @@ def settings(tiny_recipe: Path) -> Callable[..., Config]:
     base = load_config(tiny_recipe).model_dump()
 
     def changed(*overrides: str) -> Config:
-        return Config.model_validate(overridden(base, overrides))
+        return Config.model_validate(apply_overrides(base, overrides))
 
     return changed
 
 
 @pytest.fixture
-def parts(settings: Callable[..., Config]) -> Assembly:
-    return assemble(settings())
+def parts(settings: Callable[..., Config]) -> Parts:
+    return build(settings())
 
 
-def test_the_parts(parts: Assembly):
+def test_the_parts(parts: Parts):
     assert len(parts.env.panel) > 0
     assert set(parts.held_out) == {"held_out"}
-    agent = parts.agent()
-    assert agent.params.temperature == parts.config.rollout.temperature
-    assert parts.agent(0.0).params.temperature == 0.0
-    assert isinstance(agent.sampler, TransformersSampler)
-    assert agent.sampler.model is parts.learner.model.policy  # always the current weights
+    assert parts.agent.params.temperature == parts.config.rollout.temperature
+    assert parts.agent.at(0.0).params.temperature == 0.0
+    assert parts.agent.at(0.0).sampler is parts.agent.sampler
+    assert isinstance(parts.agent.sampler, TransformersSampler)
 
 
-def test_a_nano_model_knows_every_word_of_its_prompts(parts: Assembly):
+def test_a_nano_model_knows_every_word_of_its_prompts(parts: Parts):
     for env in (parts.env, *parts.held_out.values()):
         for task in env.panel:
-            for turn in demonstrate(env, task.id, perturb=0.5, seed=9).turns:
+            for turn in turns_of(demonstrate(env, task.id, perturb=0.5, seed=9)):
                 assert parts.tokenizer.unk_token_id not in parts.prompts.build(turn.context).ids
 
 
 def test_equal_settings_give_equal_parts(settings: Callable[..., Config]):
-    one, other = assemble(settings()), assemble(settings())
+    one, other = build(settings()), build(settings())
     assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-    for a, b in zip(one.learner.model.parameters(), other.learner.model.parameters(), strict=True):
-        assert a.equal(b)
+    assert one.learner.weights().sha256() == other.learner.weights().sha256()
 
 
 @pytest.mark.parametrize("name", ["prompt.max_tokens=490", "rollout.max_response_tokens=450"])
 def test_prompts_and_responses_that_do_not_fit_are_refused(settings: Callable[..., Config], name: str):
     with pytest.raises(UserError, match=r"prompt\.max_tokens.*512 positions.*model\.nano\.max_positions"):
-        assemble(settings(name))
+        build(settings(name))
 
 
 def test_a_saved_model_says_how_much_it_holds(
@@ -75,7 +74,7 @@ def test_a_saved_model_says_how_much_it_holds(
     make_qwen2(vocab_size=len(bpe_tokenizer), max_position_embeddings=100).save_pretrained(tmp_path)
     bpe_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"come to 114 tokens, and the model has 100 positions; allow fewer tokens$"):
-        assemble(settings(f"model.path={tmp_path}"))
+        build(settings(f"model.path={tmp_path}"))
 
 
 def test_actions_that_a_nano_model_cannot_say_are_refused(
@@ -98,16 +97,18 @@ def test_actions_that_a_nano_model_cannot_say_are_refused(
         def act(self, observation: Any) -> Decision:
             return Decision(True, "find the door", observation.admissible[0])
 
+    original = make_env
+
     def shouting(config: Config, split: str) -> CorridorEnv:
-        plain: Any = make_env(config, split)
+        plain: Any = original(config, split)
         return Shouting(plain.panel, plain.max_turns)
 
-    monkeypatch.setattr(assembly, "make_env", shouting)
+    monkeypatch.setattr(module, "make_env", shouting)
     with pytest.raises(UserError, match=r"cannot say .* actions of 'corridor', such as '.*  .*model\.path"):
-        assemble(settings())
+        build(settings())
 
 
-def test_words_seen_nowhere_are_unknown(parts: Assembly):
+def test_words_seen_nowhere_are_unknown(parts: Parts):
     assert parts.tokenizer.unk_token_id in encode_text(parts.tokenizer, "xylophone")
 
 

@@ -19,9 +19,10 @@ from hiper.envs.small.corridor import make
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
 from hiper.rollout.groups import groups_without_spread
+from hiper.rollout.tasks import assignments_of, replacements_for
 from hiper.runs.folder import Run, read_metrics
-from hiper.training.build import assemble
-from hiper.training.trainer import assignments_of, replacements_for, train
+from hiper.training.build import build
+from hiper.training.trainer import train
 
 HEADS = {
     "hae": {"low", "high", "switch"},
@@ -169,4 +170,4 @@ def test_an_agent_without_plans_trains(tiny_recipe: Path, tmp_path: Path):
 )
 def test_credit_for_plans_needs_plans(tiny_recipe: Path, overrides: list[str], message: str):
     with pytest.raises(UserError, match=message):
-        assemble(load_config(tiny_recipe, ["prompt.template=terse-act", *overrides]))
+        build(load_config(tiny_recipe, ["prompt.template=terse-act", *overrides]))

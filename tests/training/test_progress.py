@@ -17,7 +17,7 @@ METRICS = dict.fromkeys((metric for _, metric, _ in COLUMNS), 0.5)
 
 def test_headings_stand_above_the_first_line_and_again_now_and_then():
     progress = IterationLines()
-    lines = [progress.lines(done, 60, METRICS) for done in range(1, 61)]
+    lines = [progress.of(done, 60, METRICS) for done in range(1, 61)]
     assert [n for n, shown in enumerate(lines) if len(shown) == 2] == [0, LINES_PER_HEADING, 2 * LINES_PER_HEADING]
     headings, line = lines[0]
     assert headings.split() == ["iteration", *" ".join(name for name, _, _ in COLUMNS).split()]
@@ -26,7 +26,7 @@ def test_headings_stand_above_the_first_line_and_again_now_and_then():
 
 
 def test_each_number_ends_below_its_heading():
-    headings, line = IterationLines().lines(1, 2, METRICS)
+    headings, line = IterationLines().of(1, 2, METRICS)
     at = 0
     for name, _, _ in COLUMNS:
         at = headings.index(name, at) + len(name)
@@ -36,7 +36,7 @@ def test_each_number_ends_below_its_heading():
 
 @pytest.mark.parametrize("metrics", [{}, {"policy/kl": float("nan")}])
 def test_what_is_not_known_is_a_dash(metrics: dict[str, float]):
-    _, line = IterationLines().lines(1, 2, metrics)
+    _, line = IterationLines().of(1, 2, metrics)
     assert line.split() == ["1/2", *["-"] * len(COLUMNS)]
 
 

@@ -11,7 +11,7 @@ from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.evaluation.evaluate import Evaluation, evaluate, result_card, write_card
 from hiper.evaluation.saved import SavedPolicy
-from hiper.files import alone_at, writing
+from hiper.files import exclusive_lock, writing
 
 
 def evaluate_policy(
@@ -40,12 +40,13 @@ def evaluate_policy(
             use by another process.
         KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
-    with alone_at(folder):
+    with exclusive_lock(folder):
         if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
             raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
         config = saved.config
         seed = config.seed if seed is None else seed
-        agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
+        agent, weights = saved.load()
+        agent = agent if temperature is None else agent.at(temperature)
         envs = {split: saved.env(split) for split in splits}
         for env in envs.values():
             if episodes is not None and episodes > len(env.panel):
@@ -63,7 +64,15 @@ def evaluate_policy(
                     raise
             display.table(outcome_table(result))
             write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
-            card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
+            card = result_card(
+                result,
+                env,
+                agent,
+                checkpoint=str(saved.path),
+                weights_sha256=weights.sha256(),
+                seed=seed,
+                command=display.command,
+            )
             write_card(folder / f"{split}.json", card)
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
 

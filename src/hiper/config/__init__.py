@@ -21,9 +21,14 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from hiper.advantages import ESTIMATORS, GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
 from hiper.errors import UserError, suggestion
-from hiper.imitation.demonstrations import LAPSES, Lapse
 from hiper.plan_execute.prompts import Overflow
 from hiper.strict_yaml import parse_yaml
+
+Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
+"""A kind of mistake in demonstrations, see :func:`hiper.imitation.demonstrations.demonstrate`."""
+
+LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
+"""All of them."""
 
 
 class Section(BaseModel):
@@ -345,11 +350,11 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise UserError(
             f"'{source}' is neither a shipped recipe nor a YAML file; {suggestion(str(source), recipe_names())}"
         )
-    tree = read_tree(shipped if shipped.is_file() else Path(source))
-    return validate_config(overridden(tree, overrides), str(source))
+    tree = read_mapping(shipped if shipped.is_file() else Path(source))
+    return validate_config(apply_overrides(tree, overrides), str(source))
 
 
-def read_tree(file: Path | Traversable) -> dict[str, Any]:
+def read_mapping(file: Path | Traversable) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
@@ -381,26 +386,26 @@ def validate_config(tree: Mapping[str, Any], source: str) -> Config:
     return config
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All values of a tree of mappings, each with its dotted key."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _misread(tree: Mapping[str, Any], config: Config) -> Iterator[str]:
     """What was understood in another way than it was meant."""
-    understood = dict(leaves(config.model_dump()))
-    for key, given in leaves(tree):
+    understood = dict(flatten(config.model_dump()))
+    for key, given in flatten(tree):
         if isinstance(given, bool) and type(understood.get(key)) in (int, float):
             yield f"{key}: a number is needed (given: {given!r}; YAML reads yes, no, on and off so)"
         if isinstance(given, float) and not math.isfinite(given):
             yield f"{key}: a finite number is needed (given: {given!r})"
 
 
-def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of ``tree`` with ``dotted.key=value`` settings in place of its own; values are read as YAML.
 
     Raises:
@@ -408,7 +413,7 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     """
     changed = copy.deepcopy(dict(tree))
     for override in overrides:
-        key, value = read_setting(override)
+        key, value = parse_setting(override)
         *parents, leaf = key.split(".")
         section: Any = changed
         for parent in parents:
@@ -419,7 +424,7 @@ def overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, A
     return changed
 
 
-def read_setting(text: str) -> tuple[str, Any]:
+def parse_setting(text: str) -> tuple[str, Any]:
     """Key and value of ``dotted.key=value``, the value read as YAML.
 
     Raises:
@@ -471,7 +476,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 def _meant(leaf: str, keys: Sequence[str]) -> str:
     """What an unknown key could mean: one like it in its section, or one of the same name in another."""
-    elsewhere = [f"'{key}'" for key, _ in leaves(Config().model_dump()) if key.endswith(f".{leaf}")]
+    elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
     return f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, keys)
 
 

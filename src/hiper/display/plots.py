@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from hiper.files import whole_file
+from hiper.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,5 +123,5 @@ def colour_of(n: int) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG, atomically."""
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         figure.savefig(partial, format="png")

@@ -19,7 +19,8 @@ from hiper.episode import Episode
 from hiper.files import write_text
 from hiper.outcomes import Outcome, summarize
 from hiper.rollout.agent import Agent
-from hiper.rollout.collector import Assignment, collect
+from hiper.rollout.collector import collect
+from hiper.rollout.players import Assignment
 from hiper.seeding import derive_seed
 
 CARD = 3
@@ -46,8 +47,9 @@ def evaluate(
     agent: Agent,
     *,
     tasks: int | None = None,
-    slots: int = 128,
-    seed: int = 0,
+    slots: int,
+    seed: int,
+    on_turn: Callable[[], None] = lambda: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> Evaluation:
     """Play every task of the environment's panel once.
@@ -58,6 +60,7 @@ def evaluate(
         tasks: play a fixed subset of so many tasks; None, or more than there are: all.
         slots: episodes side by side.
         seed: of sampling and of the environment.
+        on_turn: called after each turn of any episode.
         on_episode: called as episodes end.
     """
     began = time.perf_counter()
@@ -65,12 +68,19 @@ def evaluate(
     assignments = [
         Assignment(task.id, derive_seed(seed, task.id), derive_seed(seed, "sampling", task.id)) for task in panel
     ]
-    episodes, _ = collect(env, assignments, agent, slots=slots, on_episode=on_episode)
+    episodes, _ = collect(env, assignments, agent, slots=slots, on_turn=on_turn, on_episode=on_episode)
     return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
 
 
 def result_card(
-    evaluation: Evaluation, env: TextEnv, agent: Agent, *, checkpoint: str, seed: int, command: str
+    evaluation: Evaluation,
+    env: TextEnv,
+    agent: Agent,
+    *,
+    checkpoint: str,
+    weights_sha256: str,
+    seed: int,
+    command: str,
 ) -> dict[str, Any]:
     """All that someone needs to reproduce, compare or distrust the number."""
     return {
@@ -79,7 +89,7 @@ def result_card(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "checkpoint": checkpoint,
-        "weights_sha256": agent.sampler.weights_sha256(),
+        "weights_sha256": weights_sha256,
         "environment": {
             "name": env.name,
             "version": env.version,

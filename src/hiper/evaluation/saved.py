@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from hiper.config import Config, overridden, read_tree, validate_config
+from hiper.config import Config, apply_overrides, read_mapping, validate_config
 from hiper.envs.base import TextEnv
-from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
+from hiper.models.build import load_tokenizer, use_threads
+from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.prompts import Template
 from hiper.rollout.agent import Agent
+from hiper.rollout.environment import make_env
+from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.folder import find_policy
-from hiper.training.build import SETTINGS, make_agent, make_prompts, own_template
-from hiper.training.splits import make_env
+from hiper.training.build import SETTINGS, own_template
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
@@ -41,29 +41,29 @@ class SavedPolicy:
             UserError: there is no policy, or a setting is wrong.
         """
         policy = find_policy(path)
-        tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
+        tree = {key: value for key, value in read_mapping(policy / SETTINGS).items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
         if template := own_template(policy):
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
         config = validate_config(tree, str(policy / SETTINGS))
-        return cls(policy, validate_config(overridden(tree, overrides), "settings") if overrides else config)
+        return cls(policy, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""
         return make_env(self.config, split)
 
-    def agent(self, temperature: float) -> Agent:
-        """Load the weights.
+    def load(self) -> tuple[Agent, PolicyWeights]:
+        """Load the weights, and give them and an agent that samples from them at the evaluation temperature.
 
         Raises:
             UserError: they are damaged, or do not fit their own config.
         """
         config = self.config
-        if config.training.threads is not None:
-            torch.set_num_threads(config.training.threads)
-        device = choose_device(config.training.device)
-        policy, tokenizer = load_policy(self.path, config.model), load_tokenizer(self.path)
-        policy.to(device)  # type: ignore[arg-type]
-        prompts = make_prompts(config, Template.load(config.prompt.template), tokenizer)
-        return make_agent(policy, tokenizer, prompts, config, temperature, choose_autocast(config.model, device))
+        use_threads(config.training.threads)
+        weights = PolicyWeights.load(self.path, config.model, config.training.device)
+        check_room(config, weights)
+        tokenizer = load_tokenizer(self.path)
+        agent = make_agent(config, make_prompts(config, Template.load(config.prompt.template), tokenizer), tokenizer)
+        agent.sampler.load(weights, 0)
+        return agent.at(config.evaluation.temperature), weights

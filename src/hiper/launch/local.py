@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hiper.display.console import Display
-from hiper.files import held, writing
+from hiper.files import lock_file, writing
 from hiper.training.recovery import Stop
 
 POLL_SECONDS = 0.1
@@ -174,7 +174,7 @@ def local_processes(folder: Path) -> Iterator[Launch]:
         f"a process is at work in {folder} already, perhaps left over from a study that was killed: wait for it, or "
         "end it"
     )
-    with held(folder / "lock", refusal) as lock:
+    with lock_file(folder / "lock", refusal) as lock:
 
         def launch(command: Command, log: Path) -> subprocess.Popen[bytes]:
             threads = command.threads

@@ -25,6 +25,12 @@ UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, Stri
 """What transformers raises about files that are missing, damaged, or at odds with each other."""
 
 
+def use_threads(count: int | None) -> None:
+    """Compute with so many CPU threads; None: torch's own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def choose_device(name: str) -> torch.device:
     """``auto``: a CUDA device if there is one, else the CPU.
 

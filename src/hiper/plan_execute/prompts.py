@@ -449,7 +449,7 @@ class PromptBuilder:
                 "no chat template; use one of kind text, such as terse"
             )
         self.template = template
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._ids = text_encoder(tokenizer)
         self.history_window = history_window
         self._max_tokens = max_tokens
@@ -486,5 +486,5 @@ class PromptBuilder:
     def _encode(self, context: PromptContext) -> list[int]:
         rendered = self.template.render(context)
         if not isinstance(rendered, str):
-            rendered = str(self._tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True))
+            rendered = str(self.tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True))
         return self._ids(rendered)

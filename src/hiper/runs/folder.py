@@ -13,7 +13,6 @@ RUN/config.yaml                     the resolved settings
 from __future__ import annotations
 
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -21,19 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 
-from hiper.config import Config, read_tree, validate_config
+from hiper.config import Config, read_mapping, validate_config
 from hiper.errors import UserError
-from hiper.files import whole_folder, write_text, writing
-from hiper.learner.learner import Learner
-from hiper.training.build import SETTINGS, Assembly, save_policy
-
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
-"""What reading a damaged checkpoint, or putting it into another architecture, may raise."""
+from hiper.files import write_text, writing
+from hiper.training.build import SETTINGS
 
 
 def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
@@ -131,40 +123,14 @@ class Run:
             bool(self.checkpoints) and self.checkpoints[-1].name == checkpoint_name(last)
         )
 
-    def save_checkpoint(self, iteration: int, parts: Assembly, keep: int) -> Path:
-        """Save everything that continuing needs, whole or not at all; then delete all but the newest ``keep``."""
-        path = self.path / "checkpoints" / checkpoint_name(iteration)
-        learner, model = parts.learner, parts.learner.model
-        with whole_folder(path) as folder:
-            save_policy(folder / "policy", parts)
-            if model.heads.names:
-                save_file(_named(model.heads), folder / "heads.safetensors")
-            if model.backbone is not None:
-                save_file(_named(model.backbone), folder / "critic.safetensors")
-            torch.save({"iteration": iteration, "optimizer": learner.optimizer.state_dict()}, folder / "trainer.pt")
+    def checkpoint(self, iteration: int) -> Path:
+        """Where the checkpoint after so many iterations goes."""
+        return self.path / "checkpoints" / checkpoint_name(iteration)
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest ``keep`` checkpoints."""
         for old in self.checkpoints[:-keep]:
             shutil.rmtree(old)
-        return path
-
-    def load_checkpoint(self, path: Path, learner: Learner) -> int:
-        """Restore critic and optimiser (the policy is loaded with the model); the number of iterations done.
-
-        Raises:
-            UserError: the checkpoint is damaged or of another architecture.
-        """
-        try:
-            if learner.model.heads.names:
-                learner.model.heads.load_state_dict(load_file(path / "heads.safetensors"))
-            if learner.model.backbone is not None:
-                learner.model.backbone.load_state_dict(load_file(path / "critic.safetensors"))
-            state = torch.load(path / "trainer.pt", map_location=learner.device, weights_only=True)
-            learner.optimizer.load_state_dict(state["optimizer"])
-        except DAMAGE as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            older = self.checkpoints[:-1]
-            advice = f"; delete it to go on from {older[-1].name}" if older else ""
-            raise UserError(f"checkpoint {path} is damaged or of another architecture: {reason}{advice}") from error
-        return int(state["iteration"])
 
 
 def checkpoint_name(iteration: int) -> str:
@@ -180,7 +146,7 @@ def read_settings(path: Path) -> Config:
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
-    return validate_config(read_tree(path), str(path))
+    return validate_config(read_mapping(path), str(path))
 
 
 def find_policy(path: Path) -> Path:
@@ -246,7 +212,3 @@ def read_metrics(run_path: Path) -> list[dict[str, Any]]:
                     f"{path}:{number} is damaged ({error}): mend the line, or delete it to go without what it told"
                 ) from error
     return records
-
-
-def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}

@@ -40,7 +40,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 
 from hiper.analysis.comparison.settings import differing, flat
-from hiper.config import Section, load_config, read_setting, read_tree
+from hiper.config import Section, load_config, parse_setting, read_mapping
 from hiper.errors import UserError, suggestion
 
 Settings = Mapping[str, Any]
@@ -224,8 +224,8 @@ def load_study(
     shipped, file = _studies() / f"{source}.yaml", Path(source)
     if not shipped.is_file() and not file.is_file():
         raise UserError(f"'{source}' is neither a shipped study nor a YAML file; {suggestion(source, study_names())}")
-    tree = read_tree(shipped if shipped.is_file() else file)
-    changes = dict(map(read_setting, overrides))
+    tree = read_mapping(shipped if shipped.is_file() else file)
+    changes = dict(map(parse_setting, overrides))
     try:
         study = Study.model_validate(tree)
         study = Study.model_validate(

@@ -18,10 +18,10 @@ from hiper.config import Config, load_config
 from hiper.errors import UserError
 from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.launch.local import Command
+from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run, read_settings
 from hiper.study.definition import Study, settings_of, within
 from hiper.training.build import SETTINGS
-from hiper.training.splits import resolve_splits
 
 
 @dataclass(frozen=True)

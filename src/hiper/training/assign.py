@@ -28,9 +28,9 @@ from hiper.advantages import (
 )
 from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
-from hiper.learner.learner import Scores, TrainRow
-from hiper.models.actor_critic import HEADS_OF, Row
+from hiper.models.actor_critic import HEADS_OF
 from hiper.plan_execute.parse import KEEP, stated_switch
+from hiper.rows import Row, Scores, TrainRow
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,10 @@ class Assigned:
 
 def rows_of(episodes: Sequence[Episode]) -> list[Row]:
     """One row per turn, exactly as sampled."""
-    return [Row(turn.prompt_ids, turn.response_ids, turn.low_index) for turn in _turns(episodes)]
+    return [
+        Row(turn.prompt_ids, turn.response_ids, turn.low_index, turn.logprobs, turn.policy_version)
+        for turn in _turns(episodes)
+    ]
 
 
 def assign_credit(
@@ -190,7 +193,7 @@ def _train_rows(
 ) -> list[TrainRow]:
     targets, masks = _targets(turns, credit, critic)
     return [
-        TrainRow(score.row, score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
+        TrainRow(score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
         for score, token, target, mask in zip(scores, spread(credit, turns, responses), targets, masks, strict=True)
     ]
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from hiper.advantages import Bools, Floats
 from hiper.episode import Episode, Turn
-from hiper.learner.learner import Scores
 from hiper.outcomes import summarize
 from hiper.rollout.groups import Collected, groups_without_spread
+from hiper.rows import Scores
 from hiper.training.assign import Assigned
 
 
@@ -101,12 +101,12 @@ def explained_variance(value_BT: Floats, return_BT: Floats, used_BT: Bools) -> f
     return 1.0 - float((return_BT - value_BT)[used_BT].var()) / variance if variance > 1e-12 else 0.0
 
 
-def mismatch_metrics(episodes: Sequence[Episode], scores: Sequence[Scores]) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the learner's, over all sampled tokens.
+def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
+    """Measure how far the sampler's log-probabilities are from the learner's, over all sampled tokens.
 
     ``kl`` is the k3 estimate of KL(sampler || learner).
     """
-    sampler = np.concatenate([np.asarray(turn.logprobs) for e in episodes for turn in e.turns])
+    sampler = np.concatenate([np.asarray(score.row.sampled_logprobs) for score in scores])
     learner = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
     difference = learner - sampler
     return {

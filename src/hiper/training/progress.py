@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hiper.evaluation.evaluate import Evaluation
-    from hiper.learner.learner import Learner
-    from hiper.training.build import Assembly
+    from hiper.training.build import Parts
 
 COLUMNS = (
     ("success", "success/all", "{:7.1%}"),
@@ -32,34 +30,13 @@ LINES_PER_HEADING = 25
 """Lines of iterations between two lines of headings."""
 
 
-@dataclass(frozen=True)
-class LearnerDescription:
-    """What a learner trains, and where."""
-
-    policy_parameters: int
-    critic: str
-    """The critic in words, such as "critic on its own backbone"."""
-    device: str
-
-
-def describe(learner: Learner) -> LearnerDescription:
-    """Describe a learner."""
-    model = learner.model
-    backbone = "its own backbone" if model.backbone is not None else "the policy's backbone"
-    return LearnerDescription(
-        policy_parameters=sum(p.numel() for p in model.policy.parameters()),
-        critic=f"critic on {backbone}" if model.heads.names else "no critic",
-        device=str(learner.device),
-    )
-
-
-def header(path: Path, parts: Assembly) -> list[str]:
+def header(path: Path, parts: Parts) -> list[str]:
     """Return the lines that say what is about to be trained, on which tasks, in which folder."""
-    learner, panel = describe(parts.learner), parts.env.panel
+    panel = parts.env.panel
     held_out = ((split, env.panel) for split, env in parts.held_out.items())
     return [
         f"run        {path}",
-        f"policy     {learner.policy_parameters:,} parameters, {learner.critic}, {learner.device}",
+        f"policy     {parts.learner.describe()}",
         f"credit     {parts.config.advantages.type}",
         f"train      {panel.name}: {len(panel)} tasks, sha256 {panel.hash[:12]}",
         *(f"held out   {split}: {len(panel)} tasks, sha256 {panel.hash[:12]}" for split, panel in held_out),
@@ -72,7 +49,7 @@ class IterationLines:
     def __init__(self) -> None:
         self._count = 0
 
-    def lines(self, done: int, total: int, metrics: Mapping[str, float]) -> list[str]:
+    def of(self, done: int, total: int, metrics: Mapping[str, float]) -> list[str]:
         """Return the line of an iteration, after a line of headings if one is due.
 
         Args:

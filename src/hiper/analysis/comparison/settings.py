@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiper.config import Config, leaves
+from hiper.config import Config, flatten
 
 WARM_STARTS = "warm-starts"
 """Name of the folder that holds the warm starts of a study."""
@@ -18,7 +18,7 @@ RUN_SPECIFIC_KEYS = {"seed", *MACHINE_KEYS}
 
 def flat(config: Config) -> dict[str, Any]:
     """Return the settings by dotted key. The path of a study's warm start is shortened to the part inside the study."""
-    settings = dict(leaves(config.model_dump(mode="json")))
+    settings = dict(flatten(config.model_dump(mode="json")))
     if config.model.path is not None:
         # A study may be moved together with its warm starts.
         settings["model.path"] = re.sub(rf"^.*/(?={WARM_STARTS}/)", "", config.model.path)

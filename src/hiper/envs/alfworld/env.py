@@ -16,11 +16,12 @@ class AlfworldEnv(TextEnv):
     """Household tasks in text, as TextWorld prints them, byte for byte.
 
     The reward is ``reward`` at the turn that wins and zero otherwise. The command ``help`` is in the admissible
-    list, as TextWorld has it; prompts leave it out.
+    list, as TextWorld has it; agents are not shown it.
     """
 
     name: ClassVar[str] = "alfworld"
     version: ClassVar[str] = "1"
+    hidden_actions = ("help",)
 
     def __init__(self, library: Library, *, max_turns: int = 50, reward: float = 10.0) -> None:
         if max_turns < 1:
@@ -31,31 +32,23 @@ class AlfworldEnv(TextEnv):
         self.max_turns = max_turns
         self.reward = reward
         self._library = library
-        self._engine: Engine | None = None
-        self._turn = 0
+        self._engine: Engine
 
     @property
     def official(self) -> bool | None:
         """Whether these are exactly the official games of their split; None where no official panel is known."""
         return self._library.official
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin a game; games have no chance in them, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin a game. Games have no chance in them, so ``seed`` changes nothing."""
         game = self._library.game(task_id)
         self._engine = Engine(game)
-        self._turn = 0
         return Start(game.task, Observation(self._engine.intro(), self._engine.admissible))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
+    def _step(self, action: str) -> Step:
         engine = self._engine
-        if engine is None or engine.won or self._turn >= self.max_turns:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
         text = engine.step(action)
-        self._turn += 1
-        late = EndReason.TURN_LIMIT if self._turn >= self.max_turns else None
-        end = EndReason.WON if engine.won else late
-        return Step.sparse(Observation(text, engine.admissible), end, self.reward)
+        return Step.sparse(Observation(text, engine.admissible), EndReason.WON if engine.won else None, self.reward)
 
     def accepts(self, action: str, observation: Observation) -> bool:
         """Whether the game would understand ``action``; spaces around it do not matter."""

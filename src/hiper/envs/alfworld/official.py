@@ -19,7 +19,7 @@ from hiper.envs.downloads import Arrival, DataHome, Finding, RemoteFile, Source,
 from hiper.envs.downloads.sets import Progress, write_record
 from hiper.envs.downloads.transfer import sha256_of
 from hiper.errors import NoSplitError, UserError
-from hiper.files import whole_folder
+from hiper.files import atomic_folder
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
@@ -104,7 +104,7 @@ class Games:
 def _unpack(archive: Path, release: Path) -> None:
     """All games of the archive, whose folder of the release becomes ``release``, or nothing."""
     try:
-        with zipfile.ZipFile(archive) as content, whole_folder(release) as folder:
+        with zipfile.ZipFile(archive) as content, atomic_folder(release) as folder:
             for member in content.infolist():
                 if member.filename.startswith(f"{RELEASE}/") and member.filename.endswith(f"/{GAME_FILE}"):
                     member.filename = member.filename.removeprefix(f"{RELEASE}/")

@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from hiper import __version__
 from hiper.errors import UnwritableError, UserError
-from hiper.files import alone_at, writing
+from hiper.files import exclusive_lock, writing
 
 CHUNK = 1 << 18
 """Bytes read at once."""
@@ -101,7 +101,7 @@ def download(
     part = folder / f"{file.name}.part"
     with writing(part):
         folder.mkdir(parents=True, exist_ok=True)
-    with alone_at(part):
+    with exclusive_lock(part):
         _check_room(file, folder, _size(part))
         refusals = []
         for source in file.sources:

@@ -58,25 +58,19 @@ class BoxesEnv(TextEnv):
     def __init__(self, panel: Panel, max_turns: int) -> None:
         self.panel = panel
         self.max_turns = max_turns
-        self._end: EndReason | None = EndReason.LOST  # nothing runs before the first reset
-        self._layout = Layout(1, 0, ())
-        self._room = self._opened = self._turn = 0
+        self._layout: Layout
+        self._room: int
+        self._opened: int
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; there is no chance in it, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. There is no chance in it, so ``seed`` changes nothing."""
         self._layout = Layout.read(self.panel[task_id].id)
-        self._room, self._opened, self._turn, self._end = self._layout.start, 0, 0, None
+        self._room, self._opened = self._layout.start, 0
         return Start(GOAL, self._observe(""))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._end:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         text = self._play(action) if action in self._admissible() else "Nothing happens. "
-        if self._turn >= self.max_turns and not self._end:
-            self._end = EndReason.TURN_LIMIT
-        return Step.sparse(self._observe(text), self._end)
+        return Step.sparse(self._observe(text), None if self._closed() else EndReason.WON)
 
     def expert(self) -> BoxesExpert:
         """Goes round, and opens the box whose key it holds where it finds it."""
@@ -91,7 +85,6 @@ class BoxesEnv(TextEnv):
             return f"The {colour} box is locked. "
         self._opened += 1
         if self._opened == len(boxes):
-            self._end = EndReason.WON
             return f"You open the {colour} box and find the treasure. "
         return f"You open the {colour} box. "
 
@@ -110,7 +103,7 @@ class BoxesEnv(TextEnv):
     def _observe(self, before: str) -> Observation:
         here = [f"a {colour} box" for colour, room in sorted(self._closed()) if room == self._room]
         place, boxes = self._opened + 1, len(self._layout.boxes)
-        held = "" if self._end is EndReason.WON else f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. "
+        held = f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. " if self._closed() else ""
         seen = " and ".join(here) or "nothing"
         text = f"{before}You are in room {self._room + 1} of {self._layout.rooms}. {held}You see {seen} here."
         return Observation(text, self._admissible())

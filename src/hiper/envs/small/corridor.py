@@ -29,25 +29,17 @@ class CorridorEnv(TextEnv):
     def __init__(self, panel: Panel, max_turns: int) -> None:
         self.panel = panel
         self.max_turns = max_turns
-        self._end: EndReason | None = EndReason.LOST  # nothing runs before the first reset
-        self._kind = ""
-        self._cells = self._cell = self._key = self._door = self._turn = 0
-        self._carrying = False
+        self._end: EndReason | None
+        self._carrying: bool
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; there is no chance in it, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. There is no chance in it, so ``seed`` changes nothing."""
         self._kind, self._cells, self._cell, self._key, self._door = _read_id(self.panel[task_id].id)
-        self._end, self._turn, self._carrying = None, 0, False
+        self._end, self._carrying = None, False
         return Start(GOALS[self._kind], self._observe(""))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._end:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         text = self._play(action) if action in self._admissible() else "Nothing happens."
-        if self._turn >= self.max_turns and not self._end:
-            self._end = EndReason.TURN_LIMIT
         return Step.sparse(self._observe(text + " "), self._end)
 
     def expert(self) -> CorridorExpert:

@@ -14,7 +14,7 @@ from hiper.envs.webshop.official import DATA_VARIABLE, FULL, HUMAN, SMALL, data_
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
 from hiper.errors import UnwritableError, UserError
-from hiper.files import held, lock_of, whole_folder
+from hiper.files import atomic_folder, lock_file, lock_path
 
 GENERATED = "generated"
 """Instead of a folder: products generated on the spot."""
@@ -92,10 +92,10 @@ def _kept(name: str, files: list[Path], count: int | None) -> Shop:
         return shop
     try:
         # Of several processes one makes it, and the others wait.
-        with held(lock_of(folder), refusal=None):
+        with lock_file(lock_path(folder), refusal=None):
             if shop := _opened(name, folder, stamp):
                 return shop
-            with whole_folder(folder) as partial:
+            with atomic_folder(folder) as partial:
                 Shop.of(name, _read(files, count), folder=partial)
                 (partial / _STAMP).write_text(stamp)
     except UnwritableError as error:

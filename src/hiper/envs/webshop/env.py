@@ -29,7 +29,6 @@ MOST_UNASKED = 200_000
 """Goals of a split that are all taken if nothing is said."""
 
 _RUNNING = Info(score=0.0)
-_OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT, score=0.0)
 
 
 class WebshopEnv(TextEnv):
@@ -83,7 +82,6 @@ class WebshopEnv(TextEnv):
         indices = kept[:tasks].tolist()
         self._indices = {f"{shop.name}/{split}/{index:07d}": index for index in indices}
         self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._indices.items()))
-        self._turn = max_turns
         self._view = View()
 
     @property
@@ -93,23 +91,17 @@ class WebshopEnv(TextEnv):
         as_usual = ATTRIBUTES not in self._shop.details
         return None if known is None else as_usual and known[self.nouns] == self.panel.hash
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. Shops have no chance in them, so ``seed`` changes nothing."""
         self._goal = self._shop.goals.goal(self._indices[self.panel[task_id].id], self._shop.products)
-        self._turn, self._view = 0, View()
+        self._view = View()
         return Start(self._goal.instruction, self._observe())
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._turn >= self.max_turns or self._view.place is Place.DONE:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         self._view = follow(self._shop, self._view, action) or self._view
         if self._view.place is Place.DONE:
             return self._buy()
-        truncated = self._turn >= self.max_turns
-        info = _OUT_OF_TIME if truncated else _RUNNING
-        return Step(self._observe(), reward=0.0, terminated=False, truncated=truncated, info=info)
+        return Step(self._observe(), reward=0.0, terminated=False, truncated=False, info=_RUNNING)
 
     def accepts(self, action: str, observation: Observation) -> bool:
         """Whether the shop would understand ``action``: any search, or a click on what is listed."""

@@ -1,0 +1,40 @@
+"""Checkpoints: everything that resuming a run needs, whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hiper.errors import UserError
+from hiper.files import atomic_folder
+from hiper.runs.folder import Run
+from hiper.training.build import Parts
+
+
+def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
+    """Save a checkpoint after ``iteration`` iterations; then delete all but the newest ones.
+
+    Raises:
+        UnwritableError: the disk refused; what was there is untouched.
+    """
+    path = run.checkpoint(iteration)
+    with atomic_folder(path) as folder:
+        parts.save_policy(folder / "policy")
+        parts.learner.save(folder, iteration)
+    run.prune(run.config.training.keep_checkpoints)
+    return path
+
+
+def load_checkpoint(run: Run, path: Path, parts: Parts) -> int:
+    """Restore critic and optimizer from a checkpoint whose policy ``parts`` were built from.
+
+    Returns:
+        The number of iterations done.
+
+    Raises:
+        UserError: the checkpoint is damaged or of another architecture; an older one is named, if there is one.
+    """
+    try:
+        return parts.learner.load(path)
+    except UserError as error:
+        older = [other for other in run.checkpoints if other.name < path.name]
+        raise UserError(f"{error}; delete it to go on from {older[-1].name}" if older else str(error)) from error
