@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from hiper.analysis.comparison.comparison import Comparison, compare
 from hiper.analysis.comparison.report import markdown
 from hiper.analysis.comparison.traces import Trace, read_trace
-from hiper.display.console import Display
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
 from hiper.runs.folder import Run
-from hiper.study.sweep import show_sweep
+from hiper.study.sweep import SweepReport
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCUMENT = RESULTS.parent / "docs" / "results.md"
@@ -83,14 +80,14 @@ def test_a_comparison_is_that_of_its_records(file: Path):
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
-def test_a_sweep_is_that_of_its_comparisons(file: Path, tmp_path: Path):
+def test_a_sweep_is_that_of_its_comparisons(file: Path):
     stored = rounded(file.read_text())
     values = next(iter(stored["success"].values()))
     points = {value: file.parent / f"{stored['setting']}={value}" for value in values}
     comparisons = {value: recomputed(point / "comparison.json") for value, point in points.items()}
-    show_sweep(stored["setting"], comparisons, tmp_path, Display(console=Console(file=StringIO())))
-    assert rounded((tmp_path / file.name).read_text()) == stored
-    assert (tmp_path / "sweep.md").read_text() == file.with_suffix(".md").read_text()
+    report = SweepReport.of(stored["setting"], comparisons)
+    assert rounded(json.dumps(report.to_json())) == stored
+    assert report.markdown("sweep.png") == file.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("file", [*WHOLE, *SWEEPS], ids=lambda file: file.parent.name)

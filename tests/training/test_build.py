@@ -18,8 +18,8 @@ from hiper.envs.small.corridor import CorridorEnv
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.tokenizer import encode_text
+from hiper.rollout.environment import make_env, resolve_splits
 from hiper.rollout.samplers.transformers import TransformersSampler
-from hiper.rollout.setup import make_env
 from hiper.training import build as module
 from hiper.training.build import Parts, build
 
@@ -114,8 +114,8 @@ def test_words_seen_nowhere_are_unknown(parts: Parts):
     assert parts.tokenizer.unk_token_id in encode_text(parts.tokenizer, "xylophone")
 
 
-def test_optional_splits_are_settled_by_what_the_data_hold(settings: Callable[..., Config]):
-    settled = module.resolve_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
+def test_optional_splits_are_resolved_by_what_the_data_hold(settings: Callable[..., Config]):
+    settled = resolve_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
     assert settled.splits == ("held_out", "train")
     assert settled.splits_if_present == ()
 
@@ -125,7 +125,7 @@ def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path:
     optional = {"splits": ["train"], "splits_if_present": ["train", "valid_unseen"]}
     config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
     with pytest.raises(UserError, match="holds no playable game"):
-        module.resolve_splits(config)
+        resolve_splits(config)
 
 
 # --- Samplers -------------------------------------------------------------------------------------------------------

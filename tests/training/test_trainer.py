@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -73,9 +74,10 @@ class Quiet(Display):
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
         yield lambda: self.happen(what)
 
-    def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        super().iteration(done, total, metrics)
-        self.happen("iteration")
+    def note(self, *lines: str) -> None:
+        super().note(*lines)
+        if re.match(r" *\d+/\d+  ", lines[-1]):
+            self.happen("iteration")
 
 
 def press_ctrl_c() -> None:

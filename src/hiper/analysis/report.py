@@ -89,7 +89,11 @@ class Report:
             ("metrics.jsonl", "metrics of every iteration; the same in tensorboard/"),
             ("config.yaml", "the settings"),
         )
-        return [(str(self.path / name), what) for name, what in known if name == REPORT or (self.path / name).exists()]
+        return [
+            (str(self.path / name), what)
+            for name, what in known
+            if name in (REPORT, CURVE) or (self.path / name).exists()
+        ]
 
     def markdown(self) -> str:
         """The report as a document that lies in the run's folder."""
@@ -99,22 +103,16 @@ class Report:
         if self.sample is not None:
             parts += ["## a held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
         rows = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
-        places = Table("where everything lies", ("path", "what"), rows)
-        parts.append(places.section(left=2))
+        places = Table("where everything is", ("path", "what"), rows, left=2)
+        parts.append(places.section())
         return "\n\n".join(parts) + "\n"
 
 
-def write_report(run: Run) -> Report:
-    """Write ``report.md`` and the learning curve into the run's folder.
-
-    Raises:
-        UserError: the run has not been evaluated yet, or a file of it is damaged.
-    """
-    report = read_report(run)
+def write_report(report: Report) -> None:
+    """Write ``report.md`` and the learning curve into the run's folder."""
     held_out = {split: [_estimate(e) for e in evaluations] for split, evaluations in report.evaluations.items()}
-    draw_learning_curve(run.path / CURVE, Curve(report.title, report.training, held_out))
-    write_text(run.path / REPORT, report.markdown())
-    return report
+    draw_learning_curve(report.path / CURVE, Curve(report.title, report.training, held_out))
+    write_text(report.path / REPORT, report.markdown())
 
 
 def read_report(run: Run) -> Report:
@@ -226,7 +224,7 @@ def _table(split: str, before: Evaluated, after: Evaluated) -> Table:
         rates = [_rate(outcome)] if once else [_rate(was) if was else "", _rate(outcome), change]
         score = [f"{outcome.score:.3f}"] * graded
         rows.append([name, str(outcome.episodes), *rates, *score, f"{outcome.turns:.1f}"])
-    return Table(f"held out: {split}", headings, rows)
+    return Table(f"held out: {split}", headings, rows, total="all")
 
 
 def _when(evaluated: Evaluated) -> str:

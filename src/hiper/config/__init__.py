@@ -12,6 +12,7 @@ from hiper.config.load import (
     parse_setting,
     recipe_names,
     recipe_summary,
+    recipe_text,
     validate_config,
 )
 from hiper.config.tree import (
@@ -57,5 +58,6 @@ __all__ = [
     "parse_setting",
     "recipe_names",
     "recipe_summary",
+    "recipe_text",
     "validate_config",
 ]

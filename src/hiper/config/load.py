@@ -36,6 +36,17 @@ def recipe_summary(name: str) -> str:
     return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines))
 
 
+def recipe_text(name: str) -> str:
+    """The YAML of a shipped recipe, comments included.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    if name not in _recipes():
+        raise UserError(f"'{name}' is no shipped recipe; {suggestion(name, recipe_names())}")
+    return _recipes()[name].read_text(encoding="utf-8")
+
+
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Load a shipped recipe by its name, or a YAML file by its path, with ``dotted.key=value`` overrides.
 

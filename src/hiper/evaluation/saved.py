@@ -13,7 +13,8 @@ from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
-from hiper.rollout.setup import check_room, make_agent, make_env, make_prompts
+from hiper.rollout.environment import make_env
+from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.folder import find_policy
 from hiper.strict_yaml import read_mapping
 from hiper.training.build import SETTINGS, own_template

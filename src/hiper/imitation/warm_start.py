@@ -19,14 +19,13 @@ from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
+from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row
 from hiper.seeding import derive_seed
 
 SECONDS_BETWEEN_SAVES = 600.0
-DEPENDS_ON = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
-"""Prefixes of the settings a warm start depends on. Other settings may change without invalidating it."""
 
 
 class _Stage(NamedTuple):
@@ -148,7 +147,7 @@ class _Unfinished:
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
         every = flatten(config.model_dump(mode="json"))
-        self._settings = {key: value for key, value in every if key.startswith(DEPENDS_ON)}
+        self._settings = {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
         self._saved = time.monotonic()
 
     def read(self, learner: Learner) -> dict[str, Any] | None:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from hiper import envs
 from hiper.config import Config
-from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers import Sampler, SamplingParams, make_sampler
-
-
-def make_env(config: Config, split: str) -> TextEnv:
-    """Make the environment of the settings over one split."""
-    return envs.make(config.env.name, split=split, **config.env.options)
 
 
 def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:

@@ -27,7 +27,7 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
     config = run.config
     parts = build(config)
     run.save_settings()  # now that they are known to be usable
-    header(run.path, parts, display)
+    display.note(*header(run.path, parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
     if config.warm_start.tasks:
@@ -105,7 +105,7 @@ def clone(config: Config, folder: Path, display: Display) -> None:
     """
     with exclusive_lock(folder), Stop(display) as stop:
         parts = build(config)
-        header(folder, parts, display)
+        display.note(*header(folder, parts))
         try:
             warm_start(parts, folder, display, stop)
         except UnwritableError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
 from hiper.envs.base import TextEnv
-from hiper.errors import NoSplitError, UserError
+from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
@@ -20,7 +19,8 @@ from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
-from hiper.rollout.setup import check_room, make_agent, make_env, make_prompts
+from hiper.rollout.environment import make_env
+from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.seeding import derive_seed
 
 SETTINGS = "hiper.yaml"
@@ -96,22 +96,6 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
 def own_template(policy: Path) -> Path | None:
     """The template that a policy directory brings along; None where it brings none, and its settings name one."""
     return path if (path := policy / TEMPLATE).is_file() else None
-
-
-def resolve_splits(config: Config) -> Config:
-    """Name every split that the data hold among ``evaluation.splits``, and leave out the optional ones they lack.
-
-    Raises:
-        UserError: the data of an optional split are there, and not usable.
-    """
-    found = []
-    for split in config.evaluation.splits_if_present:
-        with suppress(NoSplitError):
-            make_env(config, split)
-            found.append(split)
-    splits = tuple(dict.fromkeys([*config.evaluation.splits, *found]))
-    evaluation = config.evaluation.model_copy(update={"splits": splits, "splits_if_present": ()})
-    return config.model_copy(update={"evaluation": evaluation})
 
 
 def check_form(config: Config, template: Template) -> None:

@@ -25,6 +25,7 @@ from hiper.training.build import Parts
 from hiper.training.checkpoints import save_checkpoint
 from hiper.training.clock import Clock
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.progress import IterationLines, evaluation_line
 from hiper.training.recovery import Stop, advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 
@@ -67,6 +68,7 @@ class Trainer:
         self._weights_whole = True
         """False from the beginning of an update until its iteration counts as done. What is saved in between would be
         the weights of no iteration."""
+        self._lines = IterationLines()
         self._log = MetricsLog(run, after=done)
         self._history = [record for record in read_metrics(run.path) if "policy/loss" in record]
 
@@ -159,7 +161,7 @@ class Trainer:
         self._log.write(self.done + 1, metrics)
         self.done += 1
         self._weights_whole = True
-        self.display.iteration(self.done, self.config.training.iterations, metrics)
+        self.display.note(*self._lines.of(self.done, self.config.training.iterations, metrics))
         for alarm in newly(ringing, self._history[-1] if self._history else {}):
             self.display.alarm(str(alarm))
         self._history.append(metrics)
@@ -187,7 +189,7 @@ class Trainer:
         with self._episodes_bar(f"evaluation on {split}", total) as on_episode:
             slots = self.config.rollout.slots
             result = evaluate(env, agent, tasks=tasks, slots=slots, seed=seed, on_episode=on_episode)
-        self.display.evaluation(self.done, split, result)
+        self.display.note(evaluation_line(self.done, split, result))
         write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
         self._log.write(
             self.done,

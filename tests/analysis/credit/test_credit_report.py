@@ -16,7 +16,7 @@ from hiper.advantages import GRPO, HAE, GiGPO, TokenGAE, TurnGAE
 from hiper.analysis.credit.figure import draw_credit
 from hiper.analysis.credit.report import CreditReport, credit_report, estimators_for
 from hiper.analysis.stored import read_stored
-from hiper.commands.credit import _show, show_credit
+from hiper.commands.credit import credit_parts, show_credit
 from hiper.config import Config, RolloutConfig
 from hiper.display.console import Display
 from hiper.runs.folder import Run
@@ -117,7 +117,7 @@ def test_a_narrow_terminal_shows_every_number(tiny_run: Path, tmp_path: Path):
         token_correlation_EE=np.ones((9, 9)),
     )
     screen = StringIO()
-    _show(report, Display(console=Console(file=screen, width=80)))
+    Display(console=Console(file=screen, width=80)).show(*credit_parts(report))
     assert "…" not in screen.getvalue()
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from hiper.advantages import Floats
 from hiper.analysis.credit.report import CreditReport
-from hiper.display.plots import INK, plain, save
+from hiper.display.plots import INK, new_figure, plain, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS: dict[str, Any] = {"cmap": "RdBu", "vmin": -1.7, "vmax": 1.7, "aspect": "auto"}
 """Colours for numbers from -1 to 1. The darkest are left out, so that text on them can be read."""
@@ -23,7 +24,7 @@ def draw_credit(path: Path, report: CreditReport) -> None:
     most = report.shown
     episode, turn = report.episodes[most.episode], report.turn(most)
     names = list(report.opinions)
-    figure = Figure(figsize=(12.0, 3.2 + 0.5 * len(names)), dpi=150, layout="constrained")
+    figure = new_figure(12.0, 3.2 + 0.5 * len(names))
     grid = figure.add_gridspec(2, 3)
     turns, tokens, alike = (figure.add_subplot(place) for place in (grid[0, :], grid[1, :2], grid[1, 2]))
 

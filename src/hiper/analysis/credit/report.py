@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from hiper.analysis.stored import Stored, read_stored, with_settings_of
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
-from hiper.files import write_text
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.runs.folder import Run, find_policy
 from hiper.training.assign import responses_of
@@ -97,10 +94,6 @@ class CreditReport:
                 for b, e in enumerate(self.episodes)
             ],
         }
-
-    def write(self, path: Path) -> None:
-        """Write the report as JSON."""
-        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def estimators_for(config: Config) -> dict[str, Estimator]:
