@@ -13,7 +13,7 @@ from hiper import cli
 from hiper.advantages import HAE
 from hiper.config import Config, load_config
 from hiper.episode import read_episodes
-from hiper.training import build as assembly
+from hiper.imitation import language
 from hiper.training.build import build
 
 TINY = [
@@ -39,7 +39,7 @@ def test_the_published_hyperparameters(name: str):
 
 @pytest.mark.parametrize("name", ["webshop-quickstart", "webshop-nano"])
 def test_what_small_models_are_trained_on(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(assembly, "LANGUAGE_TASKS", 60)
+    monkeypatch.setattr(language, "LANGUAGE_TASKS", 60)
     official = [] if "quickstart" in name else [f"env.data={request.getfixturevalue('official_folder')}"]
     config: Config = load_config(name, [*official, "model.nano.hidden=64"])
     parts = build(config)  # every action of the demonstrations can be said

@@ -114,7 +114,7 @@ DATA = DataHome(
     by_hand=(
         f"fetch {ARCHIVE.name} with a browser from https://github.com/alfworld/alfworld/releases/tag/0.4.0, lay it "
         "into the folder and give the same command again; or `pip install alfworld` and run `alfworld-download`. "
-        "Meanwhile, data=generated plays games that need no download"
+        "Meanwhile, data=generated (env.data in a recipe) plays games that need no download"
     ),
     checksums=(
         "No checksum is published for the archive. The hashes of train and valid_seen were taken from copies of the "

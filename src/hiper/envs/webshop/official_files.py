@@ -82,8 +82,8 @@ DATA = DataHome(
     by_hand=(
         "Google Drive refuses files that were asked for too often, mostly for a day, and is then kinder to browsers: "
         "open https://drive.google.com/uc?id=ID with the ID of the address above, lay the file into the folder, and "
-        "give the same command again, which checks it; anyone's copy will do. Meanwhile, data=generated needs no "
-        "download"
+        "give the same command again, which checks it; anyone's copy will do. Meanwhile, data=generated (env.data in a "
+        "recipe) needs no download"
     ),
     checksums=(
         "WebShop's authors publish no checksums. These are the ones on which independent users of the files and "

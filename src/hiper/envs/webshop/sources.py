@@ -60,7 +60,7 @@ def open_shop(
         raise UserError(f"there is no WebShop catalogue '{catalogue}'; there are {' and '.join(CATALOGUES)}")
     if data == GENERATED:
         if human or catalogue != SMALL.name:
-            raise UserError("human instructions and other catalogues are official data; leave them, or data=generated")
+            raise UserError("human instructions and other catalogues are official data; drop them or `data=generated`")
         count = GENERATED_PRODUCTS if products is None else products
         return Shop.of(f"webshop-generated-{count}-seed{seed}", generate_products(count, seed))
     folder = data_path() if data is None else Path(data).expanduser()
