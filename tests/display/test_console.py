@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 
 import pytest
@@ -36,3 +37,19 @@ def test_brackets_in_tables_are_text():
     Display(console=Console(file=file, width=100)).table("of [x]", ("[a]", "b", "c", "d"), [cells])
     for text in (*cells, "of [x]", "[a]"):
         assert text in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("heads", "headings"),
+    [(["low", "high"], ["EV low", "EV high"]), (["turn"], ["EV turn"]), (["token"], ["EV token"]), ([], [])],
+)
+def test_an_iteration_has_a_column_for_each_value_head_that_learns(heads: list[str], headings: list[str]):
+    file = StringIO()
+    display = Display(console=Console(file=file, width=200))
+    variances = {f"critic/explained_variance_{head}": -10.25 - n for n, head in enumerate(heads)}
+    display.iteration(1, 2, {"success/all": 0.5, "policy/entropy": 0.25, **variances})
+    top, line = file.getvalue().splitlines()
+    assert re.findall(r"EV \w+", top) == headings
+    assert re.findall(r"-1\d\.\d\d", line) == [f"{value:.2f}" for value in variances.values()]
+    assert len(top) == len(line)
+    assert top.index("entropy") + len("entropy") == line.index("0.250") + len("0.250")

@@ -21,11 +21,15 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from hiper.advantages import HEADS
 from hiper.display.transcript import transcript
 
 if TYPE_CHECKING:
     from hiper.analysis.report import Report
     from hiper.evaluation.evaluate import Evaluation
+
+EXPLAINED_VARIANCE = "critic/explained_variance_"
+"""The beginning of the metrics that only runs with that value head have. Others show no column for them."""
 
 COLUMNS = (
     ("success", "success/all", "{:7.1%}"),
@@ -33,8 +37,7 @@ COLUMNS = (
     ("invalid", "invalid/all", "{:7.1%}"),
     ("switch", "plan/switch_rate", "{:6.1%}"),
     ("segment", "plan/segment_turns", "{:7.1f}"),
-    ("EV low", "critic/explained_variance_low", "{:6.2f}"),
-    ("EV high", "critic/explained_variance_high", "{:7.2f}"),
+    *((f"EV {head.name}", f"{EXPLAINED_VARIANCE}{head.name}", f"{{:{3 + len(head.name)}.2f}}") for head in HEADS),
     ("entropy", "policy/entropy", "{:7.3f}"),
     ("KL", "policy/kl", "{:7.4f}"),
     ("clipped", "policy/clip_fraction", "{:7.1%}"),
@@ -103,10 +106,11 @@ class Display:
 
     def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
         """One aligned line."""
+        columns = [column for column in COLUMNS if column[1] in metrics or not column[1].startswith(EXPLAINED_VARIANCE)]
         if self._lines % 25 == 0:
-            self.note("iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in COLUMNS))
+            self.note("iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in columns))
         self._lines += 1
-        cells = (_cell(metrics.get(key, math.nan), shape) for _, key, shape in COLUMNS)
+        cells = (_cell(metrics.get(key, math.nan), shape) for _, key, shape in columns)
         self.note(f"{f'{done}/{total}':>9}  {'  '.join(cells)}")
 
     def alarm(self, text: str) -> None:
