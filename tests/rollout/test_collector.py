@@ -140,7 +140,7 @@ def agent_of(tokenizer: PreTrainedTokenizerFast) -> Build:
         prompts = PromptBuilder(
             Template.load("terse"), tokenizer, history_window=1, max_tokens=None, overflow="drop_history"
         )
-        return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens))
+        return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens), include_tags=True)
 
     return build
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -47,3 +48,16 @@ def test_an_evaluation_is_one_line(make_episode: Callable[..., Episode]):
     assert line.strip().startswith("evaluation after 3 iterations on held_out: 50.0% of 2 [")
     assert line.endswith("1.0 turns, 7 s")
     assert "score" not in line
+
+
+@pytest.mark.parametrize(
+    ("heads", "headings"),
+    [(["low", "high"], ["EV low", "EV high"]), (["turn"], ["EV turn"]), (["token"], ["EV token"]), ([], [])],
+)
+def test_an_iteration_has_a_column_for_each_value_head_that_learns(heads: list[str], headings: list[str]):
+    variances = {f"critic/explained_variance_{head}": -10.25 - n for n, head in enumerate(heads)}
+    top, line = IterationLines().of(1, 2, {"success/all": 0.5, "policy/entropy": 0.25, **variances})
+    assert re.findall(r"EV \w+", top) == headings
+    assert re.findall(r"-1\d\.\d\d", line) == [f"{value:.2f}" for value in variances.values()]
+    assert len(top) == len(line)
+    assert top.index("entropy") + len("entropy") == line.index("0.250") + len("0.250")

@@ -34,7 +34,7 @@ class Agent:
         tokenizer: PreTrainedTokenizerBase,
         prompts: PromptBuilder,
         params: SamplingParams,
-        include_tags: bool = True,
+        include_tags: bool,
     ) -> None:
         self.sampler = sampler
         self.prompts = prompts

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hiper.advantages import HEADS
+
 if TYPE_CHECKING:
     from hiper.evaluation.evaluate import Evaluation
     from hiper.training.build import Parts
+
+EXPLAINED_VARIANCE = "critic/explained_variance_"
+"""Prefix of metrics that only runs with the value head have. Other runs show no column for it."""
 
 COLUMNS = (
     ("success", "success/all", "{:7.1%}"),
@@ -17,8 +22,7 @@ COLUMNS = (
     ("invalid", "invalid/all", "{:7.1%}"),
     ("switch", "plan/switch_rate", "{:6.1%}"),
     ("segment", "plan/segment_turns", "{:7.1f}"),
-    ("EV low", "critic/explained_variance_low", "{:6.2f}"),
-    ("EV high", "critic/explained_variance_high", "{:7.2f}"),
+    *((f"EV {head.name}", f"{EXPLAINED_VARIANCE}{head.name}", f"{{:{3 + len(head.name)}.2f}}") for head in HEADS),
     ("entropy", "policy/entropy", "{:7.3f}"),
     ("KL", "policy/kl", "{:7.4f}"),
     ("clipped", "policy/clip_fraction", "{:7.1%}"),
@@ -57,9 +61,10 @@ class IterationLines:
             total: iterations of the whole run.
             metrics: metrics of this iteration; a column whose metric is missing or NaN shows a dash.
         """
-        cells = (_cell(metrics.get(metric, math.nan), shape) for _, metric, shape in COLUMNS)
+        columns = [column for column in COLUMNS if column[1] in metrics or not column[1].startswith(EXPLAINED_VARIANCE)]
+        cells = (_cell(metrics.get(metric, math.nan), shape) for _, metric, shape in columns)
         line = f"{f'{done}/{total}':>9}  {'  '.join(cells)}"
-        headings = "iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in COLUMNS)
+        headings = "iteration  " + "  ".join(name.rjust(_width(shape)) for name, _, shape in columns)
         self._count += 1
         return [headings, line] if self._count % LINES_PER_HEADING == 1 else [line]
 
