@@ -356,7 +356,7 @@ def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_
         ("env.cels=4", ["no option 'cels'", "did you mean 'cells'"]),
         ("env.cells=many", ["option 'cells'", "integer", "'many'"]),
         ("env.train_split=practice", ["no split 'practice'", "train, held_out"]),
-        ("prompt.template=fancy", ["template fancy", "terse"]),
+        ("prompt.template=fancy", ["'fancy' is neither a shipped template", "terse"]),
         ("model.path=/no/such/model", ["/no/such/model"]),
         ("training.device=abacus", ["training.device=abacus"]),
     ],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hiper.envs.base import Decision
 from hiper.episode import Episode
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import contexts_of
 
 

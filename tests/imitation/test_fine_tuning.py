@@ -21,7 +21,8 @@ from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, lr_scale
 from hiper.learner.learner import Learner
 from hiper.models.actor_critic import ActorCritic
 from hiper.plan_execute.parse import response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer
 from hiper.rows import Row
 from hiper.seeding import derive_seed
@@ -150,7 +151,13 @@ def prompts(env: CorridorEnv) -> PromptBuilder:
     template = Template.load("terse")
     turns = [turn for task in env.panel for turn in turns_of(demonstrate(env, task.id))]
     texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
-    return PromptBuilder(template, build_word_tokenizer(texts, template.wording), history_window=1)
+    return PromptBuilder(
+        template,
+        build_word_tokenizer(texts, template.wording),
+        history_window=1,
+        max_tokens=None,
+        overflow="drop_history",
+    )
 
 
 def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: PromptBuilder):

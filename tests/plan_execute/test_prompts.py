@@ -3,16 +3,20 @@ from __future__ import annotations
 import random
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
 
 from helpers.demonstrated import turns_of
+from hiper.config import Overflow
 from hiper.envs import make
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.parse import Form
-from hiper.plan_execute.prompts import PromptBuilder, PromptContext, PromptTooLongError, Template, TemplateData
+from hiper.plan_execute.prompts import PromptBuilder, PromptTooLongError
+from hiper.plan_execute.render import PromptContext, Template
+from hiper.plan_execute.templates import TemplateData
 from hiper.plan_execute.tokenizer import UNK, build_word_tokenizer, text_encoder
 
 INTRO = (
@@ -58,6 +62,16 @@ def terse() -> Template:
 @pytest.fixture(scope="module")
 def instruct() -> Template:
     return Template.load("instruct")
+
+
+def builder(
+    template: Template,
+    tokenizer: Any,
+    history_window: int = 2,
+    max_tokens: int | None = None,
+    overflow: Overflow = "drop_history",
+) -> PromptBuilder:
+    return PromptBuilder(template, tokenizer, history_window=history_window, max_tokens=max_tokens, overflow=overflow)
 
 
 # --- Terse -----------------------------------------------------------------------------------------------------------
@@ -144,8 +158,8 @@ def test_terse_prompts_on_official_games_are_short_and_lose_no_action(terse, off
     tokenizer = build_word_tokenizer(
         [terse.render(replace(turn.context, history=turn.context.history[-2:])) for turn in turns], terse.wording
     )
-    builder = PromptBuilder(terse, tokenizer, history_window=2)
-    prompts = [builder.build(turn.context).ids for turn in turns]
+    building = builder(terse, tokenizer, history_window=2)
+    prompts = [building.build(turn.context).ids for turn in turns]
     lengths = [len(ids) for ids in prompts]
     assert 60 <= statistics.mean(lengths) <= 100
     assert max(lengths) <= 200
@@ -180,7 +194,7 @@ def test_instruct_leaves_out_what_there_is_not(instruct):
 
 
 def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
-    prompt = PromptBuilder(instruct, bpe_tokenizer).build(LATER)
+    prompt = builder(instruct, bpe_tokenizer).build(LATER)
     text = bpe_tokenizer.decode(prompt.ids)
     assert text.startswith("<|im_start|>user\nYou act in a text environment")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
@@ -190,7 +204,7 @@ def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
 
 def test_chat_needs_a_chat_template(instruct):
     with pytest.raises(UserError, match="no chat template"):
-        PromptBuilder(instruct, build_word_tokenizer(["a"]))
+        builder(instruct, build_word_tokenizer(["a"]))
 
 
 # --- Window and length -----------------------------------------------------------------------------------------------
@@ -206,52 +220,50 @@ def text_of(tokenizer, prompt):
 
 
 def test_ids_are_the_rendered_text(terse, tokenizer):
-    prompt = PromptBuilder(terse, tokenizer).build(LATER)
+    prompt = builder(terse, tokenizer).build(LATER)
     assert text_of(tokenizer, prompt) == terse.render(LATER).replace("-", " - ")
 
 
 @pytest.mark.parametrize("window", [0, 1, 2, 5])
 def test_the_window_shows_the_last_turns(terse, tokenizer, window):
-    text = text_of(tokenizer, PromptBuilder(terse, tokenizer, history_window=window).build(LATER))
+    text = text_of(tokenizer, builder(terse, tokenizer, history_window=window).build(LATER))
     assert text.count(">") == min(window, 2)
     assert ("open fridge 1 . fridge 1 open" in text) == (window > 0)
 
 
 def test_the_oldest_turns_are_dropped_first(terse, tokenizer):
-    whole, one, none = (
-        len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)
-    )
+    whole, one, none = (len(builder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0))
     for limit, length, dropped in ((whole, whole, 0), (whole - 1, one, 1), (one, one, 1), (one - 1, none, 2)):
-        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit).build(LATER)
+        prompt = builder(terse, tokenizer, max_tokens=limit).build(LATER)
         assert (len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens) == (length, dropped, 0)
         assert prompt.complete == (dropped == 0)
     with pytest.raises(PromptTooLongError, match=rf"turn 3 .* has {none} tokens without any history, {none - 1} are"):
-        PromptBuilder(terse, tokenizer, max_tokens=none - 1).build(LATER)
+        builder(terse, tokenizer, max_tokens=none - 1).build(LATER)
 
 
 def test_truncation_keeps_the_right_end(terse, tokenizer):
-    whole = PromptBuilder(terse, tokenizer).build(LATER).ids
-    prompt = PromptBuilder(terse, tokenizer, max_tokens=10, overflow="truncate_left").build(LATER)
+    whole = builder(terse, tokenizer).build(LATER).ids
+    prompt = builder(terse, tokenizer, max_tokens=10, overflow="truncate_left").build(LATER)
     assert prompt.ids == whole[-10:]
     assert prompt.cut_tokens == len(whole) - 10
     assert not prompt.complete
-    assert PromptBuilder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
+    assert builder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
 
 
 def test_shortening_leaves_out_turns_before_it_cuts(terse, tokenizer):
-    sizes = [len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
+    sizes = [len(builder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
     for limit, dropped, cut in [(sizes[0], 0, 0), (sizes[0] - 1, 1, 0), (sizes[2], 2, 0), (sizes[2] - 3, 2, 3)]:
-        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
+        prompt = builder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
         assert (prompt.dropped_turns, prompt.cut_tokens) == (dropped, cut)
-        assert prompt.ids == PromptBuilder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
+        assert prompt.ids == builder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
         assert prompt.complete == (not dropped and not cut)
 
 
 def test_error_refuses_at_once(terse, tokenizer):
-    length = len(PromptBuilder(terse, tokenizer).build(LATER).ids)
-    builder = PromptBuilder(terse, tokenizer, max_tokens=length - 1, overflow="error")
+    length = len(builder(terse, tokenizer).build(LATER).ids)
+    building = builder(terse, tokenizer, max_tokens=length - 1, overflow="error")
     with pytest.raises(PromptTooLongError, match=f"{length} tokens, {length - 1} are allowed"):
-        builder.build(LATER)
+        building.build(LATER)
 
 
 # --- Templates as data -----------------------------------------------------------------------------------------------
@@ -297,7 +309,7 @@ def test_groups_keep_places_apart_and_other_names_whole():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"partz": []}, "partz: Extra inputs"),
+        ({"partz": []}, "unknown key 'partz'; did you mean 'parts'"),
         ({"version": "new"}, "version: Input should be a valid integer"),
         ({"parts": ["{gaol}"]}, r"no value for \{gaol\}; there are .*\{goal\}"),
         ({"parts": ["{goal"]}, "template .*mine.yaml: .*'}'"),
@@ -318,18 +330,20 @@ def test_wrong_templates_are_refused(tmp_path, changes, message):
 def test_files_that_are_no_templates_are_refused(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"template tears: neither a shipped template \(instruct, instruct-act, terse, terse-act\) nor a readable",
+        match=r"'tears' is neither a shipped template nor a YAML file; did you mean 'terse'\?",
     ):
         Template.load("tears")
     file = tmp_path / "broken.yaml"
     file.write_text("name: [")
-    with pytest.raises(UserError, match="not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file"):
         Template.load(file)
     file.write_text("separator: a\nresponse: b\nseparator: c\n")
-    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: 'separator' stands there twice.*\n.*line 3"):
+    with pytest.raises(
+        UserError, match=r"broken\.yaml is not a readable YAML file: .*'separator' is repeated.*\n.*line 3"
+    ):
         Template.load(file)
     file.write_bytes("name: «»".encode("latin-1"))
-    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*utf-8"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file: .*utf-8"):
         Template.load(file)
 
 
@@ -369,14 +383,14 @@ def test_a_template_may_extend_another(tmp_path):
     assert below.data == own.data.model_copy(update={"name": "below"})
     for content, message in (
         ("extends: below.yaml\nname: own\n", r"extends .*, which extends it"),
-        ("extends: nothing.yaml\n", r"extends .*nothing\.yaml, which holds no mapping"),
+        ("extends: nothing.yaml\n", r"nothing\.yaml is empty or damaged"),
     ):
         file.write_text(content)
         (tmp_path / "nothing.yaml").touch()
         with pytest.raises(UserError, match=message):
             Template.load(file)
     file.write_text("extends: tense\nname: own\n")
-    with pytest.raises(UserError, match="template tense: neither a shipped template"):
+    with pytest.raises(UserError, match="'tense' is neither a shipped template"):
         Template.load(file)
 
 

@@ -21,13 +21,14 @@ from hiper.episode import Episode
 from hiper.imitation.demonstrations import demonstrate
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.parse import InvalidKind, response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.players import Assignment
 from hiper.rollout.samplers import Request, Sample, Sampler, SamplingParams
-from hiper.rollout.samplers.transformers import TransformersSampler
+from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 
 CELLS = 4
 TURNS = 6
@@ -136,7 +137,9 @@ def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
 def agent_of(tokenizer: PreTrainedTokenizerFast) -> Build:
     def build(says: Sampler | Say, max_tokens: int = 40) -> Agent:
         sampler = Scripted(tokenizer, says) if callable(says) else says
-        prompts = PromptBuilder(Template.load("terse"), tokenizer, history_window=1)
+        prompts = PromptBuilder(
+            Template.load("terse"), tokenizer, history_window=1, max_tokens=None, overflow="drop_history"
+        )
         return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens))
 
     return build
@@ -307,7 +310,7 @@ def test_equal_seeds_give_equal_episodes_with_a_model(
     model = make_qwen2(vocab_size=len(tokenizer))
 
     def played(seed: int, slots: int = 4) -> list[Episode]:
-        sampler = TransformersSampler(tokenizer, batch_tokens=10_000)
+        sampler = TransformersSampler(tokenizer, TransformersOptions(batch_tokens=10_000))
         sampler.load(PolicyWeights(model), 0)
         return play(env, agent_of(sampler, max_tokens=6), slots, seed=seed)
 

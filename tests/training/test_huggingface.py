@@ -17,7 +17,8 @@ from hiper.config import Config
 from hiper.display.console import Display
 from hiper.episode import read_episodes
 from hiper.models.build import stop_ids
-from hiper.plan_execute.prompts import Prompt, PromptContext
+from hiper.plan_execute.prompts import Prompt
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.samplers import Sample
 from hiper.runs.folder import Run, read_metrics

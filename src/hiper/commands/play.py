@@ -16,7 +16,7 @@ from hiper.config import apply_overrides
 from hiper.envs.base import BLANK, Decision, Observation, Start, TextEnv
 from hiper.episode import Episode
 from hiper.imitation.demonstrations import Experts
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import collect
 from hiper.rollout.players import Accepts, Assignment, Move, Player, Players, answered
 

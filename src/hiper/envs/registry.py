@@ -13,6 +13,7 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError, suggestion
+from hiper.validation import problem_message
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -143,10 +144,8 @@ def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, An
                 with suppress(PydanticUserError):
                     typed[option] = TypeAdapter(kind).validate_python(options[option])
             except ValidationError as error:
-                problem = error.errors()[0]["msg"]
-                raise UserError(
-                    f"environment '{name}', option '{option}': {problem} (given: {options[option]!r})"
-                ) from None
+                where = f"environment '{name}', option '{option}'"
+                raise UserError(problem_message(error.errors()[0], (), where)) from None
     return typed
 
 

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.config import Config, apply_overrides, read_mapping, validate_config
+from hiper.config import Config, apply_overrides, validate_config
 from hiper.envs.base import TextEnv
-from hiper.models.build import load_tokenizer, use_threads
+from hiper.models.build import use_threads
 from hiper.models.weights import PolicyWeights
-from hiper.plan_execute.prompts import Template
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.folder import find_policy
+from hiper.strict_yaml import read_mapping
 from hiper.training.build import SETTINGS, own_template
 
-TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
+TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
 
 

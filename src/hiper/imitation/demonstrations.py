@@ -18,7 +18,7 @@ from hiper.config import LAPSES, Lapse
 from hiper.envs.base import BLANK, Decision, Expert, Observation, Start, TextEnv
 from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import collect
 from hiper.rollout.players import Accepts, Assignment, Move, answered
 

@@ -11,7 +11,7 @@ from hiper.envs.base import Decision, TextEnv
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.parse import response_text
-from hiper.plan_execute.prompts import PromptContext, Template
+from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.collector import contexts_of
 

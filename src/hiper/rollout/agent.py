@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.envs.base import Observation, Start, TextEnv
 from hiper.plan_execute.parse import parse_response
-from hiper.plan_execute.prompts import Prompt, PromptBuilder, PromptContext
+from hiper.plan_execute.prompts import Prompt, PromptBuilder
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.spans import TokenReader, low_index, token_kinds
 from hiper.rollout.players import Accepts, Assignment, Move
 from hiper.rollout.samplers.base import Request, Sample, Sampler, SamplingParams

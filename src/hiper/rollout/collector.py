@@ -13,7 +13,7 @@ from typing import Any
 
 from hiper.envs.base import Start, Step, TextEnv
 from hiper.episode import Episode, Turn
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 from hiper.rollout.players import Assignment, Move, Player, Players
 
 THREADS = 32

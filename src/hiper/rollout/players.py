@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hiper.envs.base import Decision, Observation, Start, TextEnv
 from hiper.plan_execute.parse import InvalidKind, response_text
-from hiper.plan_execute.prompts import PromptContext
+from hiper.plan_execute.render import PromptContext
 
 Accepts = Callable[[str], bool]
 """Whether the environment would understand an action now."""

@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerBase
 from hiper.config import Config
 from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers import Sampler, SamplingParams, make_sampler
 
@@ -31,7 +32,7 @@ def make_agent(config: Config, prompts: PromptBuilder, tokenizer: PreTrainedToke
     Raises:
         UserError: the settings name no sampler that there is.
     """
-    sampler: Sampler = make_sampler("transformers", tokenizer, {"batch_tokens": config.rollout.batch_tokens})
+    sampler: Sampler = make_sampler(config.sampler.type, tokenizer, config.sampler.options)
     params = SamplingParams(config.rollout.temperature, config.rollout.max_response_tokens)
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
 

@@ -22,9 +22,10 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from hiper.config import Config, read_mapping, validate_config
+from hiper.config import Config, validate_config
 from hiper.errors import UserError
 from hiper.files import write_text, writing
+from hiper.strict_yaml import read_mapping
 from hiper.training.build import SETTINGS
 
 

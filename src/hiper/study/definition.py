@@ -37,11 +37,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hiper.analysis.comparison.settings import differing, flat
-from hiper.config import Section, load_config, parse_setting, read_mapping
+from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
+from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
+from hiper.validation import StrictModel, parse_model
 
 Settings = Mapping[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
@@ -64,7 +66,7 @@ INHERITED_PREFIXES = ("prompt.template", "model.path", "model.nano.", "warm_star
 """Prefixes of the settings that are fixed for a run which begins from a warm start."""
 
 
-class MethodDefinition(Section):
+class MethodDefinition(StrictModel):
     """A method of a study: what its runs have in common."""
 
     recipe: str | None = None
@@ -75,7 +77,7 @@ class MethodDefinition(Section):
     """Whether its runs begin from the policy of all methods ("shared"), or from a warm start under its own settings."""
 
 
-class Tuning(Section):
+class Tuning(StrictModel):
     """Settings to try for every method; each method is studied with those that did best (:mod:`.tuning`)."""
 
     seeds: Seeds
@@ -93,7 +95,7 @@ class Tuning(Section):
         return self
 
 
-class Sweep(Section):
+class Sweep(StrictModel):
     """Repetition of the whole study for several values of one setting (:mod:`.sweep`)."""
 
     setting: str
@@ -114,7 +116,7 @@ def point_name(value: object) -> str:
     return re.sub(r"[^\w.+-]", "_", str(value))
 
 
-class Study(Section):
+class Study(StrictModel):
     """A study: several methods, each trained with the same seeds, compared on the same held-out tasks."""
 
     name: Name
@@ -201,7 +203,7 @@ def _setting_itself(key: str, methods: Mapping[str, MethodDefinition]) -> Iterat
 
 def study_names() -> list[str]:
     """Return the names of the shipped studies."""
-    return sorted(file.name.removesuffix(".yaml") for file in _studies().iterdir() if file.name.endswith(".yaml"))
+    return list(_studies())
 
 
 def load_study(
@@ -221,30 +223,23 @@ def load_study(
     Raises:
         UserError: there is no such study or file, or something in it is wrong; the message names it.
     """
-    shipped, file = _studies() / f"{source}.yaml", Path(source)
-    if not shipped.is_file() and not file.is_file():
-        raise UserError(f"'{source}' is neither a shipped study nor a YAML file; {suggestion(source, study_names())}")
-    tree = read_mapping(shipped if shipped.is_file() else file)
+    tree = read_mapping(find_yaml(source, _studies(), "study"))
     changes = dict(map(parse_setting, overrides))
-    try:
-        study = Study.model_validate(tree)
-        study = Study.model_validate(
-            {
-                **tree,
-                "settings": {**study.settings, **changes},
-                "seeds": study.seeds if seeds is None else seeds,
-                "methods": study.methods if methods is None else _chosen(study, methods),
-            }
-        )
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
+    study = parse_model(Study, tree, source, "study")
+    chosen = {
+        **tree,
+        "settings": {**study.settings, **changes},
+        "seeds": study.seeds if seeds is None else seeds,
+        "methods": study.methods if methods is None else _chosen(study, methods),
+    }
+    study = parse_model(Study, chosen, source, "study")
     for key in changes:
         for name, own in _setting_itself(key, study.methods):
             raise UserError(
                 f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
                 "study's file, or leave the method out with --methods"
             )
-    study = study if shipped.is_file() else _with_files_beside(study, file.parent)
+    study = study if source in _studies() else _with_files_beside(study, Path(source).parent)
     try:
         for point in points_of(study).values():
             _check_methods(point)
@@ -372,16 +367,6 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
     return study.model_copy(update={"recipe": located(study.recipe), "methods": methods})
 
 
-def _problem(problem: Any) -> str:
-    path: Sequence[str] = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        section = MethodDefinition if path[0] == "methods" else Study
-        return f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], section.model_fields)}"
-    if problem["type"] == "missing":
-        return f"'{'.'.join(path)}' is missing"
-    return f"{'.'.join(path) or 'study'}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-def _studies() -> Traversable:
-    """Return the folder of the shipped studies."""
-    return resources.files("hiper") / "studies"
+def _studies() -> dict[str, Traversable]:
+    """Return the files of the shipped studies by name."""
+    return shipped_files(resources.files("hiper") / "studies")

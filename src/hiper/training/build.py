@@ -13,9 +13,11 @@ from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import load_policy, load_tokenizer, make_nano, use_threads
+from hiper.models.build import load_policy, make_nano, use_threads
 from hiper.plan_execute.parse import Form
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, make_agent, make_prompts

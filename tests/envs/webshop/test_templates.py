@@ -12,7 +12,7 @@ from hiper.envs.base import Decision
 from hiper.envs.webshop.env import WebshopEnv
 from hiper.envs.webshop.shop import Shop
 from hiper.imitation.demonstrations import demonstrate
-from hiper.plan_execute.prompts import PromptContext, Template
+from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, round_trip
 
 INSTRUCTION = (

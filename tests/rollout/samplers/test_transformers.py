@@ -13,7 +13,7 @@ from hiper.errors import DivergedError
 from hiper.models import qwen2
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
-from hiper.rollout.samplers.transformers import TransformersSampler, draw, uniforms
+from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler, draw, uniforms
 from hiper.seeding import derive_seed
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -47,7 +47,7 @@ def sampler(
 ) -> TransformersSampler:
     first, *others = ends
     model.generation_config.eos_token_id = others
-    one = TransformersSampler(cast(Any, Tokens(first)), batch_tokens=batch_tokens)
+    one = TransformersSampler(cast(Any, Tokens(first)), TransformersOptions(batch_tokens=batch_tokens))
     one.load(PolicyWeights(model, **weights), 7)
     return one
 

@@ -171,8 +171,8 @@ def _machines(traces: Sequence[Trace]) -> list[str]:
     """List the settings of the machine in which runs differ, which makes their times hard to compare."""
     trees = [{key: value for key, value in flat(trace.config).items() if key in MACHINE_KEYS} for trace in traces]
     return [
-        f"runs differ in {key} ({', '.join(sorted({str(tree[key]) for tree in trees}))}): their minutes are of unlike "
-        "machines"
+        f"runs differ in {key} ({', '.join(sorted({str(tree.get(key, 'default')) for tree in trees}))}): their minutes "
+        "are of unlike machines"
         for key in differing(trees)
     ]
 

@@ -10,7 +10,7 @@ from hiper.config import Config, flatten
 
 WARM_STARTS = "warm-starts"
 """Name of the folder that holds the warm starts of a study."""
-MACHINE_KEYS = {"training.threads", "training.device", "learner.micro_batch_tokens"}
+MACHINE_KEYS = {"training.threads", "training.device", "learner.micro_batch_tokens", "sampler.batch_tokens"}
 """Settings of the machine: where a run is computed, and how much at once."""
 RUN_SPECIFIC_KEYS = {"seed", *MACHINE_KEYS}
 """Settings in which runs of one method may differ."""

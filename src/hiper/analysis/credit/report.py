@@ -17,7 +17,7 @@ from hiper.analysis.stored import Stored, read_stored, two_scales
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
-from hiper.models.build import load_tokenizer
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.runs.folder import Run, find_policy
 from hiper.training.assign import responses_of
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -19,6 +20,14 @@ from hiper.models.logits import scaled_logprobs
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
+from hiper.validation import StrictModel
+
+
+class TransformersOptions(StrictModel):
+    """Options of :class:`TransformersSampler`, in the section ``sampler`` of the settings."""
+
+    batch_tokens: int = Field(131_072, ge=1)
+    """The most tokens in one generation batch, with padding and room for responses."""
 
 
 class _Submitted(NamedTuple):
@@ -35,12 +44,14 @@ class TransformersSampler:
 
     Args:
         tokenizer: of the model: its padding, and the tokens that end a response.
-        batch_tokens: most tokens of a batch, padding and room for responses included.
+        options: see :class:`TransformersOptions`.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, batch_tokens: int) -> None:
+    options = TransformersOptions
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TransformersOptions) -> None:
         self._tokenizer = tokenizer
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = options.batch_tokens
         self._weights: PolicyWeights | None = None
         self._version: int | None = None
         self._submitted: list[_Submitted] = []
