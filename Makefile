@@ -12,7 +12,7 @@ OUT ?= runs/quickstart
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
-CODE := src tests benchmarks
+CODE := src tests tools benchmarks
 
 .PHONY: quickstart test check setup clean
 

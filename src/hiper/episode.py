@@ -72,9 +72,9 @@ class Turn:
 class Credit:
     """What credit assignment made of one episode: sequences of one number per turn, by name.
 
-    Names: ``value/low``, ``value/high``, ``value/switch`` as far as the critic has these heads; ``advantage/*``
-    likewise (``low`` alone where decisions are not told apart); ``reward/<part>`` for each part of the shaped reward.
-    ``value/token`` and ``advantage/token`` hold one number per response token, turn after turn.
+    Names: ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`); ``advantage/<name>`` for each
+    of :meth:`hiper.advantages.Credit.advantages`; ``reward/<part>`` for each part of the shaped reward. ``value/token``
+    and ``advantage/token`` hold one number per response token, turn after turn.
     """
 
     series: Mapping[str, tuple[float, ...]]

@@ -291,7 +291,7 @@ def test_an_estimator_is_chosen_by_its_type(name: str):
 
 def test_the_published_defaults_of_the_baselines():
     defaults = {name: dataclasses.asdict(kind()) for name, kind in ESTIMATORS.items()}
-    assert all(defaults[name].pop("type") == name for name in defaults)
+    assert all(kind.type == name for name, kind in ESTIMATORS.items())
     gae = {"gamma": 1.0, "bootstrap_truncated": False, "normalize": True}
     assert defaults["turn-gae"] == gae | {"lambda_turn": 1.0}
     assert defaults["token-gae"] == gae | {"lambda_token": 1.0}

@@ -20,7 +20,7 @@ import pytest
 from hiper import cli
 from hiper.envs import registry
 from hiper.envs.alfworld.generate import write_games
-from hiper.envs.alfworld.official import Games
+from hiper.envs.alfworld.official_files import Games
 from hiper.envs.downloads import Arrival, DataHome, FileSet, RemoteFile, Source, State, download
 from hiper.envs.downloads.sets import RECORD, read_record
 from hiper.envs.downloads.transfer import ATTEMPTS, CHUNK, Watch

@@ -56,12 +56,12 @@ LATER = PromptContext(
 
 @pytest.fixture(scope="module")
 def terse() -> Template:
-    return Template.load("terse")
+    return Template.load("alfworld/terse")
 
 
 @pytest.fixture(scope="module")
 def instruct() -> Template:
-    return Template.load("instruct")
+    return Template.load("alfworld/instruct")
 
 
 def builder(
@@ -359,7 +359,10 @@ def test_halves_of_characters_become_whole_ones(terse, tokenizer):
     assert text_encoder(tokenizer)(shown)
 
 
-@pytest.mark.parametrize("name", ["terse", "instruct"])
+SHIPPED = ("terse", "instruct", "alfworld/terse", "alfworld/instruct")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_without_plans_the_rest_of_a_template_stays(name):
     whole, act = Template.load(name), Template.load(f"{name}-act")
     assert (whole.form, act.form) == (Form.PLAN_EXECUTE, Form.ACTION)
@@ -369,7 +372,7 @@ def test_without_plans_the_rest_of_a_template_stays(name):
     assert "subgoal" not in shown.lower()
     assert LATER.subgoal is not None
     assert LATER.subgoal in str(whole.render(LATER))
-    if name == "terse":
+    if name.endswith("terse"):
         assert str(whole.render(LATER)) == f"{shown} subgoal {LATER.subgoal} ."
 
 
@@ -394,9 +397,34 @@ def test_a_template_may_extend_another(tmp_path):
         Template.load(file)
 
 
-@pytest.mark.parametrize("name", ["terse", "instruct"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_templates(name):
     template = Template.load(name)
-    assert template.data.name == name
-    assert template.label.startswith(f"{name}-{template.data.version}-")
-    assert "help" in template.data.admissible.hide
+    assert template.data.name == name.replace("/", "-")
+    assert template.label.startswith(f"{template.data.name}-{template.data.version}-")
+    assert ("help" in template.data.admissible.hide) == name.startswith("alfworld/")
+
+
+def test_general_templates_leave_the_words_of_an_environment_alone():
+    known = replace(
+        FIRST, goal="Sell 3.5 of 1,000.", observation="A cold day, at 3.5 degrees. It opens.", admissible=None
+    )
+    assert Template.load("terse").render(known) == (
+        "cold day at 3.5 degrees it opens . task sell 3.5 of 1,000 . subgoal none ."
+    )
+    content = str(Template.load("instruct").render(known))
+    assert known.goal in content
+    assert known.observation in content
+
+
+@pytest.mark.parametrize("name", ["terse", "instruct-act"])
+def test_an_environments_own_template_is_named_in_full(name, tmp_path):
+    """Policies were trained on it when it had the name that the general one has now."""
+    with pytest.raises(UserError, match=f"'{name}' is the general template, .* name 'alfworld/{name}', or a file"):
+        Template.load_for("alfworld", name)
+    assert Template.load_for("alfworld", f"alfworld/{name}").data == Template.load(f"alfworld/{name}").data
+    assert Template.load_for("corridor", name).data == Template.load(name).data
+    assert Template.load_for("somewhere:Else", name).data == Template.load(name).data
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(f"extends: {name}\n")
+    assert Template.load_for("alfworld", file).data == Template.load(name).data

@@ -28,6 +28,7 @@ HEALTHY = {
     "critic/explained_variance_low": 0.5,
     "critic/explained_variance_high": 0.4,
     "critic/explained_variance_switch": 0.4,
+    "critic/explained_variance_turn": 0.4,
     "critic/explained_variance_token": 0.4,
 }
 SICK = {
@@ -42,6 +43,7 @@ SICK = {
     "value_low": ("critic/explained_variance_low", -2.0),
     "value_high": ("critic/explained_variance_high", -2.0),
     "value_switch": ("critic/explained_variance_switch", -2.0),
+    "value_turn": ("critic/explained_variance_turn", -2.0),
     "value_token": ("critic/explained_variance_token", -2.0),
 }
 LIMITS = AlarmConfig()

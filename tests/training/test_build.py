@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -124,3 +126,40 @@ def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path:
     config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
     with pytest.raises(UserError, match="holds no playable game"):
         resolve_splits(config)
+
+
+# --- Samplers -------------------------------------------------------------------------------------------------------
+
+
+class Echoing(TransformersSampler):
+    """A sampler of a user's own, found as ``module:Class``."""
+
+
+def test_options_of_the_sampler_reach_it(settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
+    sampler = build(settings("sampler.batch_tokens=4321")).agent.sampler
+    assert isinstance(sampler, TransformersSampler)
+    assert sampler.batch_tokens == 4321
+
+
+def test_a_sampler_of_ones_own(settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
+    module = ModuleType("my_samplers")
+    module.Echoing = Echoing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_samplers", module)
+    assert type(build(settings("sampler.type=my_samplers:Echoing")).agent.sampler) is Echoing
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.batch_tokns=1", "sampler 'transformers': unknown key 'batch_tokns'; did you mean 'batch_tokens'"),
+        ("sampler.batch_tokens=0", r"sampler 'transformers': batch_tokens: .*greater than or equal to 1 \(given: 0\)"),
+        ("sampler.type=transformer", "there is no sampler 'transformer'; did you mean 'transformers'"),
+        (
+            "sampler.type=json:loads",
+            "sampler 'json:loads' is a function; a class with an attribute 'options' is needed",
+        ),
+    ],
+)
+def test_a_wrong_sampler_is_refused(settings: Callable[..., Config], override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        build(settings(override))

@@ -78,7 +78,7 @@ def _check_run(run: Run, iteration: int | None, seed: int) -> tuple[EpisodeCheck
             f"{run.path} cannot be checked: {reason}; name a run trained with advantages.type=hae and "
             "advantages.switch_form=termination-value"
         )
-    check = check_episodes(stored.views["decisions"], stored.views["turn"], run.config.advantages, seed)
+    check = check_episodes(stored.turns, run.config.advantages, seed)
     return check, stored.iteration
 
 

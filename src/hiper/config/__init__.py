@@ -4,6 +4,7 @@ A recipe is a YAML file of the tree's shape. ``dotted.key=value`` settings on th
 are errors, and every run saves its whole tree.
 """
 
+from hiper.config.estimators import AdvantageConfig
 from hiper.config.load import (
     apply_overrides,
     flatten,
@@ -16,7 +17,6 @@ from hiper.config.load import (
 )
 from hiper.config.tree import (
     LAPSES,
-    AdvantageConfig,
     AlarmConfig,
     Config,
     EnvConfig,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -16,7 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from hiper.advantages import ESTIMATORS
-from hiper.config.tree import Config, estimator_type
+from hiper.config.estimators import parameters_of
+from hiper.config.tree import Config
 from hiper.errors import UserError, suggestion
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
 from hiper.validation import UNKNOWN_KEY, keys_at, problem_message
@@ -165,12 +165,9 @@ def _messages(error: ValidationError) -> Iterator[str]:
     """One message for each problem that pydantic found."""
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        # In a union, pydantic puts the member's tag into the path.
+        # The type of an estimator is part of the path to its parameters.
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
-        if problem["type"] == "union_tag_invalid":
-            given = estimator_type(problem["input"])
-            yield f"no advantage estimator '{given}'; {suggestion(given, ESTIMATORS)}"
-        elif problem["type"] in UNKNOWN_KEY:
+        if problem["type"] in UNKNOWN_KEY:
             yield _unknown_key(path, estimator)
         else:
             yield problem_message(problem, path, "recipe")
@@ -179,21 +176,16 @@ def _messages(error: ValidationError) -> Iterator[str]:
 def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
     """Say what an unknown key could mean: a key like it, one of the same name elsewhere, or an option."""
     leaf = path[-1]
-    if estimator and any(leaf in _parameters(other) for other in ESTIMATORS):
+    if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
         return (
             f"advantages.type '{estimator}' has no '{leaf}': to drop the recipe's parameters, give the whole section, "
             f"as in advantages='{{type: {estimator}}}'"
         )
     elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
-    known = _parameters(estimator) if estimator else keys_at(Config, path[:-1])
+    known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
     meant = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, known)
     option = f"; an option of the environment would be env.{leaf}" if len(path) == 1 else ""
     return f"unknown key '{'.'.join(path)}'; {meant}{option}"
-
-
-def _parameters(estimator: str) -> list[str]:
-    """The parameters of an estimator."""
-    return [field.name for field in dataclasses.fields(ESTIMATORS[estimator])]
 
 
 def _recipes() -> dict[str, Traversable]:

@@ -6,13 +6,13 @@ their defaults, are defined in :mod:`hiper.advantages`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hiper.advantages import GRPO, HAE, RLOO, GiGPO, ReinforcePP, Shaping, TokenGAE, TurnGAE
+from hiper.advantages import HAE, Shaping
+from hiper.config.estimators import AdvantageConfig
 from hiper.validation import StrictModel
 
 Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
@@ -218,24 +218,6 @@ class SamplerConfig(OpenSection):
     """The name of the sampler. ``transformers`` samples from the model in training, in the same process."""
 
 
-def estimator_type(value: Any) -> str:
-    """The ``type`` of an estimator, or of the settings for one. Settings without a type mean HAE."""
-    return str(value.get("type", HAE.type) if isinstance(value, Mapping) else getattr(value, "type", value))
-
-
-AdvantageConfig: TypeAlias = Annotated[
-    Annotated[HAE, Tag("hae")]
-    | Annotated[TurnGAE, Tag("turn-gae")]
-    | Annotated[TokenGAE, Tag("token-gae")]
-    | Annotated[GRPO, Tag("grpo")]
-    | Annotated[RLOO, Tag("rloo")]
-    | Annotated[GiGPO, Tag("gigpo")]
-    | Annotated[ReinforcePP, Tag("reinforce++")],
-    Discriminator(estimator_type),
-]
-"""An advantage estimator, chosen by ``type``. The other keys are its parameters."""
-
-
 class LearnerConfig(StrictModel):
     """Proximal policy optimisation (PPO)."""
 
@@ -325,6 +307,8 @@ class AlarmConfig(StrictModel):
     """The minimum explained variance of V_high. None: no alarm."""
     value_switch: float | None = -0.5
     """The minimum explained variance of V_switch. None: no alarm."""
+    value_turn: float | None = -0.5
+    """The minimum explained variance of the value before each response. None: no alarm."""
     value_token: float | None = -0.5
     """The minimum explained variance of token values. None: no alarm."""
 

@@ -154,7 +154,8 @@ class TextEnv(ABC):
     concurrent: bool = False
     """Whether spawned environments may step side by side in threads. True pays off for slow or remote ones."""
     hidden_actions: tuple[str, ...] = ()
-    """Listed actions that agents are not shown. Demonstrations do not stray to them."""
+    """Listed actions that agents are not shown: templates name them in ``admissible.hide``. Demonstrations do not stray
+    to them."""
 
     __turns_left: int = 0  # a mangled name: subclasses count turns of their own under names like this
 

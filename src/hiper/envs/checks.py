@@ -1,4 +1,4 @@
-"""Checks that an environment keeps the contract of :class:`~hiper.envs.base.TextEnv`."""
+"""A check that an environment keeps the contract of :class:`~hiper.envs.base.TextEnv`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hiper.errors import UserError
 
 ODD_ACTIONS = ("", "   ", "do something impossible", "LOOK", "☃ {x} #y#", "x" * 500)
 _ACTIONS_WHERE_FREE = ("look", "help", "search[shoes]", "click[buy now]")
-"""Tried where actions are free-form."""
+"""Actions to try where actions are free-form."""
 
 
 def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
@@ -20,11 +20,11 @@ def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
 
     Args:
         env: the environment.
-        tasks: how many of its tasks are played.
-        seed: of the tasks and actions chosen.
+        tasks: the number of tasks to play.
+        seed: the seed with which tasks and actions are chosen.
 
     Raises:
-        UserError: the contract is broken; the message says which part, and what the contract asks for.
+        UserError: the contract is broken. The message says which part, and what the contract asks for.
     """
     rng = random.Random(seed)
     _check_attributes(env)
@@ -59,7 +59,7 @@ def _check_attributes(env: TextEnv) -> None:
 
 
 def _check_methods(env: TextEnv) -> None:
-    """The turn limit and the end of an episode are the base class's."""
+    """Demand that the base class owns the turn limit and the end of an episode."""
     for method in ("reset", "step"):
         own = getattr(type(env), method) is getattr(TextEnv, method)
         _demand(own, env, f"override _{method}, not {method}: {method} counts turns and ends episodes for all")
@@ -143,7 +143,7 @@ def _check_repeats(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 
 
 def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
-    """Two environments in alternation must not disturb each other."""
+    """Play two environments in alternation. They must not disturb each other."""
     alone = _play(env, task_id, actions)
     one, two = env.spawn(), env.spawn()
     pairs = [(one.reset(task_id, seed=1), two.reset(task_id, seed=1))]
@@ -166,7 +166,7 @@ def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 
 
 def _check_close(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
-    """Closing may be repeated, and closes one environment alone."""
+    """Close an environment twice. It must close that one alone."""
     alone = _play(env, task_id, actions)
     one, two = env.spawn(), env.spawn()
     _play(one, task_id, actions)
@@ -183,7 +183,7 @@ def _check_close(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 
 
 def _check_turn_limit(env: TextEnv, task_id: str) -> None:
-    """An action that is never understood must cost a turn, up to the limit."""
+    """Play an action that is never understood. It must cost a turn, up to the limit."""
     env.reset(task_id, seed=1)
     for turn in range(1, env.max_turns + 1):
         step = env.step(ODD_ACTIONS[2])

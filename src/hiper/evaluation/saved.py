@@ -62,10 +62,11 @@ class SavedPolicy:
             UserError: they are damaged, or do not fit their own config.
         """
         config = self.config
+        template = Template.load_for(config.env.name, config.prompt.template)
         use_threads(config.training.threads)
         weights = PolicyWeights.load(self.path, config.model, config.training.device)
         check_room(config, weights)
         tokenizer = load_tokenizer(self.path)
-        agent = make_agent(config, make_prompts(config, Template.load(config.prompt.template), tokenizer), tokenizer)
+        agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer)
         agent.sampler.load(weights, 0)
         return agent.at(config.evaluation.temperature), weights

@@ -6,9 +6,8 @@ rows together, V words, D hidden size, H value heads, P places where all of them
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -16,19 +15,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from hiper.advantages import Critic
+from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
 from hiper.models.logits import scaled_logprobs
 from hiper.rows import Row
 
-HEADS = ("low", "high", "switch")
+HEADS = head_names("decisions")
 """The value heads of a critic of decisions, in the order of its outputs."""
-
-HEADS_OF: Mapping[Critic, tuple[str, ...]] = MappingProxyType(
-    {"decisions": HEADS, "turn": ("low",), "token": ("token",), "none": ()}
-)
-"""The value heads of each critic: of decisions, one reading of all three a row (P = N); of turns, one a row, before the
-response; of tokens, one before each response token (P = K)."""
 
 MOST_LOGITS = 1 << 25
 """Most logits held at once (128 MB in float32)."""
@@ -143,7 +136,7 @@ class ActorCritic(nn.Module):
         self.backbone = backbone
         self.detached = detached
         self.critic = critic
-        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, HEADS_OF[critic])
+        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, head_names(critic))
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What the value losses alone train."""

@@ -15,6 +15,8 @@ from typing import Any
 import yaml
 
 from hiper.envs.base import Decision
+from hiper.envs.registry import templates_of
+from hiper.errors import UserError
 from hiper.plan_execute.actions import ActionWords, placeholders
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.templates import AdmissibleStyle, TemplateData, TextStyle, read_template
@@ -69,6 +71,22 @@ class Template:
             UserError: there is no such template, or its content is wrong.
         """
         return cls(read_template(source))
+
+    @classmethod
+    def load_for(cls, env: str, source: str | Path) -> Template:
+        """Load the template ``source`` to play the environment ``env`` with.
+
+        Raises:
+            UserError: see :meth:`load`. Or ``source`` is a general template, and the environment ships its own of that
+                name. Then the caller must say which one is meant, as policies can read one of them alone.
+        """
+        folder = templates_of(env)
+        if folder is not None and "/" not in str(source) and (folder / f"{source}.yaml").is_file():
+            raise UserError(
+                f"prompt.template: '{source}' is the general template, and '{env}' has its own; name '{env}/{source}', "
+                f"or a file that says `extends: {source}` if the general one is meant"
+            )
+        return cls.load(source)
 
     def to_yaml(self) -> str:
         """The whole content as the text of a file that :meth:`load` reads."""

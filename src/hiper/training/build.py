@@ -73,7 +73,7 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
     own = None if policy_path is None else own_template(policy_path)
-    template = Template.load(config.prompt.template if own is None else own)
+    template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
     env.panel = tasks  # a nano model knows the words of all of them

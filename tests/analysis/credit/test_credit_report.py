@@ -58,8 +58,8 @@ def test_the_runs_own_estimator_has_its_own_settings():
 
 def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport):
     stored = read_stored(Run.open(tiny_run))
-    hae = estimators_for(Run.open(tiny_run).config)["HAE"](stored.views["decisions"])
-    flat = estimators_for(Run.open(tiny_run).config)["turn GAE"](stored.views["turn"])
+    hae = estimators_for(Run.open(tiny_run).config)["HAE"](stored.turns)
+    flat = estimators_for(Run.open(tiny_run).config)["turn GAE"](stored.turns)
     row = 0
     for b, episode in enumerate(stored.episodes):
         of_episode = report.of_episode(b)
@@ -73,7 +73,7 @@ def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport
                     np.testing.assert_equal(number, expected.get(kind, np.nan))
             row += 1
     low = report.summaries["HAE"][2]
-    assert low.variance == pytest.approx(hae.low_BT[stored.views["none"].mask_BT].var())
+    assert low.variance == pytest.approx(hae.low_BT[stored.turns.mask_BT].var())
 
 
 def test_who_is_left_out_is_said(report: CreditReport):

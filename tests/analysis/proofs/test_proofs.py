@@ -118,7 +118,7 @@ def test_the_check_notices_wrong_values(trajectories: Trajectories, part: str):
 def test_sampled_trajectories_agree_with_the_enumeration(trajectories: Trajectories, estimator: Estimator):
     values = exact_values(PROCESS)
     exact = estimate(trajectories, values, estimator)
-    turns = trajectories.turns(values, flat=estimator.type == "turn-gae")
+    turns = trajectories.turns(values)
     gradient_BN = trajectories.gradients(estimator(turns))
     drawn = np.random.default_rng(0).choice(len(gradient_BN), 20_000, p=trajectories.prob_B)
     sampled = gradient_BN[drawn]
@@ -217,22 +217,21 @@ class TestEpisodes:
     process = DecisionProcess.random(1, turns=4)
     values = exact_values(process)
     sampled = drawn(enumerate_trajectories(process), 400)
-    flat = sampled.turns(values, flat=True)
     like = HAE(lambda_turn=1.0)
 
     def test_right_values(self) -> None:
-        check = check_episodes(self.sampled.turns(self.values), self.flat, replace(self.like, normalize=True))
+        check = check_episodes(self.sampled.turns(self.values), replace(self.like, normalize=True))
         assert (check.episodes, check.turns) == (400, 1600)
         assert 0.0 in check.target_difference
         assert (check.target_verdict, check.variance_verdict) == ("no difference seen", "smaller")
-        assert check == check_episodes(self.sampled.turns(self.values), self.flat, self.like)  # seeded
+        assert check == check_episodes(self.sampled.turns(self.values), self.like)  # seeded
 
     @pytest.mark.parametrize("passing", [0.0, 1.0])
     def test_a_high_value_that_promises_too_much(self, passing: float) -> None:
         """Seen by an estimator that hardly rests on it, too."""
         promising = replace(self.values, high_TS=self.values.high_TS + 0.5)
         like = replace(self.like, lambda_boundary=passing)
-        off = check_episodes(self.sampled.turns(promising), self.flat, like)
+        off = check_episodes(self.sampled.turns(promising), like)
         assert off.target_difference.low > 0.1
         assert off.target_verdict == "differs"
 
@@ -243,25 +242,24 @@ class TestEpisodes:
             boundary_BT=np.eye(1, 4, dtype=bool).repeat(400, axis=0),
             terminated_B=np.zeros(400, dtype=bool),
         )
-        check = check_episodes(one_segment, self.flat, self.like)
+        check = check_episodes(one_segment, self.like)
         assert check.truncated == 400
         assert check.target_difference == Interval(0.0, 0.0, 0.0)
 
     def test_episodes_of_a_group_are_drawn_together(self) -> None:
         """Each episode four times over is no more evidence than once."""
-        turns, flat = self.sampled.turns(self.values), self.flat
-        once = check_episodes(turns, flat, self.like).target_difference
-        group_B = np.arange(400).repeat(4)
-        four = [_repeated(of, 4) for of in (turns, flat)]
-        together = check_episodes(replace(four[0], group_B=group_B), four[1], self.like).target_difference
-        apart = check_episodes(four[0], four[1], self.like).target_difference
+        turns = self.sampled.turns(self.values)
+        once = check_episodes(turns, self.like).target_difference
+        four = _repeated(turns, 4)
+        together = check_episodes(replace(four, group_B=np.arange(400).repeat(4)), self.like).target_difference
+        apart = check_episodes(four, self.like).target_difference
         assert (together.value, together.low, together.high) == pytest.approx((once.value, once.low, once.high))
         assert apart.high - apart.low < 0.6 * (once.high - once.low)
 
     def test_one_task_alone_is_refused(self) -> None:
         alone = replace(self.sampled.turns(self.values), group_B=np.zeros(400, dtype=int))
         with pytest.raises(UserError, match="all episodes are of one task"):
-            check_episodes(alone, self.flat, self.like)
+            check_episodes(alone, self.like)
 
     @pytest.mark.parametrize("paid", [0, 2])
     def test_too_few_advantages_are_refused(self, paid: int) -> None:
@@ -269,7 +267,7 @@ class TestEpisodes:
         nothing = Values(*(np.zeros_like(getattr(self.values, field.name)) for field in fields(Values)))
         turns = replace(self.sampled.turns(nothing), reward_BT=np.eye(400, 4) * (np.arange(4) < paid))
         with pytest.raises(UserError, match=f"zero in {400 - paid} of 400 episodes: .*; train longer"):
-            check_episodes(turns, turns, self.like)
+            check_episodes(turns, self.like)
 
     @pytest.mark.parametrize(
         ("low", "high", "verdict"),
@@ -328,9 +326,7 @@ def test_an_earlier_iteration_is_checked(tiny_run: Path, tmp_path: Path):
         verify(tmp_path / str(n), Display(console=Console(file=StringIO())), tiny_run, n).episodes for n in (1, None)
     )
     stored = read_stored(Run.open(tiny_run), 1)
-    assert first == check_episodes(
-        stored.views["decisions"], stored.views["turn"], Run.open(tiny_run).config.advantages
-    )
+    assert first == check_episodes(stored.turns, Run.open(tiny_run).config.advantages)
     assert first != last
     with pytest.raises(UserError, match="has no episodes of iteration 3; there are 1 to 2"):
         verify(tmp_path, Display(console=Console(file=StringIO())), tiny_run, 3)
@@ -348,7 +344,7 @@ def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path,
 
     def without(run: Run, iteration: int | None) -> Stored:
         stored = read_stored(run, iteration)
-        return replace(stored, views={"decisions": replace(stored.views["decisions"], v_switch_BT=None)})
+        return replace(stored, turns=replace(stored.turns, v_switch_BT=None))
 
     monkeypatch.setattr(command, "read_stored", without)
     with pytest.raises(UserError, match=r"learned no V_switch; name a run trained with .*termination-value"):

@@ -67,12 +67,11 @@ class EpisodeCheck:
         return "smaller" if self.variance_ratio.high < 1.0 else "larger"
 
 
-def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
+def check_episodes(turns: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
     """Resample groups (or single episodes) with replacement, :data:`DRAWS` times.
 
     Args:
-        turns: the episodes with the values of all decisions.
-        flat: the same episodes with the values of a flat critic.
+        turns: the episodes, with the values of all decisions and of a flat critic.
         like: estimator whose gamma, lambdas and bootstrap are used; flat GAE gets its ``lambda_turn``.
         seed: seed of the resampling.
 
@@ -82,7 +81,7 @@ def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) ->
     hae = two_scales(like)
     to_boundary = replace(hae, lambda_boundary=0.0)  # this target uses V_high there, and nothing after it
     gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
-    ours, theirs = hae(turns), gae(flat)
+    ours, theirs = hae(turns), gae(turns)
     to_the_end = replace(hae, lambda_boundary=1.0)(turns).return_switch_BT
     target_BT = to_boundary(turns).return_switch_BT
     assert target_BT is not None

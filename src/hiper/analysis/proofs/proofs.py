@@ -172,7 +172,7 @@ def moments(trajectories: Trajectories, credit: Credit) -> Moments:
 
 def estimate(trajectories: Trajectories, values: Values, estimator: Estimator) -> Moments:
     """Compute mean and variance of the gradient under an estimator with these values."""
-    return moments(trajectories, estimator(trajectories.turns(values, flat=isinstance(estimator, TurnGAE))))
+    return moments(trajectories, estimator(trajectories.turns(values)))
 
 
 def hae(process: DecisionProcess, lambda_: float, lambda_seg: float | None = None) -> HAE:
@@ -194,7 +194,7 @@ def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
     for seed, gamma, ends in product(seeds, (1.0, 0.9), (0.0, ENDS)):
         process = DecisionProcess.random(seed, gamma=gamma, ends=ends)
         trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
-        turns, flat = trajectories.turns(values), trajectories.turns(values, flat=True)
+        turns = trajectories.turns(values)
         cut = trajectories.turns(values, cut=True)
         kept = replace(turns, v_low_BT=trajectories.kept_low(values))
         found: list[tuple[str, Credit]] = []
@@ -209,7 +209,7 @@ def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
                 found.append(("HAE, traces pass boundaries", replace(ours, lambda_boundary=passed)(turns)))
         for lambda_ in LAMBDAS:
             found.append(("HAE, one time scale", HAE(gamma, lambda_, time_scales="one")(turns)))
-            found.append(("turn-level GAE", flat_gae(process, lambda_)(flat)))
+            found.append(("turn-level GAE", flat_gae(process, lambda_)(turns)))
         for name, credit in found:
             error_N = trajectories.prob_B @ trajectories.gradients(credit) - exact_N
             errors.setdefault(name, []).append(float(np.abs(error_N).max()))
@@ -257,9 +257,9 @@ def _variances(
     for seed in seeds:
         process = DecisionProcess.random(seed, turns=turns, branches=branches, switch_rate=rate)
         trajectories, values = enumerate_trajectories(process), exact_values(process)
-        ours, theirs = trajectories.turns(values), trajectories.turns(values, flat=True)
+        batch = trajectories.turns(values)
         for lambda_, rows in found.items():
-            credits = hae(process, lambda_)(ours), flat_gae(process, lambda_)(theirs)
+            credits = hae(process, lambda_)(batch), flat_gae(process, lambda_)(batch)
             own, flat = (by_decision(process, moments(trajectories, credit).variance_N) for credit in credits)
             rows.append((own, flat))
     # It is the same in all processes, because SWITCH has the same probability in all of them.

@@ -233,12 +233,11 @@ class Trajectories:
         """Return V_low (B, T) of the subgoal before the turn, whether or not it was kept."""
         return values.kept_TSH[np.arange(self.process.turns), self.state_BT, self.previous_BT]
 
-    def turns(self, values: Values, flat: bool = False, cut: bool = False) -> Turns:
+    def turns(self, values: Values, cut: bool = False) -> Turns:
         """Return what an estimator sees.
 
         Args:
             values: the values of the critic.
-            flat: whether the values are for a flat estimator, whose value is that of the state before all decisions.
             cut: whether episodes that no action ended are truncated; False: they terminate after T turns.
         """
         at, state = np.arange(self.process.turns), self.state_BT
@@ -248,9 +247,10 @@ class Trajectories:
             reward_BT=self.process.reward_SA[state, self.action_BT],
             boundary_BT=self.boundary_BT,
             terminated_B=self.ended_B if cut else np.ones_like(self.ended_B),
-            v_low_BT=v_switch_BT if flat else values.low_TSG[at, state, self.subgoal_BT],
+            v_low_BT=values.low_TSG[at, state, self.subgoal_BT],
             v_high_BT=values.high_TS[at, state],
             v_switch_BT=v_switch_BT,
+            value_BT=v_switch_BT,  # that of the state before all decisions
             switch_prob_BT=self.process.switch_prob_SH[state, self.previous_BT],
             said_switch_BT=self.switch_BT,
         )

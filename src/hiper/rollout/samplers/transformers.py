@@ -51,7 +51,7 @@ class TransformersSampler:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TransformersOptions) -> None:
         self._tokenizer = tokenizer
-        self._batch_tokens = options.batch_tokens
+        self.batch_tokens = options.batch_tokens
         self._weights: PolicyWeights | None = None
         self._version: int | None = None
         self._submitted: list[_Submitted] = []
@@ -93,7 +93,7 @@ class TransformersSampler:
         batches = []
         for params, items in by_params.items():
             lengths = [len(item.request.prompt) + params.max_tokens for item in items]
-            for indices in micro_batches(lengths, self._batch_tokens, most_padding=1.0):
+            for indices in micro_batches(lengths, self.batch_tokens, most_padding=1.0):
                 batches.append([items[i] for i in indices])
         return batches
 
