@@ -39,7 +39,7 @@ from hiper.seeding import derive_seed
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import warm_start
 from hiper.training.build import Parts, build
-from hiper.training.recovery import Stop
+from hiper.training.stop import Stop
 
 SETTINGS = (
     "env.games=200",

@@ -35,7 +35,6 @@ for package in sys.argv[1:]:
 print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
 RUNS_NEED_TORCH = pytest.mark.xfail(strict=True, reason="hiper.runs.folder imports torch until it is split")
-CONFIG_NEEDS_TOKENIZERS = pytest.mark.xfail(strict=True, reason="hiper.config imports tokenizers until it is split")
 
 
 def loaded_by(*arguments: object) -> tuple[int, list[str]]:
@@ -55,12 +54,12 @@ def test_help_and_mistyped_commands_load_nothing(arguments: tuple[str, ...]):
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param(("recipes",), marks=CONFIG_NEEDS_TOKENIZERS),
-        pytest.param(("recipes", "boxs"), marks=CONFIG_NEEDS_TOKENIZERS),
-        pytest.param(("tasks", "corridor"), marks=CONFIG_NEEDS_TOKENIZERS),
-        pytest.param(("train", "quikstart"), marks=CONFIG_NEEDS_TOKENIZERS),
-        pytest.param(("train", "quickstart", "learner.clop=1"), marks=CONFIG_NEEDS_TOKENIZERS),
-        pytest.param(("study", "ablation"), marks=CONFIG_NEEDS_TOKENIZERS),
+        ("recipes",),
+        ("recipes", "boxs"),
+        ("tasks", "corridor"),
+        ("train", "quikstart"),
+        ("train", "quickstart", "learner.clop=1"),
+        ("study", "ablation"),
         pytest.param(("train", "--resume", "nowhere"), marks=RUNS_NEED_TORCH),
         pytest.param(("report", "nowhere"), marks=RUNS_NEED_TORCH),
         pytest.param(("eval", "nowhere"), marks=RUNS_NEED_TORCH),
@@ -87,7 +86,7 @@ def test_reading_a_run_loads_matplotlib_alone(command: str, tiny_run: Path, tmp_
     "package",
     [
         "hiper.display",
-        pytest.param("hiper.launch", marks=()),
+        "hiper.launch",
         pytest.param("hiper.study", marks=RUNS_NEED_TORCH),
         pytest.param("hiper.analysis.comparison", marks=RUNS_NEED_TORCH),
         pytest.param("hiper.analysis.proofs", marks=RUNS_NEED_TORCH),

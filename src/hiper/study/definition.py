@@ -202,7 +202,7 @@ def _setting_itself(key: str, methods: Mapping[str, MethodDefinition]) -> Iterat
 
 
 def study_names() -> list[str]:
-    """Names of the shipped studies."""
+    """Return the names of the shipped studies."""
     return list(_studies())
 
 
@@ -368,5 +368,5 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
 
 
 def _studies() -> dict[str, Traversable]:
-    """The files of the shipped studies by name."""
+    """Return the files of the shipped studies by name."""
     return shipped_files(resources.files("hiper") / "studies")

@@ -13,7 +13,7 @@ from hiper.runs.folder import Run
 from hiper.training.build import Parts, build
 from hiper.training.checkpoints import load_checkpoint
 from hiper.training.progress import header
-from hiper.training.recovery import Stop
+from hiper.training.stop import Stop
 
 
 def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:

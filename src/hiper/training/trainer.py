@@ -26,8 +26,9 @@ from hiper.training.checkpoints import save_checkpoint
 from hiper.training.clock import Clock
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.progress import IterationLines, evaluation_line
-from hiper.training.recovery import Stop, advising
+from hiper.training.recovery import advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
+from hiper.training.stop import Stop
 
 Metrics = dict[str, float]
 
