@@ -2,6 +2,7 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make check        lint, format and types, over all of the code
+# make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
 #
 # Another interpreter: make PYTHON=python3.12 ...
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test check setup clean
+.PHONY: quickstart test check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -26,6 +27,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+
+reference: $(VENV)/.installed-dev
+	$(BIN)/python tools/reference.py
 
 setup: $(VENV)/.installed-dev
 
