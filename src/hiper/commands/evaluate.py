@@ -8,7 +8,7 @@ from pathlib import Path
 from hiper.display.console import Display
 from hiper.episode import write_episodes
 from hiper.errors import UserError
-from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.evaluation.evaluate import evaluate, result_card
 from hiper.evaluation.saved import SavedPolicy
 from hiper.files import alone_at, writing
 
@@ -63,5 +63,5 @@ def evaluate_policy(
             display.outcomes(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", result)
             write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
             card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
-            write_card(folder / f"{split}.json", card)
+            card.write(folder / f"{split}.json")
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from hiper.config import Config, overridden, read_tree, validate_config
+from hiper.config import Config, overridden, validate_config
 from hiper.envs.base import TextEnv
 from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
 from hiper.plan_execute.prompts import Template
 from hiper.rollout.agent import Agent
-from hiper.runs.folder import find_policy
-from hiper.training.build import SETTINGS, make_agent, make_env, make_prompts, own_template
+from hiper.runs.policies import PolicyFolder
+from hiper.training.build import make_agent, make_env, make_prompts
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
@@ -39,14 +39,14 @@ class SavedPolicy:
         Raises:
             UserError: there is no policy, or a setting is wrong.
         """
-        policy = find_policy(path)
-        tree = {key: value for key, value in read_tree(policy / SETTINGS).items() if key in TO_PLAY}
+        folder = PolicyFolder.find(path)
+        tree = {key: value for key, value in folder.settings_tree().items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
-        if template := own_template(policy):
+        if template := folder.template:
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
-        config = validate_config(tree, str(policy / SETTINGS))
-        return cls(policy, validate_config(overridden(tree, overrides), "settings") if overrides else config)
+        config = validate_config(tree, str(folder.settings_file))
+        return cls(folder.path, validate_config(overridden(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""

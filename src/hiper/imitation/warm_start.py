@@ -19,9 +19,9 @@ from hiper.files import alone_at, whole_file, whole_folder
 from hiper.imitation.demonstrations import Lapse
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
 from hiper.models.actor_critic import Row
-from hiper.runs.folder import DAMAGE
 from hiper.seeding import derive_seed
 from hiper.training.build import Assembly, assemble, save_policy
+from hiper.training.checkpoints import DAMAGE
 from hiper.training.recovery import Stop
 
 SECONDS_BETWEEN_SAVES = 600.0

@@ -17,9 +17,10 @@ from hiper.analysis.comparison.settings import OF_A_RUN, WARM_STARTS, differing,
 from hiper.config import Config, load_config
 from hiper.errors import UserError
 from hiper.imitation.warm_start import OF_A_WARM_START
-from hiper.runs.folder import Run, read_settings
+from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder
 from hiper.study.definition import Study, settings_of, within
-from hiper.training.build import SETTINGS, settle_splits
+from hiper.training.build import settle_splits
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,12 @@ class Job:
         Raises:
             UserError: it was made under others.
         """
-        saved = self.folder / (SETTINGS if self.warm_start else "config.yaml")
-        if not saved.exists():
+        there = PolicyFolder(self.folder).settings_file.exists() if self.warm_start else self.begun
+        if not there:
             return
+        saved = PolicyFolder(self.folder).settings() if self.warm_start else Run.open(self.folder).config
         settings = self.config if self.warm_start else settle_splits(self.config)
-        keys = set(differing([flat(read_settings(saved)), flat(settings)])) - OF_A_RUN
+        keys = set(differing([flat(saved), flat(settings)])) - OF_A_RUN
         keys = {key for key in keys if not any(within(key, section) for section in undecided)}
         if self.warm_start:
             keys = {key for key in keys if key.startswith(OF_A_WARM_START)}
@@ -91,7 +93,7 @@ class Job:
     @property
     def begun(self) -> bool:
         """Whether there is a run to go on with."""
-        return (self.folder / "config.yaml").exists()
+        return Run.exists(self.folder)
 
 
 def plan(study: Study, folder: Path, threads: int | None = None) -> list[Job]:

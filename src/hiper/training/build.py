@@ -14,7 +14,6 @@ from hiper import envs
 from hiper.config import Config
 from hiper.envs.base import TextEnv
 from hiper.errors import NoSplitError, UserError
-from hiper.files import write_text
 from hiper.imitation.demonstrations import DemonstrationTurn, demonstrate
 from hiper.learner.learner import Learner
 from hiper.models.build import (
@@ -31,12 +30,9 @@ from hiper.plan_execute.prompts import PromptBuilder, Template
 from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers.transformers import SamplingParams, TransformersSampler
+from hiper.runs.policies import PolicyFolder
 from hiper.seeding import derive_seed
 
-SETTINGS = "hiper.yaml"
-"""Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
-TEMPLATE = "template.yaml"
-"""Likewise: what its prompts look like."""
 LANGUAGE_TASKS = 400
 """Tasks played by the expert to learn the words of an environment's language."""
 
@@ -82,7 +78,7 @@ def assemble(config: Config, policy_path: Path | None = None) -> Assembly:
     env = make_env(config, config.env.train_split)
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
-    own = None if policy_path is None else own_template(policy_path)
+    own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load(config.prompt.template if own is None else own)
     check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
@@ -103,13 +99,7 @@ def save_policy(path: Path, parts: Assembly) -> None:
     """The policy as an ordinary Hugging Face directory, with the settings and the template it needs to play."""
     parts.learner.model.policy.save_pretrained(path)
     parts.tokenizer.save_pretrained(path)
-    write_text(path / SETTINGS, parts.config.to_yaml())
-    write_text(path / TEMPLATE, parts.prompts.template.to_yaml())
-
-
-def own_template(policy: Path) -> Path | None:
-    """The template that a policy directory brings along; None where it brings none, and its settings name one."""
-    return path if (path := policy / TEMPLATE).is_file() else None
+    PolicyFolder(path).write(parts.config, parts.prompts.template.to_yaml())
 
 
 def settle_splits(config: Config) -> Config:

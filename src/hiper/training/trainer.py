@@ -16,17 +16,26 @@ from hiper.display.console import Display
 from hiper.envs.panels import Panel, Task
 from hiper.episode import Episode, write_episodes
 from hiper.errors import DivergedError, UnwritableError, UserError
-from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.evaluation.evaluate import evaluate, result_card
 from hiper.files import alone_at, whole_folder
 from hiper.imitation.warm_start import kept_of, unfinished_of, warm_start
 from hiper.models.build import load_policy
 from hiper.rollout.collector import Assignment, Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
-from hiper.runs.folder import MetricsLog, Run, read_metrics
+from hiper.runs.folder import Run, checkpoint_policy
+from hiper.runs.metrics import (
+    EVAL_SECONDS,
+    EVAL_SUCCESS,
+    EVAL_SUCCESS_OF_TYPE,
+    EVAL_TURNS,
+    POLICY_LOSS,
+    MetricsLog,
+)
 from hiper.seeding import derive_seed
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.build import Assembly, assemble, save_policy
+from hiper.training.checkpoints import load_checkpoint, save_checkpoint
 from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.recovery import Stop
 
@@ -70,8 +79,8 @@ def _advising(run: Run, display: Display) -> Iterator[None]:
     except UserError as error:
         if not run.checkpoints:
             raise
-        settings = run.path / "config.yaml"
-        raise UserError(f"{error}\n{_kept(run)}; once this is mended ({settings} may be edited): {resume}") from error
+        mended = f"once this is mended ({run.settings_file} may be edited)"
+        raise UserError(f"{error}\n{_kept(run)}; {mended}: {resume}") from error
 
 
 def _kept(run: Run) -> str:
@@ -83,8 +92,8 @@ def _train(run: Run, display: Display, stop: Stop) -> None:
     config = run.config
     parts, begun = _begin(run, display, stop)
     done, saved, last = begun, begun, config.training.iterations
-    log = MetricsLog(run, after=done)
-    history = [record for record in read_metrics(run.path) if "policy/loss" in record]
+    log = run.open_log(after=done)
+    history = run.iteration_metrics()
     try:
         while True:
             for split in due(config, done):
@@ -143,7 +152,7 @@ def _iterate(run: Run, parts: Assembly, done: int, display: Display, stop: Stop)
     with clock("update"):
         stop.weights_whole = False
         update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=lr_scales(config, done))
-    if not math.isfinite(update["policy/loss"]):
+    if not math.isfinite(update[POLICY_LOSS.name]):
         raise DivergedError(f"training diverged in iteration {done + 1}, its loss is no number")
     trained = sum(map(len, rows)) * config.learner.epochs
     generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
@@ -259,9 +268,9 @@ def _begin(run: Run, display: Display, stop: Stop) -> tuple[Assembly, int]:
     if run.checkpoints:
         newest = run.checkpoints[-1]
         display.note(f"continuing from {newest}")
-        parts = assemble(config, newest / "policy")
+        parts = assemble(config, checkpoint_policy(newest))
         _hold_reference(parts, run)
-        return parts, run.load_checkpoint(newest, parts.learner)
+        return parts, load_checkpoint(run, newest, parts.learner)
     parts = assemble(config)
     run.save_settings()  # now that they are known to be usable
     display.header(run.path, parts)
@@ -292,7 +301,7 @@ def _reference(run: Run) -> Path | str:
     if (path := Path(config.model.path)).is_absolute() and not path.exists():
         raise UserError(
             f"{path} is gone, the policy that learner.kl_coef holds on to; bring it back, or say where it lies now in "
-            f"{run.path / 'config.yaml'}, model.path"
+            f"{run.settings_file}, model.path"
         )
     return config.model.path
 
@@ -308,7 +317,7 @@ def _hold_reference(parts: Assembly, begun: Run | None) -> None:
 
 
 def _save(run: Run, parts: Assembly, done: int) -> None:
-    run.save_checkpoint(done, parts, run.config.training.keep_checkpoints)
+    save_checkpoint(run, done, parts, run.config.training.keep_checkpoints)
 
 
 def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display, log: MetricsLog, stop: Stop) -> None:
@@ -326,12 +335,16 @@ def _evaluate(run: Run, parts: Assembly, done: int, split: str, display: Display
     log.write(
         done,
         {
-            f"eval/{split}/success": result.overall.success,
-            f"eval/{split}/turns": result.overall.turns,
-            f"eval/{split}/seconds": result.seconds,
-            **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
+            EVAL_SUCCESS.of(split): result.overall.success,
+            EVAL_TURNS.of(split): result.overall.turns,
+            EVAL_SECONDS.of(split): result.seconds,
+            **{
+                EVAL_SUCCESS_OF_TYPE.of(split, kind): outcome.success
+                for kind, outcome in result.outcomes.items()
+                if kind != "all"
+            },
         },
     )
     checkpoint = f"{run.path.name}, iteration {done}"
     card = result_card(result, env, agent, checkpoint=checkpoint, seed=seed, command=display.command)
-    write_card(run.card(done, split), card)
+    card.write(run.card(done, split))

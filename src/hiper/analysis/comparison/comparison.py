@@ -13,11 +13,12 @@ import numpy as np
 
 from hiper.analysis.comparison.paired import Mean, Paired, compare_paired, crossed_mean, holm
 from hiper.analysis.comparison.settings import OF_A_MACHINE, differing, flat, method_settings
-from hiper.analysis.comparison.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, Trace
-from hiper.analysis.report import Evaluated
+from hiper.analysis.comparison.traces import Method, Trace
 from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.outcomes import wilson
+from hiper.runs.folder import Evaluated
+from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
 ON_EQUAL_TERMS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
 """Beside the environment's, settings in which methods should not differ if it is the methods that are compared."""
@@ -79,7 +80,10 @@ class Comparison:
                     "runs": [str(trace.path) for trace in method.traces],
                     "settings": method_settings(method.traces[0].config),
                     "held_out": {split: _plain(method.held_out(split)) for split in self.panels},
-                    "training": {name: _plain(method.training(name)) for name in (SUCCESS, SWITCH_RATE, SEGMENT)},
+                    "training": {
+                        metric.name: _plain(method.training(metric.name))
+                        for metric in (SUCCESS, SWITCH_RATE, SEGMENT_TURNS)
+                    },
                 }
                 for method in self.methods
             },

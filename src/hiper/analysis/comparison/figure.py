@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hiper.analysis.comparison.comparison import Comparison, Result
-from hiper.analysis.comparison.traces import SEGMENT, SUCCESS, SWITCH_RATE, Point
+from hiper.analysis.comparison.traces import Point
 from hiper.display.plots import COLOURS, INK, colour_of, percent_axis, plain, save
+from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
 STROKES = ("-", "--", ":")
 """The lines of more methods than there are colours are dashed, then dotted."""
@@ -34,9 +35,9 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
         _held_out(by_time, "The same, against time", "minutes of training", curves, lambda point: point.minutes)
         _by_type(by_type, comparison.results[split])
     for panel, title, metric, unit in (
-        (axes[-1, 0], "Success while training", SUCCESS, "success"),
-        (axes[-1, 1], "Turns that switch the subgoal", SWITCH_RATE, "share of turns"),
-        (axes[-1, 2], "Turns of a segment", SEGMENT, None),
+        (axes[-1, 0], "Success while training", SUCCESS.name, "success"),
+        (axes[-1, 1], "Turns that switch the subgoal", SWITCH_RATE.name, "share of turns"),
+        (axes[-1, 2], "Turns of a segment", SEGMENT_TURNS.name, None),
     ):
         _while_training(panel, title, [method.training(metric) for method in comparison.methods], unit)
     handles = [axes[0, 0].plot([], [], **_line(n), label=m.label)[0] for n, m in enumerate(comparison.methods)]

@@ -21,7 +21,8 @@ from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.models.build import load_tokenizer
-from hiper.runs.folder import Run, find_policy
+from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder
 from hiper.training.assign import responses_of
 
 DISPUTED = 8
@@ -172,7 +173,7 @@ def _opinion(stored: Stored, estimator: Estimator) -> Opinion:
 def _decoded(run: Run, turn: Turn) -> list[str]:
     """The tokens of a response, each on its own; their ids where the run holds no tokenizer (any more)."""
     try:
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_policy(run.path))
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer(PolicyFolder.find(run.path).path)
     except UserError:
         return [str(token) for token in turn.response_ids]
     return [str(tokenizer.decode([token])) for token in turn.response_ids]
