@@ -223,14 +223,17 @@ def credit(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; the first one's method is the reference.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders or packed runs; the first one's method is the reference.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs") / "comparison",
 ) -> None:
     """Compare runs that played the same held-out tasks: curves over seeds, tables, paired tests."""
     from hiper.commands.compare import show_comparison
-    from hiper.runs.folder import Run
+    from hiper.runs.records import open_runs
 
-    show_comparison([Run.open(run) for run in runs], out, _display())
+    with open_runs(runs) as opened:
+        show_comparison(opened, out, _display())
 
 
 @app.command()

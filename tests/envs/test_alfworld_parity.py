@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from helpers import kitchen
+from helpers.missing import skip_without
 from hiper.envs.alfworld import Engine, parse_game
 from hiper.envs.alfworld.data import TASK_TYPES, GameSource, open_split
 from hiper.envs.alfworld.generate import generate_game
@@ -46,7 +47,7 @@ def seed() -> int:
 def official() -> GameSource:
     data = official_data()
     if data is None:
-        pytest.skip("no official games: set ALFWORLD_DATA")
+        skip_without("official games", f"{SHARED}; set ALFWORLD_DATA")
     return open_split("train", data).source
 
 
