@@ -8,12 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,7 +22,7 @@ from hiper.commands.study import run_study
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.launch.local import Launch, processes
-from hiper.runs.folder import Run
+from hiper.runs.folder import Evaluated, Run
 from hiper.study.definition import load_study
 from hiper.study.jobs import Job
 
@@ -176,14 +174,15 @@ tuning:
 
     evaluations = Run.evaluations
 
-    def judged(run: Run) -> dict[str, Any]:
+    def judged(run: Run) -> dict[str, list[Evaluated]]:
         if "tuning" not in run.path.parts:
-            return dict(evaluations(run))
+            return evaluations(run)
         name, config = run.config.name.split("-")[0], run.config
         assert config.evaluation.splits == ("train",)
-        return {
-            "train": [SimpleNamespace(overall=SimpleNamespace(success=success.get((name, config.learner.lr), 0.1)))]
-        }
+        last = evaluations(run)["train"][-1]
+        told = success.get((name, config.learner.lr), 0.1)
+        overall = replace(last.overall, success=told, interval=(0.0, 1.0))
+        return {"train": [replace(last, card=replace(last.card, outcomes={"all": overall}))]}
 
     monkeypatch.setattr(Run, "evaluations", judged)
     said = shown(definition, folder)
