@@ -1,4 +1,4 @@
-"""Early alarms for a training that collapses: a metric beyond its limit for several iterations in a row."""
+"""Alarms that say early when training collapses: a metric beyond its limit, several iterations in a row."""
 
 from __future__ import annotations
 
@@ -6,63 +6,68 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hiper.advantages import HEADS
 from hiper.config import AlarmConfig
+from hiper.runs import metrics as names
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A metric that is watched, and the side of its limit that is wrong."""
+    """What is watched."""
 
     limit: str
-    """The setting of :class:`~hiper.config.AlarmConfig` with the limit. It is the alarm's name too."""
+    """The setting of :class:`~hiper.config.AlarmConfig`, and the alarm's name."""
     metric: str
     side: Literal["below", "above"]
-    """The side of the limit that rings the alarm."""
+    """On which side of the limit there is something wrong."""
     meaning: str
-    """What the alarm may mean, and what helps."""
+    """What it may mean, and what helps."""
 
 
 WATCHES = (
-    Watch("entropy", "policy/entropy", "below", "the policy hardly explores: lower learner.lr, raise entropy_coef"),
-    Watch("kl", "policy/kl_reference", "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
-    Watch("update_kl", "policy/kl", "above", "one update moves the policy too far: lower learner.lr"),
-    Watch("never_switched", "plan/never_switched", "above", "subgoals are never replaced: see shaping.keep_penalty"),
-    Watch("switch_rate", "plan/switch_rate", "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
-    Watch("repeated_actions", "plan/repeated_actions", "above", "the agent goes round in circles"),
+    Watch("entropy", names.ENTROPY.name, "below", "the policy hardly explores: lower learner.lr, raise entropy_coef"),
+    Watch("kl", names.REFERENCE_KL.name, "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
+    Watch("update_kl", names.POLICY_KL.name, "above", "one update moves the policy too far: lower learner.lr"),
     Watch(
-        "invalid", "invalid/form", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
+        "never_switched", names.NEVER_SWITCHED.name, "above", "subgoals are never replaced: see shaping.keep_penalty"
+    ),
+    Watch("switch_rate", names.SWITCH_RATE.name, "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
+    Watch("repeated_actions", names.REPEATED_ACTIONS.name, "above", "the agent goes round in circles"),
+    Watch(
+        "invalid",
+        names.INVALID_FORM.name,
+        "above",
+        "responses lose their form: warm-start longer, see shaping.invalid_penalty",
     ),
     Watch(
         "without_spread",
-        "group/without_spread",
+        names.GROUPS_WITHOUT_SPREAD.name,
         "above",
         "groups have nothing to compare: other tasks, more episodes a group, or see rollout.dynamic_sampling",
     ),
     *(
         Watch(
             f"value_{head}",
-            f"critic/explained_variance_{head}",
+            names.EXPLAINED_VARIANCE.of(head),
             "below",
             "the critic is worse than none: see learner.critic_lr",
         )
-        for head in (head.name for head in HEADS)
+        for head in ("low", "high", "switch", "token")
     ),
 )
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A ringing alarm."""
+    """An alarm that rings."""
 
     name: str
     metric: str
     value: float
-    """The metric's latest value."""
+    """The newest."""
     limit: float
     side: Literal["below", "above"]
     iterations: int
-    """The number of iterations in a row beyond the limit, at least."""
+    """For how many it has been so, at least."""
     meaning: str
 
     def __str__(self) -> str:
@@ -73,13 +78,9 @@ class Alarm:
 
 
 def alarms(history: Sequence[Mapping[str, float]], limits: AlarmConfig) -> list[Alarm]:
-    """Return the alarms that ring after the last iteration of ``history``.
+    """Which alarms ring after the last of ``history``, the metrics of iterations in order.
 
-    An iteration without the metric, as in methods without a critic, silences its alarm.
-
-    Args:
-        history: The metrics of iterations, in order.
-        limits: The limits, and for how many iterations a metric must be beyond one.
+    An iteration without a metric (methods without a critic, for example) silences its alarm.
     """
     recent = history[-limits.patience :]
     if len(recent) < limits.patience:
@@ -95,16 +96,16 @@ def alarms(history: Sequence[Mapping[str, float]], limits: AlarmConfig) -> list[
 
 
 def _beyond(value: float, limit: float, side: Literal["below", "above"]) -> bool:
-    """Whether a value is beyond its limit. NaN is beyond any."""
+    """A number that is none is beyond any limit."""
     return not (value >= limit if side == "below" else value <= limit)
 
 
 def as_metrics(ringing: Sequence[Alarm]) -> dict[str, float]:
-    """Return a metric per alarm: 1 if it rings, else 0."""
-    names = {alarm.name for alarm in ringing}
-    return {f"alarm/{watch.limit}": float(watch.limit in names) for watch in WATCHES}
+    """One for each alarm that rings, zero for the others."""
+    ringing_names = {alarm.name for alarm in ringing}
+    return {names.ALARM.of(watch.limit): float(watch.limit in ringing_names) for watch in WATCHES}
 
 
 def newly(ringing: Sequence[Alarm], before: Mapping[str, float]) -> list[Alarm]:
-    """Return the alarms that did not ring in ``before``, the metrics of the previous iteration."""
-    return [alarm for alarm in ringing if not before.get(f"alarm/{alarm.name}")]
+    """Those that did not ring in ``before``, the metrics of the iteration before."""
+    return [alarm for alarm in ringing if not before.get(names.ALARM.of(alarm.name))]
