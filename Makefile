@@ -13,7 +13,7 @@ OUT ?= runs/quickstart
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
-CODE := src tests benchmarks tools
+CODE := src tests tools benchmarks
 
 .PHONY: quickstart test test-records check setup clean
 

@@ -99,6 +99,7 @@ def batch(rng: np.random.Generator, full_length: bool) -> Turns:
         group_B=np.repeat(np.arange(EPISODES // GROUP), GROUP),
         observation_BT=rooms[rng.integers(0, ROOMS, (EPISODES, TURNS))],
         tokens_BT=np.full((EPISODES, TURNS), TOKENS),
+        value_BT=rng.uniform(-3.0, 3.0, (EPISODES, TURNS)),
         v_token_BK=rng.uniform(-3.0, 3.0, (EPISODES, TOKENS * int(turns.length_B.max()))),
     )
 

@@ -28,16 +28,18 @@ from transformers.utils.logging import disable_progress_bar
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.episode import write_episodes
-from hiper.imitation.warm_start import warm_start
 from hiper.learner.batches import minibatches
-from hiper.learner.learner import Learner, TrainRow
+from hiper.learner.learner import Learner
 from hiper.learner.losses import policy_loss, value_loss
-from hiper.models.actor_critic import Row
 from hiper.rollout.collector import collect
+from hiper.rollout.samplers import Request, sample_all
+from hiper.rollout.tasks import assignments_of
+from hiper.rows import Row, TrainRow
 from hiper.seeding import derive_seed
 from hiper.training.assign import assign_credit, rows_of
-from hiper.training.build import Assembly, assemble
-from hiper.training.trainer import assignments_of
+from hiper.training.begin import warm_start
+from hiper.training.build import Parts, build
+from hiper.training.recovery import Stop
 
 SETTINGS = (
     "env.games=200",
@@ -61,10 +63,11 @@ def main() -> int:
     disable_progress_bar()
     recipe, *overrides = sys.argv[1:] or ["quickstart"]
     config = load_config(recipe, [*SETTINGS, *overrides])
-    parts = assemble(config)
+    parts = build(config)
     print("a short warm start, so that responses have their usual form ...", flush=True)
     with TemporaryDirectory() as folder:
-        warm_start(parts, Path(folder) / "policy", Display(console=Console(file=io.StringIO())))
+        display = Display(console=Console(file=io.StringIO()))
+        warm_start(parts, Path(folder) / "policy", display, Stop(display))
 
     seconds, rows = iteration(config, parts)
     share = seconds["environment"] / sum(seconds.values())
@@ -92,10 +95,10 @@ def main() -> int:
 # --- An iteration ---------------------------------------------------------------------------------------------------
 
 
-def iteration(config: Config, parts: Assembly) -> tuple[dict[str, float], list[TrainRow]]:
+def iteration(config: Config, parts: Parts) -> tuple[dict[str, float], list[TrainRow]]:
     """Seconds by phase of one iteration, and its rows."""
     assignments = assignments_of(config, parts.env.panel, 0)
-    episodes, timing = collect(parts.env, assignments, parts.agent(), slots=config.rollout.slots)
+    episodes, timing = collect(parts.env, assignments, parts.agent, slots=config.rollout.slots)
     scoring, scores = timed(lambda: parts.learner.score(rows_of(episodes)))
     estimator = config.advantages
     credit, assigned = timed(lambda: assign_credit(episodes, scores, config.shaping, estimator))
@@ -141,17 +144,18 @@ def race(slow: Callable[[], int], fast: Callable[[], int]) -> tuple[float, float
     return best[0], best[1]
 
 
-def generate(parts: Assembly, prompts: Sequence[tuple[int, ...]]) -> int:
+def generate(parts: Parts, prompts: Sequence[tuple[int, ...]]) -> int:
     """Our sampler; the number of tokens sampled."""
-    agent = parts.agent()
-    return sum(len(sample.ids) for sample in agent.sampler.sample(prompts, agent.params, range(len(prompts))))
+    agent = parts.agent
+    requests = [Request(prompt, agent.params, seed) for seed, prompt in enumerate(prompts)]
+    return sum(len(sample.ids) for sample in sample_all(agent.sampler, requests))
 
 
 @torch.no_grad()
-def generate_plainly(parts: Assembly, prompts: Sequence[tuple[int, ...]]) -> int:
+def generate_plainly(parts: Parts, prompts: Sequence[tuple[int, ...]]) -> int:
     """`generate()`, which does not even tell log-probabilities; the number of tokens sampled."""
-    policy: Any = parts.learner.model.policy.eval()
-    pad, eos, params = parts.tokenizer.pad_token_id, parts.tokenizer.eos_token_id, parts.agent().params
+    policy: Any = parts.learner.weights().model.eval()
+    pad, eos, params = parts.tokenizer.pad_token_id, parts.tokenizer.eos_token_id, parts.agent.params
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=policy.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=policy.device)
@@ -178,37 +182,41 @@ def update(learner: Learner, rows: Sequence[TrainRow]) -> int:
 
 
 def check_same_step(learner: Learner, rows: Sequence[TrainRow]) -> None:
-    """Both updates move the weights alike. (Not by equal amounts: AdamW makes whole steps of rounding errors.)"""
+    """Both updates move the weights alike. (Not by equal amounts: AdamW makes whole steps of rounding errors.)
+
+    In float32: in bfloat16, two ways of computing the same gradient part by more than this check allows.
+    """
     moves = []
     for work in (update, update_plainly):
         moved = copy.deepcopy(learner)
+        moved._autocast = None
         work(moved, rows)
-        pairs = zip(moved.model.parameters(), learner.model.parameters(), strict=True)
+        pairs = zip(moved._model.parameters(), learner._model.parameters(), strict=True)
         moves.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
     assert torch.cosine_similarity(moves[0], moves[1], dim=0) > 0.99
 
 
 def update_plainly(learner: Learner, rows: Sequence[TrainRow]) -> int:
     """The same losses on padded batches with all logits; the number of tokens read."""
-    learner.model.train()
+    learner._model.train()
     for chosen in minibatches(rows, learner.config.minibatch_turns, derive_seed(0, 0)):
         tokens = sum(int(row.mask.sum()) for row in chosen)
-        turns_3 = torch.tensor(np.stack([row.target_mask for row in chosen]).sum(0), device=learner.device)
-        learner.optimizer.zero_grad(set_to_none=True)
+        turns_3 = torch.tensor(np.stack([row.target_mask for row in chosen]).sum(0), device=learner._device)
+        learner._optimizer.zero_grad(set_to_none=True)
         for start in range(0, len(chosen), PLAIN_BATCH):
-            with learner.precision():
+            with learner._precision():
                 loss = _plain_loss(learner, chosen[start : start + PLAIN_BATCH], tokens, turns_3)
             loss.backward()
-        for group in learner.optimizer.param_groups:
+        for group in learner._optimizer.param_groups:
             torch.nn.utils.clip_grad_norm_(group["params"], learner.config.max_grad_norm)
-        learner.optimizer.step()
+        learner._optimizer.step()
     return sum(map(len, rows))
 
 
 def _plain_loss(learner: Learner, rows: Sequence[TrainRow], tokens: int, turns_3: Tensor) -> Tensor:
-    model, config, device = learner.model, learner.config, learner.device
+    model, config, device = learner._model, learner.config, learner._device
     width = max(map(len, rows))
-    arrays = _padded([row.row for row in rows], width, learner.pad_id)
+    arrays = _padded([row.row for row in rows], width, learner._pad_id)
     ids, mask = (torch.tensor(arrays[name], device=device) for name in ("ids", "mask"))
     policy: Any = model.policy
     output = policy(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)

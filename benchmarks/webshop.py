@@ -25,10 +25,10 @@ from statistics import median
 import numpy as np
 
 from hiper.envs.webshop.catalogue import Catalogue
-from hiper.envs.webshop.data import GENERATED, open_shop
 from hiper.envs.webshop.env import WebshopEnv
-from hiper.envs.webshop.official import FULL
+from hiper.envs.webshop.official_files import FULL
 from hiper.envs.webshop.search import Index
+from hiper.envs.webshop.sources import GENERATED, open_shop
 
 ORIGINAL = {"click": 0.018, "search": 0.028}
 """Seconds a step takes the original, median, on the official 1,000 products."""

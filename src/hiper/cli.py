@@ -8,76 +8,105 @@ from __future__ import annotations
 import random
 import shlex
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hiper import __version__
+from hiper.commands import parameters as given
+from hiper.commands.parameters import examples
 from hiper.errors import UserError
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
 
+
 app = typer.Typer(
-    add_completion=False,
+    name="hiper",
+    cls=given.Program,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Hierarchical plan-execute reinforcement learning for LLM agents.",
+    epilog=examples("hiper train quickstart", "hiper report runs/quickstart-seed0", "hiper COMMAND -h"),
 )
 
-Recipe = Annotated[str, typer.Argument(help="A shipped recipe's name or a YAML file.")]
-Settings = Annotated[list[str] | None, typer.Argument(metavar="[dotted.key=value]...", help="Settings to override.")]
-Env = Annotated[str, typer.Argument(help="An environment's name.")]
-Options = Annotated[
-    list[str] | None, typer.Argument(metavar="[option=value]...", help="Options of the environment, as in a recipe.")
-]
-Split = Annotated[str | None, typer.Option(help="Which tasks.", show_default="the environment's or the run's own")]
-Out = Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="one under runs/")]
+
+def _command(*examples_of_use: str, name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command whose help ends with these examples."""
+    return app.command(name, cls=given.Command, epilog=examples(*examples_of_use) if examples_of_use else None)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe's name or a YAML file.")] = None,
-    settings: Settings = None,
-    out: Out = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder, under its settings.")] = None,
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"hiper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
-    """Train an agent: warm start, reinforcement learning, evaluation before and after."""
+    """Hierarchical plan-execute reinforcement learning for LLM agents."""
+
+
+@_command(
+    "hiper train quickstart",
+    "hiper train quickstart seed=1 learner.lr=1e-4 --out runs/second",
+    "hiper train --resume runs/quickstart-seed0",
+)
+def train(
+    recipe: given.OptionalRecipe = None,
+    settings: given.Settings = None,
+    out: given.Out = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder, under its own settings.")
+    ] = None,
+) -> None:
+    """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
     from hiper.config import load_config
 
     if recipe is not None and resume is not None:
-        given = " ".join([recipe, *(settings or [])])
-        raise UserError(f"--resume goes on with the run's own recipe and settings: leave out {given}")
+        superfluous = " ".join([recipe, *(settings or [])])
+        raise UserError(f"--resume continues a run under its own recipe and settings: leave out {superfluous}")
     if recipe is None and resume is None:
-        raise UserError("name a recipe (`hiper recipes` lists them), or a run to go on with: --resume RUN")
+        raise UserError("name a recipe (`hiper recipes` lists them), or a run to continue: --resume RUN")
     if out is not None and resume is not None:
-        raise UserError("--resume goes on in the run's own folder: leave out --out")
+        raise UserError("--resume continues in the run's own folder: leave out --out")
     config = None if recipe is None else load_config(recipe, settings or [])
 
-    from hiper.analysis.report import write_report
-    from hiper.runs.folder import Run
-    from hiper.training.build import settle_splits
-    from hiper.training.trainer import train as run_training
+    from hiper.rollout.environment import resolve_splits
+    from hiper.runs import folder as runs
 
     if config is not None:
-        config = settle_splits(config)
-        run = Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
+        config = resolve_splits(config)
+        run = runs.Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
     else:
-        run = Run.open(Path(str(resume)))
+        run = runs.Run.open(Path(str(resume)))
+
+    from hiper.commands.report import report_run
+
     display = _display()
     if run.finished:
         display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
     else:
+        from hiper.training.trainer import train as run_training
+
+        _hide_loading_bars()
         run_training(run, display)
-    display.report(write_report(run))
+    report_run(run, display)
 
 
-@app.command()
-def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
-    """Clone the environment's expert: a recipe's warm start alone, saved as a policy that `hiper eval` reads.
+@_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
+def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None) -> None:
+    """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
-    The same command goes on where it was interrupted.
+    The same command continues after an interrupt.
     """
     from hiper.config import load_config
 
@@ -88,83 +117,112 @@ def sft(recipe: Recipe, settings: Settings = None, out: Out = None) -> None:
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.imitation.warm_start import clone
-    from hiper.training.build import settle_splits
+    from hiper.rollout.environment import resolve_splits
+    from hiper.training.begin import clone
 
     display = _display()
-    clone(settle_splits(config), path, display)
+    _hide_loading_bars()
+    clone(resolve_splits(config), path, display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
-@app.command(name="eval")
+@_command(
+    "hiper eval runs/quickstart-seed0",
+    "hiper eval runs/alfworld-nano-seed0 --split valid_unseen --episodes 50",
+    "hiper eval runs/quickstart-seed0/checkpoints/iter-00010 --temperature 0",
+    name="eval",
+)
 def evaluate(
-    policy: Annotated[Path, typer.Argument(help="A run, a checkpoint, or a policy directory.")],
-    settings: Settings = None,
-    env: Annotated[str | None, typer.Option(help="Environment.", show_default="the run's own")] = None,
-    split: Split = None,
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A run, a checkpoint, or a policy folder.")],
+    settings: given.Settings = None,
+    env: given.OtherEnv = None,
+    split: given.Split = None,
     episodes: Annotated[
-        int | None, typer.Option(min=1, help="Play a fixed subset of so many tasks.", show_default="all")
+        int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
     ] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, help="0 is greedy.", show_default="the run's own")] = None,
+    temperature: given.Temperature = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of sampling and environment.", show_default="the run's own")
+        int | None,
+        typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
     ] = None,
-    out: Out = None,
+    out: given.Out = None,
 ) -> None:
-    """Play held-out tasks; print the outcome, and write a result card and the episodes."""
+    """Play held-out tasks, show the outcome, and write a result card and the episodes."""
+    from hiper.runs.policies import PolicyFolder
+
+    PolicyFolder.find(policy)  # a wrong path is refused before torch is imported
+
     from hiper.commands.evaluate import evaluate_policy
     from hiper.evaluation.saved import SavedPolicy
 
     saved = SavedPolicy.open(policy, env, settings or [])
     splits = saved.config.evaluation.splits if split is None else (split,)
     folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+    _hide_loading_bars()
     evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
 
 
-@app.command()
+@_command(
+    "hiper play corridor",
+    "hiper play alfworld data=generated size=tiny --agent expert",
+    "hiper play corridor --agent runs/tiny-seed0 --auto",
+)
 def play(
-    env: Env,
-    options: Options = None,
-    agent: Annotated[str, typer.Option(help="human, expert, or a run, checkpoint or policy directory.")] = "human",
-    split: Split = None,
-    task: Annotated[str | None, typer.Option(help="A task's id.", show_default="one drawn with the seed")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the environment and the sampling.")] = 0,
-    temperature: Annotated[float | None, typer.Option(min=0, help="Of a checkpoint.", show_default="its own")] = None,
+    env: given.Env,
+    options: given.Options = None,
+    agent: Annotated[
+        str, typer.Option(metavar="AGENT", help="Who plays: human, expert, or a run, checkpoint or policy folder.")
+    ] = "human",
+    split: given.Split = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
+    ] = 0,
+    temperature: given.Temperature = None,
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
-    """Step through one episode in the terminal, subgoals shown."""
+    """Step through one episode in the terminal, with subgoals."""
     from rich.console import Console
 
     from hiper.commands import play as table
 
     if agent not in (table.HUMAN, table.EXPERT):
-        _without_loading_bars()
+        from hiper.runs.policies import PolicyFolder
+
+        PolicyFolder.find(Path(agent))  # a wrong path is refused before torch is imported
+        _hide_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
-    world, player = table.seat(
-        env, options or [], agent, split=split, temperature=temperature, seed=seed, console=console
-    )
+    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
     table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
 
 
-@app.command()
-def recipes() -> None:
-    """List the shipped recipes."""
-    from hiper.config import recipe_names, recipe_summary
+@_command("hiper recipes", "hiper recipes quickstart > mine.yaml")
+def recipes(name: given.ShippedRecipe = None) -> None:
+    """List the shipped recipes, or show one of them."""
+    from hiper.config import recipe_names, recipe_summary, recipe_text
 
+    if name is not None:
+        typer.echo(recipe_text(name), nl=False)
+        return
     names = recipe_names()
-    for name in names:
-        typer.echo(f"{name:{max(map(len, names))}}  {recipe_summary(name)}")
+    for known in names:
+        typer.echo(f"{known:{max(map(len, names))}}  {recipe_summary(known)}")
 
 
-@app.command()
-def tasks(env: Env, options: Options = None, split: Split = None) -> None:
-    """List an environment's tasks, id and type, in panel order; the panel's hash goes to standard error."""
+@_command()
+def tasks(env: given.Env, options: given.Options = None, split: given.Split = None) -> None:
+    """List the tasks of an environment, id and type, in the order of its panel.
+
+    The hash of the panel goes to standard error.
+    """
     from hiper import envs
-    from hiper.config import overridden
+    from hiper.config import apply_overrides
 
     chosen = {} if split is None else {"split": split}
-    made = envs.make(env, **overridden(chosen, options or []))
+    made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
         typer.echo(f"{task.id}\t{task.type}")
     official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
@@ -172,22 +230,22 @@ def tasks(env: Env, options: Options = None, split: Split = None) -> None:
     typer.echo(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
 
 
-@app.command()
+@_command("hiper data", "hiper data alfworld --get games")
 def data(
-    env: Annotated[
-        str | None, typer.Argument(help="An environment's name.", show_default="all that have official data")
-    ] = None,
+    env: given.DataEnv = None,
     get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
     folder: Annotated[
-        Path | None, typer.Option(help="Where they are, or go.", show_default="where the environment looks")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Folder of the data.", show_default="the place where the environment looks"
+        ),
     ] = None,
 ) -> None:
-    """Say which official data are installed and verify their checksums; with --get, download them."""
+    """Show which official data are installed, and verify their checksums; with --get, download them."""
     from hiper.commands.data import get_data, show_data
-    from hiper.display.console import Display
     from hiper.envs.registry import names_with_data
 
-    display = Display()
+    display = _display()
     if get is not None:
         if env is None:
             raise UserError("name the environment too: hiper data ENV --get SET")
@@ -199,105 +257,113 @@ def data(
         raise typer.Exit(1)
 
 
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Show what came of a run, and write its report and learning curve anew."""
-    from hiper.analysis.report import write_report
-    from hiper.runs.folder import Run
+@_command()
+def report(run: given.Run) -> None:
+    """Show the outcome of a run, and write its report and learning curve anew."""
+    from hiper.commands.report import report_run
+    from hiper.runs import folder as runs
 
-    _display().report(write_report(Run.open(run)))
+    report_run(runs.Run.open(run), _display())
 
 
-@app.command()
-def credit(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes.", show_default="the last")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="the run's own")] = None,
-) -> None:
-    """Ask every estimator about a run's stored episodes: per turn, per token, and where they disagree."""
+@_command()
+def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut = None) -> None:
+    """Apply every estimator to a run's stored episodes: credit per turn, per token, and where they disagree."""
+    from hiper.runs import folder as runs
+
+    opened = runs.Run.open(run)  # a wrong path is refused before torch is imported
+
     from hiper.commands.credit import show_credit
-    from hiper.runs.folder import Run
 
-    show_credit(Run.open(run), out or run, _display(), iteration)
+    show_credit(opened, out or opened.path, _display(), iteration)
 
 
-@app.command()
+@_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders or packed runs; the first one's method is the reference.")
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs, or packed runs; the first is the reference.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("runs") / "comparison",
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")] = Path("runs") / "comparison",
 ) -> None:
-    """Compare runs that played the same held-out tasks: curves over seeds, tables, paired tests."""
-    from hiper.commands.compare import show_comparison
+    """Compare runs on the same held-out tasks: tables, paired tests, and curves over seeds."""
     from hiper.runs.records import open_runs
 
     with open_runs(runs) as opened:
-        show_comparison(opened, out, _display())
+        from hiper.commands.compare import compare_runs
+
+        compare_runs(opened, out, _display())
 
 
-@app.command()
+@_command(
+    "hiper study ablations --jobs 2 --threads 1",
+    "hiper study ablations --methods hiper,flat-credit --seeds 0,1",
+    "hiper study mine.yaml learner.epochs=1 --out runs/mine",
+)
 def study(
-    study: Annotated[str, typer.Argument(help="A shipped study's name or a YAML file.")],
-    settings: Settings = None,
-    seeds: Annotated[str | None, typer.Option(metavar="0,1,...", help="Seeds in place of the study's.")] = None,
-    methods: Annotated[str | None, typer.Option(metavar="A,B,...", help="Of the study's methods only these.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each.", show_default="the recipe's")
+    study: given.Study,
+    settings: given.Settings = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to.", show_default="one under runs/")] = None,
+    methods: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Methods to run.", show_default="all of the study")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
+    ] = None,
+    out: given.Out = None,
 ) -> None:
-    """Train methods with several seeds and compare them; the same command goes on where it was interrupted."""
-    from hiper.commands.study import run_study
+    """Train several methods with several seeds, and compare them.
+
+    The same command continues after an interrupt.
+    """
     from hiper.study.definition import load_study
 
     definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
+
+    from hiper.commands.study import run_study
+
     run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
 
 
-@app.command()
+@_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
 def verify(
-    run: Annotated[Path | None, typer.Option(help="Check training episodes of this run as well.")] = None,
-    iteration: Annotated[int | None, typer.Option(min=1, help="Whose episodes.", show_default="the last")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampling of these episodes.")] = 0,
-    out: Out = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run whose training episodes are checked as well.")
+    ] = None,
+    iteration: given.Iteration = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Seed of resampling these episodes.")] = 0,
+    out: given.Out = None,
 ) -> None:
-    """Prove on small decision processes that credit is unbiased, and measure how it varies (about a minute)."""
-    from hiper.commands.verify import verify as prove
+    """Prove on small decision processes that credit is unbiased, and measure its variance (about a minute)."""
+    from hiper.runs import folder as runs
 
     if iteration is not None and run is None:
-        raise UserError("--iteration says which episodes of a run are checked: name it with --run")
-    if failed := prove(out or Path("runs") / "verify", _display(), run, iteration, seed).failed:
+        raise UserError("--iteration says which episodes of a run are checked: name the run with --run")
+    if run is not None:
+        runs.Run.open(run)  # a wrong path is refused before torch is imported
+
+    from hiper.commands.verify import verify as run_checks
+
+    if failed := run_checks(out or Path("runs") / "verify", _display(), run, iteration, seed).failed:
         raise UserError(f"not unbiased, though it is claimed to be: {', '.join(failed)}")
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
-def parity(context: typer.Context) -> None:
-    """Play ALFWorld games beside TextWorld (the extra `textworld`) and compare everything; see `hiper parity -h`."""
-    from hiper.envs.alfworld.parity import main as compare
-
-    raise typer.Exit(compare(context.args))
-
-
 def _listed(text: str | None) -> list[str] | None:
-    """What stands between commas."""
+    """Split a text at its commas."""
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def _display() -> Display:
-    """Where progress is shown."""
     from hiper.display.console import Display
 
-    _without_loading_bars()
     return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
 
 
-def _without_loading_bars() -> None:
-    """Leave out bars of reading and writing weights; those of downloads stay."""
+def _hide_loading_bars() -> None:
+    """Hide transformers' bars of reading and writing weights; those of downloads stay."""
     from huggingface_hub.utils.tqdm import enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -306,9 +372,9 @@ def _without_loading_bars() -> None:
 
 
 def main() -> None:
-    """Run a command; what the user got wrong is said in one message, with exit code 2."""
+    """Run a command. A mistake of the user is told in one message, with exit code 2."""
     try:
-        app()
+        app(prog_name="hiper")
     except UserError as error:
         typer.echo(f"hiper: {error}", err=True)
         raise SystemExit(2) from None

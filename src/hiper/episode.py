@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from hiper.errors import UserError
-from hiper.files import whole_file
+from hiper.files import atomic_file
 
 RECORD_VERSION = 1
 """Raised when old records can no longer be read. A new field with a default leaves them readable."""
@@ -60,7 +60,9 @@ class Turn:
     prompt_cut: bool = False
     """The prompt was longer than allowed and was shortened."""
     policy_version: int | None = None
-    """Version of the weights that sampled the response; None in records from before it was stored."""
+    """Version of the weights that sampled the response; None: unknown, or nothing was sampled."""
+    lapse: bool = False
+    """A demonstrator's mistake on purpose, which is not to be imitated."""
 
     @property
     def format_valid(self) -> bool:
@@ -72,9 +74,9 @@ class Turn:
 class Credit:
     """The result of credit assignment for one episode: named sequences of one number per turn.
 
-    ``value/low``, ``value/high`` and ``value/switch`` are there as far as the critic has these heads. So are
-    ``advantage/*``; an estimator that does not tell decisions apart has ``low`` alone. ``reward/<part>`` is there for
-    each part of the shaped reward. ``value/token`` and ``advantage/token`` hold one number per response token.
+    Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
+    each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
+    ``value/token`` and ``advantage/token`` hold one number per response token.
     """
 
     series: Mapping[str, tuple[float, ...]]
@@ -147,7 +149,7 @@ def _opened(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
 
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
     """Write episodes as gzipped JSON lines, whole or not at all."""
-    with whole_file(path) as partial, _opened(partial, "wt") as file:
+    with atomic_file(path) as partial, _opened(partial, "wt") as file:
         for episode in episodes:
             file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
 

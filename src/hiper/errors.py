@@ -1,4 +1,4 @@
-"""The exceptions whose message is meant for the person at the keyboard, and what such messages share."""
+"""Errors whose messages are written for the user."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Something the user gave (a file, a key, a name) is wrong.
+    """Something that the user gave is wrong: a file, a key, a name.
 
-    The message names it, says what is wrong, and what to do. The command line
-    prints it without a traceback and exits with code 2.
+    The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits
+    with code 2.
     """
 
 
 class NoSplitError(UserError):
-    """The data of an environment hold no split of that name."""
+    """The data of an environment have no split of this name."""
 
 
 class DivergedError(UserError):
-    """A policy's weights went beyond numbers."""
+    """A policy's weights became infinite or NaN."""
 
 
 class UnwritableError(UserError):
-    """The disk refuses a file: it is full, read-only, or the place is not one to write to."""
+    """A file cannot be written: the disk is full or read-only, or the path is not writable."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What could have been meant by an unknown name: the nearest known one, or else any of them."""
+    """Say what an unknown name could mean: the nearest known name, or else the list of all."""
     names = list(known)
     near = get_close_matches(name, names, n=1)
     return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names) or 'none'}"

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Atomic files and folders, locks, and write errors that people can read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import IO
 from hiper.errors import UnwritableError, UserError
 
 FULL = 1 << 16
-"""A disk with fewer free bytes than these is full."""
+"""Free bytes below which a disk counts as full."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around writing to ``path``.
+    """Turn a failure to write into an error that names ``path``.
 
     Raises:
-        UnwritableError: the disk refused; the message names ``path``.
+        UnwritableError: the disk refused.
     """
     try:
         yield
@@ -32,8 +32,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:
-        # Tensors are written by libraries that know no OSError. Some name its number, some not even that; and a
-        # library that takes back what it wrote leaves room on the disk that was full.
+        # Libraries that write tensors raise no OSError. Some name its number, some do not. A library may also have
+        # deleted its partial file, so that the full disk has room again.
         number = re.search(r"\bos error (\d+)", str(error))
         if number or _is_full(path):
             reason = os.strerror(int(number[1]) if number else errno.ENOSPC)
@@ -47,11 +47,11 @@ def _is_full(path: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to; what is there takes its place only if all went well.
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``. It replaces ``path`` only if the block ends without an error.
 
     Raises:
-        UnwritableError: see :func:`writing`.
+        UnwritableError: the disk refused, see :func:`writing`.
     """
     partial = path.with_name(path.name + ".partial")
     try:
@@ -65,8 +65,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Likewise for a folder; one that is there already is replaced."""
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder beside ``path``. It replaces ``path`` only if the block ends without an error.
+
+    Raises:
+        UnwritableError: the disk refused, see :func:`writing`.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         with writing(path):
@@ -80,22 +84,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held(path: Path, refusal: str | None) -> Iterator[IO[str]]:
-    """Gives the lock file at ``path``, held by this process, and by those that inherit it, until all of them end.
+def lock_file(path: Path, refusal: str | None) -> Iterator[IO[str]]:
+    """Lock the file at ``path`` and give it. Child processes that inherit the open file hold the lock too.
 
     Args:
-        path: where.
-        refusal: what to say if another process holds it; None: wait for that.
+        path: the lock file; it is made if it is not there.
+        refusal: the error message if another process holds the lock. None: wait for that process.
 
     Raises:
-        UserError: another process holds it: ``refusal``.
-        UnwritableError: see :func:`writing`.
+        UserError: another process holds the lock; the message is ``refusal``.
+        UnwritableError: the disk refused, see :func:`writing`.
     """
-    with _locked(path, refusal) as lock:
-        yield lock
-
-
-def _locked(path: Path, refusal: str | None) -> IO[str]:
     while True:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,33 +106,35 @@ def _locked(path: Path, refusal: str | None) -> IO[str]:
                 raise UserError(refusal) from None
             with suppress(FileNotFoundError):
                 if path.samefile(f"/dev/fd/{lock.fileno()}"):
-                    return lock
-        lock.close()  # its last holder deleted it in between: it holds nobody off
+                    break
+        lock.close()  # the last holder deleted this file in between, so it keeps nobody out
+    with lock:
+        yield lock
 
 
-def lock_of(folder: Path) -> Path:
-    """The lock file of what goes to ``folder``."""
+def lock_path(folder: Path) -> Path:
+    """The lock file beside ``folder``."""
     whole = folder.absolute()
     return whole.with_name(f".{whole.name}.hiper-lock")
 
 
 @contextmanager
-def alone_at(folder: Path) -> Iterator[None]:
-    """Keep other processes from what goes to ``folder``, with a lock file beside it, as it may not be there yet.
+def exclusive_lock(folder: Path) -> Iterator[None]:
+    """Keep other processes out of ``folder``. The lock file lies beside it, since it may not exist yet.
 
     Raises:
-        UserError: another process is at it.
-        UnwritableError: see :func:`writing`.
+        UserError: another process holds the lock.
+        UnwritableError: the disk refused, see :func:`writing`.
     """
-    path = lock_of(folder)
-    refusal = f"another process is at {folder}: wait for it, or end it, before you go on with it"
+    path = lock_path(folder)
+    refusal = f"another process uses {folder}: wait for it or stop it, then try again"
     try:
-        with writing(folder):  # the lock's own name means nothing to people
+        with writing(folder):  # an error should name the folder, not the lock file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     except UnwritableError as error:
         raise UnwritableError(f"{error}; choose another folder") from error
-    with held(path, refusal):
+    with lock_file(path, refusal):
         try:
             yield
         finally:
@@ -141,6 +142,6 @@ def alone_at(folder: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    with whole_file(path) as partial:
+    """Write a text file atomically."""
+    with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8")

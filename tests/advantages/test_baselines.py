@@ -58,15 +58,15 @@ def rows(lengths: list[int], **arrays: Any) -> Turns:
 
 class TestByHand:
     def test_turn_gae(self) -> None:
-        turns = rows([3], reward_BT=np.array([[1.0, 0.0, 4.0]]), v_low_BT=np.array([[2.0, 6.0, 3.0]]))
+        turns = rows([3], reward_BT=np.array([[1.0, 0.0, 4.0]]), value_BT=np.array([[2.0, 6.0, 3.0]]))
         credit = TurnGAE(gamma=0.5, lambda_turn=0.5, normalize=False)(turns)
         # delta: 1 + 6/2 - 2 = 2; 0 + 3/2 - 6 = -4.5; 4 + 0 - 3 = 1. A trace of 1/4.
         np.testing.assert_array_equal(credit.low_BT, [[2.0 + (-4.5 + 0.25) / 4, -4.25, 1.0]])
-        assert credit.return_low_BT is not None
-        np.testing.assert_array_equal(credit.return_low_BT - credit.low_BT, [[2.0, 6.0, 3.0]])
+        assert credit.return_BT is not None
+        np.testing.assert_array_equal(credit.return_BT - credit.low_BT, [[2.0, 6.0, 3.0]])
 
     def test_turn_gae_of_a_truncated_episode(self) -> None:
-        turns = rows([2], reward_BT=np.zeros((1, 2)), v_low_BT=np.array([[2.0, 4.0]]))
+        turns = rows([2], reward_BT=np.zeros((1, 2)), value_BT=np.array([[2.0, 4.0]]))
         turns = replace(turns, terminated_B=np.array([False]))
         gae = TurnGAE(gamma=0.5, lambda_turn=1.0, normalize=False)
         np.testing.assert_array_equal(gae(turns).low_BT, [[-2.0, -4.0]])  # an end: returns are zero
@@ -74,7 +74,7 @@ class TestByHand:
         np.testing.assert_array_equal(replace(gae, bootstrap_truncated=True)(turns).low_BT, [[-1.0, -2.0]])
 
     def test_whitening_is_unbiased(self) -> None:
-        turns = rows([1, 1, 1], reward_BT=np.array([[1.0], [2.0], [6.0]]), v_low_BT=np.zeros((3, 1)))
+        turns = rows([1, 1, 1], reward_BT=np.array([[1.0], [2.0], [6.0]]), value_BT=np.zeros((3, 1)))
         # Mean 3; variance (4 + 1 + 9) / 2 = 7.
         np.testing.assert_allclose(TurnGAE()(turns).low_BT[:, 0], np.array([-2.0, -1.0, 3.0]) / 7**0.5, rtol=1e-7)
 
@@ -237,7 +237,7 @@ class TestIdentities:
 
     def test_one_token_a_turn_makes_tokens_turns(self) -> None:
         ones = np.ones(self.batch.mask_BT.shape, dtype=int)
-        turns = replace(self.batch, tokens_BT=ones, v_token_BK=self.batch.v_low_BT)
+        turns = replace(self.batch, tokens_BT=ones, v_token_BK=self.batch.value_BT)
         for gamma, decay, bootstrap, normalize in ((0.9, 0.7, True, False), (1.0, 1.0, False, True)):
             tokens = TokenGAE(gamma, decay, bootstrap, normalize)(turns).low_BT
             np.testing.assert_allclose(tokens, TurnGAE(gamma, decay, bootstrap, normalize)(turns).low_BT, atol=1e-10)
@@ -245,14 +245,14 @@ class TestIdentities:
     def test_lambda_one_is_monte_carlo(self) -> None:
         turns = replace(self.batch, terminated_B=np.ones(len(self.batch.terminated_B), dtype=bool))
         togo = np.flip(np.cumsum(np.flip(turns.reward_BT, 1), 1), 1)
-        assert turns.v_low_BT is not None
-        expected = np.where(turns.mask_BT, togo - turns.v_low_BT, 0.0)
+        assert turns.value_BT is not None
+        expected = np.where(turns.mask_BT, togo - turns.value_BT, 0.0)
         np.testing.assert_allclose(TurnGAE(normalize=False)(turns).low_BT, expected, atol=1e-10)
 
     def test_one_segment_of_hae_is_turn_gae(self) -> None:
         boundary = np.zeros_like(self.batch.boundary_BT)
         boundary[:, 0] = True
-        turns = replace(self.batch, boundary_BT=boundary)
+        turns = replace(self.batch, boundary_BT=boundary, value_BT=self.batch.v_low_BT)
         for bootstrap in (True, False):
             flat = TurnGAE(0.9, 0.7, bootstrap, normalize=False)(turns)
             np.testing.assert_allclose(
@@ -263,7 +263,8 @@ class TestIdentities:
     def test_one_time_scale_gives_all_decisions_one_return(self, bootstrap: bool) -> None:
         credit = HAE(0.9, 0.7, bootstrap_truncated=bootstrap, time_scales="one")(self.batch)
         # Against the definition: `TurnGAE` shares its recurrence with HAE.
-        slow = [slow_gae(episode, 0.9, 0.7, bootstrap) for episode in episodes_of(self.batch)]
+        flat = replace(self.batch, value_BT=self.batch.v_low_BT)
+        slow = [slow_gae(episode, 0.9, 0.7, bootstrap) for episode in episodes_of(flat)]
         advantage_BT = grid(slow, self.batch.mask_BT.shape[1])
         v_low_BT, v_high_BT, v_switch_BT = self.batch.v_low_BT, self.batch.v_high_BT, self.batch.v_switch_BT
         assert v_low_BT is not None
@@ -346,14 +347,10 @@ class TestEveryEstimator:
         np.testing.assert_allclose(estimator(shuffled).low_BT, estimator(self.batch).low_BT[order], atol=1e-10)
 
     def test_it_says_what_it_needs(self, estimator: Estimator) -> None:
-        values = {
-            "decisions": ("v_low_BT", "v_high_BT", "v_switch_BT"),
-            "turn": ("v_low_BT",),
-            "token": ("v_token_BK", "tokens_BT"),
-            "none": (),
-        }
+        values = tuple(head.values for head in estimator.heads)
+        tokens = ("tokens_BT",) if estimator.critic == "token" else ()
         groups = ("group_B", "observation_BT") if estimator.grouped else ()
-        needed = {*values[estimator.critic], *groups}
+        needed = {*values, *tokens, *groups}
         optional = {f.name for f in fields(Turns) if f.default is None} - needed - {"penalty_BT"}
         nothing: dict[str, Any] = dict.fromkeys(optional)
         bare = replace(self.batch, **nothing)

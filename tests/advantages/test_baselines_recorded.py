@@ -47,7 +47,7 @@ def turns_of(case: Case) -> Turns:
         reward_BT=grid("reward", np.nan).astype(float),
         boundary_BT=boundary,
         terminated_B=(grid("terminated", False).astype(bool) & mask).any(axis=1),
-        v_low_BT=grid("value", np.nan).astype(float),
+        value_BT=grid("value", np.nan).astype(float),
         group_B=grid("group", -1)[:, 0].astype(int),
         observation_BT=grid("observation", None),
     )
@@ -67,7 +67,7 @@ def check(case: Case) -> None:
         "turn_gae_whitened": TurnGAE(gamma, case["lam"]),
     }
     ours = {name: estimator(turns).low_BT for name, estimator in estimators.items()}
-    returns_BT = TurnGAE(gamma, case["lam"])(turns).return_low_BT
+    returns_BT = TurnGAE(gamma, case["lam"])(turns).return_BT
     assert returns_BT is not None
     ours |= {"turn_gae_returns": returns_BT, "discounted_returns": returns_to_go(turns.reward_BT, gamma)}
     assert ours.keys() == case["expected"].keys()

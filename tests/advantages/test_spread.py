@@ -90,7 +90,7 @@ def test_tokens_with_advantages_of_their_own(turns: Turns, responses: list[Respo
     with pytest.raises(ValueError, match="episode 0, turn 1: credit for 7 tokens, 6 were sampled"):
         spread(credit, turns, [*responses[:3], response(0, 1, [A] * 6)])
     broken = replace(credit, token_BK=np.where(token_BK == 5, np.nan, token_BK))
-    with pytest.raises(ValueError, match=r"episode 0, turn 1: credit\.token_BK is not a number"):
+    with pytest.raises(ValueError, match=r"episode 0, turn 1: credit\.token_BK is NaN or infinite"):
         spread(broken, turns, responses)
 
 
@@ -170,5 +170,5 @@ def test_misaligned_credit_is_refused(
         spread(replace(credit, **wrong), turns, responses)
     broken = getattr(credit, field).copy()
     broken[0, 1] = np.nan
-    with pytest.raises(ValueError, match=rf"credit.{field} is not a number at \(episode, turn\) \[0, 1\]"):
+    with pytest.raises(ValueError, match=rf"credit.{field} is NaN or infinite at \(episode, turn\) \[0, 1\]"):
         spread(replace(credit, **{field: broken}), turns, responses)

@@ -73,6 +73,7 @@ def test_observations_beyond_the_end_are_none() -> None:
         ({"reward_BT": np.ones((2, 4))}, r"reward_BT has shape \(2, 4\), mask_BT has \(2, 3\)"),
         ({"reward_BT": np.full((2, 3), np.nan)}, "reward_BT is nan at episode 0, turn 0"),
         ({"v_low_BT": np.array([[0, 0, np.inf], [0, 0, 0]])}, "v_low_BT is inf at episode 0, turn 2"),
+        ({"value_BT": np.array([[0, 0, 0], [np.nan, 0, 0]])}, "value_BT is nan at episode 1, turn 0"),
         ({"boundary_BT": np.array([[YES, NO, YES], [NO, NO, NO]])}, "episode 1 is False at turn 0"),
         ({"boundary_BT": np.ones((2, 3))}, "boundary_BT must be boolean, got float64"),
         ({"terminated_B": np.array([YES])}, "terminated_B must be one boolean per episode"),

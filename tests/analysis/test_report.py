@@ -11,6 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from hiper.analysis.report import choose_sample, read_report, write_report
+from hiper.commands.report import report_run
 from hiper.display.console import Display
 from hiper.display.plots import Curve, Estimate, draw_learning_curve
 from hiper.episode import Episode
@@ -26,7 +27,8 @@ def run(tiny_run: Path, tmp_path: Path) -> Run:
 
 
 def test_the_report_of_a_run(run: Run):
-    report = write_report(run)
+    report = read_report(run)
+    write_report(report)
     assert [iteration for iteration, _ in report.training] == [1, 2]
     assert [e.iteration for e in report.evaluations["held_out"]] == [0, 1, 2]
     text = (run.path / "report.md").read_text()
@@ -45,7 +47,7 @@ def test_the_report_of_a_run(run: Run):
 
 def test_the_report_on_a_terminal(run: Run):
     out = StringIO()
-    Display(console=Console(file=out, width=100)).report(write_report(run))
+    report_run(run, Display(console=Console(file=out, width=100)))
     shown = out.getvalue()
     for part in ("tiny, seed 0", "held out: held_out", "unlocked", "subgoal: find the", "report.md", "the settings"):
         assert part in shown
@@ -57,11 +59,11 @@ def test_scores_are_shown_where_they_say_more_than_success(run: Run):
     for outcome in card["outcomes"].values():
         outcome["score"] = 0.625
     run.card(2, "held_out").write_text(json.dumps(card))
-    (_, headings, (overall, *_)) = read_report(run).tables()[0]
+    (_, headings, (overall, *_), *_) = read_report(run).tables()[0]
     assert overall[headings.index("score")] == "0.625"
     for iteration in (0, 1):
         run.card(iteration, "held_out").unlink()
-    (_, headings, (overall, *_)) = read_report(run).tables()[0]
+    (_, headings, (overall, *_), *_) = read_report(run).tables()[0]
     assert headings == ["task type", "tasks", "after 2 iterations", "score", "turns"]
     assert overall[3] == "0.625"
 

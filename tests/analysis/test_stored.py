@@ -12,7 +12,7 @@ import pytest
 
 from hiper.advantages import ESTIMATORS, GRPO, HAE, TokenGAE, TurnGAE
 from hiper.advantages.hae import SwitchForm
-from hiper.analysis.stored import read_stored, views_of
+from hiper.analysis.stored import Stored, read_stored, stored_turns
 from hiper.config import Config
 from hiper.episode import Credit, Episode, write_episodes
 from hiper.errors import UserError
@@ -37,7 +37,7 @@ def test_training_is_reproduced_offline(tiny_run: Path):
     """The credit that was assigned in training is what the estimator makes of the stored values and rewards."""
     run = Run.open(tiny_run)
     stored = read_stored(run, iteration=1)
-    turns, estimator = stored.views["decisions"], run.config.advantages
+    turns, estimator = stored.turns, run.config.advantages
     credit = estimator(turns)
     for b, episode in enumerate(stored.episodes):
         assert episode.credit is not None
@@ -69,43 +69,51 @@ def test_what_was_replaced_was_not_learned_from(tiny_run: Path, tmp_path: Path, 
     assert len(read_stored(copied).episodes) == 2
 
 
-def test_views_of_decisions(episodes: list[Episode]):
+def test_values_of_a_critic_of_decisions(episodes: list[Episode]):
     said = [
         valued(episodes[0], low=[1, 2], high=[3, 4], switch=[5, 6]),
         valued(episodes[1], low=[7], high=[8], switch=[9]),
     ]
-    views = views_of(said, Config(advantages=HAE()))
-    assert set(views) == {"decisions", "turn", "token", "none"}
-    assert _list(views["decisions"].v_low_BT) == [[1, 2], [7, 0]]
-    assert _list(views["turn"].v_low_BT) == [[5, 6], [9, 0]]
-    assert _list(views["token"].v_token_BK) == [[5, 1, 6, 2], [9, 7, 0, 0]]
-    assert views["none"].v_low_BT is None
+    turns = stored_turns(said, Config(advantages=HAE()))
+    assert _list(turns.v_low_BT) == [[1, 2], [7, 0]]
+    assert _list(turns.v_high_BT) == [[3, 4], [8, 0]]
+    assert _list(turns.v_switch_BT) == _list(turns.value_BT) == [[5, 6], [9, 0]]
+    assert _list(turns.v_token_BK) == [[5, 1, 6, 2], [9, 7, 0, 0]]
 
 
 @pytest.mark.parametrize("form", ["value-gap", "none"])
-def test_a_head_that_learned_nothing_is_not_read(tiny_run: Path, episodes: list[Episode], form: SwitchForm):
+def test_a_head_that_learned_nothing_is_not_read(episodes: list[Episode], form: SwitchForm):
     """These forms give V_switch no target, so whatever it says is untrained."""
     said = [
         valued(episodes[0], low=[1, 2], high=[3, 4], switch=[5, 6]),
         valued(episodes[1], low=[7], high=[8], switch=[9]),
     ]
-    views = views_of(said, Config(advantages=HAE(switch_form=form)))
-    assert set(views) == {"decisions", "none"}
-    assert views["decisions"].v_switch_BT is None
-    assert _list(views["decisions"].v_high_BT) == [[3, 4], [8, 0]]
-    stored = type(read_stored(Run.open(tiny_run)))(1, said, views)
+    turns = stored_turns(said, Config(advantages=HAE(switch_form=form)))
+    assert turns.v_switch_BT is turns.value_BT is turns.v_token_BK is None
+    assert _list(turns.v_low_BT) == [[1, 2], [7, 0]]
+    assert _list(turns.v_high_BT) == [[3, 4], [8, 0]]
+    stored = Stored(1, said, turns)
     assert stored.why_not(HAE()) == "the run's critic learned no V_switch"
     assert stored.why_not(TurnGAE()) == "the run's critic has no values for it"
     assert stored.why_not(HAE(switch_form="value-gap")) is None
 
 
-def test_views_of_tokens(episodes: list[Episode]):
+def test_values_of_a_critic_of_tokens(episodes: list[Episode]):
     said = [valued(episodes[0], token=[1, 2, 3, 4]), valued(episodes[1], token=[5, 6])]
-    views = views_of(said, Config(advantages=TokenGAE()))
-    assert _list(views["token"].v_token_BK) == [[1, 2, 3, 4], [5, 6, 0, 0]]
-    assert _list(views["turn"].v_low_BT) == [[1, 3], [5, 0]]
-    assert _list(views["decisions"].v_low_BT) == [[2, 4], [6, 0]]
-    assert _list(views["decisions"].v_switch_BT) == [[1, 3], [5, 0]]
+    turns = stored_turns(said, Config(advantages=TokenGAE()))
+    assert _list(turns.v_token_BK) == [[1, 2, 3, 4], [5, 6, 0, 0]]
+    assert _list(turns.value_BT) == _list(turns.v_switch_BT) == [[1, 3], [5, 0]]
+    assert _list(turns.v_low_BT) == [[2, 4], [6, 0]]
+    assert _list(turns.v_high_BT) == [[1, 3], [5, 0]]
+
+
+@pytest.mark.parametrize("head", ["turn", "low"])
+def test_values_of_a_flat_critic(episodes: list[Episode], head: str):
+    """Runs from before the head `turn` stored its values as those of `low`."""
+    said = [valued(episode, **{head: numbers}) for episode, numbers in zip(episodes, ([1.0, 2.0], [3.0]), strict=True)]
+    turns = stored_turns(said, Config(advantages=TurnGAE()))
+    assert _list(turns.value_BT) == [[1, 2], [3, 0]]
+    assert turns.v_low_BT is turns.v_high_BT is turns.v_switch_BT is turns.v_token_BK is None
 
 
 def test_who_can_be_asked(tiny_run: Path, episodes: list[Episode]):
@@ -113,10 +121,9 @@ def test_who_can_be_asked(tiny_run: Path, episodes: list[Episode]):
     refused = {name: why for name, kind in ESTIMATORS.items() if (why := stored.why_not(kind()))}
     assert set(refused) == {"grpo", "rloo", "gigpo"}
     assert "no task was played twice" in refused["grpo"]
-    said = [valued(episodes[0], low=[1, 2]), valued(episodes[1], low=[3])]
-    views = views_of(said, Config(advantages=TurnGAE()))
-    assert set(views) == {"turn", "none"}
-    alone = type(stored)(1, said, views)
+    said = [valued(episodes[0], turn=[1, 2]), valued(episodes[1], turn=[3])]
+    alone = Stored(1, said, stored_turns(said, Config(advantages=TurnGAE())))
+    assert alone.why_not(TurnGAE()) is None
     assert alone.why_not(HAE()) == "the run's critic has no values for it"
     assert alone.why_not(GRPO()) is None  # both episodes are of one task
 

@@ -18,19 +18,25 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from hiper import __version__, cli
 from hiper.analysis.proofs.proofs import Unbiased, sweep_bias, sweep_variance
 from hiper.commands import verify as prove
+from hiper.config import load_config, recipe_names
 from hiper.envs.alfworld.generate import generate_game
-from hiper.envs.alfworld.parity import missing_reason
 from hiper.envs.base import Observation, Step
-from hiper.envs.registry import make
+from hiper.envs.registry import make, names
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.episode import read_episodes
+from hiper.study.definition import study_names
 
 Hiper = Callable[..., Any]
+COMMANDS: dict[str, Any] = {"": typer.main.get_command(cli.app)}
+COMMANDS |= COMMANDS[""].commands
+"""The program itself, and its commands by name."""
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ def refused(result: Any, *parts: object) -> None:
 def test_help_lists_the_commands(hiper: Hiper):
     result = hiper("--help")
     assert result.code == 0
-    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report", "parity"):
+    for command in ("train", "sft", "eval", "play", "recipes", "tasks", "data", "report"):
         assert command in result.out
 
 
@@ -61,9 +67,68 @@ def test_help_says_what_is_taken_where_nothing_is_said(hiper: Hiper):
     assert "[default: (the run's own)]" in hiper("credit", "--help").out
 
 
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name])
+def test_help_speaks_of_what_people_type(hiper: Hiper, name: str):
+    """Short and long, without Python's types, in sentences."""
+    result = hiper(name, "-h")
+    assert result.code == 0
+    assert result.out == hiper(name, "--help").out
+    assert not re.search(r"<\w+", result.out)
+    for parameter in COMMANDS[name].params:
+        assert re.fullmatch(r"(?s)[A-Z].*[.]", parameter.help), parameter.name
+
+
+@pytest.mark.parametrize("name", ["", "train", "eval", "study"])
+def test_help_ends_with_examples(hiper: Hiper, name: str):
+    examples = hiper(*[name] * bool(name), "--help").out.partition("Examples:")[2]
+    assert f"hiper {name or 'train'} " in examples
+
+
+def test_examples_name_what_there_is():
+    """Commands, options, recipes, studies and environments."""
+    first = {"train": recipe_names(), "sft": recipe_names(), "recipes": recipe_names(), "study": study_names()}
+    first |= {"play": names(), "data": names()}
+    examples = [line.split() for command in COMMANDS.values() for line in (command.epilog or "").splitlines()]
+    checked = 0
+    for words in examples:
+        if words[:1] != ["hiper"] or words[1] == "COMMAND":
+            continue
+        command = COMMANDS[words[1]]
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known
+        if words[1] in first and words[2:] and not words[2].startswith("--") and words[2] != "mine.yaml":
+            assert words[2] in first[words[1]]
+            checked += 1
+    assert checked > 5
+
+
+def test_the_version(hiper: Hiper):
+    result = hiper("--version")
+    assert (result.code, result.out) == (0, f"hiper {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "found"), [("hiper tr", "train"), ("hiper train qui", "quickstart"), ("hiper study abl", "ablations")]
+)
+def test_the_shell_completes(words: str, found: str):
+    variables = {"_HIPER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    ended = subprocess.run(
+        [sys.executable, "-m", "hiper"], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == [found]
+
+
 def test_recipes(hiper: Hiper):
     lines = hiper("recipes").out.splitlines()
     assert any(line.startswith("quickstart ") and line.endswith(".") for line in lines)
+
+
+def test_a_recipe_is_shown_as_it_is_written(hiper: Hiper, tmp_path: Path):
+    shown = hiper("recipes", "boxes").out
+    assert shown.startswith("# ")
+    (tmp_path / "copy.yaml").write_text(shown)
+    assert load_config(tmp_path / "copy.yaml") == load_config("boxes")
+    refused(hiper("recipes", "boxs"), "did you mean 'boxes'")
 
 
 def test_tasks(hiper: Hiper):
@@ -77,7 +142,7 @@ def test_train_reports(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
     out = tmp_path / "run"
     result = hiper("train", tiny_recipe, "training.iterations=1", "warm_start.epochs=1", "--out", out)
     assert result.code == 0
-    for part in ("held out", "evaluation after 0", "1/1", "evaluation after 1", "where everything lies", "report.md"):
+    for part in ("held out", "evaluation after 0", "1/1", "evaluation after 1", "where everything is", "report.md"):
         assert part in result.out
     for file in ("config.yaml", "metrics.jsonl", "report.md", "curve.png", "tensorboard", "warm-start/hiper.yaml"):
         assert (out / file).exists()
@@ -129,7 +194,7 @@ def test_verify_fails_where_a_claim_does(hiper: Hiper, tmp_path: Path, monkeypat
     assert hiper("verify", "--run", tmp_path / "none").code == 2
     alone = hiper("verify", "--iteration", "1")
     assert alone.code == 2
-    assert "name it with --run" in alone.err
+    assert "name the run with --run" in alone.err
 
 
 def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
@@ -291,7 +356,7 @@ def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_
         ("env.cels=4", ["no option 'cels'", "did you mean 'cells'"]),
         ("env.cells=many", ["option 'cells'", "integer", "'many'"]),
         ("env.train_split=practice", ["no split 'practice'", "train, held_out"]),
-        ("prompt.template=fancy", ["template fancy", "terse"]),
+        ("prompt.template=fancy", ["'fancy' is neither a shipped template", "terse"]),
         ("model.path=/no/such/model", ["/no/such/model"]),
         ("training.device=abacus", ["training.device=abacus"]),
     ],
@@ -424,17 +489,12 @@ def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
         save_file(tensors, path)
 
     with monkeypatch.context() as full:
-        full.setattr("hiper.training.checkpoints.save_file", save_once)
+        full.setattr("hiper.learner.checkpoint.save_file", save_once)
         result = hiper("train", tiny_recipe, "warm_start.epochs=1", "--out", out)
     refused(result, out / "checkpoints" / "iter-00001", "No space left", f"hiper train --resume {out}")
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter-00000"]
     assert hiper("train", "--resume", out).code == 0
     assert (out / "checkpoints" / "iter-00002").exists()
-
-
-def test_parity_says_what_it_lacks(hiper: Hiper, tmp_path: Path):
-    lacking = "hiper[textworld]" if missing_reason() else tmp_path / "gone"
-    refused(hiper("parity", tmp_path / "gone"), lacking)
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
@@ -461,7 +521,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(hiper: Hiper, tiny_recipe
 
 
 def test_exit_codes_reach_the_shell():
-    command = [sys.executable, "-m", "hiper.cli", "train", "quikstart"]
+    command = [sys.executable, "-m", "hiper", "train", "quikstart"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("hiper: 'quikstart' is neither")

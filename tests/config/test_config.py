@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, load_config, overridden, recipe_names, recipe_summary
+from hiper.config import Config, apply_overrides, load_config, recipe_names, recipe_summary, tree
+from hiper.config.load import MOVED_KEYS, rename_moved_keys
 from hiper.errors import UserError
 
 
@@ -82,7 +86,7 @@ def test_keys_that_another_estimator_has_are_not_suggested():
         load_config("quickstart", ["advantages.type=grpo", "rollout.group_size=8"])
     said = str(caught.value)
     for key in ("gamma", "normalize"):
-        assert f"advantages.type 'grpo' has no '{key}': to do without the recipe's, give the section whole" in said
+        assert f"advantages.type 'grpo' has no '{key}': to drop the recipe's parameters, give the whole section" in said
     assert "as in advantages='{type: grpo}'" in said
     assert "did you mean" not in said
     with pytest.raises(UserError, match="'turn-gae' has no 'lambda_seg'"):
@@ -125,7 +129,7 @@ def test_all_that_is_wrong_is_said_at_once():
 
 
 def test_overrides_are_read_as_yaml():
-    tree = overridden(
+    tree = apply_overrides(
         {"a": {"b": 1, "c": 2}}, ["a.b=1e-3", "a.d=null", "e.f=[x, y]", "g={h: 1}", "i=", "j=text", "k=a=b"]
     )
     assert tree == {
@@ -140,7 +144,7 @@ def test_overrides_are_read_as_yaml():
 
 def test_overrides_leave_the_original_alone():
     tree = {"a": {"b": 1}}
-    overridden(tree, ["a.b=2"])
+    apply_overrides(tree, ["a.b=2"])
     assert tree == {"a": {"b": 1}}
 
 
@@ -156,7 +160,7 @@ def test_overrides_leave_the_original_alone():
 )
 def test_malformed_overrides(setting: str, message: str):
     with pytest.raises(UserError, match=message):
-        overridden({"seed": 0}, [setting])
+        apply_overrides({"seed": 0}, [setting])
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest_name():
@@ -168,7 +172,7 @@ def test_an_unknown_recipe_is_refused_with_the_nearest_name():
     ("content", "message"),
     [
         (b"a: [", "not a readable YAML file"),
-        (b"learner: {lr: 1}\nseed: 1\nlearner: {}\n", "'learner' stands there twice.*\n.*line 3"),
+        (b"learner: {lr: 1}\nseed: 1\nlearner: {}\n", "the key 'learner' is repeated.*\n.*line 3"),
         (b"- a", "mapping.*list"),
         (b"[]", "mapping.*list"),
         (b"\xff\xfe\xfa", "not a readable YAML file"),
@@ -190,9 +194,91 @@ def test_a_recipe_without_settings_is_all_defaults(tmp_path: Path):
     assert load_config(file) == Config()
 
 
+def loaded_modules(*imports: str) -> set[str]:
+    """The modules in memory of a new process after these imports, each with its parent packages."""
+    code = f"import sys, {', '.join(imports)}; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_settings_load_without_the_parts_that_they_configure():
+    loaded = loaded_modules("hiper.config")
+    assert "hiper.config.tree" in loaded
+    for module in ("torch", "transformers", "tokenizers", "regex", "matplotlib"):
+        assert module not in loaded
+    units = {name.split(".")[1] for name in loaded if name.startswith("hiper.")}
+    assert units <= {"config", "advantages", "strict_yaml", "validation", "errors", "plugins"}
+
+
 def test_messages_about_settings_do_not_wait_for_torch():
-    code = "import sys, hiper.config, hiper.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert loaded_modules("hiper.config", "hiper.cli").isdisjoint({"torch", "transformers"})
+
+
+def sections() -> Iterator[ast.ClassDef]:
+    for node in ast.parse(Path(tree.__file__).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node
+
+
+def test_every_setting_is_described():
+    """The reference of settings is made of the text under each field."""
+    described = []
+    for section in sections():
+        assert ast.get_docstring(section), section.name
+        for field, text in zip(section.body, [*section.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                name = f"{section.name}.{field.target.id}"
+                assert isinstance(text, ast.Expr), f"{name} has no description"
+                assert isinstance(text.value, ast.Constant), f"{name} has no description"
+                first = str(text.value.value).partition("\n")[0]
+                assert first.endswith("."), f"{name}: the first line should be whole sentences"
+                if isinstance(field.annotation, ast.BinOp):  # X | None
+                    assert "None" in str(text.value.value), f"{name}: what does None mean?"
+                described.append(name)
+    assert {f"{type(part).__name__}.{field}" for part in parts(Config()) for field in type(part).model_fields} <= set(
+        described
+    )
+
+
+def parts(section: BaseModel) -> Iterator[BaseModel]:
+    yield section
+    for _, value in section:
+        if isinstance(value, BaseModel):
+            yield from parts(value)
+
+
+def test_a_moved_key_still_loads(tmp_path: Path):
+    """Run folders and policies on disk have the old names."""
+    assert MOVED_KEYS == {"rollout.batch_tokens": "sampler.batch_tokens"}
+    file = tmp_path / "old.yaml"
+    file.write_text("rollout: {batch_tokens: 4096, slots: 8}\n")
+    config = load_config(file)
+    assert config.sampler.type == "transformers"
+    assert config.sampler.options == {"batch_tokens": 4096}
+    assert config.rollout.slots == 8
+    assert load_config(file, ["sampler.type=other"]).sampler.options == {"batch_tokens": 4096}
+    assert load_config("quickstart", ["rollout.batch_tokens=512"]).sampler.options == {"batch_tokens": 512}
+
+
+def test_a_moved_key_beside_its_new_name_is_refused(tmp_path: Path):
+    file = tmp_path / "old.yaml"
+    file.write_text("rollout: {batch_tokens: 4096}\n")
+    with pytest.raises(
+        UserError, match=r"old\.yaml: 'rollout\.batch_tokens' is the old name of 'sampler\.batch_tokens'"
+    ):
+        load_config(file, ["sampler.batch_tokens=1"])
+
+
+def test_renaming_leaves_the_original_alone():
+    tree = {"rollout": {"batch_tokens": 1}}
+    assert rename_moved_keys(tree) == {"rollout": {}, "sampler": {"batch_tokens": 1}}
+    assert tree == {"rollout": {"batch_tokens": 1}}
+    assert rename_moved_keys({"rollout": 3}) == {"rollout": 3}
+
+
+def test_options_of_the_sampler_are_kept_and_written():
+    config = load_config("quickstart", ["sampler={type: mine, url: here}"])
+    assert config.sampler.options == {"url": "here"}
+    assert Config.model_validate(yaml.safe_load(config.to_yaml())) == config
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -205,7 +291,7 @@ def test_an_estimator_is_chosen_by_its_type(name: str):
 
 def test_the_published_defaults_of_the_baselines():
     defaults = {name: dataclasses.asdict(kind()) for name, kind in ESTIMATORS.items()}
-    assert all(defaults[name].pop("type") == name for name in defaults)
+    assert all(kind.type == name for name, kind in ESTIMATORS.items())
     gae = {"gamma": 1.0, "bootstrap_truncated": False, "normalize": True}
     assert defaults["turn-gae"] == gae | {"lambda_turn": 1.0}
     assert defaults["token-gae"] == gae | {"lambda_token": 1.0}

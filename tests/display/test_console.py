@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from hiper.display.console import Display
+from hiper.display.tables import Table
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, seconds_a_unit: float) -> str:
@@ -33,6 +34,26 @@ def test_what_is_short_says_nothing(monkeypatch: pytest.MonkeyPatch):
 def test_brackets_in_tables_are_text():
     file = StringIO()
     cells = ("click[item 1]", "search[/red mug]", "[bold]", "ends in \\")
-    Display(console=Console(file=file, width=100)).table("of [x]", ("[a]", "b", "c", "d"), [cells])
+    Display(console=Console(file=file, width=100)).table(Table("of [x]", ("[a]", "b", "c", "d"), [cells]))
     for text in (*cells, "of [x]", "[a]"):
         assert text in file.getvalue()
+
+
+def test_notes_and_tables_are_shown_in_order():
+    file = StringIO()
+    Display(console=Console(file=file, width=100)).show(
+        "first", Table("second", ("a", "b"), [("1", "some words")]), "[third]"
+    )
+    said = file.getvalue()
+    assert said.index("first") < said.index("second") < said.index("[third]")
+
+
+def test_the_sum_stands_out_and_columns_are_aligned():
+    file = StringIO()
+    console = Console(file=file, width=100, force_terminal=True, color_system="standard")
+    rows = [("all", "10", "x"), ("one", "9", "y")]
+    Display(console=console).table(Table("t", ("name", "number", "left"), rows, left=1, total="all"))
+    first, second = (line for line in file.getvalue().splitlines() if "10" in line or " 9" in line)
+    assert "\x1b[1m" in first
+    assert "\x1b[1m" not in second
+    assert "    9" in second

@@ -13,8 +13,9 @@ import pytest
 import hiper.envs
 from helpers import kitchen
 from hiper.envs.alfworld import AlfworldEnv, open_split, parse_game
-from hiper.envs.alfworld.data import TASK_TYPES, official_panels, read_games
 from hiper.envs.alfworld.generate import generate_game, write_games
+from hiper.envs.alfworld.library import official_panels
+from hiper.envs.alfworld.sources import TASK_TYPES
 from hiper.errors import UserError
 
 TASK = "pick_and_place_simple-Apple-None-Cabinet-1"
@@ -100,18 +101,6 @@ class TestSources:
             "alfworld/train": 3553,
             "alfworld/valid_seen": 140,
         }
-
-    def test_reading_any_games(self, data: Path, tmp_path: Path) -> None:
-        everything = dict(read_games([data]))
-        assert len(everything) == 12
-        assert dict(read_games([pack(data, tmp_path / "a.tar", "w")])) == everything
-        some = dict(read_games([data], 5, seed=1))
-        assert len(some) == 5
-        assert some == dict(read_games([data], 5, seed=1))
-        file = next(data.rglob("*.tw-pddl"))
-        assert list(dict(read_games([file])).values()) == [file.read_bytes()]
-        with pytest.raises(UserError, match="13 were asked for"):
-            list(read_games([data], 13))
 
 
 class TestWhatTheBenchmarkLeavesOut:

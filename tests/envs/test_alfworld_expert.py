@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 import hiper.envs
+from helpers.demonstrated import turns_of
 from hiper.envs import Observation, Start, TextEnv
 from hiper.envs.alfworld.expert import AlfworldExpert, Errand, search_key
 from hiper.envs.alfworld.generate import SIZES, write_games
 from hiper.envs.alfworld.priors import count, main
 from hiper.envs.base import Decision
+from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import Demonstration, demonstrate
+from hiper.imitation.demonstrations import demonstrate
 
 KITCHEN = ("cabinet 2", "cabinet 10", "countertop 1", "countertop 2", "fridge 1", "sinkbasin 1")
 """Searched in the order countertop 1, countertop 2, fridge 1, sinkbasin 1, cabinet 2, cabinet 10."""
@@ -391,15 +393,15 @@ def test_there_is_no_slip_where_the_step_can_be_done() -> None:
 # At play
 
 
-def episodes(env: TextEnv, perturb: float = 0.0, every: int = 1, memory: bool = False) -> list[Demonstration]:
+def episodes(env: TextEnv, perturb: float = 0.0, every: int = 1, memory: bool = False) -> list[Episode]:
     return [
         demonstrate(env, task.id, perturb=perturb, expert=AlfworldExpert(memory=memory))
         for task in list(env.panel)[::every]
     ]
 
 
-def won(played: Sequence[Demonstration]) -> float:
-    return sum(episode.info.won for episode in played) / len(played)
+def won(played: Sequence[Episode]) -> float:
+    return sum(episode.won for episode in played) / len(played)
 
 
 @pytest.fixture(scope="module", params=list(SIZES))
@@ -445,7 +447,7 @@ def test_an_episode_has_three_to_six_segments_by_its_type(valid_seen: TextEnv) -
     segments: dict[str, Counter[int]] = defaultdict(Counter)
     for episode in episodes(valid_seen):
         task_type = valid_seen.panel[episode.task_id].type
-        segments[task_type][sum(turn.decision.switch for turn in episode.turns)] += 1
+        segments[task_type][sum(turn.switch for turn in episode.turns)] += 1
     assert {task_type: found.most_common(1)[0][0] for task_type, found in segments.items()} == {
         "look_at_obj_in_light": 4,
         "pick_and_place_simple": 3,
@@ -459,19 +461,19 @@ def test_an_episode_has_three_to_six_segments_by_its_type(valid_seen: TextEnv) -
 def test_every_action_it_chooses_is_admissible(generated: TextEnv) -> None:
     for episode in episodes(generated, perturb=0.3):
         for turn in episode.turns:
-            assert not turn.target or turn.decision.action in (turn.context.admissible or ())
+            assert turn.lapse or turn.action in (turn.admissible or ())
 
 
 def test_it_knows_no_more_than_the_transcript(generated: TextEnv) -> None:
     """An expert that is only given strings, without any environment, decides the same."""
     for episode in episodes(generated, perturb=0.2):
         reader = AlfworldExpert()
-        for index, turn in enumerate(episode.turns):
+        for index, turn in enumerate(turns_of(episode)):
             seen = Observation(turn.context.observation, turn.context.admissible)
             if index == 0:
                 reader.reset(Start(turn.context.goal, seen))
             else:
-                reader.acted(episode.turns[index - 1].decision.action, seen)
+                reader.acted(episode.turns[index - 1].action, seen)
             decision = reader.act(seen)
             if turn.target:
                 assert (decision.subgoal, decision.action) == (turn.decision.subgoal, turn.decision.action)
@@ -482,7 +484,7 @@ def test_its_decisions_follow_from_what_a_prompt_shows(generated: TextEnv) -> No
     decisions: dict[object, Counter[tuple[str, str]]] = defaultdict(Counter)
     for task in generated.panel:
         for seed in range(5):
-            for turn in demonstrate(generated, task.id, seed, perturb=0.2).turns:
+            for turn in turns_of(demonstrate(generated, task.id, seed, perturb=0.2)):
                 shown = turn.context
                 if turn.target:
                     key = (shown.goal, shown.subgoal, shown.observation, shown.admissible)

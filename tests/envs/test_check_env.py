@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import hiper.envs
-from hiper.envs import EndReason, Info, Observation, Start, Step, check_env
+from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv, check_env
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make, shortest
 from hiper.errors import UserError
 
@@ -31,8 +32,8 @@ class NoName(Broken):
 
 
 class NeverRefuses(Broken):
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        return super().reset(task_id if task_id.startswith("corridor") else self.panel.tasks[0].id)
+    def _reset(self, task_id: str, seed: int) -> Start:
+        return super()._reset(task_id if task_id.startswith("corridor") else self.panel.tasks[0].id, seed)
 
 
 class ListsTwice(Broken):
@@ -45,35 +46,43 @@ class RefusesAdmissible(Broken):
         return False
 
 
+class TruncatesItself(Broken):
+    def _step(self, action: str) -> Step:
+        return replace(super()._step(action), truncated=True, terminated=False, info=Info(end=EndReason.TURN_LIMIT))
+
+
 class TimeIsATermination(Broken):
-    def step(self, action: str) -> Step:
-        step = super().step(action)
-        return replace(step, terminated=step.terminated or step.truncated, truncated=False)
+    def _step(self, action: str) -> Step:
+        return replace(super()._step(action), terminated=True, info=Info(end=EndReason.TURN_LIMIT))
 
 
 class NoReason(Broken):
-    def step(self, action: str) -> Step:
-        return replace(super().step(action), info=Info())
+    def _step(self, action: str) -> Step:
+        return replace(super()._step(action), info=Info())
+
+
+class GoesOnAfterTheEnd(Broken):
+    def _step(self, action: str) -> Step:
+        return replace(super()._step(action), terminated=False)
 
 
 class WinsWithoutSayingSo(Broken):
-    def step(self, action: str) -> Step:
-        step = super().step(action)
+    def _step(self, action: str) -> Step:
+        step = super()._step(action)
         won = step.info.end is not None
         return replace(step, info=Info(won=won, end=step.info.end))
 
 
 class Endless(Broken):
+    """Counts turns itself, and never stops."""
+
     def step(self, action: str) -> Step:
-        self._turn = 0
-        return super().step(action)
+        return self._step(action)
 
 
-class GoesOnAfterTheEnd(Broken):
-    def step(self, action: str) -> Step:
-        if self._end:
-            return Step(self._observe(""), 0.0, False, False, Info())
-        return super().step(action)
+class BeginsByItself(Broken):
+    def reset(self, task_id: str, seed: int = 0) -> Start:
+        return super().reset(task_id, seed)
 
 
 class Forgetful(Broken):
@@ -81,8 +90,8 @@ class Forgetful(Broken):
 
     played = 0
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        start = super().reset(task_id, seed)
+    def _reset(self, task_id: str, seed: int) -> Start:
+        start = super()._reset(task_id, seed)
         self.played += 1
         return replace(start, observation=replace(start.observation, text=f"Episode {self.played}."))
 
@@ -94,35 +103,172 @@ class SharesState(Broken):
         super().__init__()
         self.state: dict[str, Any] = {}
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
+    def _reset(self, task_id: str, seed: int) -> Start:
         self.state["turn"] = 0
-        return super().reset(task_id, seed)
+        return super()._reset(task_id, seed)
 
-    def step(self, action: str) -> Step:
+    def _step(self, action: str) -> Step:
         self.state["turn"] += 1
-        step = super().step(action)
+        step = super()._step(action)
         return replace(step, observation=replace(step.observation, text=f"Turn {self.state['turn']}."))
+
+
+class OneAtATime(Broken):
+    """Says that it can be played in threads, and answers differently where it is."""
+
+    concurrent = True
+
+    def _step(self, action: str) -> Step:
+        step = super()._step(action)
+        thread = "main" if threading.current_thread() is threading.main_thread() else "other"
+        return replace(step, observation=replace(step.observation, text=f"In the {thread} thread."))
+
+
+class ClosesOnce(Broken):
+    open = True
+
+    def close(self) -> None:
+        if not self.open:
+            raise ValueError("I/O on a closed connection")
+        self.open = False
+
+
+class ClosesForAll(Broken):
+    """All that were spawned from one hold the same connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connection = {"open": True}
+
+    def _reset(self, task_id: str, seed: int) -> Start:
+        if not self.connection["open"]:
+            raise OSError("the connection is closed")
+        return super()._reset(task_id, seed)
+
+    def close(self) -> None:
+        self.connection["open"] = False
+
+
+class HidesAString(Broken):
+    hidden_actions = "help"  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
         (NoName, "'name' must be a str"),
+        (HidesAString, "'hidden_actions' must be a tuple of strings"),
         (NeverRefuses, "unknown id must raise UserError"),
         (ListsTwice, "listed twice"),
         (RefusesAdmissible, r"accepts\(\) must be true"),
+        (TruncatesItself, "truncated at turn 1; leave truncation to the base"),
         (TimeIsATermination, "truncated exactly when turns run out"),
         (NoReason, "info.end must be given exactly at the last turn"),
+        (GoesOnAfterTheEnd, "info.end must be given exactly at the last turn"),
         (WinsWithoutSayingSo, "info.won is True, but info.end is"),
-        (Endless, "goes on after max_turns"),
-        (GoesOnAfterTheEnd, "a step after the end must raise RuntimeError"),
+        (Endless, "override _step, not step"),
+        (BeginsByItself, "override _reset, not reset"),
         (Forgetful, "the same task, seed and actions"),
-        (SharesState, "disturb each other"),
+        (SharesState, "disturb each other; state"),
+        (OneAtATime, "disturb each other in threads"),
+        (ClosesOnce, "closing twice must do no harm"),
+        (ClosesForAll, r"close\(\) must leave other spawned environments open"),
     ],
 )
 def test_broken_promises_are_found(kind: type[Broken], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_env(kind(), tasks=10)
+
+
+def test_one_that_can_be_played_in_threads_passes() -> None:
+    env = make()
+    env.concurrent = True
+    check_env(env)
+
+
+class Still(TextEnv):
+    """Nothing happens; "win" wins, "fail" raises."""
+
+    name, version, max_turns = "still", "1", 3
+    panel = Panel.of("still", [Task("one", "only")])
+    closed = 0
+
+    def _reset(self, task_id: str, seed: int) -> Start:
+        return Start(f"wait in {self.panel[task_id].id}", Observation("Nothing."))
+
+    def _step(self, action: str) -> Step:
+        if action == "fail":
+            raise OSError("no answer")
+        info = Info(won=action == "win", end=EndReason.WON if action == "win" else None, score=0.5, parts={"x": 1.0})
+        return Step(Observation("Nothing."), 0.25, terminated=info.won, truncated=False, info=info)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class TestTheBaseClass:
+    def test_truncates_at_max_turns_and_keeps_the_rest_of_the_step(self) -> None:
+        env = Still()
+        env.reset("one")
+        first, second, third = (env.step("wait") for _ in range(3))
+        assert first == second == Step(Observation("Nothing."), 0.25, False, False, Info(score=0.5, parts={"x": 1.0}))
+        assert third == replace(first, truncated=True, info=replace(first.info, end=EndReason.TURN_LIMIT))
+
+    def test_a_win_at_the_last_turn_is_a_win(self) -> None:
+        env = Still()
+        env.reset("one")
+        env.step("wait")
+        env.step("wait")
+        step = env.step("win")
+        assert (step.terminated, step.truncated, step.info.end) == (True, False, EndReason.WON)
+
+    @pytest.mark.parametrize("actions", [["wait"] * 3, ["win"], ["wait", "win"]])
+    def test_no_step_after_the_end(self, actions: list[str]) -> None:
+        env = Still()
+        env.reset("one")
+        for action in actions:
+            env.step(action)
+        with pytest.raises(RuntimeError, match="the episode is over or was never begun: call reset first"):
+            env.step("wait")
+        env.reset("one")
+        env.step("wait")
+
+    def test_no_step_before_the_first_reset(self) -> None:
+        with pytest.raises(RuntimeError, match="call reset first"):
+            Still().step("wait")
+
+    def test_a_failed_reset_leaves_no_episode_running(self) -> None:
+        env = Still()
+        env.reset("one")
+        with pytest.raises(UserError):
+            env.reset("two")
+        with pytest.raises(RuntimeError, match="call reset first"):
+            env.step("wait")
+
+    def test_a_failed_step_ends_the_episode(self) -> None:
+        env = Still()
+        env.reset("one")
+        with pytest.raises(OSError, match="no answer"):
+            env.step("fail")
+        with pytest.raises(RuntimeError, match="call reset first"):
+            env.step("wait")
+
+    def test_spawned_environments_count_for_themselves(self) -> None:
+        env = Still()
+        env.reset("one")
+        other = env.spawn()
+        for _ in range(3):
+            env.step("wait")
+        other.reset("one")
+        assert not any(other.step("wait").truncated for _ in range(2))
+        assert other.step("wait").truncated
+
+    def test_is_closed_at_the_end_of_a_with_block(self) -> None:
+        env = Still()
+        with env as entered:
+            assert entered is env
+            before = env.closed
+        assert (before, env.closed) == (0, 1)
 
 
 class TestCorridor:

@@ -20,7 +20,7 @@ import pytest
 from hiper import cli
 from hiper.envs import registry
 from hiper.envs.alfworld.generate import write_games
-from hiper.envs.alfworld.official import Games
+from hiper.envs.alfworld.official_files import Games
 from hiper.envs.downloads import Arrival, DataHome, FileSet, RemoteFile, Source, State, download
 from hiper.envs.downloads.sets import RECORD, read_record
 from hiper.envs.downloads.transfer import ATTEMPTS, CHUNK, Watch
@@ -226,7 +226,7 @@ def test_two_processes_do_not_get_one_file(place: Place, tmp_path: Path):
     source = place("twice", Behaviour())
 
     def again(done: int, total: int | None) -> None:
-        with pytest.raises(UserError, match=r"another process is at .*items\.json\.part"):
+        with pytest.raises(UserError, match=r"another process uses .*items\.json\.part"):
             download(the_file(source), tmp_path)
 
     assert download(the_file(source), tmp_path, again).path.read_bytes() == CONTENT

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,11 @@ from hiper.envs.alfworld.generate import SIZES, SPLITS, TASK_TYPES, Size, genera
 from hiper.envs.alfworld.generate.contents import APPLIANCES, LAMP
 from hiper.envs.alfworld.generate.household import household
 from hiper.envs.alfworld.generate.scene import Scene, draw_scene, owner
-from hiper.envs.alfworld.parity import check_parity, missing_reason
 from hiper.envs.base import Observation, Start
 from hiper.envs.dice import Dice
 from hiper.errors import NoSplitError, UserError
 
 GAMES_PER_SIZE = 60
-WORKERS = os.cpu_count() or 1
 
 
 def games(size: str, count: int = GAMES_PER_SIZE, split: str = "valid_unseen") -> Iterator[Game]:
@@ -349,25 +346,3 @@ def test_the_household_is_consistent() -> None:
             size.receptacles[1] * (size.kitchen if room.name == "kitchen" else 1) for size in SIZES.values()
         )
     assert set(house.tasks) == set(TASK_TYPES) == set(OFFICIAL_TASK_TYPES)
-
-
-# --- beside TextWorld --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parity
-@pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
-@pytest.mark.parametrize(("size", "first"), [(size, 3 * number) for number, size in enumerate(SIZES)])
-def test_textworld_plays_generated_games_identically(size: str, first: int) -> None:
-    some = [generate_game("valid_unseen", index, size) for index in range(first, first + 3)]
-    report = check_parity([(game.task_id, game.text) for game in some], workers=WORKERS)
-    assert len(report.results) == len(some)
-    assert not report.differences, report.summary()
-
-
-@pytest.mark.parity
-@pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
-def test_walkthroughs_win_in_textworld() -> None:
-    some = [generate_game("test", index, "small") for index in range(len(TASK_TYPES))]
-    report = check_parity([(game.task_id, game.text) for game in some], style="solve", workers=WORKERS)
-    assert not report.differences, report.summary()
-    assert any(result.won for result in report.results)

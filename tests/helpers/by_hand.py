@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from hiper.episode import Episode, Turn
-from hiper.learner.learner import Scores
-from hiper.models.actor_critic import Row
+from hiper.rows import Row, Scores
 
 
 def turn(switch: bool = True, **fields: Any) -> Turn:
@@ -42,6 +41,6 @@ def episode(*turns: Turn, won: bool = True, task_type: str = "errand") -> Episod
 
 def scored(turn: Turn, low: float = 0.0, high: float = 0.0, switch: float = 0.0) -> Scores:
     """Every token with probability one half, and the values given."""
-    row = Row(turn.prompt_ids, turn.response_ids, turn.low_index)
+    row = Row(turn.prompt_ids, turn.response_ids, turn.low_index, turn.logprobs, turn.policy_version)
     logprobs = np.full(len(turn.response_ids), np.log(0.5), dtype=np.float32)
     return Scores(row, logprobs, np.array([low, high, switch], dtype=np.float32), None)

@@ -159,6 +159,7 @@ def random_batch(rng: np.random.Generator, groups: int = 3, size: int = 4, T: in
             rng.integers(0, 4, (B, T))
         ],
         tokens_BT=tokens_BT,
+        value_BT=rng.uniform(-3, 3, (B, T)),
         v_token_BK=rng.uniform(-3, 3, (B, most)),
     )
 
@@ -168,7 +169,7 @@ def episodes_of(turns: Turns) -> list[Episode]:
     zeros = np.zeros(turns.mask_BT.shape)
     B, T = turns.mask_BT.shape
     penalty = zeros if turns.penalty_BT is None else turns.penalty_BT
-    value = zeros if turns.v_low_BT is None else turns.v_low_BT
+    value = zeros if turns.value_BT is None else turns.value_BT
     group = np.zeros(B, dtype=int) if turns.group_B is None else turns.group_B
     seen = np.full((B, T), "") if turns.observation_BT is None else turns.observation_BT
     episodes = []

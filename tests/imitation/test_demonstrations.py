@@ -8,10 +8,13 @@ from typing import ClassVar
 
 import pytest
 
-from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv
+from helpers.demonstrated import turns_of
+from hiper.config import LAPSES, Lapse
+from hiper.envs import EndReason, Observation, Panel, Start, Step, Task, TextEnv
 from hiper.envs.base import Decision, Expert
+from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import LAPSES, Demonstration, Lapse, demonstrate
+from hiper.imitation.demonstrations import demonstrate
 
 FAR = 6
 
@@ -22,13 +25,14 @@ class Errand(TextEnv):
     name: ClassVar[str] = "errand"
     version: ClassVar[str] = "1"
     max_turns = 60
+    hidden_actions = ("help",)
 
     def __init__(self, free_form: bool = False) -> None:
         self.panel = Panel.of("errand", [Task("a", "walk"), Task("b", "walk")])
         self.free_form = free_form
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        self.place, self.key, self.turn = 1 + seed % 2, False, 0
+    def _reset(self, task_id: str, seed: int) -> Start:
+        self.place, self.key = 1 + seed % 2, False
         return Start(f"fetch the key in {self.panel[task_id].id}", self.look())
 
     def look(self) -> Observation:
@@ -36,14 +40,11 @@ class Errand(TextEnv):
         text = f"{'with' if self.key else 'without'} key at {self.place}"
         return Observation(text, None if self.free_form else tuple(sorted(actions)))
 
-    def step(self, action: str) -> Step:
-        self.turn += 1
+    def _step(self, action: str) -> Step:
         self.key |= action == "take" and self.place == FAR
         self.place = min(FAR, max(0, self.place + {"left": -1, "right": 1}.get(action, 0)))
         won = self.key and self.place == 0
-        late = self.turn >= self.max_turns and not won
-        end = EndReason.WON if won else EndReason.TURN_LIMIT if late else None
-        return Step(self.look(), float(won), won, late, Info(won=won, end=end))
+        return Step.sparse(self.look(), EndReason.WON if won else None)
 
     def expert(self) -> Expert | None:
         return Walker()
@@ -77,20 +78,20 @@ class Stumbler(Walker):
 
 def test_a_flawless_episode() -> None:
     episode = demonstrate(Errand(), "a")
-    assert [turn.decision for turn in episode.turns] == [
+    assert [turn.decision for turn in turns_of(episode)] == [
         Decision(True, "get key", "right"),
         *[Decision(False, "get key", "right")] * 4,
         Decision(False, "get key", "take"),
         Decision(True, "leave", "left"),
         *[Decision(False, "leave", "left")] * 5,
     ]
-    assert all(turn.target for turn in episode.turns)
-    assert episode.info.won
+    assert all(turn.target for turn in turns_of(episode))
+    assert episode.won
     assert (episode.task_id, episode.seed) == ("a", 0)
 
 
 def test_a_turn_holds_what_a_prompt_needs() -> None:
-    first, second, third, *_ = (turn.context for turn in demonstrate(Errand(), "a").turns)
+    first, second, third, *_ = (turn.context for turn in turns_of(demonstrate(Errand(), "a")))
     assert (first.goal, first.history, first.subgoal, first.turn) == ("fetch the key in a", (), None, 0)
     assert first.observation == "without key at 1"
     assert first.admissible == ("help", "left", "right", "wait")
@@ -100,10 +101,10 @@ def test_a_turn_holds_what_a_prompt_needs() -> None:
 
 
 def test_the_seed_reaches_the_environment() -> None:
-    assert demonstrate(Errand(), "a", seed=1).turns[0].context.observation == "without key at 2"
+    assert turns_of(demonstrate(Errand(), "a", seed=1))[0].context.observation == "without key at 2"
 
 
-def perturbed(count: int = 60, perturb: float = 0.3, env: TextEnv | None = None) -> list[Demonstration]:
+def perturbed(count: int = 60, perturb: float = 0.3, env: TextEnv | None = None) -> list[Episode]:
     env = env or Errand()
     return [demonstrate(env, "a", seed, perturb=perturb, expert=Stumbler()) for seed in range(count)]
 
@@ -114,7 +115,7 @@ def test_equal_arguments_give_equal_episodes() -> None:
 
 
 def test_lapses_come_as_often_as_asked_and_are_no_targets() -> None:
-    turns = [turn for episode in perturbed(300) for turn in episode.turns]
+    turns = [turn for episode in perturbed(300) for turn in turns_of(episode)]
     assert sum(not turn.target for turn in turns) / len(turns) == pytest.approx(0.3, abs=0.03)
     for turn in turns:
         right = Stumbler()
@@ -125,7 +126,7 @@ def test_lapses_come_as_often_as_asked_and_are_no_targets() -> None:
 
 
 def test_lapses_are_of_all_kinds() -> None:
-    lapses = [turn for episode in perturbed(100) for turn in episode.turns if not turn.target]
+    lapses = [turn for episode in perturbed(100) for turn in turns_of(episode) if not turn.target]
     slips = [turn for turn in lapses if turn.decision.action == "jump"]
     stale = [turn for turn in lapses if turn.decision.subgoal == "get key" and "with key" in turn.context.observation]
     strays = [turn for turn in lapses if turn.decision.action == "wait"]
@@ -135,15 +136,15 @@ def test_lapses_are_of_all_kinds() -> None:
 
 def test_switch_is_relative_to_the_subgoal_that_was_followed() -> None:
     for episode in perturbed():
-        for turn in episode.turns:
+        for turn in turns_of(episode):
             assert turn.decision.switch == (turn.decision.subgoal != turn.context.subgoal)
 
 
 def test_the_history_tells_what_was_played_and_the_expert_recovers() -> None:
     episodes = perturbed()
-    assert all(episode.info.won for episode in episodes)
+    assert all(episode.won for episode in episodes)
     for episode in episodes:
-        for before, after in pairwise(episode.turns):
+        for before, after in pairwise(turns_of(episode)):
             assert after.context.history == (
                 *before.context.history,
                 (before.context.observation, before.decision.action),
@@ -153,7 +154,7 @@ def test_the_history_tells_what_was_played_and_the_expert_recovers() -> None:
 
 def test_with_nothing_to_go_wrong_the_expert_is_followed() -> None:
     env = Errand(free_form=True)
-    first = demonstrate(env, "a", perturb=1.0).turns[0]  # no admissible actions, no slips, no earlier subgoals
+    first = turns_of(demonstrate(env, "a", perturb=1.0))[0]  # no admissible actions, no slips, no earlier subgoals
     assert first.target
     assert first.decision.action == "right"
 
@@ -166,16 +167,16 @@ def test_forms_to_be_filled_in_are_not_played(monkeypatch: pytest.MonkeyPatch) -
         return Observation(seen.text, (*(seen.admissible or ()), "say[<words>]", "look < there"))
 
     monkeypatch.setattr(Errand, "look", look_with_forms)
-    actions = {turn.decision.action for episode in perturbed() for turn in episode.turns}
+    actions = {turn.decision.action for episode in perturbed() for turn in turns_of(episode)}
     assert "look < there" in actions
     assert "say[<words>]" not in actions
 
 
 def test_an_episode_may_end_by_the_clock() -> None:
     episode = demonstrate(Errand(), "a", perturb=1.0, expert=Stumbler())
-    assert episode.info.end == EndReason.TURN_LIMIT
+    assert episode.end == EndReason.TURN_LIMIT
     assert len(episode.turns) == 60
-    assert not any(turn.target for turn in episode.turns)
+    assert not any(turn.target for turn in turns_of(episode))
 
 
 def test_an_environment_without_an_expert_has_no_demonstrations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +194,7 @@ def test_perturb_must_be_a_probability(perturb: float) -> None:
 @pytest.mark.parametrize("kind", LAPSES)
 def test_only_the_kinds_of_lapses_asked_for_happen(kind: Lapse) -> None:
     episodes = [demonstrate(Errand(), "a", n, perturb=0.4, expert=Stumbler(), lapses=[kind]) for n in range(40)]
-    lapses = [turn for episode in episodes for turn in episode.turns if not turn.target]
+    lapses = [turn for episode in episodes for turn in turns_of(episode) if not turn.target]
     assert len(lapses) > 20
     for turn in lapses:
         right = Stumbler()

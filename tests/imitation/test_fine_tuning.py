@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
+from helpers.demonstrated import turns_of
 from hiper.config import LearnerConfig
 from hiper.envs.base import EndReason
 from hiper.envs.small.corridor import CorridorEnv, make, shortest
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
-from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, imitation_losses, lr_scale, shuffled_batches
+from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, lr_scale, shuffled_batches
 from hiper.learner.learner import Learner
-from hiper.models.actor_critic import ActorCritic, Row
+from hiper.models.actor_critic import ActorCritic
 from hiper.plan_execute.parse import response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer
+from hiper.rows import Row
 from hiper.seeding import derive_seed
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -44,7 +48,7 @@ def negative_log_likelihoods(policy: Qwen2ForCausalLM, row: Row) -> tuple[torch.
 @pytest.mark.parametrize("with_prompts", [False, True])
 def test_losses_of_prompts_and_responses(make_qwen2: MakeQwen2, with_prompts: bool):
     learner = learner_of(make_qwen2())  # its sampling temperature has no part in imitation
-    responses, prompts = imitation_losses(learner, ROWS, with_prompts)
+    responses, prompts = learner.imitate().losses(ROWS, with_prompts=with_prompts)
     expected = [negative_log_likelihoods(make_qwen2(), row) for row in ROWS]
     torch.testing.assert_close(responses, torch.cat([said for _, said in expected]), rtol=1e-5, atol=1e-5)
     if with_prompts:
@@ -61,7 +65,7 @@ def test_a_step_averages_over_the_whole_mini_batch(make_qwen2: MakeQwen2, prompt
     for tokens in (10_000, 1):
         policy = make_qwen2()
         learner = learner_of(policy, tokens)
-        tuning = FineTuning(learner, 1, 1e-3, prompt_loss)
+        tuning = FineTuning(learner.imitate(), 1, 1e-3, prompt_loss)
         tuning.step(ROWS)
         losses += tuning.losses
         results.append(torch.cat([p.detach().flatten() for p in policy.parameters()]))
@@ -74,7 +78,7 @@ def test_a_step_averages_over_the_whole_mini_batch(make_qwen2: MakeQwen2, prompt
 
 
 def test_demonstrations_are_learned(make_qwen2: MakeQwen2):
-    tuning = FineTuning(learner_of(make_qwen2()), 60, 1e-2)
+    tuning = FineTuning(learner_of(make_qwen2()).imitate(), 60, 1e-2)
     for batch in islice(shuffled_batches(ROWS, 3, seed=0), 60):
         tuning.step(batch)
     assert len(tuning.losses) == 60
@@ -88,27 +92,30 @@ def test_the_rate_rises_and_falls():
     assert lr_scale(0, 1) == 1.0
 
 
-def test_tuning_goes_on_where_another_was(make_qwen2: MakeQwen2):
-    whole, first, second = (FineTuning(learner_of(make_qwen2()), 6, 1e-2, 0.1) for _ in range(3))
+def test_tuning_goes_on_where_another_was(make_qwen2: MakeQwen2, tmp_path: Path):
+    whole, first, second = (FineTuning(learner_of(make_qwen2()).imitate(), 6, 1e-2, 0.1) for _ in range(3))
     batches = list(islice(shuffled_batches(ROWS, 2, seed=0), 6))
     for batch in batches:
         whole.step(batch)
     for batch in batches[:4]:
         first.step(batch)
-    second.restore(first.state())
+    first.imitation.save(tmp_path / "state", {"losses": first.losses})
+    assert second.imitation.notes(tmp_path / "state") == {"losses": first.losses}
+    second.losses = list(second.imitation.load(tmp_path / "state")["losses"])
     for batch in batches[4:]:
         second.step(batch)
     assert second.losses == whole.losses
-    for name, weights in whole.state()["policy"].items():
-        assert torch.equal(weights, second.state()["policy"][name])
+    for name, tuning in (("whole", whole), ("second", second)):
+        tuning.imitation.save(tmp_path / name, {})
+    one, other = (torch.load(tmp_path / name)["policy"] for name in ("whole", "second"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_warm_start_leaves_critic_and_optimizer_alone(make_qwen2: MakeQwen2):
+def test_a_warm_start_leaves_the_critic_alone(make_qwen2: MakeQwen2):
     learner = learner_of(make_qwen2())
-    heads = [p.detach().clone() for p in learner.model.heads.parameters()]
-    FineTuning(learner, 1, 1e-3).step(ROWS)
-    assert all(torch.equal(a, b) for a, b in zip(heads, learner.model.heads.parameters(), strict=True))
-    assert not learner.optimizer.state
+    before = [score.values for score in learner.score(ROWS)]
+    FineTuning(learner.imitate(), 1, 1e-3).step(ROWS)
+    assert [score.values.tolist() for score in learner.score(ROWS)] == [values.tolist() for values in before]
 
 
 def test_divergence_is_said(make_qwen2: MakeQwen2):
@@ -116,7 +123,7 @@ def test_divergence_is_said(make_qwen2: MakeQwen2):
     with torch.no_grad():
         policy.model.norm.weight.fill_(math.nan)
     with pytest.raises(UserError, match=r"diverged at step 0.*lower warm_start\.lr"):
-        FineTuning(learner_of(policy), 1, 1e-3).step(ROWS)
+        FineTuning(learner_of(policy).imitate(), 1, 1e-3).step(ROWS)
 
 
 def test_batches_are_passes_in_new_orders():
@@ -142,18 +149,24 @@ def env() -> CorridorEnv:
 @pytest.fixture(scope="module")
 def prompts(env: CorridorEnv) -> PromptBuilder:
     template = Template.load("terse")
-    turns = [turn for task in env.panel for turn in demonstrate(env, task.id).turns]
+    turns = [turn for task in env.panel for turn in turns_of(demonstrate(env, task.id))]
     texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
-    return PromptBuilder(template, build_word_tokenizer(texts, template.wording), history_window=1)
+    return PromptBuilder(
+        template,
+        build_word_tokenizer(texts, template.wording),
+        history_window=1,
+        max_tokens=None,
+        overflow="drop_history",
+    )
 
 
 def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: PromptBuilder):
-    tokenizer, tasks = prompts._tokenizer, [task.id for task in env.panel.tasks[:12]]
+    tokenizer, tasks = prompts.tokenizer, [task.id for task in env.panel.tasks[:12]]
     rows = demonstration_rows(env, tasks, prompts, tokenizer, perturb=0.3, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.3) for task in tasks]
-    turns = [turn for episode in played if episode.info.won for turn in episode.turns if turn.target]
+    turns = [turn for episode in played if episode.won for turn in turns_of(episode) if turn.target]
     # A lapse may ring the alarm, or cost too many turns.
-    assert {episode.info.end for episode in played} == {EndReason.WON, EndReason.LOST, EndReason.TURN_LIMIT}
+    assert {episode.end for episode in played} == {EndReason.WON, EndReason.LOST, EndReason.TURN_LIMIT}
     assert len(rows) == len(turns) < sum(len(episode.turns) for episode in played)
     for row, turn in zip(rows, turns, strict=True):
         assert list(row.prompt_ids) == prompts.build(turn.context).ids
@@ -164,11 +177,11 @@ def test_rows_are_the_decisions_worth_imitating(env: CorridorEnv, prompts: Promp
 
 def test_lapses_are_imitated_with_the_episodes_they_lose(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
-    given = demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.6, lapses_too=True, seed=4)
+    given = demonstration_rows(env, tasks, prompts, prompts.tokenizer, perturb=0.6, lapses_too=True, seed=4)
     played = [demonstrate(env, task, derive_seed(4, task), perturb=0.6) for task in tasks]
-    kept = [episode for episode in played if episode.info.end is not EndReason.TURN_LIMIT]
-    assert any(not episode.info.won for episode in kept)
-    turns = [turn for episode in kept for turn in episode.turns]
+    kept = [episode for episode in played if episode.end != EndReason.TURN_LIMIT]
+    assert any(not episode.won for episode in kept)
+    turns = [turn for episode in kept for turn in turns_of(episode)]
     assert not all(turn.target for turn in turns)
     assert [list(row.prompt_ids) for row in given] == [prompts.build(turn.context).ids for turn in turns]
 
@@ -176,14 +189,14 @@ def test_lapses_are_imitated_with_the_episodes_they_lose(env: CorridorEnv, promp
 def test_episodes_that_ran_out_of_turns_show_nothing(env: CorridorEnv, prompts: PromptBuilder):
     short = CorridorEnv(env.panel, max_turns=1)
     tasks = [task.id for task in env.panel.tasks if shortest(task.id) > 1]
-    assert demonstration_rows(short, tasks, prompts, prompts._tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
+    assert demonstration_rows(short, tasks, prompts, prompts.tokenizer, perturb=0.0, lapses_too=True, seed=4) == []
 
 
 def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):
     tasks = [task.id for task in env.panel.tasks[:12]]
 
     def rows(seed: int) -> list[Row]:
-        return demonstration_rows(env, tasks, prompts, prompts._tokenizer, perturb=0.3, seed=seed)
+        return demonstration_rows(env, tasks, prompts, prompts.tokenizer, perturb=0.3, seed=seed)
 
     assert rows(0) == rows(0)
     assert rows(0) != rows(1)

@@ -17,13 +17,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from hiper.config import Config, load_config, overridden
+from hiper.config import Config, apply_overrides, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.imitation import warm_start as module
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows
-from hiper.imitation.warm_start import clone, unfinished_of
-from hiper.models.actor_critic import Row
+from hiper.imitation.warm_start import unfinished_file
+from hiper.rows import Row
+from hiper.training.begin import clone
 
 STAGES = [
     "warm_start.tasks=6",
@@ -79,7 +80,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def config(tiny_recipe: Path) -> Config:
-    return Config.model_validate(overridden(load_config(tiny_recipe).model_dump(), STAGES))
+    return Config.model_validate(apply_overrides(load_config(tiny_recipe).model_dump(), STAGES))
 
 
 @pytest.fixture
@@ -112,8 +113,8 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
     tuned: list[tuple[int, float, list[Row]]] = []
 
     class Remembered(FineTuning):
-        def __init__(self, learner: Any, steps: int, lr: float, prompt_loss: float) -> None:
-            super().__init__(learner, steps, lr, prompt_loss)
+        def __init__(self, imitation: Any, steps: int, lr: float, prompt_loss: float) -> None:
+            super().__init__(imitation, steps, lr, prompt_loss)
             tuned.append((steps, lr, []))
 
         def step(self, rows: Sequence[Row]) -> None:
@@ -138,7 +139,7 @@ def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
     config: Config, demonstrated: list[tuple[list[Row], bool, Sequence[str]]], tmp_path: Path
 ):
     turns = Config.model_validate(
-        overridden(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
+        apply_overrides(config.model_dump(), ["warm_start.turns=100", "warm_start.imperfect={turns: 10}"])
     )
     display = Watch()
     clone(turns, tmp_path / "policy", display)
@@ -170,13 +171,13 @@ def test_an_interrupted_one_is_gone_on_with(
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, stopped)
     assert "the warm start is saved as far as it came. Continue with: hiper sft tiny" in stopped.said
-    assert unfinished_of(folder).exists()
+    assert unfinished_file(folder).exists()
     assert not folder.exists()
 
     clone(config, folder, on)
     for stage in ("warm start", "lapses too"):
         assert stopped.units[stage] + on.units[stage] == steps[stage]
-    assert "going on after" in on.said
+    assert "resuming after" in on.said
     assert_same(folder, uninterrupted)
     assert sorted(path.name for path in tmp_path.iterdir() if "recipe" not in path.name) == ["policy", "whole"]
 
@@ -194,7 +195,7 @@ def test_a_killed_one_goes_on_from_where_it_was_last_saved(
     with pytest.raises(PowerCut):
         clone(config, tmp_path / "policy", Watch(("warm start", 4), cut))
     on = Watch()
-    later = overridden(config.model_dump(), ["training.iterations=5", "learner.clip=0.3", "name=other"])
+    later = apply_overrides(config.model_dump(), ["training.iterations=5", "learner.clip=0.3", "name=other"])
     clone(Config.model_validate(later), tmp_path / "policy", on)  # what comes after has no part in it
     assert on.units["warm start"] == whole[1]["warm start"] - 3
     assert_same(tmp_path / "policy", whole[0])
@@ -205,20 +206,20 @@ def test_before_the_first_step_nothing_is_kept(config: Config, tmp_path: Path):
     with pytest.raises(KeyboardInterrupt):
         clone(config, tmp_path / "policy", stopped)
     assert "nothing was done yet. Continue with" in stopped.said
-    assert not unfinished_of(tmp_path / "policy").exists()
+    assert not unfinished_file(tmp_path / "policy").exists()
 
 
 def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Config, tmp_path: Path):
     folder = tmp_path / "policy"
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, Watch(("warm start", 2), press_ctrl_c))
-    other = Config.model_validate(overridden(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
+    other = Config.model_validate(apply_overrides(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
     begun = (
         rf"policy\.unfinished.* with seed=0 and not 5, warm_start\.lr={config.warm_start.lr} and not 0\.5: give these"
     )
     with pytest.raises(UserError, match=begun):
         clone(other, folder, Watch())
-    unfinished_of(folder).write_bytes(unfinished_of(folder).read_bytes()[:5000])
+    unfinished_file(folder).write_bytes(unfinished_file(folder).read_bytes()[:5000])
     with pytest.raises(UserError, match=r"policy\.unfinished.*is damaged; delete it"):
         clone(config, folder, Watch())
 

@@ -12,8 +12,7 @@ import pytest
 from rich.console import Console
 
 from hiper.display.console import Display
-from hiper.launch.local import work
-from hiper.study.jobs import Job
+from hiper.launch.local import Command, run_commands
 
 
 class Pretended:
@@ -48,7 +47,7 @@ class Launcher:
         self.patience = 1
         self.on_launch: Callable[[], None] = lambda: None
 
-    def __call__(self, job: Job, log: Path) -> Pretended:
+    def __call__(self, job: Command, log: Path) -> Pretended:
         self.events.append(f"+{job.name}")
         self.alive += 1
         self.most = max(self.most, self.alive)
@@ -69,14 +68,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("hiper.launch.local.POLL_SECONDS", 0.001)
 
 
-def jobs_of(tmp_path: Path) -> list[Job]:
+def commands() -> list[Command]:
     """Two warm starts, and two runs from each."""
-    jobs = []
+    made = []
     for seed in (0, 1):
-        warm = Job(f"warm{seed}", tmp_path / f"warm{seed}", "quickstart", ())
-        runs = [f"{name}{seed}" for name in "ab"]
-        jobs += [warm, *(Job(run, tmp_path / run, "quickstart", (), warm, run[0]) for run in runs)]
-    return jobs
+        warm = Command(f"warm{seed}", ("sft",))
+        made += [warm, *(Command(f"{name}{seed}", ("train",), needs=warm.name) for name in "ab")]
+    return made
 
 
 def quiet() -> Display:
@@ -85,13 +83,13 @@ def quiet() -> Display:
 
 def test_one_after_the_other(tmp_path: Path):
     launcher = Launcher()
-    assert work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher) == {}
-    assert launcher.events == [f"{sign}{job.name}" for job in jobs_of(tmp_path) for sign in "+-"]
+    assert run_commands(commands(), tmp_path / "logs", quiet(), launcher) == {}
+    assert launcher.events == [f"{sign}{job.name}" for job in commands() for sign in "+-"]
 
 
 def test_side_by_side_but_after_what_they_need(tmp_path: Path):
     launcher = Launcher()
-    assert work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=3) == {}
+    assert run_commands(commands(), tmp_path / "logs", quiet(), launcher, slots=3) == {}
     at = launcher.events.index
     assert launcher.most == 3
     assert launcher.events[:2] == ["+warm0", "+warm1"]  # nothing else can begin yet
@@ -100,7 +98,7 @@ def test_side_by_side_but_after_what_they_need(tmp_path: Path):
 
 def test_what_fails_leaves_the_others_alone(tmp_path: Path):
     launcher = Launcher({"warm0": 2, "a1": -9})
-    failures = work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=2)
+    failures = run_commands(commands(), tmp_path / "logs", quiet(), launcher, slots=2)
     logs = tmp_path / "logs"
     assert failures == {
         "warm0": f"it went wrong ({logs / 'warm0.log'})",
@@ -118,24 +116,24 @@ def test_the_reason_is_what_this_attempt_named(tmp_path: Path):
     log.parent.mkdir()
     log.write_text("hiper: an earlier trouble\n")
 
-    def launch(job: Job, log: Path) -> Pretended:
+    def launch(job: Command, log: Path) -> Pretended:
         with log.open("a") as file:
             file.write("begun\nhiper: out of memory\nsaved up to iter-00010; to go on: hiper train --resume x\n")
         return Pretended(1, 2, lambda: None)
 
-    (warm, *_) = jobs_of(tmp_path)
-    assert work([warm], log.parent, quiet(), launch) == {"warm0": f"hiper: out of memory ({log})"}
+    (warm, *_) = commands()
+    assert run_commands([warm], log.parent, quiet(), launch) == {"warm0": f"hiper: out of memory ({log})"}
 
-    def silent(job: Job, log: Path) -> Pretended:
+    def silent(job: Command, log: Path) -> Pretended:
         return Pretended(1, 2, lambda: None)
 
-    assert work([warm], log.parent, quiet(), silent) == {"warm0": f"exit code 2 ({log})"}
+    assert run_commands([warm], log.parent, quiet(), silent) == {"warm0": f"exit code 2 ({log})"}
 
 
-def test_what_is_done_is_not_done_again(tmp_path: Path):
-    (tmp_path / "warm0").mkdir()
+def test_what_is_not_in_the_list_counts_as_done(tmp_path: Path):
     launcher = Launcher()
-    work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher)
+    (_, *left) = commands()
+    assert run_commands(left, tmp_path / "logs", quiet(), launcher) == {}
     assert launcher.events[:2] == ["+a0", "-a0"]
 
 
@@ -155,7 +153,7 @@ def test_a_stop_is_passed_on_and_waited_for(tmp_path: Path, patience: int):
     launcher.on_launch = on_launch
     try:
         with pytest.raises(KeyboardInterrupt):
-            work(jobs_of(tmp_path), tmp_path / "logs", quiet(), launcher, slots=2)
+            run_commands(commands(), tmp_path / "logs", quiet(), launcher, slots=2)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert set(launcher.begun) == {"warm0", "warm1"}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,17 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
+import hiper
 from hiper.advantages import Critic
-from hiper.config import LearnerConfig
+from hiper.config import LearnerConfig, ModelConfig
+from hiper.errors import UserError
 from hiper.learner.batches import minibatches
-from hiper.learner.learner import Learner, TrainRow
+from hiper.learner.learner import Learner
 from hiper.learner.losses import K3_CAP, k3, policy_loss, value_loss
-from hiper.models.actor_critic import ActorCritic, Row
+from hiper.models.actor_critic import ActorCritic
+from hiper.models.build import load_policy
+from hiper.models.weights import PolicyWeights
+from hiper.rows import Row, TrainRow
 from hiper.seeding import derive_seed
 
 MakeLearner = Callable[..., Learner]
@@ -56,7 +62,6 @@ def make_rows() -> MakeRows:
             rows.append(Row(tokens(3, 30), response, int(rng.integers(len(response)))))
         return [
             TrainRow(
-                row=score.row,
                 scores=score,
                 advantages=rng.normal(size=len(score.row.response_ids)).astype(np.float32),
                 mask=rng.random(len(score.row.response_ids)) < 0.66,
@@ -70,11 +75,11 @@ def make_rows() -> MakeRows:
 
 
 def weights(learner: Learner) -> list[torch.Tensor]:
-    return [p.detach().clone() for p in learner.model.parameters()]
+    return [p.detach().clone() for p in learner._model.parameters()]
 
 
 def largest_difference(one: Learner, other: Learner) -> float:
-    pairs = zip(one.model.parameters(), other.model.parameters(), strict=True)
+    pairs = zip(one._model.parameters(), other._model.parameters(), strict=True)
     return max(float((a - b).detach().abs().max()) for a, b in pairs)
 
 
@@ -84,24 +89,45 @@ def largest_difference(one: Learner, other: Learner) -> float:
 @pytest.mark.parametrize("values", ["decisions", "turn", "token"])
 def test_scores_come_in_the_order_of_the_rows(make_learner: MakeLearner, make_rows: MakeRows, values: Critic):
     learner = make_learner(micro_batch_tokens=100, values=values)
-    torch.nn.init.normal_(learner.model.heads.out.weight)
+    torch.nn.init.normal_(learner._model.heads.out.weight)
     rows = [row.row for row in make_rows(learner, 20)]
     for row, score in zip(rows, learner.score(rows), strict=True):
         assert score.row == row
-        alone = learner.forward([row])
+        alone = learner._forward([row])
         np.testing.assert_allclose(score.logprobs, alone.logprobs_K.detach(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(score.values, alone.values_PH.detach().flatten(), rtol=1e-5, atol=1e-5)
         assert score.reference is None
 
 
-def test_scores_under_the_reference(make_learner: MakeLearner, make_rows: MakeRows):
+@pytest.fixture(scope="session")
+def other_policy(make_learner: MakeLearner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy of other weights, saved."""
+    path = tmp_path_factory.mktemp("policies") / "other"
+    make_learner(sizes={"seed": 7}).export(path)
+    return path
+
+
+def test_scores_under_the_reference(make_learner: MakeLearner, make_rows: MakeRows, other_policy: Path):
     learner, other = make_learner(kl_coef=0.1), make_learner(sizes={"seed": 7})
-    learner.hold_on_to(other.model.policy)
+    learner.set_reference(other_policy)
     rows = [row.row for row in make_rows(learner, 8)]
     for score, theirs in zip(learner.score(rows), other.score(rows), strict=True):
         assert score.reference is not None
         np.testing.assert_allclose(score.reference, theirs.logprobs, rtol=1e-5, atol=1e-5)
-    assert not any(p.requires_grad for p in other.model.policy.parameters())
+
+
+def test_a_reference_stays_what_it_was(make_learner: MakeLearner, make_rows: MakeRows):
+    learner = make_learner(kl_coef=0.1)
+    rows = make_rows(learner, 8)
+    learner.set_reference()
+    learner.update(
+        [dataclasses.replace(r, scores=s) for r, s in zip(rows, learner.score([r.row for r in rows]), strict=True)],
+        seed=0,
+    )
+    for row, score in zip(rows, learner.score([r.row for r in rows]), strict=True):
+        assert score.reference is not None
+        np.testing.assert_allclose(score.reference, row.scores.logprobs, rtol=1e-5, atol=1e-5)
+        assert not np.allclose(score.logprobs, row.scores.logprobs)
 
 
 def test_a_kl_term_without_a_reference_is_refused(make_learner: MakeLearner, make_rows: MakeRows):
@@ -126,14 +152,14 @@ def test_a_kl_term_without_a_reference_is_refused(make_learner: MakeLearner, mak
     ],
 )
 def test_one_step_is_the_step_of_the_loss_written_out(
-    make_learner: MakeLearner, make_rows: MakeRows, critic: str, values: Critic
+    make_learner: MakeLearner, make_rows: MakeRows, other_policy: Path, critic: str, values: Critic
 ):
     settings: dict[str, Any] = {"entropy_coef": 0.05, "kl_coef": 0.2, "value_coef": 0.7, "max_grad_norm": 0.5}
     learner, twin = (make_learner(critic, values=values, **settings) for _ in range(2))
     for one in (learner, twin):
-        one.hold_on_to(make_learner(sizes={"seed": 7}).model.policy)
+        one.set_reference(other_policy)
         if values != "none":
-            torch.nn.init.constant_(one.model.heads.out.weight, 0.1)
+            torch.nn.init.constant_(one._model.heads.out.weight, 0.1)
     rows = [dataclasses.replace(row, scores=_stale(row)) for row in make_rows(learner, 12)]
     learner.update(rows, seed=0)
 
@@ -143,7 +169,7 @@ def test_one_step_is_the_step_of_the_loss_written_out(
     places: Any = sum(row.target_mask.sum() if values == "token" else row.target_mask.astype(int) for row in rows)
     loss = torch.zeros(())
     for row in rows:
-        outputs = twin.forward([row.row])
+        outputs = twin._forward([row.row])
         mask, old = torch.tensor(row.mask), torch.tensor(row.scores.logprobs)
         ratio = (outputs.logprobs_K - old).exp()
         surrogate = policy_loss(ratio, torch.tensor(row.advantages), 0.2, 3.0)
@@ -158,10 +184,10 @@ def test_one_step_is_the_step_of_the_loss_written_out(
         )
         loss = loss + 0.7 * (value * torch.tensor(row.target_mask) / torch.tensor(places)).sum()
     loss.backward()
-    for parameters in (twin.model.policy.parameters(), twin.model.critic_parameters()):
+    for parameters in (twin._model.policy.parameters(), twin._model.critic_parameters()):
         torch.nn.utils.clip_grad_norm_(parameters, 0.5)
     # Gradients rather than weights: AdamW makes a full step of a gradient that is nothing but rounding errors.
-    for mine, theirs in zip(learner.model.parameters(), twin.model.parameters(), strict=True):
+    for mine, theirs in zip(learner._model.parameters(), twin._model.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
     assert largest_difference(learner, twin) > 1e-3  # and the step was made
 
@@ -194,8 +220,8 @@ def test_a_head_without_targets_is_left_alone(make_learner: MakeLearner, make_ro
     learner = make_learner("detached", weight_decay=0.0)
     rows = [dataclasses.replace(r, target_mask=np.array([True, False, True])) for r in make_rows(learner, 8)]
     metrics = learner.update(rows, seed=0)
-    assert learner.model.heads.out.weight[1].eq(0).all()
-    assert learner.model.heads.out.weight[0].ne(0).any()
+    assert learner._model.heads.out.weight[1].eq(0).all()
+    assert learner._model.heads.out.weight[0].ne(0).any()
     assert "critic/loss_high" not in metrics
 
 
@@ -203,10 +229,10 @@ def test_learning_rates_follow_the_schedule(make_learner: MakeLearner, make_rows
     learner = make_learner("detached")
     before = weights(learner)
     learner.update(make_rows(learner, 8), seed=0, lr_scales=(0.0, 0.5))
-    assert [group["lr"] for group in learner.optimizer.param_groups] == [0.0, 0.005]
-    policy = list(learner.model.policy.parameters())
+    assert [group["lr"] for group in learner._optimizer.param_groups] == [0.0, 0.005]
+    policy = list(learner._model.policy.parameters())
     assert all(torch.equal(a, b) for a, b in zip(policy, before, strict=False))  # the policy's come first
-    assert learner.model.heads.out.weight.ne(0).any()
+    assert learner._model.heads.out.weight.ne(0).any()
 
 
 def test_a_policy_that_has_gone_too_far_stands_still_and_the_critic_goes_on(
@@ -217,7 +243,7 @@ def test_a_policy_that_has_gone_too_far_stands_still_and_the_critic_goes_on(
         rows = make_rows(learner, 12)
         first = list(next(iter(minibatches(rows, 4, derive_seed(0, 0)))))
         metrics = learner.update(first if batches == 1 else rows, seed=0)
-        parts = learner.model.policy.parameters(), learner.model.critic_parameters()
+        parts = learner._model.policy.parameters(), learner._model.critic_parameters()
         return *([p.detach().clone() for p in part] for part in parts), metrics  # type: ignore[return-value]
 
     policy, critic, metrics = after(3, target_kl=1e-9)
@@ -233,14 +259,14 @@ def test_a_policy_that_has_gone_too_far_stands_still_and_the_critic_goes_on(
 # --- Metrics --------------------------------------------------------------------------------------------------------
 
 
-def test_metrics_are_averaged_over_their_own_tokens(make_learner: MakeLearner, make_rows: MakeRows):
+def test_metrics_are_averaged_over_their_own_tokens(make_learner: MakeLearner, make_rows: MakeRows, other_policy: Path):
     learner = make_learner(lr=0.0, critic_lr=0.0, entropy_coef=0.01, kl_coef=0.1, micro_batch_tokens=60)
-    learner.hold_on_to(make_learner(sizes={"seed": 7}).model.policy)
+    learner.set_reference(other_policy)
     rows = [dataclasses.replace(row, scores=_stale(row)) for row in make_rows(learner, 10)]
     metrics = learner.update(rows, seed=0)
 
     mask = np.concatenate([row.mask for row in rows])
-    outputs = [learner.forward([row.row]) for row in rows]
+    outputs = [learner._forward([row.row]) for row in rows]
     new = np.concatenate([o.logprobs_K.detach().numpy() for o in outputs])
     old = np.concatenate([row.scores.logprobs for row in rows])
     reference = np.concatenate([np.asarray(row.scores.reference) for row in rows])
@@ -268,7 +294,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(make_learner: MakeLear
     assert learner.update([sick, *rows[1:]], seed=0)["update/skipped_steps"] == 1.0
     assert all(torch.equal(a, b) for a, b in zip(before, weights(learner), strict=True))
     assert learner.update(rows, seed=0)["update/skipped_steps"] == 0.0
-    assert all(p.isfinite().all() for p in learner.model.parameters())
+    assert all(p.isfinite().all() for p in learner._model.parameters())
 
 
 # --- It learns ------------------------------------------------------------------------------------------------------
@@ -282,7 +308,6 @@ def play_bandit(learner: Learner, prompt: tuple[int, ...], rng: np.random.Genera
     rewards = (drawn == 5).astype(np.float32)
     trained = [
         TrainRow(
-            row=score.row,
             scores=score,
             advantages=np.full(2, reward - score.values[1], dtype=np.float32),
             mask=np.array([True, False]),
@@ -296,7 +321,7 @@ def play_bandit(learner: Learner, prompt: tuple[int, ...], rng: np.random.Genera
 
 def _arms(learner: Learner, prompt: tuple[int, ...]) -> Any:
     with torch.no_grad():
-        logits = learner.model.policy(input_ids=torch.tensor([prompt])).logits[0, -1].double()
+        logits = learner._model.policy(input_ids=torch.tensor([prompt])).logits[0, -1].double()
     return torch.softmax(logits, -1).numpy()
 
 
@@ -329,7 +354,7 @@ def test_the_entropy_bonus_raises_entropy(make_learner: MakeLearner, make_rows: 
 def test_the_kl_term_holds_the_policy_back(make_learner: MakeLearner, make_rows: MakeRows):
     def drift(kl_coef: float) -> float:
         learner = make_learner(kl_coef=kl_coef, value_coef=0.0, clip=5.0, dual_clip=50.0, lr=3e-3)
-        learner.hold_on_to(copy.deepcopy(learner.model.policy))
+        learner.set_reference()
         rows = make_rows(learner, 12)
         for step in range(8):
             learner.update(rows, seed=step)
@@ -341,11 +366,79 @@ def test_the_kl_term_holds_the_policy_back(make_learner: MakeLearner, make_rows:
 
 def test_bfloat16_autocast_trains(make_learner: MakeLearner, make_rows: MakeRows):
     exact = make_learner(lr=1e-3)
-    rough = Learner(make_learner().model, exact.config, pad_id=0, temperature=1.0, autocast=torch.bfloat16)
+    rough = Learner(make_learner()._model, exact.config, pad_id=0, temperature=1.0, autocast=torch.bfloat16)
     rows = make_rows(exact, 12)
     before = weights(rough)
     one, other = exact.update(rows, seed=0), rough.update(rows, seed=0)
     assert other["update/skipped_steps"] == 0.0
     assert other["policy/entropy"] == pytest.approx(one["policy/entropy"], rel=0.05)
-    assert all(p.dtype == torch.float32 for p in rough.model.parameters())
+    assert all(p.dtype == torch.float32 for p in rough._model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, weights(rough), strict=True))
+
+
+# --- On disk, and on the way to a sampler ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("critic", "values"), [("own", "decisions"), ("shared", "token"), ("shared", "none")])
+def test_a_saved_learner_goes_on_as_if_it_had_not_been(
+    make_learner: MakeLearner, make_rows: MakeRows, tmp_path: Path, critic: str, values: Critic
+):
+    whole, fresh = (make_learner(critic, values=values) for _ in range(2))
+    rows = make_rows(whole, 8)
+    whole.update(rows, seed=0)
+    whole.export(tmp_path / "policy")
+    whole.save(tmp_path, iteration=3)
+    resumed = Learner.of(
+        load_policy(tmp_path / "policy", ModelConfig()),
+        critic=values,
+        config=whole.config,
+        model_config=ModelConfig(critic=critic, compute_dtype="float32"),
+        device="cpu",
+        pad_id=0,
+        temperature=1.0,
+    )
+    assert resumed.load(tmp_path) == 3
+    for learner in (whole, resumed):
+        learner.update(rows, seed=1)
+    assert largest_difference(whole, resumed) == 0.0
+    assert largest_difference(whole, fresh) > 0.0
+
+
+def test_a_checkpoint_of_another_critic_is_refused(make_learner: MakeLearner, tmp_path: Path):
+    make_learner("shared").save(tmp_path, iteration=1)
+    with pytest.raises(UserError, match="damaged or of another architecture"):
+        make_learner("own").load(tmp_path)
+    (tmp_path / "trainer.pt").write_bytes(b"")
+    with pytest.raises(UserError, match="damaged or of another architecture"):
+        make_learner("shared").load(tmp_path)
+
+
+def test_published_weights_are_the_current_ones(make_learner: MakeLearner, make_rows: MakeRows):
+    class Remembering:
+        def load(self, weights: PolicyWeights, version: int) -> None:
+            self.weights, self.version = weights, version
+
+    learner, sampler = make_learner(), Remembering()
+    learner.publish(sampler, 4)
+    before = sampler.weights.sha256()
+    assert sampler.version == 4
+    assert before == make_learner().weights().sha256() != make_learner(sizes={"seed": 7}).weights().sha256()
+    learner.update(make_rows(learner, 8), seed=0)
+    learner.publish(sampler, 5)
+    assert sampler.weights.sha256() == learner.weights().sha256() != before
+
+
+def test_a_learner_describes_itself(make_learner: MakeLearner):
+    own, none = make_learner("own").describe(), make_learner(values="none").describe()
+    assert own.policy_parameters == sum(p.numel() for p in make_learner()._model.policy.parameters())
+    assert str(own) == f"{own.policy_parameters:,} parameters, critic on its own backbone, cpu"
+    assert none.critic == "no critic"
+
+
+def test_nobody_else_touches_the_model():
+    """No file outside the learner's package and the models' reaches for what a learner holds."""
+    package = Path(hiper.__file__).parent
+    inside = re.compile(r"learner\.(_|model\b|optimizer\b|device\b|precision\b|autocast\b)")
+    for file in package.rglob("*.py"):
+        if file.parent.name not in ("learner", "models"):
+            assert not inside.search(file.read_text(encoding="utf-8")), file

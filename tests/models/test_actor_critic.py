@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
-from hiper.advantages import Critic
+from hiper.advantages import HEADS_OF, Critic
 from hiper.models import actor_critic
-from hiper.models.actor_critic import HEADS, HEADS_OF, ActorCritic, Row, RowBatch, ValueHeads, token_logprobs
+from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads, token_logprobs
+from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 

@@ -27,11 +27,10 @@ from hiper.models.build import (
     choose_autocast,
     choose_device,
     load_policy,
-    load_tokenizer,
     make_nano,
     stop_ids,
 )
-from hiper.plan_execute.tokenizer import encode_text
+from hiper.plan_execute.tokenizer import encode_text, load_tokenizer
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 

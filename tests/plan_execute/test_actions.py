@@ -9,7 +9,8 @@ from hiper.envs.base import Decision
 from hiper.errors import UserError
 from hiper.plan_execute.actions import ActionStyle, ActionWords
 from hiper.plan_execute.parse import InvalidKind, parse_response
-from hiper.plan_execute.prompts import PromptContext, Template, TemplateData
+from hiper.plan_execute.render import PromptContext, Template
+from hiper.plan_execute.templates import TemplateData
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, round_trip
 
 STYLE = {
@@ -130,8 +131,8 @@ def test_words_of_stand_ins_are_known_to_tokenizers(template: Template):
 def test_an_environments_templates_are_found_by_its_name():
     with pytest.raises(
         UserError,
-        match=r"template corridor/terse: neither a shipped template \(instruct, instruct-act, terse, terse-act\)",
+        match=r"'corridor/terse' is neither a shipped template .*; known are instruct, instruct-act, terse, terse-act$",
     ):
         Template.load("corridor/terse")
-    with pytest.raises(UserError, match=r"template nowhere/terse: neither"):
+    with pytest.raises(UserError, match=r"'nowhere/terse' is neither"):
         Template.load("nowhere/terse")

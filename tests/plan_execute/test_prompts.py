@@ -3,15 +3,20 @@ from __future__ import annotations
 import random
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import yaml
 
+from helpers.demonstrated import turns_of
+from hiper.config import Overflow
 from hiper.envs import make
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.parse import Form
-from hiper.plan_execute.prompts import PromptBuilder, PromptContext, PromptTooLongError, Template, TemplateData
+from hiper.plan_execute.prompts import PromptBuilder, PromptTooLongError
+from hiper.plan_execute.render import PromptContext, Template
+from hiper.plan_execute.templates import TemplateData
 from hiper.plan_execute.tokenizer import UNK, build_word_tokenizer, text_encoder
 
 INTRO = (
@@ -51,12 +56,22 @@ LATER = PromptContext(
 
 @pytest.fixture(scope="module")
 def terse() -> Template:
-    return Template.load("terse")
+    return Template.load("alfworld/terse")
 
 
 @pytest.fixture(scope="module")
 def instruct() -> Template:
-    return Template.load("instruct")
+    return Template.load("alfworld/instruct")
+
+
+def builder(
+    template: Template,
+    tokenizer: Any,
+    history_window: int = 2,
+    max_tokens: int | None = None,
+    overflow: Overflow = "drop_history",
+) -> PromptBuilder:
+    return PromptBuilder(template, tokenizer, history_window=history_window, max_tokens=max_tokens, overflow=overflow)
 
 
 # --- Terse -----------------------------------------------------------------------------------------------------------
@@ -139,12 +154,12 @@ def test_terse_shows_an_action_that_was_none(terse):
 def test_terse_prompts_on_official_games_are_short_and_lose_no_action(terse, official_games):
     env = make("alfworld", split="valid_seen", data=official_games)
     tasks = random.Random(0).sample([task.id for task in env.panel], 20)
-    turns = [turn for task in tasks for turn in demonstrate(env, task, perturb=0.2).turns]
+    turns = [turn for task in tasks for turn in turns_of(demonstrate(env, task, perturb=0.2))]
     tokenizer = build_word_tokenizer(
         [terse.render(replace(turn.context, history=turn.context.history[-2:])) for turn in turns], terse.wording
     )
-    builder = PromptBuilder(terse, tokenizer, history_window=2)
-    prompts = [builder.build(turn.context).ids for turn in turns]
+    building = builder(terse, tokenizer, history_window=2)
+    prompts = [building.build(turn.context).ids for turn in turns]
     lengths = [len(ids) for ids in prompts]
     assert 60 <= statistics.mean(lengths) <= 100
     assert max(lengths) <= 200
@@ -179,7 +194,7 @@ def test_instruct_leaves_out_what_there_is_not(instruct):
 
 
 def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
-    prompt = PromptBuilder(instruct, bpe_tokenizer).build(LATER)
+    prompt = builder(instruct, bpe_tokenizer).build(LATER)
     text = bpe_tokenizer.decode(prompt.ids)
     assert text.startswith("<|im_start|>user\nYou act in a text environment")
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
@@ -189,7 +204,7 @@ def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
 
 def test_chat_needs_a_chat_template(instruct):
     with pytest.raises(UserError, match="no chat template"):
-        PromptBuilder(instruct, build_word_tokenizer(["a"]))
+        builder(instruct, build_word_tokenizer(["a"]))
 
 
 # --- Window and length -----------------------------------------------------------------------------------------------
@@ -205,52 +220,50 @@ def text_of(tokenizer, prompt):
 
 
 def test_ids_are_the_rendered_text(terse, tokenizer):
-    prompt = PromptBuilder(terse, tokenizer).build(LATER)
+    prompt = builder(terse, tokenizer).build(LATER)
     assert text_of(tokenizer, prompt) == terse.render(LATER).replace("-", " - ")
 
 
 @pytest.mark.parametrize("window", [0, 1, 2, 5])
 def test_the_window_shows_the_last_turns(terse, tokenizer, window):
-    text = text_of(tokenizer, PromptBuilder(terse, tokenizer, history_window=window).build(LATER))
+    text = text_of(tokenizer, builder(terse, tokenizer, history_window=window).build(LATER))
     assert text.count(">") == min(window, 2)
     assert ("open fridge 1 . fridge 1 open" in text) == (window > 0)
 
 
 def test_the_oldest_turns_are_dropped_first(terse, tokenizer):
-    whole, one, none = (
-        len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)
-    )
+    whole, one, none = (len(builder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0))
     for limit, length, dropped in ((whole, whole, 0), (whole - 1, one, 1), (one, one, 1), (one - 1, none, 2)):
-        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit).build(LATER)
+        prompt = builder(terse, tokenizer, max_tokens=limit).build(LATER)
         assert (len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens) == (length, dropped, 0)
         assert prompt.complete == (dropped == 0)
     with pytest.raises(PromptTooLongError, match=rf"turn 3 .* has {none} tokens without any history, {none - 1} are"):
-        PromptBuilder(terse, tokenizer, max_tokens=none - 1).build(LATER)
+        builder(terse, tokenizer, max_tokens=none - 1).build(LATER)
 
 
 def test_truncation_keeps_the_right_end(terse, tokenizer):
-    whole = PromptBuilder(terse, tokenizer).build(LATER).ids
-    prompt = PromptBuilder(terse, tokenizer, max_tokens=10, overflow="truncate_left").build(LATER)
+    whole = builder(terse, tokenizer).build(LATER).ids
+    prompt = builder(terse, tokenizer, max_tokens=10, overflow="truncate_left").build(LATER)
     assert prompt.ids == whole[-10:]
     assert prompt.cut_tokens == len(whole) - 10
     assert not prompt.complete
-    assert PromptBuilder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
+    assert builder(terse, tokenizer, max_tokens=len(whole), overflow="truncate_left").build(LATER).complete
 
 
 def test_shortening_leaves_out_turns_before_it_cuts(terse, tokenizer):
-    sizes = [len(PromptBuilder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
+    sizes = [len(builder(terse, tokenizer, history_window=window).build(LATER).ids) for window in (2, 1, 0)]
     for limit, dropped, cut in [(sizes[0], 0, 0), (sizes[0] - 1, 1, 0), (sizes[2], 2, 0), (sizes[2] - 3, 2, 3)]:
-        prompt = PromptBuilder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
+        prompt = builder(terse, tokenizer, max_tokens=limit, overflow="shorten").build(LATER)
         assert (prompt.dropped_turns, prompt.cut_tokens) == (dropped, cut)
-        assert prompt.ids == PromptBuilder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
+        assert prompt.ids == builder(terse, tokenizer, history_window=2 - dropped).build(LATER).ids[cut:]
         assert prompt.complete == (not dropped and not cut)
 
 
 def test_error_refuses_at_once(terse, tokenizer):
-    length = len(PromptBuilder(terse, tokenizer).build(LATER).ids)
-    builder = PromptBuilder(terse, tokenizer, max_tokens=length - 1, overflow="error")
+    length = len(builder(terse, tokenizer).build(LATER).ids)
+    building = builder(terse, tokenizer, max_tokens=length - 1, overflow="error")
     with pytest.raises(PromptTooLongError, match=f"{length} tokens, {length - 1} are allowed"):
-        builder.build(LATER)
+        building.build(LATER)
 
 
 # --- Templates as data -----------------------------------------------------------------------------------------------
@@ -296,7 +309,7 @@ def test_groups_keep_places_apart_and_other_names_whole():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"partz": []}, "partz: Extra inputs"),
+        ({"partz": []}, "unknown key 'partz'; did you mean 'parts'"),
         ({"version": "new"}, "version: Input should be a valid integer"),
         ({"parts": ["{gaol}"]}, r"no value for \{gaol\}; there are .*\{goal\}"),
         ({"parts": ["{goal"]}, "template .*mine.yaml: .*'}'"),
@@ -317,18 +330,20 @@ def test_wrong_templates_are_refused(tmp_path, changes, message):
 def test_files_that_are_no_templates_are_refused(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"template tears: neither a shipped template \(instruct, instruct-act, terse, terse-act\) nor a readable",
+        match=r"'tears' is neither a shipped template nor a YAML file; did you mean 'terse'\?",
     ):
         Template.load("tears")
     file = tmp_path / "broken.yaml"
     file.write_text("name: [")
-    with pytest.raises(UserError, match="not valid YAML"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file"):
         Template.load(file)
     file.write_text("separator: a\nresponse: b\nseparator: c\n")
-    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: 'separator' stands there twice.*\n.*line 3"):
+    with pytest.raises(
+        UserError, match=r"broken\.yaml is not a readable YAML file: .*'separator' is repeated.*\n.*line 3"
+    ):
         Template.load(file)
     file.write_bytes("name: «»".encode("latin-1"))
-    with pytest.raises(UserError, match=r"broken\.yaml: not valid YAML: .*utf-8"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file: .*utf-8"):
         Template.load(file)
 
 
@@ -344,7 +359,10 @@ def test_halves_of_characters_become_whole_ones(terse, tokenizer):
     assert text_encoder(tokenizer)(shown)
 
 
-@pytest.mark.parametrize("name", ["terse", "instruct"])
+SHIPPED = ("terse", "instruct", "alfworld/terse", "alfworld/instruct")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_without_plans_the_rest_of_a_template_stays(name):
     whole, act = Template.load(name), Template.load(f"{name}-act")
     assert (whole.form, act.form) == (Form.PLAN_EXECUTE, Form.ACTION)
@@ -354,7 +372,7 @@ def test_without_plans_the_rest_of_a_template_stays(name):
     assert "subgoal" not in shown.lower()
     assert LATER.subgoal is not None
     assert LATER.subgoal in str(whole.render(LATER))
-    if name == "terse":
+    if name.endswith("terse"):
         assert str(whole.render(LATER)) == f"{shown} subgoal {LATER.subgoal} ."
 
 
@@ -368,20 +386,45 @@ def test_a_template_may_extend_another(tmp_path):
     assert below.data == own.data.model_copy(update={"name": "below"})
     for content, message in (
         ("extends: below.yaml\nname: own\n", r"extends .*, which extends it"),
-        ("extends: nothing.yaml\n", r"extends .*nothing\.yaml, which holds no mapping"),
+        ("extends: nothing.yaml\n", r"nothing\.yaml is empty or damaged"),
     ):
         file.write_text(content)
         (tmp_path / "nothing.yaml").touch()
         with pytest.raises(UserError, match=message):
             Template.load(file)
     file.write_text("extends: tense\nname: own\n")
-    with pytest.raises(UserError, match="template tense: neither a shipped template"):
+    with pytest.raises(UserError, match="'tense' is neither a shipped template"):
         Template.load(file)
 
 
-@pytest.mark.parametrize("name", ["terse", "instruct"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_templates(name):
     template = Template.load(name)
-    assert template.data.name == name
-    assert template.label.startswith(f"{name}-{template.data.version}-")
-    assert "help" in template.data.admissible.hide
+    assert template.data.name == name.replace("/", "-")
+    assert template.label.startswith(f"{template.data.name}-{template.data.version}-")
+    assert ("help" in template.data.admissible.hide) == name.startswith("alfworld/")
+
+
+def test_general_templates_leave_the_words_of_an_environment_alone():
+    known = replace(
+        FIRST, goal="Sell 3.5 of 1,000.", observation="A cold day, at 3.5 degrees. It opens.", admissible=None
+    )
+    assert Template.load("terse").render(known) == (
+        "cold day at 3.5 degrees it opens . task sell 3.5 of 1,000 . subgoal none ."
+    )
+    content = str(Template.load("instruct").render(known))
+    assert known.goal in content
+    assert known.observation in content
+
+
+@pytest.mark.parametrize("name", ["terse", "instruct-act"])
+def test_an_environments_own_template_is_named_in_full(name, tmp_path):
+    """Policies were trained on it when it had the name that the general one has now."""
+    with pytest.raises(UserError, match=f"'{name}' is the general template, .* name 'alfworld/{name}', or a file"):
+        Template.load_for("alfworld", name)
+    assert Template.load_for("alfworld", f"alfworld/{name}").data == Template.load(f"alfworld/{name}").data
+    assert Template.load_for("corridor", name).data == Template.load(name).data
+    assert Template.load_for("somewhere:Else", name).data == Template.load(name).data
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(f"extends: {name}\n")
+    assert Template.load_for("alfworld", file).data == Template.load(name).data

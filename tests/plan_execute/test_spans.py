@@ -94,7 +94,7 @@ def test_content_takes_precedence_over_a_neighbours_tag():
     first = text.index("</switch>") + 3
     second = text.index("<subgoal>") + len("<subgoal>f")
     tokens = TokenText(text, starts=[0, first, second], ends=[first, second, len(text)])
-    assert token_kinds(tokens, parsed)[1] == SUBGOAL
+    assert token_kinds(tokens, parsed, include_tags=True)[1] == SUBGOAL
     assert token_kinds(tokens, parsed, include_tags=False)[1] == SUBGOAL
 
 
@@ -191,7 +191,10 @@ def test_a_model_that_knows_several_ends_may_end_with_any(bpe_tokenizer):
     other = encode_text(bpe_tokenizer, "!")[0]
     tokens = TokenReader(bpe_tokenizer).read([*encode_text(bpe_tokenizer, RESPONSES[0]), other], ended=True)
     assert tokens.text == RESPONSES[0]
-    assert token_kinds(tokens, parse_response(tokens.text, previous_subgoal=None))[-1] == TokenKind.ACTION
+    assert (
+        token_kinds(tokens, parse_response(tokens.text, previous_subgoal=None), include_tags=True)[-1]
+        == TokenKind.ACTION
+    )
 
 
 def test_ids_without_a_token_are_nothing(bpe_tokenizer):

@@ -6,20 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from hiper.analysis.comparison.comparison import Comparison, compare
 from hiper.analysis.comparison.report import markdown
 from hiper.analysis.comparison.traces import Trace, read_trace
-from hiper.display.console import Display
 from hiper.runs.cards import Card
 from hiper.runs.records import RECORDS, PackedRuns, pack, read_archive, unpack
-from hiper.study.sweep import show_sweep
+from hiper.study.sweep import SweepReport
 
 pytestmark = pytest.mark.records
 
@@ -96,14 +93,14 @@ def test_a_comparison_is_that_of_its_records(file: Path, record: Record):
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
-def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, tmp_path: Path):
+def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record):
     stored = rounded(file.read_text())
     values = next(iter(stored["success"].values()))
     points = {value: file.parent / f"{stored['setting']}={value}" for value in values}
     comparisons = {value: recomputed(point / "comparison.json", record) for value, point in points.items()}
-    show_sweep(stored["setting"], comparisons, tmp_path, Display(console=Console(file=StringIO())))
-    assert rounded((tmp_path / file.name).read_text()) == stored
-    assert (tmp_path / "sweep.md").read_text() == file.with_suffix(".md").read_text()
+    report = SweepReport.of(stored["setting"], comparisons)
+    assert rounded(json.dumps(report.to_json())) == stored
+    assert report.markdown("sweep.png") == file.with_suffix(".md").read_text()
 
 
 @pytest.mark.parametrize("file", [*WHOLE, *SWEEPS], ids=lambda file: file.parent.name)

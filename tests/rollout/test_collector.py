@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
+from helpers.demonstrated import turns_of
 from hiper.advantages import TokenKind
 from hiper.envs.base import Start, Step
 from hiper.envs.panels import Panel
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
 from hiper.episode import Episode
 from hiper.imitation.demonstrations import demonstrate
+from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.parse import InvalidKind, response_text
-from hiper.plan_execute.prompts import PromptBuilder, Template
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
-from hiper.rollout.collector import Assignment, collect
-from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams, TransformersSampler
+from hiper.rollout.collector import collect
+from hiper.rollout.players import Assignment
+from hiper.rollout.samplers import Request, Sample, Sampler, SamplingParams
+from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 
 CELLS = 4
 TURNS = 6
@@ -54,19 +62,54 @@ class Scripted:
         self.tokenizer, self.say = tokenizer, say
         self.rounds: list[int] = []
         self.seeds: list[int] = []
+        self.waiting: list[tuple[Request, Future[Sample]]] = []
 
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
-        self.rounds.append(len(prompts))
-        self.seeds += seeds
-        return [self._answer(self.say(str(self.tokenizer.decode(list(prompt)))), params) for prompt in prompts]
+    def load(self, weights: PolicyWeights, version: int) -> None: ...
 
-    def weights_sha256(self) -> None:
-        return None
+    def close(self) -> None: ...
 
-    def _answer(self, text: str, params: SamplingParams) -> Sample:
-        ids = (*encode_text(self.tokenizer, text), self.tokenizer.eos_token_id)
-        cut = ids[: params.max_tokens]
-        return Sample(cut, tuple(-0.01 * i for i in range(len(cut))), len(cut) == len(ids))
+    def submit(self, request: Request) -> Future[Sample]:
+        self.seeds.append(request.seed)
+        self.waiting.append((request, Future()))
+        return self.waiting[-1][1]
+
+    def run(self) -> None:
+        """Answers all that it was asked, at once."""
+        if self.waiting:
+            self.rounds.append(len(self.waiting))
+        waiting, self.waiting = self.waiting, []
+        for request, future in waiting:
+            future.set_result(self.answer(request))
+
+    def answer(self, request: Request) -> Sample:
+        ids = (
+            *encode_text(self.tokenizer, self.say(str(self.tokenizer.decode(list(request.prompt))))),
+            self.tokenizer.eos_token_id,
+        )
+        cut = ids[: request.params.max_tokens]
+        return Sample(cut, tuple(-0.01 * i for i in range(len(cut))), len(cut) == len(ids), 3)
+
+
+class OneByOne(Scripted):
+    """Answers from a thread of its own, one after the other, the newest request first."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, say: Say) -> None:
+        super().__init__(tokenizer, say)
+        self.pool = ThreadPoolExecutor(1)
+
+    def submit(self, request: Request) -> Future[Sample]:
+        future = super().submit(request)
+        self.pool.submit(self.answer_newest)
+        return future
+
+    def answer_newest(self) -> None:
+        time.sleep(0.001)
+        request, future = self.waiting.pop()
+        if future.set_running_or_notify_cancel():
+            future.set_result(self.answer(request))
+
+    def run(self) -> None:
+        """Its thread does the work."""
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +128,7 @@ def _forget(env: Counting) -> None:
 @pytest.fixture(scope="module")
 def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
     template = Template.load("terse")
-    turns = [turn for task in env.panel for turn in demonstrate(env, task.id).turns]
+    turns = [turn for task in env.panel for turn in turns_of(demonstrate(env, task.id))]
     texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
     return build_word_tokenizer(texts, [*template.wording, "sing"])
 
@@ -94,7 +137,9 @@ def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
 def agent_of(tokenizer: PreTrainedTokenizerFast) -> Build:
     def build(says: Sampler | Say, max_tokens: int = 40) -> Agent:
         sampler = Scripted(tokenizer, says) if callable(says) else says
-        prompts = PromptBuilder(Template.load("terse"), tokenizer, history_window=1)
+        prompts = PromptBuilder(
+            Template.load("terse"), tokenizer, history_window=1, max_tokens=None, overflow="drop_history"
+        )
         return Agent(sampler, tokenizer, prompts, SamplingParams(1.0, max_tokens))
 
     return build
@@ -162,6 +207,73 @@ def test_each_turn_has_a_seed_of_its_own(env: Counting, agent_of: Build, tokeniz
     assert not set(seeds(0)) & set(seeds(100))
 
 
+def test_an_episode_goes_on_as_soon_as_its_own_answer_is_there(
+    env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast
+):
+    """With the newest request answered first, one episode is played to its end while the others wait."""
+    ended: list[Episode] = []
+    sampler = OneByOne(tokenizer, wander)
+    chosen = [Assignment(task.id, index, index) for index, task in enumerate(env.panel.tasks[:9])]
+    episodes, _ = collect(env, chosen, agent_of(sampler), slots=3, on_episode=ended.append)
+    assert episodes == play(env, agent_of(wander), slots=50)
+    assert ended != episodes
+
+
+def test_what_is_under_way_is_cancelled_by_a_stop(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
+    sampler = Scripted(tokenizer, wander)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    chosen = [Assignment(task.id, 0, 0) for task in env.panel.tasks[:3]]
+    with pytest.raises(KeyboardInterrupt):
+        collect(env, chosen, agent_of(sampler), slots=3, on_turn=stop)
+    assert all(future.cancelled() for _, future in sampler.waiting)
+    assert len(env.played) == 1
+
+
+class Slow(Counting):
+    """Steps that take a while and may be taken side by side; notes how many were under way at once."""
+
+    concurrent = True
+    lock = threading.Lock()
+    under_way = most = 0
+    closed = 0
+
+    def step(self, action: str) -> Step:
+        with Slow.lock:
+            Slow.under_way += 1
+            Slow.most = max(Slow.most, Slow.under_way)
+        time.sleep(0.01)
+        with Slow.lock:
+            Slow.under_way -= 1
+        return super().step(action)
+
+    def close(self) -> None:
+        Slow.closed += 1
+
+
+def test_steps_of_concurrent_environments_are_taken_side_by_side(env: Counting, agent_of: Build):
+    slow = Slow(env.panel, TURNS)
+    slow.played = []
+    assert play(slow, agent_of(wander), slots=6) == play(env, agent_of(wander), slots=6)
+    assert 1 < Slow.most <= 6
+    assert Slow.closed == 9  # each episode's own
+
+
+def test_an_error_in_an_environment_ends_the_collection(
+    env: Counting, agent_of: Build, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(self: Counting, action: str) -> Step:
+        raise RuntimeError("the door is stuck")
+
+    for kind in (Counting, Slow):
+        monkeypatch.setattr(kind, "step", fail)
+        broken = kind(env.panel, TURNS)
+        with pytest.raises(RuntimeError, match="the door is stuck"):
+            play(broken, agent_of(wander), slots=3)
+
+
 def test_the_environment_given_is_not_played_itself(env: Counting, agent_of: Build):
     env.reset(env.panel.tasks[0].id)
     before = dict(vars(env))
@@ -198,7 +310,8 @@ def test_equal_seeds_give_equal_episodes_with_a_model(
     model = make_qwen2(vocab_size=len(tokenizer))
 
     def played(seed: int, slots: int = 4) -> list[Episode]:
-        sampler = TransformersSampler(model, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        sampler = TransformersSampler(tokenizer, TransformersOptions(batch_tokens=10_000))
+        sampler.load(PolicyWeights(model), 0)
         return play(env, agent_of(sampler, max_tokens=6), slots, seed=seed)
 
     assert played(0) == played(0)
@@ -222,6 +335,7 @@ def test_rows_are_the_sampled_ids(env: Counting, agent_of: Build, tokenizer: Pre
             assert turn.low_index is not None
             assert tokenizer.decode(turn.response_ids[turn.low_index]) == "</subgoal>"
             assert turn.kinds[1] == TokenKind.SWITCH
+            assert turn.policy_version == 3
 
 
 def script(*responses: str) -> Say:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from hiper.episode import Episode
-from hiper.rollout.collector import Assignment, Timing
+from hiper.rollout.collector import Timing
 from hiper.rollout.groups import Collected, collect_groups, groups_without_spread
+from hiper.rollout.players import Assignment
 
 MakeEpisode = Callable[..., Episode]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from hiper.config import load_config
-from hiper.display.console import COLUMNS
 from hiper.errors import UserError
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
 from hiper.runs.metrics import METRICS, Metric, alarms_in, metric_of
+from hiper.training.progress import COLUMNS
 
 
 @pytest.fixture

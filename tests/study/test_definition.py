@@ -10,7 +10,7 @@ from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import load_config
 from hiper.errors import UserError
 from hiper.study.definition import load_study, points_of, study_names, trials_of
-from hiper.study.jobs import Job, plan
+from hiper.study.jobs import Job, jobs_of
 
 STUDY = """\
 name: mini
@@ -35,12 +35,12 @@ def folder(tiny_recipe: Path, tmp_path: Path) -> Path:
 
 def planned(folder: Path, text: str, threads: int | None = None) -> list[Job]:
     (folder / "mini.yaml").write_text(text)
-    return plan(load_study(str(folder / "mini.yaml")), folder / "out", threads)
+    return jobs_of(load_study(str(folder / "mini.yaml")), folder / "out", threads)
 
 
 def config_of(job: Job) -> object:
     """The settings that its command gives, read back from the command itself."""
-    _, recipe, *settings, _, _ = job.command
+    _, recipe, *settings, _, _ = job.command.arguments
     return load_config(recipe, settings)
 
 
@@ -51,11 +51,11 @@ def test_one_warm_start_per_seed_that_all_begin_from(folder: Path):
         *("warm-start-seed7", "hiper-seed7", "grpo-seed7"),
     ]
     warm, hiper, other = jobs[:3]
-    assert warm.command[0] == "sft"
+    assert warm.command.arguments[0] == "sft"
     assert warm.config.warm_start.tasks == 100
     assert hiper.needs == other.needs == warm
     for run in (hiper, other):
-        assert run.command[0] == "train"
+        assert run.command.arguments[0] == "train"
         assert run.config == config_of(run)
         assert run.config.model.path == str(warm.folder)
         assert (run.config.warm_start.tasks, run.config.seed, run.config.rollout.episodes) == (0, 4, 8)
@@ -66,7 +66,7 @@ def test_one_warm_start_per_seed_that_all_begin_from(folder: Path):
 def test_settings_of_the_command_line_are_of_every_run(folder: Path):
     (folder / "mini.yaml").write_text(STUDY)
     study = load_study(str(folder / "mini.yaml"), ["env.cells=4", "rollout.episodes=12"])
-    for job in plan(study, folder / "out"):
+    for job in jobs_of(study, folder / "out"):
         assert (job.config.env.options["cells"], job.config.rollout.episodes) == (4, 12)
     with pytest.raises(UserError, match=r"'rollout' is not of the form"):
         load_study(str(folder / "mini.yaml"), ["rollout"])
@@ -81,7 +81,7 @@ def test_settings_of_the_command_line_are_checked_like_the_files(folder: Path, s
 
 def test_threads_are_of_every_process(folder: Path):
     jobs = planned(folder, STUDY, threads=3)
-    assert {job.config.training.threads for job in jobs} == {3}
+    assert {job.config.training.threads for job in jobs} == {job.command.threads for job in jobs} == {3}
 
 
 def test_a_method_with_prompts_of_its_own_has_a_warm_start_of_its_own(folder: Path):
@@ -230,13 +230,13 @@ def test_all_methods_are_tuned_with_as_much(folder: Path, own: str, tuned: str):
     (folder / "mini.yaml").write_text(STUDY.replace("hiper: {}", f"hiper: {{settings: {{{own}}}}}") + tuning)
     study = load_study(str(folder / "mini.yaml"))
     assert study.tuning is not None
-    trials = plan(trials_of(study, study.tuning), folder / "out" / "tuning")
+    trials = jobs_of(trials_of(study, study.tuning), folder / "out" / "tuning")
     assert [(job.name, job.config.training.iterations) for job in trials] == [
         ("warm-start-seed1", 6),
         *((f"{method}-trial{number}-seed1", 6) for method in ("hiper", "grpo") for number in (0, 1)),
     ]
     assert [job.config.learner.lr for job in trials[1:]] == [1, 2, 1, 2]
-    runs = [job.config for job in plan(study, folder / "out") if not job.warm_start]
+    runs = [job.config for job in jobs_of(study, folder / "out") if not job.warm_start]
     assert [run.training.iterations for run in runs if run.name == "hiper"] == [20, 20]
 
 
@@ -248,9 +248,9 @@ def test_other_seeds_and_some_of_the_methods(folder: Path):
     assert (part.seeds, list(part.methods)) == ((0, 7), ["hiper", "other"])  # whom others are compared with stays first
     assert load_study(source, methods=["grpo"]).seeds == whole.seeds
     assert whole.tuning is not None
-    trials = plan(trials_of(whole, whole.tuning), folder)
-    assert all(job in trials for job in plan(trials_of(part, whole.tuning), folder))
-    assert all(job in plan(whole, folder) for job in plan(part, folder) if job.name.endswith("seed7"))
+    trials = jobs_of(trials_of(whole, whole.tuning), folder)
+    assert all(job in trials for job in jobs_of(trials_of(part, whole.tuning), folder))
+    assert all(job in jobs_of(whole, folder) for job in jobs_of(part, folder) if job.name.endswith("seed7"))
     with pytest.raises(UserError, match="study 'mini' has no method 'hipre'; did you mean 'hiper'"):
         load_study(source, methods=["grpo", "hipre"])
     with pytest.raises(UserError, match="1 is a seed of the study itself"):
@@ -295,7 +295,7 @@ def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
     points = points_of(study)
     assert set(points) == {"horizon": {"1", "2", "4", "6"}, "memory": {"1", "4"}}.get(name, {""})
     for point in points.values():
-        _on_equal_terms(plan(point, tmp_path), methods * seeds)
+        _on_equal_terms(jobs_of(point, tmp_path), methods * seeds)
 
 
 def _on_equal_terms(jobs: list[Job], count: int):
@@ -311,7 +311,7 @@ def _on_equal_terms(jobs: list[Job], count: int):
 
 
 def test_the_methods_of_the_study_on_generated_games(tmp_path: Path):
-    runs = [job.config for job in plan(load_study("generated-games"), tmp_path) if job.name.endswith("-seed0")]
+    runs = [job.config for job in jobs_of(load_study("generated-games"), tmp_path) if job.name.endswith("-seed0")]
     estimators = {c.name: c.advantages.type for c in runs if c.warm_start.tasks == 0}
     assert estimators == {
         "hiper": "hae",

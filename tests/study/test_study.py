@@ -21,10 +21,9 @@ from hiper.commands import study as command
 from hiper.commands.study import run_study
 from hiper.display.console import Display
 from hiper.errors import UserError
-from hiper.launch.local import Launch, processes
+from hiper.launch.local import Command, Launch, local_processes
 from hiper.runs.folder import Evaluated, Run
 from hiper.study.definition import load_study
-from hiper.study.jobs import Job
 
 STUDY = """\
 name: mini
@@ -63,11 +62,11 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Jobs are done by the very commands, but in this process, to be fast. Gives the names of those begun."""
     begun = []
 
-    def launch(job: Job, log: Path) -> Ended:
+    def launch(job: Command, log: Path) -> Ended:
         begun.append(job.name)
         log.parent.mkdir(parents=True, exist_ok=True)
         try:
-            cli.app(job.command, standalone_mode=False)
+            cli.app(job.arguments, standalone_mode=False)
         except UserError as error:
             log.write_text(f"hiper: {error}\n")
             return Ended(2)
@@ -77,7 +76,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def none(folder: Path) -> Iterator[Launch]:
         yield launch
 
-    monkeypatch.setattr(command, "processes", none)
+    monkeypatch.setattr(command, "local_processes", none)
     return begun
 
 
@@ -360,13 +359,13 @@ def test_a_study_in_processes_is_interrupted_and_continued(definition: Path, tmp
 
 def test_what_a_killed_study_left_running_keeps_others_out(tmp_path: Path):
     folder = tmp_path / "out"
-    job = Job("sleeper", folder / "sleeper", "quickstart", (), method="sleeper")
-    with processes(folder) as launch:
-        left_over = launch(job, folder / "log")
-    with pytest.raises(UserError, match="a process is at work in"), processes(folder):
+    sleeper = Command("sleeper", ("train", "quickstart", "--out", str(folder / "sleeper")))
+    with local_processes(folder) as launch:
+        left_over = launch(sleeper, folder / "log")
+    with pytest.raises(UserError, match="a process is at work in"), local_processes(folder):
         pass
     left_over.send_signal(signal.SIGKILL)
     while left_over.poll() is None:
         time.sleep(0.01)
-    with processes(folder):
+    with local_processes(folder):
         pass

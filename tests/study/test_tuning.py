@@ -11,8 +11,8 @@ from helpers.cards import make_card, outcome
 from hiper.display.console import Display
 from hiper.runs.folder import Run
 from hiper.study.definition import load_study, trials_of
-from hiper.study.jobs import plan
-from hiper.study.tuning import tuned
+from hiper.study.jobs import jobs_of
+from hiper.study.tuning import choose_settings
 
 STUDY = """\
 name: mini
@@ -38,7 +38,7 @@ def test_success_after_training_on_the_first_split_named_over_all_seeds(tiny_rec
     (tmp_path / "mini.yaml").write_text(STUDY)
     study = load_study(str(tmp_path / "mini.yaml"))
     assert study.tuning is not None
-    for job in plan(trials_of(study, study.tuning), tmp_path):
+    for job in jobs_of(trials_of(study, study.tuning), tmp_path):
         if not job.warm_start:
             run = Run.create(job.folder, job.config)
             run.save_settings()
@@ -47,7 +47,7 @@ def test_success_after_training_on_the_first_split_named_over_all_seeds(tiny_rec
                 put_card(run, 0, split, 1 - after)
                 put_card(run, run.config.training.iterations, split, after)
 
-    best = tuned(study, study.tuning, tmp_path, Display("", Console(file=StringIO())))
+    best = choose_settings(study, study.tuning, tmp_path, Display("", Console(file=StringIO())))
     assert best.methods["hiper"].settings == {"learner.lr": 0.002}
 
 

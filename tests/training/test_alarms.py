@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -29,6 +28,7 @@ HEALTHY = {
     "critic/explained_variance_low": 0.5,
     "critic/explained_variance_high": 0.4,
     "critic/explained_variance_switch": 0.4,
+    "critic/explained_variance_turn": 0.4,
     "critic/explained_variance_token": 0.4,
 }
 SICK = {
@@ -43,6 +43,7 @@ SICK = {
     "value_low": ("critic/explained_variance_low", -2.0),
     "value_high": ("critic/explained_variance_high", -2.0),
     "value_switch": ("critic/explained_variance_switch", -2.0),
+    "value_turn": ("critic/explained_variance_turn", -2.0),
     "value_token": ("critic/explained_variance_token", -2.0),
 }
 LIMITS = AlarmConfig()
@@ -110,9 +111,9 @@ def test_a_run_shows_each_alarm_once_and_stores_it(tiny_recipe: Path, tiny_run: 
     config = load_config(tiny_recipe, [*overrides, "evaluation.every=0", "alarms.patience=2", "alarms.entropy=100"])
 
     class Stopping(Display):
-        def iteration(self, done: int, *rest: Any) -> None:
-            super().iteration(done, *rest)
-            if done == 3:
+        def note(self, *lines: str) -> None:
+            super().note(*lines)
+            if lines[-1].lstrip().startswith("3/4  "):
                 raise KeyboardInterrupt
 
     run = Run.create(tmp_path / "run", config)

@@ -10,9 +10,9 @@ import pytest
 from helpers.by_hand import episode, scored, turn
 from hiper.advantages import GRPO, HAE, Credit, Estimator, Shaping, TokenGAE, TurnGAE, Turns
 from hiper.episode import Episode
-from hiper.learner.learner import Scores
-from hiper.models.actor_critic import HEADS, Row
-from hiper.training.assign import Assigned, Grid, assign_credit, rows_of, switch_probability, turns_of
+from hiper.models.actor_critic import HEADS
+from hiper.rows import Row, Scores
+from hiper.training.assign import Assigned, assign_credit, rows_of, switch_probability, turns_of
 
 NO_SHAPING = Shaping(invalid_penalty=0.0, keep_penalty=0.0, consistency_penalty=0.0)
 VALUES = [(0.5, 0.25, -0.5), (1.0, 3.0, 0.75), (2.0, -1.0, 0.5), (0.0, 1.0, 2.0), (1.5, 0.5, 0.25)]
@@ -39,7 +39,8 @@ def assigned(shaping: Shaping = NO_SHAPING, estimator: HAE | None = None) -> Ass
 
 
 def test_rows_are_turns_in_order():
-    assert rows_of(EPISODES) == [Row((7, 8, 9), tuple(range(10, 20)), low) for low in (4, 4, 4, 4, None)]
+    ids, logprobs = tuple(range(10, 20)), (-0.5,) * 10
+    assert rows_of(EPISODES) == [Row((7, 8, 9), ids, low, logprobs) for low in (4, 4, 4, 4, None)]
     assert [row.row for row in assigned().rows] == rows_of(EPISODES)
 
 
@@ -163,7 +164,7 @@ def test_turn_level_credit_by_hand():
         assert row.target_mask.all()
     credit = done.episodes[0].credit
     assert credit is not None
-    assert {name for name in credit.series if not name.startswith("reward/")} == {"value/low", "advantage/low"}
+    assert {name for name in credit.series if not name.startswith("reward/")} == {"value/turn", "advantage/low"}
 
 
 def test_token_level_credit_by_hand():
@@ -262,10 +263,3 @@ def test_log_probabilities_of_another_length_are_refused():
     crooked = episode(turn(logprobs=(-0.5,) * 9))
     with pytest.raises(ValueError, match="10 tokens sampled, 9 log-probabilities"):
         assign_credit([crooked], [scored(crooked.turns[0])], NO_SHAPING, HAE())
-
-
-def test_the_grid():
-    grid = Grid([2, 3, 1])
-    filled = grid.fill([1, 2, 3, 4, 5, 6])
-    assert filled.tolist() == [[1, 2, 0], [3, 4, 5], [6, 0, 0]]
-    assert grid.rows(filled).tolist() == [1, 2, 3, 4, 5, 6]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from hiper.config import Config, load_config, overridden
+from helpers.demonstrated import turns_of
+from hiper.config import Config, apply_overrides, load_config
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.tokenizer import encode_text
+from hiper.rollout.environment import make_env, resolve_splits
 from hiper.rollout.samplers.transformers import TransformersSampler
-from hiper.training import build as assembly
-from hiper.training.build import Assembly, assemble
+from hiper.training import build as module
+from hiper.training.build import Parts, build
 
 
 @pytest.fixture
@@ -25,44 +29,42 @@ def settings(tiny_recipe: Path) -> Callable[..., Config]:
     base = load_config(tiny_recipe).model_dump()
 
     def changed(*overrides: str) -> Config:
-        return Config.model_validate(overridden(base, overrides))
+        return Config.model_validate(apply_overrides(base, overrides))
 
     return changed
 
 
 @pytest.fixture
-def parts(settings: Callable[..., Config]) -> Assembly:
-    return assemble(settings())
+def parts(settings: Callable[..., Config]) -> Parts:
+    return build(settings())
 
 
-def test_the_parts(parts: Assembly):
+def test_the_parts(parts: Parts):
     assert len(parts.env.panel) > 0
     assert set(parts.held_out) == {"held_out"}
-    agent = parts.agent()
-    assert agent.params.temperature == parts.config.rollout.temperature
-    assert parts.agent(0.0).params.temperature == 0.0
-    assert isinstance(agent.sampler, TransformersSampler)
-    assert agent.sampler.model is parts.learner.model.policy  # always the current weights
+    assert parts.agent.params.temperature == parts.config.rollout.temperature
+    assert parts.agent.at(0.0).params.temperature == 0.0
+    assert parts.agent.at(0.0).sampler is parts.agent.sampler
+    assert isinstance(parts.agent.sampler, TransformersSampler)
 
 
-def test_a_nano_model_knows_every_word_of_its_prompts(parts: Assembly):
+def test_a_nano_model_knows_every_word_of_its_prompts(parts: Parts):
     for env in (parts.env, *parts.held_out.values()):
         for task in env.panel:
-            for turn in demonstrate(env, task.id, perturb=0.5, seed=9).turns:
+            for turn in turns_of(demonstrate(env, task.id, perturb=0.5, seed=9)):
                 assert parts.tokenizer.unk_token_id not in parts.prompts.build(turn.context).ids
 
 
 def test_equal_settings_give_equal_parts(settings: Callable[..., Config]):
-    one, other = assemble(settings()), assemble(settings())
+    one, other = build(settings()), build(settings())
     assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
-    for a, b in zip(one.learner.model.parameters(), other.learner.model.parameters(), strict=True):
-        assert a.equal(b)
+    assert one.learner.weights().sha256() == other.learner.weights().sha256()
 
 
 @pytest.mark.parametrize("name", ["prompt.max_tokens=490", "rollout.max_response_tokens=450"])
 def test_prompts_and_responses_that_do_not_fit_are_refused(settings: Callable[..., Config], name: str):
     with pytest.raises(UserError, match=r"prompt\.max_tokens.*512 positions.*model\.nano\.max_positions"):
-        assemble(settings(name))
+        build(settings(name))
 
 
 def test_a_saved_model_says_how_much_it_holds(
@@ -74,7 +76,7 @@ def test_a_saved_model_says_how_much_it_holds(
     make_qwen2(vocab_size=len(bpe_tokenizer), max_position_embeddings=100).save_pretrained(tmp_path)
     bpe_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"come to 114 tokens, and the model has 100 positions; allow fewer tokens$"):
-        assemble(settings(f"model.path={tmp_path}"))
+        build(settings(f"model.path={tmp_path}"))
 
 
 def test_actions_that_a_nano_model_cannot_say_are_refused(
@@ -97,23 +99,23 @@ def test_actions_that_a_nano_model_cannot_say_are_refused(
         def act(self, observation: Any) -> Decision:
             return Decision(True, "find the door", observation.admissible[0])
 
-    original = assembly.make_env
+    original = make_env
 
     def shouting(config: Config, split: str) -> CorridorEnv:
         plain: Any = original(config, split)
         return Shouting(plain.panel, plain.max_turns)
 
-    monkeypatch.setattr(assembly, "make_env", shouting)
+    monkeypatch.setattr(module, "make_env", shouting)
     with pytest.raises(UserError, match=r"cannot say .* actions of 'corridor', such as '.*  .*model\.path"):
-        assemble(settings())
+        build(settings())
 
 
-def test_words_seen_nowhere_are_unknown(parts: Assembly):
+def test_words_seen_nowhere_are_unknown(parts: Parts):
     assert parts.tokenizer.unk_token_id in encode_text(parts.tokenizer, "xylophone")
 
 
-def test_optional_splits_are_settled_by_what_the_data_hold(settings: Callable[..., Config]):
-    settled = assembly.settle_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
+def test_optional_splits_are_resolved_by_what_the_data_hold(settings: Callable[..., Config]):
+    settled = resolve_splits(settings("evaluation.splits_if_present=[train, nowhere, held_out]")).evaluation
     assert settled.splits == ("held_out", "train")
     assert settled.splits_if_present == ()
 
@@ -123,4 +125,41 @@ def test_an_optional_split_that_is_there_and_broken_is_not_passed_over(tmp_path:
     optional = {"splits": ["train"], "splits_if_present": ["train", "valid_unseen"]}
     config = Config.model_validate({"env": {"name": "alfworld", "data": str(tmp_path)}, "evaluation": optional})
     with pytest.raises(UserError, match="holds no playable game"):
-        assembly.settle_splits(config)
+        resolve_splits(config)
+
+
+# --- Samplers -------------------------------------------------------------------------------------------------------
+
+
+class Echoing(TransformersSampler):
+    """A sampler of a user's own, found as ``module:Class``."""
+
+
+def test_options_of_the_sampler_reach_it(settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
+    sampler = build(settings("sampler.batch_tokens=4321")).agent.sampler
+    assert isinstance(sampler, TransformersSampler)
+    assert sampler.batch_tokens == 4321
+
+
+def test_a_sampler_of_ones_own(settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch):
+    module = ModuleType("my_samplers")
+    module.Echoing = Echoing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_samplers", module)
+    assert type(build(settings("sampler.type=my_samplers:Echoing")).agent.sampler) is Echoing
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampler.batch_tokns=1", "sampler 'transformers': unknown key 'batch_tokns'; did you mean 'batch_tokens'"),
+        ("sampler.batch_tokens=0", r"sampler 'transformers': batch_tokens: .*greater than or equal to 1 \(given: 0\)"),
+        ("sampler.type=transformer", "there is no sampler 'transformer'; did you mean 'transformers'"),
+        (
+            "sampler.type=json:loads",
+            "sampler 'json:loads' is a function; a class with an attribute 'options' is needed",
+        ),
+    ],
+)
+def test_a_wrong_sampler_is_refused(settings: Callable[..., Config], override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        build(settings(override))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.episode import read_episodes
-from hiper.plan_execute.prompts import PromptContext
+from hiper.models.build import stop_ids
+from hiper.plan_execute.prompts import Prompt
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text
-from hiper.rollout.agent import Agent
-from hiper.rollout.samplers.transformers import Sample, SamplingParams, TransformersSampler
+from hiper.rollout.samplers import Sample
 from hiper.runs.folder import Run
-from hiper.training.build import assemble
+from hiper.training.build import build
 from hiper.training.trainer import train
 
 
@@ -86,7 +87,7 @@ def test_prompts_are_chats(run: Run, bpe_tokenizer: Qwen2Tokenizer):
 
 def test_the_trained_policy_is_an_ordinary_directory(run: Run, settings: Config, bpe_tokenizer: Qwen2Tokenizer):
     folder = run.checkpoints[-1] / "policy"
-    theirs, ours = AutoModelForCausalLM.from_pretrained(folder), assemble(settings, folder).learner.model.policy
+    theirs, ours = AutoModelForCausalLM.from_pretrained(folder), build(settings, folder).learner.weights().model
     ids = torch.tensor([encode_text(bpe_tokenizer, "<switch>KEEP</switch>")])
     ours.eval()
     assert torch.equal(theirs(input_ids=ids).logits, ours(input_ids=ids).logits)
@@ -98,28 +99,18 @@ def test_the_trained_policy_is_an_ordinary_directory(run: Run, settings: Config,
 
 
 def test_both_ends_and_no_sampling_defaults_of_the_checkpoint(settings: Config, bpe_tokenizer: Qwen2Tokenizer):
-    agent = assemble(settings).agent()
-    assert isinstance(agent.sampler, TransformersSampler)
-    assert set(agent.sampler.eos_ids) == {bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id}
-    assert agent.params.temperature == 1.0  # the run's, not the checkpoint's; nor is its top_p used anywhere
+    parts = build(settings)
+    ends = stop_ids(parts.learner.weights().model, parts.tokenizer)
+    assert set(ends) == {bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id}
+    assert parts.agent.params.temperature == 1.0  # the run's, not the checkpoint's; nor is its top_p used anywhere
 
 
 def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_tokenizer: Qwen2Tokenizer):
-    class Spare:
-        """Says an id that no token has, and then a word."""
-
-        def sample(
-            self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]
-        ) -> list[Sample]:
-            said = (len(bpe_tokenizer) + 3, *encode_text(bpe_tokenizer, "<switch>"), bpe_tokenizer.eos_token_id)
-            return [Sample(said, (-1.0,) * len(said), True) for _ in prompts]
-
-        def weights_sha256(self) -> None:
-            return None
-
-    parts = assemble(settings)
-    agent = Agent(Spare(), parts.tokenizer, parts.prompts, SamplingParams())
+    """An id that no token has is read as nothing."""
+    said = (len(bpe_tokenizer) + 3, *encode_text(bpe_tokenizer, "<switch>"), bpe_tokenizer.eos_token_id)
     context = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
-    (reply,) = agent.reply([context], [lambda action: True], [0])
-    assert reply.text == "<switch>"
-    assert len(reply.kinds) == len(reply.sample.ids)
+    move = build(settings).agent.understand(
+        context, lambda action: True, Prompt([1]), Sample(said, (-1.0,) * len(said), True)
+    )
+    assert move.text == "<switch>"
+    assert len(move.kinds) == len(said)

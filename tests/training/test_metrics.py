@@ -116,10 +116,9 @@ def test_explained_variance():
 
 
 def test_mismatch():
-    one = episode(turn(logprobs=(-0.5,) * 9 + (-1.5,)))
-    score = scored(one.turns[0])
+    score = scored(turn(logprobs=(-0.5,) * 9 + (-1.5,)))
     score = dataclasses.replace(score, logprobs=np.full(10, -0.5, dtype=np.float32))
-    metrics = mismatch_metrics([one], [score])
+    metrics = mismatch_metrics([score])
     assert metrics["mismatch/mean_abs"] == pytest.approx(0.1)
     assert metrics["mismatch/max_abs"] == pytest.approx(1.0)
     assert metrics["mismatch/kl"] == pytest.approx((np.e - 1 - 1.0) / 10)

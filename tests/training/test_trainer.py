@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -23,12 +24,15 @@ from hiper.display.console import Display
 from hiper.envs.small.corridor import make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
-from hiper.imitation.warm_start import unfinished_of
+from hiper.imitation.warm_start import unfinished_file
 from hiper.learner.learner import Learner
+from hiper.rollout.tasks import assignments_of
+from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.training import trainer as loop
-from hiper.training.build import assemble
-from hiper.training.trainer import assignments_of, due, lr_scales, train
+from hiper.training.build import build
+from hiper.training.schedule import lr_scales, splits_due
+from hiper.training.trainer import train
 
 TINY: dict[str, Any] = {
     "name": "tiny",
@@ -71,9 +75,10 @@ class Quiet(Display):
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
         yield lambda: self.happen(what)
 
-    def iteration(self, done: int, total: int, metrics: Mapping[str, float]) -> None:
-        super().iteration(done, total, metrics)
-        self.happen("iteration")
+    def note(self, *lines: str) -> None:
+        super().note(*lines)
+        if re.match(r" *\d+/\d+  ", lines[-1]):
+            self.happen("iteration")
 
 
 def press_ctrl_c() -> None:
@@ -227,7 +232,7 @@ def test_a_warm_start_is_kept_until_there_is_a_checkpoint(whole: dict[str, Any],
     train(Run.open(run.path), again)
     assert again.happened["warm start"] == 0
     assert_same(content(run), whole)
-    assert not unfinished_of(run.warm_start).exists()
+    assert not unfinished_file(run.warm_start).exists()
 
 
 @pytest.mark.parametrize("place", ["in the update", "before the iteration is written down"])
@@ -312,7 +317,7 @@ def test_what_an_evaluation_came_to_is_logged_before_its_card_says_it_is_done(
         raise UnwritableError("cannot write the card: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_card", full)
+        patch.setattr(Card, "write", full)
         with pytest.raises(UserError, match="No space left"):
             train(run, Quiet())
     train(run, Quiet())
@@ -381,14 +386,14 @@ def test_a_group_plays_one_task_from_one_beginning():
 
 def test_a_fixed_subset_of_the_tasks_can_be_trained_on():
     """Demonstrations and episodes are of these alone; the words of a nano model are of all."""
-    parts = assemble(config(env={"train_tasks": 5}))
+    parts = build(config(env={"train_tasks": 5}))
     assert [task.id for task in parts.env.panel] == [task.id for task in make("train", 3).panel.subset(5)]
-    assert parts.tokenizer.get_vocab() == assemble(config()).tokenizer.get_vocab()
+    assert parts.tokenizer.get_vocab() == build(config()).tokenizer.get_vocab()
 
 
 def test_when_to_evaluate():
-    assert [done for done in range(5) if due(config(evaluation={"every": 3}), done)] == [0, 3, 4]
-    assert [done for done in range(5) if due(config(evaluation={"every": 0}), done)] == [0, 4]
+    assert [done for done in range(5) if splits_due(config(evaluation={"every": 3}), done)] == [0, 3, 4]
+    assert [done for done in range(5) if splits_due(config(evaluation={"every": 0}), done)] == [0, 4]
 
 
 def test_schedule():

@@ -1,30 +1,33 @@
-"""Credit assignment: which decision deserves how much of an episode's return.
+"""Credit assignment: how much of an episode's return each decision deserves. It needs numpy alone.
 
-One estimator is one small module behind one signature, :data:`Estimator`: a frozen dataclass of parameters that is
-called on :class:`Turns` and gives :class:`Credit`. Rewards are shaped before (:mod:`~hiper.advantages.shaping`), and
-credit is spread over tokens after (:mod:`~hiper.advantages.spread`).
+An estimator is one small module: a frozen dataclass of parameters, derived from :class:`Estimator`. Called on
+:class:`Turns` it gives :class:`Credit`. Rewards are shaped before (:mod:`~hiper.advantages.shaping`), and credit is
+spread over tokens after (:mod:`~hiper.advantages.spread`). :data:`ESTIMATORS` names every estimator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import TypeAlias
-
+from hiper.advantages.contract import check_estimator
+from hiper.advantages.estimator import Estimator
 from hiper.advantages.gae import TokenGAE, TurnGAE
 from hiper.advantages.gigpo import GiGPO
+from hiper.advantages.grids import on_grid, prefix_mask
 from hiper.advantages.grpo import GRPO
 from hiper.advantages.hae import HAE
+from hiper.advantages.registry import ESTIMATORS, find_estimator, register_estimator
 from hiper.advantages.reinforce_pp import ReinforcePP
 from hiper.advantages.rloo import RLOO
 from hiper.advantages.shaping import Rewards, Shaping, shape
 from hiper.advantages.spread import ResponseTokens, TokenCredit, spread
-from hiper.advantages.types import Bools, Credit, Critic, Floats, Ints, TokenKind, Turns
+from hiper.advantages.types import Bools, Credit, Floats, Ints, TokenKind, Turns
+from hiper.advantages.values import HEADS, HEADS_OF, Critic, Head, head_names
 
 __all__ = [
     "ESTIMATORS",
     "GRPO",
     "HAE",
+    "HEADS",
+    "HEADS_OF",
     "RLOO",
     "Bools",
     "Credit",
@@ -32,6 +35,7 @@ __all__ = [
     "Estimator",
     "Floats",
     "GiGPO",
+    "Head",
     "Ints",
     "ReinforcePP",
     "ResponseTokens",
@@ -42,23 +46,12 @@ __all__ = [
     "TokenKind",
     "TurnGAE",
     "Turns",
+    "check_estimator",
+    "find_estimator",
+    "head_names",
+    "on_grid",
+    "prefix_mask",
+    "register_estimator",
     "shape",
     "spread",
 ]
-
-Estimator: TypeAlias = HAE | TurnGAE | TokenGAE | GRPO | RLOO | GiGPO | ReinforcePP
-"""Any of them. Besides its parameters each says what it needs: ``critic`` (:data:`Critic`), and ``grouped``, whether it
-compares several episodes of one task."""
-
-ESTIMATORS: Mapping[str, type[Estimator]] = MappingProxyType(
-    {
-        "hae": HAE,
-        "turn-gae": TurnGAE,
-        "token-gae": TokenGAE,
-        "grpo": GRPO,
-        "rloo": RLOO,
-        "gigpo": GiGPO,
-        "reinforce++": ReinforcePP,
-    }
-)
-"""By the ``type`` that a config names."""

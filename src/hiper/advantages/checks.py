@@ -1,6 +1,6 @@
-"""Turning what callers give into arrays an estimator can trust: right shape, right type, padding set to zero.
+"""Conversion of a caller's arrays to ones that an estimator can trust: right shape, right type, padding set to zero.
 
-All of them are copies in Fortran order, in which all episodes' turn t lies in one piece: recurrences run along turns.
+The results are copies in Fortran order. So turn t of all episodes is contiguous, and recurrences along turns are fast.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ Array = TypeVar("Array", bound=NDArray[Any])
 
 
 def needed(array: Array | None, name: str, who: str) -> Array:
-    """``array``, which not every estimator needs.
+    """Return ``array``, which not every estimator needs.
+
+    Args:
+        array: The array, or None.
+        name: Its field of :class:`~hiper.advantages.types.Turns`.
+        who: What needs it, for the message.
 
     Raises:
-        ValueError: it is None.
+        ValueError: The array is None.
     """
     if array is None:
         raise ValueError(f"{who} needs Turns.{name}, which was not given")
@@ -29,10 +34,10 @@ def needed(array: Array | None, name: str, who: str) -> Array:
 
 
 def played_mask(mask_BT: ArrayLike) -> Bools:
-    """``mask_BT`` as booleans, in which every row is True up to the episode's last turn and False from there on.
+    """Return a copy of ``mask_BT``, whose rows must be True up to the episode's last turn and False after it.
 
     Raises:
-        ValueError: it is not such an array, or no turn was played.
+        ValueError: It is no such array, or no turn was played.
     """
     mask = _bools("mask_BT", mask_BT)
     if mask.ndim != 2 or mask.size == 0:
@@ -49,10 +54,10 @@ def played_mask(mask_BT: ArrayLike) -> Bools:
 
 
 def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
-    """``values`` as booleans, False beyond each episode's end.
+    """Return ``values``, set to False beyond each episode's end.
 
     Raises:
-        ValueError: they are not booleans of the mask's shape.
+        ValueError: They are not booleans of the mask's shape.
     """
     array = _bools(name, values)
     _check_shape(name, array.shape, mask_BT)
@@ -60,16 +65,16 @@ def masked_bools(name: str, values: ArrayLike, mask_BT: Bools) -> Bools:
 
 
 def masked_floats(name: str, values: ArrayLike, mask_BT: Bools, of: Literal["turn", "token"] = "turn") -> Floats:
-    """``values`` in double precision, zero beyond each episode's end, whatever stood there.
+    """Return ``values`` in double precision, set to zero beyond each episode's end.
 
     Args:
-        name: theirs.
-        values: one per turn, or per token.
-        mask_BT: of these.
-        of: which of the two.
+        name: Their name, for messages.
+        values: One number per turn, or per token.
+        mask_BT: The turns or tokens that were played.
+        of: Whether there is one number per turn or per token.
 
     Raises:
-        ValueError: their shape is not the mask's, or a played turn holds NaN or infinity.
+        ValueError: Their shape is not the mask's, or a played turn holds NaN or infinity.
     """
     array = np.asarray(values, dtype=np.float64)
     _check_shape(name, array.shape, mask_BT, of)
@@ -82,10 +87,10 @@ def masked_floats(name: str, values: ArrayLike, mask_BT: Bools, of: Literal["tur
 
 
 def masked_ints(name: str, values: ArrayLike, mask_BT: Bools, least: int) -> Ints:
-    """``values`` as integers, zero beyond each episode's end.
+    """Return ``values`` as integers, set to zero beyond each episode's end.
 
     Raises:
-        ValueError: they are not integers of the mask's shape, or one of a played turn is below ``least``.
+        ValueError: They are not integers of the mask's shape, or one of a played turn is below ``least``.
     """
     array = np.asarray(values)
     if not np.issubdtype(array.dtype, np.integer):
@@ -98,10 +103,10 @@ def masked_ints(name: str, values: ArrayLike, mask_BT: Bools, least: int) -> Int
 
 
 def masked_objects(name: str, values: ArrayLike, mask_BT: Bools) -> Objects:
-    """``values`` as objects, None beyond each episode's end.
+    """Return ``values`` as objects, set to None beyond each episode's end.
 
     Raises:
-        ValueError: their shape is not the mask's.
+        ValueError: Their shape is not the mask's.
     """
     array = np.asarray(values, dtype=object)
     _check_shape(name, array.shape, mask_BT)
@@ -111,10 +116,10 @@ def masked_objects(name: str, values: ArrayLike, mask_BT: Bools) -> Objects:
 
 
 def one_per_episode(name: str, values: ArrayLike, mask_BT: Bools, kind: Literal["boolean", "integer"]) -> NDArray[Any]:
-    """A copy of ``values``.
+    """Return a copy of ``values``, which must hold one entry per episode.
 
     Raises:
-        ValueError: they are not one per episode, or of another kind.
+        ValueError: Their number or their type is another.
     """
     array, episodes = np.asarray(values), len(mask_BT)
     if not np.issubdtype(array.dtype, np.bool_ if kind == "boolean" else np.integer) or array.shape != (episodes,):
@@ -126,7 +131,7 @@ def one_per_episode(name: str, values: ArrayLike, mask_BT: Bools, kind: Literal[
 
 def _bools(name: str, values: ArrayLike) -> Bools:
     array = np.asarray(values)
-    # An integer mask would be inverted bit by bit by `~`: 1 becomes -2, which is still true.
+    # `~` inverts an integer mask bit by bit: 1 becomes -2, which is still true.
     if array.dtype != np.bool_:
         raise ValueError(f"{name} must be boolean, got {array.dtype}")
     return array

@@ -6,62 +6,72 @@ Estimation" (arXiv 1506.02438).
     delta_t = r_t + gamma * V(t+1) - V(t)
     A(t)    = delta_t + gamma * lambda * A(t+1),    R(t) = A(t) + V(t)
 
-V is zero after an episode's end; where it was truncated and ``bootstrap_truncated`` is set, it stays what it was at the
-last step. :class:`TurnGAE` steps from turn to turn, V(t) being read before the response; all tokens of a response
-get A(t). :class:`TokenGAE`, the credit of PPO as it is usual for language models, steps from token to token through all
-responses of an episode in order, V being read before each token.
+V is zero after an episode's end. If an episode was truncated and ``bootstrap_truncated`` is set, the value at its last
+step stands for what would have followed.
 
-The defaults are those published for the baselines of HiPER (gamma = lambda = 1, advantages whitened over the batch with
-unbiased variance, truncation as an end). Two departures for tokens: there, each turn is an episode of its own that is
-paid the whole episode's reward, which for gamma = lambda = 1 and a reward at the end alone comes to the same; and here
-``gamma`` discounts from turn to turn, not from token to token, so that it means the same for every estimator.
+:class:`TurnGAE` steps from turn to turn. V(t) is read before the response, and all tokens of the response get A(t).
+:class:`TokenGAE` steps from token to token through all responses of an episode. V is read before each token. This is
+the usual credit of PPO for language models.
+
+The defaults are those published for HiPER's baselines: gamma = lambda = 1, advantages whitened over the batch with
+unbiased variance, truncation treated as termination. :class:`TokenGAE` departs from them in two ways.
+
+- The published baseline makes each turn an episode of its own, paid the whole episode's reward. For gamma = lambda = 1
+  and a reward at the end alone, both give the same.
+- ``gamma`` discounts from turn to turn here, not from token to token, so that it means the same for every estimator.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
 from hiper.advantages.checks import needed
+from hiper.advantages.estimator import Estimator
 from hiper.advantages.normalize import standardize
 from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import flat_mix, following, lambda_returns
-from hiper.advantages.types import Credit, Critic, Floats, Turns
+from hiper.advantages.types import Credit, Floats, Turns
+from hiper.advantages.values import Critic
 
 
 @dataclass(frozen=True)
-class TurnGAE:
-    """Flat credit over turns. On plan-execute prompts it is the ablation of HAE that knows no decisions.
+class TurnGAE(Estimator):
+    """Flat credit over turns. On plan-execute prompts it is HAE without separate decisions.
 
     Raises:
-        UserError: a parameter is out of range.
+        UserError: A parameter is out of range.
     """
 
+    type: ClassVar[str] = "turn-gae"
+    title: ClassVar[str] = "turn GAE"
     critic: ClassVar[Critic] = "turn"
-    grouped: ClassVar[bool] = False
 
-    type: Literal["turn-gae"] = field(default="turn-gae", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
     lambda_turn: float = 1.0
     """Trace decay per turn."""
     bootstrap_truncated: bool = False
-    """A truncated episode goes on being worth its value at hand; False: nothing, as if the environment had ended."""
+    """If true, bootstrap truncated episodes from their last value; otherwise treat truncation as termination."""
     normalize: bool = True
     """Whiten over all turns."""
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma", "lambda_turn")
 
+    def unscaled(self) -> Self:
+        """Return the same estimator without whitening."""
+        return replace(self, normalize=False)
+
     def __call__(self, turns: Turns) -> Credit:
-        """The same advantage for all decisions of a turn.
+        """Compute one advantage a turn, the same for all its decisions.
 
         Raises:
             ValueError: ``turns`` has no values.
         """
-        v_BT = needed(turns.v_low_BT, "v_low_BT", "turn-level GAE")
+        v_BT = needed(turns.value_BT, "value_BT", "turn-level GAE")
         mix = flat_mix(turns, v_BT, self.lambda_turn, self.bootstrap_truncated)
         (return_BT,) = lambda_returns(turns.reward_BT, self.gamma, mix)
         advantage_BT = return_BT - v_BT
@@ -71,31 +81,35 @@ class TurnGAE:
 
 
 @dataclass(frozen=True)
-class TokenGAE:
+class TokenGAE(Estimator):
     """Flat credit over tokens.
 
     Raises:
-        UserError: a parameter is out of range.
+        UserError: A parameter is out of range.
     """
 
+    type: ClassVar[str] = "token-gae"
+    title: ClassVar[str] = "token GAE"
     critic: ClassVar[Critic] = "token"
-    grouped: ClassVar[bool] = False
 
-    type: Literal["token-gae"] = field(default="token-gae", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
     lambda_token: float = 1.0
     """Trace decay per token, across turns."""
     bootstrap_truncated: bool = False
-    """A truncated episode goes on being worth its value at hand; False: nothing, as if the environment had ended."""
+    """If true, bootstrap truncated episodes from their last value; otherwise treat truncation as termination."""
     normalize: bool = True
     """Whiten over all tokens."""
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma", "lambda_token")
 
+    def unscaled(self) -> Self:
+        """Return the same estimator without whitening."""
+        return replace(self, normalize=False)
+
     def __call__(self, turns: Turns) -> Credit:
-        """An advantage for every token; the decisions of a turn get its mean.
+        """Compute an advantage for every token; the decisions of a turn get the mean over its tokens.
 
         Raises:
             ValueError: ``turns`` has no values per token.
@@ -123,7 +137,7 @@ class TokenGAE:
 
 
 def _mean_over_turns(x_BK: Floats, turns: Turns) -> Floats:
-    """(B, T) means over the tokens of each turn."""
+    """Return the means (B, T) over the tokens of each turn."""
     sum_BT, row_B1 = np.zeros(turns.mask_BT.shape), np.arange(len(x_BK))[:, None]
     np.add.at(sum_BT, (row_B1, turns.turn_of_token_BK), np.where(turns.token_mask_BK, x_BK, 0.0))
     return sum_BT / np.maximum(1, needed(turns.tokens_BT, "tokens_BT", "a mean over tokens"))

@@ -1,65 +1,71 @@
-"""Group-in-group policy optimisation (GiGPO): episodes are compared in their group, turns where they meet.
+"""Group-in-group policy optimisation (GiGPO): episodes are compared within their group, turns at equal observations.
 
 Source: Feng, Xue, Liu, An, "Group-in-Group Policy Optimization for LLM Agent Training" (arXiv 2505.10978).
 
     A(t)   = A_E(t) + weight * A_S(t)
     A_E(t) = GRPO's advantage over turns (:mod:`hiper.advantages.grpo`)
-    A_S(t) = (R(t) - mean) / (std + epsilon),    R(t) = sum_i gamma^i r_{t+i} + what the form of turn t cost
+    A_S(t) = (R(t) - mean) / (std + epsilon),    R(t) = sum_i gamma^i r_{t+i} + the penalty of turn t
 
-Mean and standard deviation of A_S run over the turns of the group that begin from the same anchor, the observation
-before the turn, in whatever episode and as often as it occurs. A turn whose anchor occurs once has A_S = 0.
+The r_t are rewards without penalties. The anchor of a turn is the observation before it. Mean and standard deviation
+of A_S run over all turns of the group that have the same anchor, in whatever episode. A turn whose anchor occurs once
+has A_S = 0.
 
-``similarity`` widens the anchors: in the order of episodes and turns, an observation joins the first anchor of its
-group that it resembles to that degree (``difflib``'s ``SequenceMatcher(None, observation, anchor).ratio()``, as in the
-reference), or becomes a new one.
+``similarity`` widens the anchors. Observations are taken in the order of episodes and turns. Each joins the first
+anchor of its group that it resembles to that degree, or becomes a new anchor. The degree is ``difflib``'s
+``SequenceMatcher(None, observation, anchor).ratio()``, as in the reference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import ClassVar, Literal
+from typing import ClassVar, Self
 
 import numpy as np
 
 from hiper.advantages.checks import needed
-from hiper.advantages.groups import on_grid, paid_and_penalty, spread_within
+from hiper.advantages.estimator import Estimator
+from hiper.advantages.grids import on_grid
+from hiper.advantages.groups import paid_and_penalty, statistics_within
 from hiper.advantages.grpo import GRPO
 from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import returns_to_go
-from hiper.advantages.types import Credit, Critic, Floats, Ints, Turns
+from hiper.advantages.types import Credit, Floats, Ints, Turns
 from hiper.errors import UserError
 
 
 @dataclass(frozen=True)
-class GiGPO:
-    """See the module.
+class GiGPO(Estimator):
+    """Group-in-group policy optimisation. The module's docstring states the formula.
 
     Raises:
-        UserError: a parameter is out of range.
+        UserError: A parameter is out of range.
     """
 
-    critic: ClassVar[Critic] = "none"
+    type: ClassVar[str] = "gigpo"
     grouped: ClassVar[bool] = True
 
-    type: Literal["gigpo"] = field(default="gigpo", kw_only=True)
     gamma: float = 0.95
-    """Discount per turn of the returns that turns are compared by."""
+    """Discount per turn of the returns R(t)."""
     weight: float = 1.0
-    """Of the comparison of turns, beside that of episodes."""
+    """The weight of A_S beside A_E."""
     scale: bool = True
-    """Divide both by their standard deviation ("mean_std_norm"); False: "mean_norm"."""
+    """Divide both by their standard deviation (the reference's "mean_std_norm"); otherwise its "mean_norm"."""
     similarity: float | None = None
-    """None: anchors are equal observations."""
+    """The least similarity of an observation to its anchor, from 0 to 1; None asks for equal observations."""
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma", *(() if self.similarity is None else ("similarity",)))
         if not 0.0 <= self.weight < np.inf:
             raise UserError(f"weight is {self.weight}; it must be zero or positive")
 
+    def unscaled(self) -> Self:
+        """Return the same estimator without division by standard deviations."""
+        return replace(self, scale=False)
+
     def __call__(self, turns: Turns) -> Credit:
-        """The same advantage for all decisions of a turn.
+        """Compute one advantage a turn, the same for all its decisions.
 
         Raises:
             ValueError: ``turns`` has no groups or no observations.
@@ -68,25 +74,26 @@ class GiGPO:
         observation_BT = needed(turns.observation_BT, "observation_BT", "GiGPO")
         places = zip(group_B[np.nonzero(turns.mask_BT)[0]].tolist(), observation_BT[turns.mask_BT], strict=True)
         anchor_N = equal_anchors(places) if self.similarity is None else similar_anchors(places, self.similarity)
-        step_BT = on_grid(self._step(turns, anchor_N), turns)
+        step_BT = on_grid(self._step(turns, anchor_N), turns.mask_BT)
         return Credit.of_responses(turns, GRPO(scale=self.scale)(turns).low_BT + self.weight * step_BT)
 
     def _step(self, turns: Turns, anchor_N: Ints) -> Floats:
+        """Return A_S (N,) of the turns played."""
         paid_BT, penalty_BT = paid_and_penalty(turns)
         return_N = (returns_to_go(paid_BT, self.gamma) + penalty_BT)[turns.mask_BT]
-        spread = spread_within(return_N, anchor_N)
-        step_N = return_N - spread.mean_N
-        return step_N / spread.divisor_N if self.scale else step_N
+        anchor = statistics_within(return_N, anchor_N)
+        step_N = return_N - anchor.mean_N
+        return step_N / anchor.divisor_N if self.scale else step_N
 
 
 def equal_anchors(places: Iterable[tuple[int, Hashable]]) -> Ints:
-    """A number for each (group, observation); equal ones share it."""
+    """Number the anchors: equal pairs (group, observation) share a number."""
     known: dict[tuple[int, Hashable], int] = {}
     return np.array([known.setdefault(place, len(known)) for place in places], dtype=np.int64)
 
 
 def similar_anchors(places: Iterable[tuple[int, str]], similarity: float) -> Ints:
-    """Likewise, but an observation shares the number of the first of its group that it resembles."""
+    """Number the anchors: an observation shares the number of the first anchor of its group that it resembles."""
     known: dict[tuple[int, str], int] = {}
     first_of: dict[int, list[tuple[SequenceMatcher[str], int]]] = {}
     anchors = []
@@ -103,8 +110,10 @@ def similar_anchors(places: Iterable[tuple[int, str]], similarity: float) -> Int
 
 
 def _resembles(text: str, matcher: SequenceMatcher[str], similarity: float) -> bool:
-    """To the text that the matcher compares with, in this order, as the ratio is not symmetric; bounds come first, as
-    it is slow."""
+    """Whether ``text`` resembles the matcher's own text to that degree. The ratio is not symmetric.
+
+    The ratio is slow, so its upper bounds are tried first.
+    """
     matcher.set_seq1(text)
     return (
         matcher.real_quick_ratio() >= similarity

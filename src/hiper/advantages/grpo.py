@@ -1,58 +1,64 @@
-"""Group-relative policy optimisation (GRPO): an episode is judged by how its score compares within its group.
+"""Group-relative policy optimisation (GRPO): an episode's score is compared within its group.
 
 Source: Shao et al., "DeepSeekMath" (arXiv 2402.03300); without the standard deviation: Liu et al., "Understanding
 R1-Zero-Like Training" (arXiv 2503.20783); over turns of agents: the implementation that comes with GiGPO
 (arXiv 2505.10978), which HiPER's baselines use.
 
-    A(t) = (S(t) - mean) / (std + epsilon),    S(t) = what the episode was paid in all + what the form of turn t cost
+    A(t) = (S(t) - mean) / (std + epsilon),    S(t) = the episode's reward without penalties + the penalty of turn t
 
-Every turn of an episode gets the same but for penalties of form, which are charged to the turn they are for. In a group
-of one, mean is 0 and std 1: nothing is known to compare with.
+Every turn of an episode gets the same, apart from penalties of form: each is charged to its own turn. A group of one
+has nothing to compare with; its mean is taken as 0 and its std as 1.
 
-Where all of a group's scores are equal there is nothing to divide by, and over ``episodes`` a penalty is charged as it
-is. Over ``turns``, penalties are part of the spread, and in a group that was lost or won throughout they are all of it:
-one turn of N that pays for its form then gets about -sqrt(N), as in the reference, however small the penalty.
+If all scores of a group are equal, nothing is divided. Over ``episodes``, a penalty is then charged as it is. Over
+``turns``, penalties are part of the deviation. In a group whose episodes were all lost or all won they are all of it:
+one turn of N that pays a penalty gets about -sqrt(N), however small the penalty. The reference does the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
-from hiper.advantages.groups import Statistics, group_spread, on_grid
+from hiper.advantages.estimator import Estimator
+from hiper.advantages.grids import on_grid
+from hiper.advantages.groups import Statistics, group_statistics
 from hiper.advantages.parameters import check_choices
-from hiper.advantages.types import Credit, Critic, Turns
+from hiper.advantages.types import Credit, Turns
 
 
 @dataclass(frozen=True)
-class GRPO:
-    """See the module.
+class GRPO(Estimator):
+    """Group-relative policy optimisation. The module's docstring states the formula.
 
     Raises:
-        UserError: a parameter is unknown.
+        UserError: A parameter is unknown.
     """
 
-    critic: ClassVar[Critic] = "none"
+    type: ClassVar[str] = "grpo"
     grouped: ClassVar[bool] = True
 
-    type: Literal["grpo"] = field(default="grpo", kw_only=True)
     scale: bool = True
     """Divide by the group's standard deviation."""
     statistics: Statistics = "turns"
+    """Whether the mean and the deviation run over turns or over episodes."""
 
     def __post_init__(self) -> None:
         check_choices(self, statistics=Statistics)
 
+    def unscaled(self) -> Self:
+        """Return the same estimator without division by the standard deviation."""
+        return replace(self, scale=False)
+
     def __call__(self, turns: Turns) -> Credit:
-        """The same advantage for all decisions of a turn.
+        """Compute one advantage a turn, the same for all its decisions.
 
         Raises:
             ValueError: ``turns`` has no groups.
         """
-        score_N, spread = group_spread(turns, self.statistics, "GRPO")
-        advantage_N = score_N - np.where(spread.count_N > 1, spread.mean_N, 0.0)
+        score_N, group = group_statistics(turns, self.statistics, "GRPO")
+        advantage_N = score_N - np.where(group.count_N > 1, group.mean_N, 0.0)
         if self.scale:
-            advantage_N /= spread.divisor_N
-        return Credit.of_responses(turns, on_grid(advantage_N, turns))
+            advantage_N /= group.divisor_N
+        return Credit.of_responses(turns, on_grid(advantage_N, turns.mask_BT))

@@ -3,14 +3,14 @@
 Source: Peng, Liu, Zhou, Fleming, Wang, Garcia, Hong, "HiPER: Hierarchical Reinforcement Learning with Explicit
 Credit Assignment for Large Language Model Agents", arXiv 2602.16165, and its reference implementation.
 
-An episode's turns fall into segments k = 0, 1, ...: turns s_k .. e_k under one subgoal, d_k of them. What follows a
-segment is worth
+The turns of an episode form segments k = 0, 1, ...: turns s_k .. e_k under one subgoal, d_k of them. After a segment
+comes the value
 
     v'_k(x) = V_high(s_{k+1})    if another segment follows
             = 0                  if the environment ended the episode
-            = x or 0             if it was truncated (``bootstrap_truncated``), x being the value at hand
+            = x or 0             if it was truncated (``bootstrap_truncated``); x is the last value, see the table below
 
-Executor, inside a segment (the trace is cut at its end):
+Executor, inside a segment. The trace is cut at the segment's end:
 
     delta_t   = r_t + gamma * V_low(t+1) - V_low(t)           for t < e_k
               = r_t + gamma * v'_k(V_low(t)) - V_low(t)       for t = e_k
@@ -27,47 +27,50 @@ Switch decision, in one of two published forms:
     A_switch(t) = R_switch(t) - V_switch(t)                                    `termination-value` (the code's form)
     A_switch(t) = (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t))          `value-gap` (the paper's form)
 
-Ablations, each one setting: `switch_form: none` gives the switch decision no credit; `time_scales: one` judges all
-three decisions by one and the same return over turns, the target of turn-level GAE on V_low, each against its own
-value (:mod:`hiper.advantages.gae` goes on to give up the decisions as well):
+Each ablation is one setting. ``switch_form: none`` gives the switch decision no credit. ``time_scales: one`` judges all
+three decisions by the same return over turns, each against its own value. The return is the target of turn-level GAE
+on V_low. (:class:`hiper.advantages.gae.TurnGAE` gives up the decisions as well.)
 
     R(t)        = r_t + gamma * ((1 - lambda_turn) * V_low(t+1) + lambda_turn * R(t+1))       across boundaries
     A_low(t)    = R(t) - V_low(t),  A_high(k) = R(s_k) - V_high(s_k),  A_switch(t) = R(t) - V_switch(t)
 
-Beyond the paper: with ``lambda_boundary`` > 0 the traces of executor and switch decision pass the end of a segment,
-decayed by it once more, as the planner's do by lambda_seg:
+One parameter goes beyond the paper. With ``lambda_boundary`` > 0 the traces of executor and switch decision continue
+past the end of a segment, decayed once more by ``lambda_boundary``, as the planner's trace is by lambda_seg:
 
     v'_k  becomes  (1 - lambda_boundary) * V_high(s_{k+1}) + lambda_boundary * R(s_{k+1})    if another segment follows
 
-R being R_switch, or A_low + V_low. Where V_high is exact the expectation is the same, so the estimate stays unbiased;
-where it is not, credit rests on it less. 0 is the paper's estimator; with 1, lambda_turn 1 and no bootstrap, both rest
-on returns to the episode's end alone.
+R is R_switch, or A_low + V_low. Where V_high is exact, the expectation does not change, and the estimate stays
+unbiased. Where V_high is wrong, credit depends on it less. 0 is the paper's estimator. With 1, lambda_turn = 1 and no
+bootstrap, both depend on the returns to the episode's end alone.
 
-Departures from the reference: none in the numbers. It gathers segments episode by episode and runs a loop of its own
-for each; here, the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
-(:func:`hiper.advantages.recurrence.lambda_returns`) that differ only in lambda_t and in the value at a truncated end:
+Departures from the reference: none in the numbers. The reference gathers segments episode by episode and loops over
+each. Here the targets R_low = A_low + V_low, R_high = A_high + V_high and R_switch are lambda-returns
+(:func:`hiper.advantages.recurrence.lambda_returns`). They differ only in lambda_t and in the value at a truncated end:
 
-    lambda_t    inside a segment   at its end         at the episode's end    value at hand
+    lambda_t    inside a segment   at its end         at the episode's end    last value
     low         lambda_turn        lambda_boundary    0                       V_low(t)
     high        1                  lambda_seg         0                       V_high(s_k)
     switch      1                  lambda_boundary    0                       V_high(s_k)
 
-For `high`, passing everything on inside a segment discounts and sums its rewards, so that R at s_k is
-G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+1)): the planner's recursion above.
+For `high`, lambda_t = 1 inside a segment discounts and sums the segment's rewards. So R at s_k is
+G_k + gamma^{d_k} * ((1 - lambda_seg) * V_high(s_{k+1}) + lambda_seg * R_high(k+1)), the planner's recursion above.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
 from hiper.advantages.checks import needed
+from hiper.advantages.estimator import Estimator
 from hiper.advantages.normalize import normalized
 from hiper.advantages.parameters import check_choices, check_fractions
 from hiper.advantages.recurrence import flat_mix, following, lambda_returns
-from hiper.advantages.types import Credit, Critic, Floats, Turns
+from hiper.advantages.types import Credit, Floats, Turns
+from hiper.advantages.values import HIGH, LOW, SWITCH, Critic, Head
 from hiper.errors import UserError
 
 SwitchForm: TypeAlias = Literal["termination-value", "value-gap", "none"]
@@ -75,17 +78,16 @@ TimeScales: TypeAlias = Literal["two", "one"]
 
 
 @dataclass(frozen=True)
-class HAE:
-    """The estimator: call it on :class:`Turns`. The module's docstring states what it computes.
+class HAE(Estimator):
+    """Hierarchical advantage estimation. The module's docstring states the formulas.
 
     Raises:
-        UserError: a parameter is out of range.
+        UserError: A parameter is out of range.
     """
 
+    type: ClassVar[str] = "hae"
     critic: ClassVar[Critic] = "decisions"
-    grouped: ClassVar[bool] = False
 
-    type: Literal["hae"] = field(default="hae", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
     lambda_turn: float = 1.0
@@ -94,13 +96,13 @@ class HAE:
     """Trace decay of the planner, per segment."""
     switch_form: SwitchForm = "termination-value"
     bootstrap_truncated: bool = True
-    """A truncated episode goes on being worth its value at hand; False: nothing, as if the environment had ended."""
+    """If true, bootstrap truncated episodes from their last value; otherwise treat truncation as termination."""
     normalize: bool = False
-    """Normalise each advantage on its own (:func:`hiper.advantages.normalize.normalized`)."""
+    """Normalise each of the three advantages (:func:`hiper.advantages.normalize.normalized`)."""
     time_scales: TimeScales = "two"
-    """``one``: turns alone; ``lambda_seg`` is not used then."""
+    """``one``: a single return over turns judges all three decisions, and ``lambda_seg`` is not used."""
     lambda_boundary: float = 0.0
-    """What of the executor's trace and the switch decision's passes the end of a segment; 0: nothing, as published."""
+    """Trace decay of the executor and the switch decision at the end of a segment; 0 cuts the trace, as published."""
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma", "lambda_turn", "lambda_seg", "lambda_boundary")
@@ -111,8 +113,26 @@ class HAE:
                 "leave one of the two out"
             )
 
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """V_low and V_high; V_switch too in the form that reads and trains it."""
+        return (LOW, HIGH, SWITCH) if self.switch_form == "termination-value" else (LOW, HIGH)
+
+    def unscaled(self) -> Self:
+        """Return the same estimator without normalisation."""
+        return replace(self, normalize=False)
+
+    def forms(self) -> Mapping[str, Self]:
+        """Return the published form of the switch advantage, the other one, and one time scale."""
+        published = replace(self, switch_form="termination-value", time_scales="two")
+        return {
+            "HAE": published,
+            "HAE, value-gap": replace(published, switch_form="value-gap"),
+            "HAE, one scale": replace(published, time_scales="one", lambda_boundary=0.0),
+        }
+
     def __call__(self, turns: Turns) -> Credit:
-        """Credit for every decision of ``turns``.
+        """Compute the credit of every decision of ``turns``.
 
         Raises:
             ValueError: ``turns`` lacks an array that this form needs.
@@ -147,10 +167,10 @@ class HAE:
         return normalized(credit, turns) if self.normalize else credit
 
     def _mixes(self, turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> list[tuple[Floats, Floats]]:
-        """The pairs (v, lambda) of executor, planner and switch for :func:`lambda_returns`."""
+        """Return the pairs (v, lambda) of executor, planner and switch for :func:`lambda_returns`."""
         boundary_BT = turns.boundary_BT
-        # What follows a turn is V_low inside a segment, V_high after its end, and nothing after the episode's last
-        # turn, as padding is zero.
+        # The value after a turn is V_low inside a segment and V_high at its end. After the episode's last turn it is
+        # zero, because padding is zero.
         after_low_BT = following(np.where(boundary_BT, v_high_BT, v_low_BT))
         after_high_BT = after_low_BT.copy(order="K")
         inside_BT = following((turns.mask_BT & ~boundary_BT).astype(np.float64))  # 1 where the segment goes on
@@ -158,7 +178,7 @@ class HAE:
         lambda_high_BT = np.where(inside_BT, 1.0, self.lambda_seg)
         lambda_switch_BT = np.where(inside_BT, 1.0, self.lambda_boundary)
         if self.bootstrap_truncated:
-            # After a truncated episode comes the value at hand, and nothing else to mix it with.
+            # A truncated episode is followed by its last value, with nothing to mix it with.
             ends = cut_N, _ = turns.cut_ends
             after_low_BT[ends] = v_low_BT[ends]
             after_high_BT[ends] = v_high_BT[cut_N, turns.last_boundary_B[cut_N]]
@@ -168,12 +188,12 @@ class HAE:
 
 
 def _value_gap(turns: Turns, v_low_BT: Floats, v_high_BT: Floats) -> Floats:
-    """(1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t)).
+    """Return (1[q_t = SWITCH] - beta_t) * (V_high(t) - V_low(t)).
 
-    Weighting the gradient of log P(q_t), its expectation over q_t is the gradient of beta_t times the gap, if V_low is
-    that of the subgoal at hand whatever is said: the policy switches more often where a fresh subgoal is worth more.
-    But V_low(t) is read behind the subgoal of turn t, which after SWITCH is the fresh one; the gap is then zero on
-    average, and beta_t of the expectation remains (`hiper verify` measures it).
+    Suppose that V_low is always the value of the subgoal before the turn. Then this advantage, times the gradient of
+    log P(q_t), has the expectation (gradient of beta_t) * gap: the policy switches more where a new subgoal is worth
+    more. But V_low(t) is read behind the subgoal of turn t. After SWITCH that is the new subgoal, whose gap is zero on
+    average. So only the fraction beta_t of the expectation remains (`hiper verify` measures it).
     """
     said_BT = needed(turns.said_switch_BT, "said_switch_BT", "the value-gap form")
     beta_BT = needed(turns.switch_prob_BT, "switch_prob_BT", "the value-gap form")

@@ -1,4 +1,4 @@
-"""Normalising each advantage on its own, over the turns that use it."""
+"""Normalisation of advantages, each over the turns that use it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from hiper.advantages.types import Bools, Credit, Floats, Turns
 
 EPSILON = 1e-8
-"""Added to the standard deviation, as the reference does: a lone or constant advantage becomes zero."""
+"""The term added to the standard deviation, as in the reference: a single or constant advantage becomes zero."""
 
 
 def standardize(x_BT: Floats, mask_BT: Bools, *, unbiased: bool = False) -> Floats:
-    """(x - mean) / (std + epsilon), both over ``mask_BT`` only; zero outside it.
+    """Return (x - mean) / (std + epsilon), with statistics over ``mask_BT`` only; zero outside it.
 
     Args:
-        x_BT: of any shape.
-        mask_BT: of the same shape.
-        unbiased: divide the variance by n - 1, as "whitening" does, rather than by n.
+        x_BT: An array of any shape.
+        mask_BT: A mask of the same shape.
+        unbiased: Divide the variance by n - 1, as "whitening" does, rather than by n.
     """
     used = x_BT[mask_BT]
     if used.size <= unbiased:
@@ -27,10 +27,10 @@ def standardize(x_BT: Floats, mask_BT: Bools, *, unbiased: bool = False) -> Floa
 
 
 def normalized(credit: Credit, turns: Turns) -> Credit:
-    """``credit`` with zero-mean, unit-variance advantages; the value targets stay as they are.
+    """Return ``credit`` with advantages of zero mean and unit variance; the value targets do not change.
 
-    A_low and A_switch are normalised over all turns, A_high over boundary turns. The turns of invalid responses
-    count like any other, as in the reference: an invalid boundary turn still has its A_high in the statistics.
+    A_low and A_switch are normalised over all turns, A_high over boundary turns. Turns with an invalid response count
+    like any other, as in the reference: the A_high of an invalid boundary turn is part of the statistics.
     """
     return replace(
         credit,

@@ -1,4 +1,4 @@
-"""Checks of estimators' parameters: what is wrong is said in terms of the setting's name."""
+"""Checks of estimators' parameters. Messages name the setting."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hiper.errors import UserError
 
 
 def check_fractions(parameters: object, *names: str) -> None:
-    """Each named parameter lies in [0, 1].
+    """Check that each named parameter lies in [0, 1].
 
     Raises:
-        UserError: one does not.
+        UserError: One does not.
     """
     for name in names:
         if not 0.0 <= (value := getattr(parameters, name)) <= 1.0:
@@ -19,10 +19,10 @@ def check_fractions(parameters: object, *names: str) -> None:
 
 
 def check_choices(parameters: object, **choices: Any) -> None:
-    """Each named parameter is one of the strings of its ``Literal``.
+    """Check that each named parameter is one of the strings of its ``Literal``.
 
     Raises:
-        UserError: one is not.
+        UserError: One is not.
     """
     for name, choice in choices.items():
         if (value := getattr(parameters, name)) not in get_args(choice):

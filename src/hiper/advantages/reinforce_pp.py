@@ -2,39 +2,40 @@
 
 Source: Hu et al., "REINFORCE++" (arXiv 2501.03262).
 
-    A(t) = (R(t) - mean) / (std + epsilon),    R(t) = sum_i gamma^i r_{t+i} + what the form of turn t cost
+    A(t) = (R(t) - mean) / (std + epsilon),    R(t) = sum_i gamma^i r_{t+i} + the penalty of turn t
 
-with mean and (unbiased) variance over all turns of the batch. The KL penalty that the paper puts into the reward stands
-in the loss here, as it does for every estimator. The paper's statistics run over tokens; over turns, a long response
-weighs no more than a short one.
+The r_t are rewards without penalties of form. Mean and (unbiased) variance run over all turns of the batch.
+
+Two departures from the paper. Its KL penalty is part of the reward; here the KL term is in the loss, for every
+estimator. Its statistics run over tokens; over turns, a long response weighs no more than a short one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
+from hiper.advantages.estimator import Estimator
 from hiper.advantages.groups import paid_and_penalty
 from hiper.advantages.normalize import standardize
 from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import returns_to_go
-from hiper.advantages.types import Credit, Critic, Turns
+from hiper.advantages.types import Credit, Turns
 
 
 @dataclass(frozen=True)
-class ReinforcePP:
-    """See the module.
+class ReinforcePP(Estimator):
+    """REINFORCE++. The module's docstring states the formula.
 
     Raises:
-        UserError: a parameter is out of range.
+        UserError: A parameter is out of range.
     """
 
-    critic: ClassVar[Critic] = "none"
-    grouped: ClassVar[bool] = False
+    type: ClassVar[str] = "reinforce++"
+    title: ClassVar[str] = "REINFORCE++"
 
-    type: Literal["reinforce++"] = field(default="reinforce++", kw_only=True)
     gamma: float = 1.0
     """Discount per turn."""
     scale: bool = True
@@ -43,8 +44,12 @@ class ReinforcePP:
     def __post_init__(self) -> None:
         check_fractions(self, "gamma")
 
+    def unscaled(self) -> Self:
+        """Return the same estimator without division by the standard deviation."""
+        return replace(self, scale=False)
+
     def __call__(self, turns: Turns) -> Credit:
-        """The same advantage for all decisions of a turn."""
+        """Compute one advantage a turn, the same for all its decisions."""
         paid_BT, penalty_BT = paid_and_penalty(turns)
         return_BT = np.where(turns.mask_BT, returns_to_go(paid_BT, self.gamma) + penalty_BT, 0.0)
         if self.scale:

@@ -1,6 +1,6 @@
-"""Reward shaping: what the environment pays, and what a turn's form costs, part by part.
+"""Reward shaping: the environment's reward, and penalties for the form of a response, part by part.
 
-The parts are those of the reference implementation of HiPER (arXiv 2602.16165); its ALFWorld values are the defaults.
+The parts are those of the reference implementation of HiPER (arXiv 2602.16165). Its ALFWorld values are the defaults.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ KeepMode: TypeAlias = Literal["fixed", "normalized"]
 
 @dataclass(frozen=True)
 class Shaping:
-    """How much each part weighs. Every penalty is *added* to the reward, so it is zero or negative.
+    """The weight of each part. Every penalty is *added* to the reward, so it is zero or negative.
 
     Raises:
-        UserError: a penalty is positive or not a number, or the mode is unknown.
+        UserError: A penalty is positive or NaN, or the mode is unknown.
     """
 
     invalid_penalty: float = -0.1
-    """At the turn of an invalid response."""
+    """The penalty at the turn of an invalid response."""
     keep_penalty: float = -0.3
-    """c, against never switching (WebShop: -3.5 with ``keep_mode: normalized``)."""
+    """The penalty c, against never switching (WebShop: -3.5 with ``keep_mode: normalized``)."""
     keep_mode: KeepMode = "fixed"
-    """``fixed``: c at each KEEP turn. ``normalized``: an episode pays c * keeps / turns, shared by its KEEP turns."""
+    """``fixed``: c at each KEEP turn. ``normalized``: c * keeps / turns an episode, shared by its KEEP turns."""
     consistency_penalty: float = -0.3
-    """At a KEEP turn whose subgoal is not the previous turn's, though both have one."""
+    """The penalty at a KEEP turn whose subgoal differs from the previous turn's, if both have one."""
 
     def __post_init__(self) -> None:
         for name in ("invalid_penalty", "keep_penalty", "consistency_penalty"):
@@ -51,7 +51,7 @@ class Rewards:
     consistency_BT: Floats
 
     def parts(self) -> dict[str, Floats]:
-        """The parts by name, for metrics and display. They add up to :attr:`total_BT`."""
+        """Return the parts by name, for metrics and display. Their sum is :attr:`total_BT`."""
         return {
             "environment": self.environment_BT,
             "invalid": self.invalid_BT,
@@ -61,7 +61,7 @@ class Rewards:
 
     @property
     def total_BT(self) -> Floats:
-        """The sum of the parts: what estimators see."""
+        """The sum of the parts, which estimators see."""
         return self.environment_BT + self.invalid_BT + self.keep_BT + self.consistency_BT
 
 
@@ -70,8 +70,8 @@ def shape(
 ) -> Rewards:
     """Split each turn's reward into its parts.
 
-    As in the reference, the keep penalty goes by what was said, not by where segments begin: KEEP at turn 0 is
-    penalised although turn 0 is a boundary, and an invalid turn pays both penalties if KEEP was said in it. In the
+    As in the reference, the keep penalty depends on what was said, not on where segments begin. KEEP at turn 0 is
+    penalised although turn 0 is a boundary. An invalid turn pays both penalties if KEEP was said in it. In the
     ``normalized`` mode, an episode of one turn pays none.
 
     Args:
@@ -80,11 +80,11 @@ def shape(
         reward_BT: What the environment paid.
         valid_BT: The response was valid.
         keep_BT: KEEP was said.
-        strayed_BT: The subgoal's tokens differ from the previous turn's, both turns having some. Counts where KEEP
-            was said, from turn 1 on.
+        strayed_BT: The subgoal's tokens differ from the previous turn's, and both turns have some. It counts where
+            KEEP was said, from turn 1 on.
 
     Raises:
-        ValueError: shapes or types disagree, or a played turn's reward is NaN or infinite.
+        ValueError: Shapes or types disagree, or a played turn's reward is NaN or infinite.
     """
     mask_BT = played_mask(mask_BT)
     valid_BT = masked_bools("valid_BT", valid_BT, mask_BT)

@@ -1,4 +1,4 @@
-"""From turns to tokens: the one place that decides which token carries which advantage.
+"""From turns to tokens: the one place that decides which token gets which advantage.
 
 | token                                | valid response               | invalid response |
 |--------------------------------------|------------------------------|------------------|
@@ -7,9 +7,9 @@
 | action                               | A_low                        | A_low            |
 | other (between blocks, end of text)  | -                            | A_low            |
 
-"-" is no loss. A subgoal that was kept is a copy, not a decision. An invalid response has no decisions to tell apart,
-so all of it answers for what the turn brought (arXiv 2602.16165 and its reference implementation). An estimator that
-knows no decisions (:attr:`Credit.undivided`) treats every response so, or gives each token an advantage of its own.
+"-" means no loss. A kept subgoal is a copy, not a decision. An invalid response has no separate decisions, so all its
+tokens get the turn's A_low (arXiv 2602.16165 and its reference implementation). Undivided credit
+(:attr:`Credit.undivided`) treats every response like that, or gives each token an advantage of its own.
 """
 
 from __future__ import annotations
@@ -26,25 +26,24 @@ from hiper.advantages.types import Bools, Credit, Floats, TokenKind, Turns
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResponseTokens:
-    """One training row: the response of one turn."""
+    """The tokens of one response: one training row."""
 
     episode: int
-    """Row of the (B, T) arrays."""
+    """The row of the (B, T) arrays."""
     turn: int
-    """Column of the (B, T) arrays."""
+    """The column of the (B, T) arrays."""
     kinds: NDArray[np.int8]
     """A :class:`TokenKind` per response token."""
     length: int
-    """Response tokens as sampled; ``kinds`` must agree."""
+    """The number of tokens sampled; ``kinds`` must have as many."""
     valid: bool
-    """The response has the right form, so that its decisions are known. An action that is well stated but that the
-    environment does not understand is a decision like any other. An invalid response answers as a whole, whatever its
-    kinds."""
+    """The response has the right form, so that its decisions are known. An action of the right form that the
+    environment does not understand is a decision too. An invalid response gets one credit, whatever its kinds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenCredit:
-    """What the policy loss needs for one response. Both arrays have one entry per response token."""
+    """The input of the policy loss for one response. Both arrays have one entry per response token."""
 
     advantages: Floats
     """Zero where there is no loss."""
@@ -53,12 +52,12 @@ class TokenCredit:
 
 
 def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) -> list[TokenCredit]:
-    """Spread ``credit`` over the tokens of ``responses``, in their order: one for every turn played.
+    """Spread ``credit`` over the tokens of ``responses``, one response for every turn played. The order is theirs.
 
     Raises:
-        ValueError: credit, turns and responses do not fit together: a played turn without a response or with two, a
+        ValueError: Credit, turns and responses do not fit together: a played turn without a response or with two, a
             response to a turn not played, a length that is not the sampled one, an unknown kind, a valid response
-            without the tokens of a decision or with decisions out of order, an advantage that is not a number.
+            without the tokens of a decision or with decisions out of order, or an advantage that is NaN or infinite.
     """
     episode_N, turn_N = _check_coverage(turns, responses)
     kind_of_token, lengths_N = _kinds(responses)
@@ -68,7 +67,7 @@ def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) ->
     _check_decisions(responses, kind_of_token, row_of_token, divided_N, boundary_N)
     cuts = np.cumsum(lengths_N)[:-1]
 
-    # The table above, one 4-entry row per response: what each kind of token gets, and whether it has a loss.
+    # The table above, 4 entries per response: the advantage of each kind of token, and whether it has a loss.
     low_N, high_N, switch_N = (
         _values(name, getattr(credit, name), turns)[episode_N, turn_N] for name in ("low_BT", "high_BT", "switch_BT")
     )
@@ -98,7 +97,7 @@ def _of_tokens(
     episode_N: NDArray[np.intp],
     turn_N: NDArray[np.intp],
 ) -> list[Floats]:
-    """The tokens' own advantages of each response."""
+    """Cut the advantages of tokens into responses."""
     tokens_BT = needed(turns.tokens_BT, "tokens_BT", "credit per token")
     stop_BT = tokens_BT.cumsum(axis=1)
     advantages = []
@@ -107,12 +106,12 @@ def _of_tokens(
             raise ValueError(f"{_where(response)}: credit for {tokens_BT[b, t]} tokens, {response.length} were sampled")
         advantages.append(token_BK[b, stop_BT[b, t] - response.length : stop_BT[b, t]])
         if not np.isfinite(advantages[-1]).all():
-            raise ValueError(f"{_where(response)}: credit.token_BK is not a number")
+            raise ValueError(f"{_where(response)}: credit.token_BK is NaN or infinite")
     return advantages
 
 
 def _check_coverage(turns: Turns, responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Episode and turn of each response, which together are every played turn once."""
+    """Check that responses are to every played turn once; return the episode and the turn of each."""
     seen_BT = np.zeros_like(turns.mask_BT)
     B, T = seen_BT.shape
     for response in responses:
@@ -132,7 +131,7 @@ def _check_coverage(turns: Turns, responses: Sequence[ResponseTokens]) -> tuple[
 
 
 def _kinds(responses: Sequence[ResponseTokens]) -> tuple[NDArray[np.int8], NDArray[np.intp]]:
-    """The kinds of all tokens end to end, and each response's length."""
+    """Return the kinds of all tokens end to end, and the length of each response."""
     for response in responses:
         kinds = response.kinds
         if kinds.ndim != 1 or not np.issubdtype(kinds.dtype, np.integer):
@@ -158,12 +157,12 @@ def _check_decisions(
     divided_N: Bools,
     boundary_N: Bools,
 ) -> None:
-    """Each decision of a valid response has tokens to carry its credit, in the order the decisions are made."""
+    """Check that a valid response has tokens for each of its decisions, in the order switch, subgoal, action."""
     N, K = len(responses), len(TokenKind)
     has_N4 = np.bincount(row_of_token * K + kind_of_token, minlength=N * K).reshape(N, K) > 0
     needs = {
         TokenKind.SWITCH: divided_N,
-        # A kept subgoal may be empty where tags do not count as its tokens: it has no loss anyway.
+        # A kept subgoal has no loss, so it may be empty where tags do not count as its tokens.
         TokenKind.SUBGOAL: divided_N & boundary_N,
         TokenKind.ACTION: divided_N,
     }
@@ -183,7 +182,7 @@ def _values(name: str, values_BT: Floats, turns: Turns) -> Floats:
     if values_BT.shape != turns.mask_BT.shape:
         raise ValueError(f"credit.{name} has shape {values_BT.shape}, the turns have {turns.mask_BT.shape}")
     if wrong := np.argwhere(turns.mask_BT & ~np.isfinite(values_BT)).tolist():
-        raise ValueError(f"credit.{name} is not a number at (episode, turn) {wrong[0]}")
+        raise ValueError(f"credit.{name} is NaN or infinite at (episode, turn) {wrong[0]}")
     return values_BT
 
 

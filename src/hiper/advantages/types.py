@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +26,7 @@ from hiper.advantages.checks import (
     played_mask,
 )
 
-__all__ = ["Bools", "Credit", "Critic", "Floats", "Ints", "TokenKind", "Turns"]
-
-Critic: TypeAlias = Literal["decisions", "turn", "token", "none"]
-"""What an estimator asks of a critic: V_high, V_switch and V_low at their places; one value before each response; one
-before each response token; nothing."""
+__all__ = ["Bools", "Credit", "Floats", "Ints", "TokenKind", "Turns"]
 
 
 class TokenKind(IntEnum):
@@ -45,14 +40,14 @@ class TokenKind(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class Turns:
-    """What an estimator sees of B episodes of up to T turns.
+    """B episodes of up to T turns, as an estimator sees them.
 
-    Arrays are checked and copied on construction, and everything beyond an episode's end is set to zero, so that
-    an estimator is its formula and nothing else. In memory, turns come first (Fortran order): recurrences run along
-    them, and all episodes' turn t lies in one piece. Arrays that only some estimators need may be None.
+    Construction checks and copies the arrays, and sets everything beyond an episode's end to zero. So an estimator is
+    its formula and nothing else. Arrays are in Fortran order: recurrences run along turns, and turn t of all episodes
+    is contiguous. Arrays that only some estimators need may be None.
 
     Raises:
-        ValueError: shapes or types disagree, a played turn holds NaN, or an episode does not begin with a boundary.
+        ValueError: Shapes or types disagree, a played turn holds NaN, or an episode does not begin with a boundary.
     """
 
     mask_BT: Bools
@@ -64,30 +59,32 @@ class Turns:
     terminated_B: Bools
     """The environment ended the episode (False: it was truncated at its last turn)."""
     v_low_BT: Floats | None = None
-    """V_low(s_t, g_t), at every turn; for estimators that ask for one value a turn, that before the response."""
+    """V_low(s_t, g_t), at every turn."""
     v_high_BT: Floats | None = None
     """V_high(s_t), at every turn (the head is trained at boundaries only)."""
     v_switch_BT: Floats | None = None
-    """V_switch(s_t, g_{t-1}): the third head, which the `termination-value` form of the switch advantage needs."""
+    """V_switch(s_t, g_{t-1}), at every turn; the `termination-value` form of the switch advantage needs it."""
+    value_BT: Floats | None = None
+    """V(s_t, g_{t-1}), before the response of every turn; turn-level GAE needs it."""
     switch_prob_BT: Floats | None = None
-    """beta_t = P(SWITCH | s_t, g_{t-1}) under the policy, which the `value-gap` form needs."""
+    """beta_t = P(SWITCH | s_t, g_{t-1}) under the policy; the `value-gap` form needs it."""
     said_switch_BT: Bools | None = None
-    """q_t = SWITCH was said, which the `value-gap` form needs. Not the same as a boundary: turn 0 always is one."""
+    """q_t = SWITCH was said; the `value-gap` form needs it. It is not the boundary: turn 0 always is one."""
     penalty_BT: Floats | None = None
-    """The part of ``reward_BT`` that a response is charged for its own form; None: no part. Methods that score whole
-    episodes charge it to its own turn alone."""
+    """The part of ``reward_BT`` that a response pays for its own form; None is zero. Methods that score whole episodes
+    charge it to its own turn alone."""
     group_B: Ints | None = None
-    """Episodes with the same number are a group: they play the same task from the same beginning."""
+    """A number per group. The episodes of a group play the same task from the same beginning."""
     observation_BT: Objects | None = None
-    """What the environment showed before the turn, as text."""
+    """The text that the environment showed before the turn."""
     tokens_BT: Ints | None = None
-    """Tokens of the response, one at least; token-level methods need it."""
+    """The number of tokens of the response, one at least; token-level methods need it."""
     v_token_BK: Floats | None = None
-    """The value before each response token, K being the most tokens of any episode."""
+    """The value before each response token. K is the largest number of tokens of an episode."""
 
     def __post_init__(self) -> None:
         mask = played_mask(self.mask_BT)
-        # A frozen dataclass is assigned to through `object`; this is the one place that does so.
+        # The class is frozen, so the cleaned arrays are set through `object`.
         put = object.__setattr__
         put(self, "mask_BT", mask)
         put(self, "terminated_B", one_per_episode("terminated_B", self.terminated_B, mask, "boolean"))
@@ -98,7 +95,8 @@ class Turns:
         for name in ("boundary_BT", "said_switch_BT"):
             if (bools := getattr(self, name)) is not None:
                 put(self, name, masked_bools(name, bools, mask))
-        for name in ("reward_BT", "v_low_BT", "v_high_BT", "v_switch_BT", "switch_prob_BT", "penalty_BT"):
+        floats_BT = ("reward_BT", "v_low_BT", "v_high_BT", "v_switch_BT", "value_BT", "switch_prob_BT", "penalty_BT")
+        for name in floats_BT:
             if (floats := getattr(self, name)) is not None:
                 put(self, name, masked_floats(name, floats, mask))
         if self.tokens_BT is not None:
@@ -115,13 +113,13 @@ class Turns:
 
     @cached_property
     def length_B(self) -> NDArray[np.int64]:
-        """Turns played."""
+        """The number of turns played, by episode."""
         length_B: NDArray[np.int64] = self.mask_BT.sum(axis=1, dtype=np.int64)
         return length_B
 
     @cached_property
     def token_mask_BK(self) -> Bools:
-        """The token was sampled. True from an episode's first token up to its last.
+        """The mask of tokens that were sampled: True from an episode's first token up to its last.
 
         Raises:
             ValueError: ``tokens_BT`` was not given.
@@ -131,7 +129,7 @@ class Turns:
 
     @property
     def turn_of_token_BK(self) -> Ints:
-        """The turn whose response a token belongs to; zero beyond the episode's last token."""
+        """The turn that each token belongs to; zero beyond the episode's last token."""
         turn_BK = np.zeros(self.token_mask_BK.shape, dtype=np.int64)
         tokens_BT = needed(self.tokens_BT, "tokens_BT", "a value per token")
         turn_BK[self.token_mask_BK] = np.repeat(np.nonzero(self.mask_BT)[1], tokens_BT[self.mask_BT])
@@ -152,32 +150,47 @@ class Turns:
 
 @dataclass(frozen=True, eq=False)
 class Credit:
-    """What an estimator returns: advantages per decision, and regression targets per value head.
+    """The result of an estimator: an advantage per decision, and a regression target per value head.
 
-    Each array has its own mask and is zero outside it. A target of None means that the estimator gives that head
-    nothing to learn (methods without a critic; the two-head form of the switch advantage).
-    :func:`hiper.advantages.spread.spread` alone knows which tokens each advantage is for.
+    Each array has its own mask and is zero outside it. A target of None means that the head has nothing to learn, as
+    in methods without a critic. :func:`hiper.advantages.spread.spread` alone maps advantages to tokens.
     """
 
     low_BT: Floats
-    """A_low: for the action tokens of every turn, and for all tokens of an invalid response."""
+    """A_low, for the action tokens of every turn and for all tokens of an invalid response."""
     high_BT: Floats
-    """A_high: for the subgoal tokens of boundary turns."""
+    """A_high, for the subgoal tokens of boundary turns."""
     switch_BT: Floats
-    """A_switch: for the switch tokens of every turn."""
+    """A_switch, for the switch tokens of every turn."""
     return_low_BT: Floats | None = None
-    """R_low, at every turn."""
+    """The target of V_low, at every turn."""
     return_high_BT: Floats | None = None
-    """R_high, at boundary turns."""
+    """The target of V_high, at boundary turns."""
     return_switch_BT: Floats | None = None
-    """R_switch, at every turn."""
+    """The target of V_switch, at every turn."""
+    return_BT: Floats | None = None
+    """The target of the value before each response, at every turn."""
     undivided: bool = False
-    """The estimator knows no decisions: every response answers as a whole, as an invalid one does. All its tokens get
-    A_low, or ``token_BK`` where there is one."""
+    """Every response is credited as a whole, as an invalid one always is. All its tokens get A_low, or their own entry
+    of ``token_BK``."""
     token_BK: Floats | None = None
-    """An advantage per response token. A_low is its mean over a turn then."""
+    """An advantage per response token. A_low is then its mean over the tokens of a turn."""
     return_token_BK: Floats | None = None
     """The target of the value before each response token."""
+
+    def advantages(self, turns: Turns) -> dict[str, tuple[Floats, Bools]]:
+        """Return the advantages that are told apart, each with the mask of the places that use it.
+
+        The names are ``low``, ``high`` and ``switch``; ``low`` alone for undivided credit, and ``token`` beside it
+        where each token has its own.
+        """
+        advantages = {"low": (self.low_BT, turns.mask_BT)}
+        if not self.undivided:
+            advantages["high"] = (self.high_BT, turns.boundary_BT)
+            advantages["switch"] = (self.switch_BT, turns.mask_BT)
+        if self.token_BK is not None:
+            advantages["token"] = (self.token_BK, turns.token_mask_BK)
+        return advantages
 
     @classmethod
     def of_responses(
@@ -188,12 +201,20 @@ class Credit:
         token_BK: Floats | None = None,
         return_token_BK: Floats | None = None,
     ) -> Credit:
-        """The credit of an estimator that knows no decisions: the same for all three of a turn."""
+        """Build the credit of an estimator that does not tell decisions apart: all three of a turn get the same.
+
+        Args:
+            turns: The episodes.
+            advantage_BT: The advantage of each response.
+            return_BT: The target of the value before each response.
+            token_BK: The advantage of each token, where tokens differ.
+            return_token_BK: The target of the value before each token.
+        """
         return cls(
             low_BT=advantage_BT,
             high_BT=np.where(turns.boundary_BT, advantage_BT, 0.0),
             switch_BT=advantage_BT.copy(),
-            return_low_BT=return_BT,
+            return_BT=return_BT,
             undivided=True,
             token_BK=token_BK,
             return_token_BK=return_token_BK,

@@ -61,7 +61,7 @@ class Report:
             (run.metrics_file, f"metrics of every iteration; the same in {run.tensorboard.name}/"),
             (run.settings_file, "the settings"),
         )
-        return [(str(path), what) for path, what in known if path == run.report_file or path.exists()]
+        return [(str(path), what) for path, what in known if path in (run.report_file, run.curve_file) or path.exists()]
 
     def markdown(self) -> str:
         """Write the report as a document that lies in the run's folder."""
@@ -72,27 +72,21 @@ class Report:
         if self.sample is not None:
             parts += ["## a held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
         rows = [[f"`{Path(place).relative_to(self.run.path)}`", what] for place, what in self.places()]
-        places = Table("where everything lies", ("path", "what"), rows)
-        parts.append(places.section(left=2))
+        places = Table("where everything is", ("path", "what"), rows, left=2)
+        parts.append(places.section())
         return "\n\n".join(parts) + "\n"
 
 
-def write_report(run: Run) -> Report:
-    """Write the report and the learning curve into the run's folder.
-
-    Raises:
-        UserError: the run has no evaluation yet, or one of its files is damaged.
-    """
+def write_report(report: Report) -> None:
+    """Write the report and the learning curve into the run's folder."""
     from hiper.display.plots import Curve, Estimate, draw_learning_curve  # matplotlib takes a second to import
 
-    report = read_report(run)
     held_out = {
         split: [Estimate(e.iteration, e.overall.success, *e.overall.interval) for e in evaluations]
         for split, evaluations in report.evaluations.items()
     }
-    draw_learning_curve(run.curve_file, Curve(report.title, report.training, held_out))
-    write_text(run.report_file, report.markdown())
-    return report
+    draw_learning_curve(report.run.curve_file, Curve(report.title, report.training, held_out))
+    write_text(report.run.report_file, report.markdown())
 
 
 def read_report(run: Run) -> Report:
@@ -156,7 +150,7 @@ def _table(split: str, before: Evaluated, after: Evaluated) -> Table:
         rates = [_rate(outcome)] if once else [_rate(was) if was else "", _rate(outcome), change]
         score = [f"{outcome.score:.3f}"] * graded
         rows.append([name, str(outcome.episodes), *rates, *score, f"{outcome.turns:.1f}"])
-    return Table(f"held out: {split}", headings, rows)
+    return Table(f"held out: {split}", headings, rows, total="all")
 
 
 def _when(evaluated: Evaluated) -> str:

@@ -1,49 +1,51 @@
-"""The episodes of a run as estimators see them, whatever the run was trained with.
+"""The stored episodes of a run as estimators see them, whatever estimator the run was trained with.
 
-Values are those that the run's own critic said, read at the places that an estimator asks for:
+Values are those of the run's own critic, read at the places of each value head:
 
-| the run's critic | for decisions            | for turns              | for tokens                       |
-|------------------|--------------------------|------------------------|----------------------------------|
-| decisions        | its own                  | V_switch               | V_switch up to </subgoal>, V_low |
-| token            | at the decisions' places | before the first token | its own                          |
-| turn             | -                        | its own                | -                                |
-| none             | -                        | -                      | -                                |
+| the run's critic | V_low, V_high, V_switch  | value before the response | value before each token          |
+|------------------|--------------------------|---------------------------|----------------------------------|
+| decisions        | its own                  | V_switch                  | V_switch up to </subgoal>, V_low |
+| token            | at the decisions' places | before the first token    | its own                          |
+| turn             | -                        | its own                   | -                                |
+| none             | -                        | -                         | -                                |
 
-The decisions' places: before the response (V_switch), before the subgoal (V_high), behind </subgoal> (V_low). Where the
-run's form of the switch advantage gave V_switch nothing to learn, there are V_high and V_low alone.
+The decisions' places are: before the response (V_switch), before the subgoal (V_high), behind </subgoal> (V_low). If
+the run's estimator did not train V_switch, only V_high and V_low are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from hiper.advantages import HAE, Critic, Estimator, Floats, TokenKind, Turns
+from hiper.advantages import HAE, Estimator, Floats, Head, TokenKind, Turns, on_grid
+from hiper.advantages.values import HIGH, LOW, SWITCH, TOKEN, TURN
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.runs.folder import Run
-from hiper.training.assign import Grid, switch_probability, turns_of
+from hiper.training.assign import switch_probability, token_mask, turn_mask, turns_of
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Episodes of one iteration."""
+    """The episodes of one iteration."""
 
     iteration: int
     episodes: list[Episode]
-    views: Mapping[Critic, Turns]
-    """By what an estimator asks of a critic, as far as the run's critic can say it."""
+    turns: Turns
+    """The same episodes as arrays, with every value that the run's critic can give."""
 
     def why_not(self, estimator: Estimator) -> str | None:
-        """What keeps an estimator from being asked about these episodes; None: nothing."""
-        if estimator.critic not in self.views:
-            return "the run's critic has no values for it"
-        wants_switch = isinstance(estimator, HAE) and estimator.switch_form == "termination-value"
-        if wants_switch and self.views["decisions"].v_switch_BT is None:
+        """Return why an estimator cannot be called on these episodes; None if it can."""
+        unknown = [head for head in estimator.heads if head.values_in(self.turns) is None]
+        if unknown == [SWITCH]:
             return "the run's critic learned no V_switch"
+        if unknown:
+            return "the run's critic has no values for it"
         if estimator.grouped and not self._has_groups:
             return "no task was played twice from the same beginning"
         return None
@@ -54,10 +56,10 @@ class Stored:
 
 
 def read_stored(run: Run, iteration: int | None = None) -> Stored:
-    """The episodes that an iteration learned from, the last one's by default.
+    """Read the episodes that an iteration learned from, the last iteration's by default.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: There are none, or they cannot be read.
     """
     stored = run.stored_iterations
     if not stored:
@@ -65,68 +67,72 @@ def read_stored(run: Run, iteration: int | None = None) -> Stored:
     chosen = max(stored) if iteration is None else iteration
     if chosen not in stored:
         raise UserError(f"{run.path} has no episodes of iteration {chosen}; there are {min(stored)} to {max(stored)}")
-    # What dynamic sampling replaced was not learned from, and has no credit.
+    # Episodes that dynamic sampling replaced were not learned from, and have no credit.
     episodes = [episode for episode in run.episodes(chosen) if episode.credit is not None]
-    return Stored(chosen, episodes, views_of(episodes, run.config))
+    return Stored(chosen, episodes, stored_turns(episodes, run.config))
+
+
+def with_settings_of(kind: type[Estimator], own: Estimator) -> Estimator:
+    """Make an estimator of a class with a run's discount, trace decay and bootstrap, where it has such parameters.
+
+    Settings that the run's own estimator does not have are those of HAE.
+    """
+    names = ("gamma", "lambda_turn", "bootstrap_truncated")
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: getattr(own, name, getattr(HAE, name)) for name in names if name in known})
 
 
 def two_scales(own: Estimator) -> HAE:
-    """HAE with the discount, trace decay and bootstrap of a run's own estimator where it has them; not normalised."""
-    taken = {name: getattr(own, name) for name in ("gamma", "lambda_turn", "bootstrap_truncated") if hasattr(own, name)}
-    like = own if isinstance(own, HAE) else HAE(**taken)
-    return replace(like, normalize=False, switch_form="termination-value", time_scales="two")
+    """Return HAE as published, unscaled: a run's own, or with the settings of the run's estimator."""
+    like = own if isinstance(own, HAE) else with_settings_of(HAE, own)
+    assert isinstance(like, HAE)
+    return like.unscaled().forms()["HAE"]
 
 
-def views_of(episodes: Sequence[Episode], config: Config) -> dict[Critic, Turns]:
-    """See the module."""
-    own = config.advantages
-    learned_switch = not isinstance(own, HAE) or own.switch_form == "termination-value"
+def stored_turns(episodes: Sequence[Episode], config: Config) -> Turns:
+    """Lay out stored episodes as arrays, with every value that their critic can give. See the module's table."""
     said = [switch_probability(turn, np.asarray(turn.logprobs)) for episode in episodes for turn in episode.turns]
-    return {
-        critic: turns_of(episodes, config.shaping, values, said)[0]
-        for critic, values in _values(episodes, own.critic, learned_switch).items()
+    return turns_of(episodes, config.shaping, _values(episodes, config.advantages), said)[0]
+
+
+def _values(episodes: Sequence[Episode], own: Estimator) -> dict[Head, Floats]:
+    """Return the values by head: the stored ones, and those that they give at other places."""
+    mask_BT, mask_BK = turn_mask(episodes), token_mask(episodes)
+    values: dict[Head, Floats] = {
+        head: on_grid(
+            [x for episode in episodes for x in _series(episode, head)], mask_BK if head.per_token else mask_BT
+        )
+        for head in own.heads
     }
+    turns = [turn for episode in episodes for turn in episode.turns]
+    if LOW in values and SWITCH in values:
+        pairs = zip(turns, values[LOW][mask_BT], values[SWITCH][mask_BT], strict=True)
+        values[TURN] = values[SWITCH]
+        values[TOKEN] = on_grid([x for turn, *pair in pairs for x in _over_tokens(turn, *pair)], mask_BK)
+    elif TOKEN in values:
+        rows_N1 = np.nonzero(mask_BT)[0][:, None]
+        of_places = values[TOKEN][rows_N1, np.array(_places(episodes))].T
+        for head, of_head in zip((LOW, HIGH, SWITCH, TURN), (*of_places, of_places[2]), strict=True):
+            values[head] = on_grid(of_head, mask_BT)
+    return values
 
 
-def _values(episodes: Sequence[Episode], critic: Critic, learned_switch: bool) -> dict[Critic, dict[str, Floats]]:
-    """The values of each view, by value head."""
-    grid = Grid([len(episode.turns) for episode in episodes])
-    tokens = Grid([sum(len(turn.response_ids) for turn in episode.turns) for episode in episodes])
-
-    def series(name: str, of: Grid = grid) -> Floats:
-        return of.fill([x for e in episodes if e.credit is not None for x in e.credit.series[f"value/{name}"]])
-
-    views: dict[Critic, dict[str, Floats]] = {"none": {}}
-    if critic == "decisions" and not learned_switch:
-        views["decisions"] = {"low": series("low"), "high": series("high")}
-    elif critic == "decisions":
-        low, high, switch = series("low"), series("high"), series("switch")
-        turns = [turn for episode in episodes for turn in episode.turns]
-        pairs = zip(turns, grid.rows(low), grid.rows(switch), strict=True)
-        views["decisions"] = {"low": low, "high": high, "switch": switch}
-        views["turn"] = {"low": switch}
-        views["token"] = {"token": tokens.fill([x for turn, *values in pairs for x in _over_tokens(turn, *values)])}
-    elif critic == "turn":
-        views["turn"] = {"low": series("low")}
-    elif critic == "token":
-        token = series("token", tokens)
-        places = np.array(_places(episodes))
-        rows, columns = np.repeat(np.arange(len(episodes)), grid.mask_BT.sum(axis=1))[:, None], places
-        low_N, high_N, switch_N = token[rows, columns].T
-        views["decisions"] = {"low": grid.fill(low_N), "high": grid.fill(high_N), "switch": grid.fill(switch_N)}
-        views["turn"] = {"low": grid.fill(switch_N)}
-        views["token"] = {"token": token}
-    return views
+def _series(episode: Episode, head: Head) -> Sequence[float]:
+    """Return an episode's stored values of a head."""
+    assert episode.credit is not None
+    series = episode.credit.series
+    # Runs of turn-gae that are older than the head `turn` stored its values as those of `low`.
+    return series["value/low"] if head is TURN and "value/turn" not in series else series[f"value/{head.name}"]
 
 
 def _over_tokens(turn: Turn, low: float, switch: float) -> list[float]:
-    """V_switch up to the token that completes the subgoal, V_low from the next one on."""
+    """Return V_switch up to the token that completes the subgoal, and V_low from the next one on."""
     before = len(turn.response_ids) if turn.low_index is None else turn.low_index + 1
     return [switch] * before + [low] * (len(turn.response_ids) - before)
 
 
 def _places(episodes: Sequence[Episode]) -> list[tuple[int, int, int]]:
-    """For each turn, the tokens of its episode before which V_low, V_high and V_switch are read."""
+    """Return, for each turn, the tokens of its episode before which V_low, V_high and V_switch are read."""
     places = []
     for episode in episodes:
         start = 0

@@ -1,4 +1,4 @@
-"""`hiper data`: what is installed of an environment's official data, and installing it."""
+"""`hiper data`: show which official data of an environment are installed, and install them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ WORDS = {
 
 
 def show_data(env: str, folder: Path | None, display: Display, only: str | None = None) -> bool:
-    """Say what is installed; whether nothing is wrong with it. What is missing is not wrong.
+    """Show what is installed; return whether nothing installed is wrong. Missing data are not wrong.
 
     Args:
         env: name of the environment.
-        folder: where to look; None: where the environment does.
-        display: where it is said.
-        only: name of the one data set to look at; None: all.
+        folder: folder of the data; None: the place where the environment looks.
+        display: where to show it.
+        only: name of the only data set to look at; None: all.
 
     Raises:
         UserError: the environment has no official data.
@@ -43,9 +43,9 @@ def show_data(env: str, folder: Path | None, display: Display, only: str | None 
             display.note(f"    {found.what:{max(len(f.what) for f in findings)}}  {WORDS[found.state]}{detail}")
         get = f"hiper data {env} --get {data_set.name}" + (f" --folder {folder}" if folder else "")
         if any(found.state is State.WRONG for found in findings):
-            display.note(f"    what is wrong is not the official data, or damaged: move it away, then {get}")
+            display.note(f"    a WRONG file is damaged or not official: move it away, then {get}")
         elif any(found.state is State.MISSING for found in findings):
-            display.note(f"    get what is missing: {get}")
+            display.note(f"    download what is missing: {get}")
     display.note(f"  {home.checksums}.")
     return State.WRONG not in states
 
@@ -55,13 +55,13 @@ def get_data(env: str, name: str, folder: Path | None, display: Display) -> None
 
     Args:
         env: name of the environment.
-        name: of the data set.
-        folder: where to; None: where the environment looks.
-        display: where progress is shown.
+        name: name of the data set.
+        folder: folder of the data; None: the place where the environment looks.
+        display: where to show progress.
 
     Raises:
-        UserError: there is no such set, something else is in its place, or no place gives it; the message says how
-            to get it by hand.
+        UserError: there is no such data set, other files are in its place, or no source provides it. The message
+            says how to get it by hand.
     """
     home = official_data(env)
     place = _folder(home, folder)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hiper.display.console import Display
+from hiper.display.tables import Table
 from hiper.episode import write_episodes
 from hiper.errors import UserError
-from hiper.evaluation.evaluate import evaluate, result_card
+from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
 from hiper.evaluation.saved import SavedPolicy
-from hiper.files import alone_at, writing
+from hiper.files import exclusive_lock, writing
 
 
 def evaluate_policy(
@@ -23,33 +24,34 @@ def evaluate_policy(
     temperature: float | None = None,
     seed: int | None = None,
 ) -> None:
-    """Play each split's panel; write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
+    """Play the panel of each split; write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
 
     Args:
-        saved: who plays.
-        splits: what is played.
-        folder: where cards and episodes go.
-        display: where the outcomes are shown.
-        episodes: play a fixed subset of so many tasks per split; None: all.
-        temperature: of the sampling; None: as the policy was evaluated in training.
-        seed: of the sampling; None: the policy's own.
+        saved: the policy that plays.
+        splits: the splits that are played.
+        folder: where to write cards and episodes.
+        display: where to show the outcomes.
+        episodes: size of a fixed subset of tasks per split; None: all tasks.
+        temperature: sampling temperature; None: that of evaluations in training.
+        seed: seed of sampling and environment; None: the policy's own.
 
     Raises:
-        UserError: there is no such split, it has fewer tasks, or ``folder`` holds a card, cannot be written, or is
-            another process's.
-        KeyboardInterrupt: stopped while a split was played; those before it have been written.
+        UserError: a split does not exist or has fewer tasks, or ``folder`` holds a card, cannot be written, or is in
+            use by another process.
+        KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
-    with alone_at(folder):
-        if there := [path for split in splits if (path := folder / f"{split}.json").exists()]:
-            raise UserError(f"there is a card already: {there[0]}; choose another folder with --out")
+    with exclusive_lock(folder):
+        if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
+            raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
         config = saved.config
         seed = config.seed if seed is None else seed
-        agent = saved.agent(config.evaluation.temperature if temperature is None else temperature)
+        agent, weights = saved.load()
+        agent = agent if temperature is None else agent.at(temperature)
         envs = {split: saved.env(split) for split in splits}
         for env in envs.values():
             if episodes is not None and episodes > len(env.panel):
                 raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {episodes} episodes were asked for")
-        with writing(folder):  # what cannot be kept is not played
+        with writing(folder):  # a folder that cannot be written is refused before anything is played
             folder.mkdir(parents=True, exist_ok=True)
         for split, env in envs.items():
             count = len(env.panel) if episodes is None else episodes
@@ -58,10 +60,31 @@ def evaluate_policy(
                 try:
                     result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
                 except KeyboardInterrupt:
-                    display.note(f"stopped: {split} was not played to its end, and nothing is written of it")
+                    display.note(f"stopped: {split} was not played to its end, and nothing of it is written")
                     raise
-            display.outcomes(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", result)
+            display.table(outcome_table(result))
             write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
-            card = result_card(result, env, agent, checkpoint=str(saved.path), seed=seed, command=display.command)
+            card = result_card(
+                result,
+                env,
+                agent,
+                checkpoint=str(saved.path),
+                weights_sha256=weights.sha256(),
+                seed=seed,
+                command=display.command,
+            )
             card.write(folder / f"{split}.json")
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
+
+
+def outcome_table(result: Evaluation) -> Table:
+    """Return the outcome of an evaluation by task type; a score is shown where it differs from success."""
+    graded = any(outcome.graded for outcome in result.outcomes.values())
+    rows = []
+    for name, outcome in result.outcomes.items():
+        low, high = outcome.interval
+        row = (name, str(outcome.episodes), f"{outcome.success:.1%}", f"{low:.1%} - {high:.1%}")
+        score = [f"{outcome.score:.3f}"] * graded
+        rows.append([*row, *score, f"{outcome.turns:.1f}", f"{sum(outcome.invalid.values()):.1%}"])
+    headings = ("task type", "episodes", "success", "95% interval", *["score"] * graded, "turns", "invalid")
+    return Table(f"{result.panel.name}, sha256 {result.panel.hash[:12]}", headings, rows, total="all")

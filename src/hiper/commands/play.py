@@ -2,55 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Console
 from rich.markup import escape
 
 from hiper import envs
-from hiper.config import overridden
-from hiper.envs.base import BLANK, Decision, Expert, Info, Observation, Start, TextEnv
-from hiper.errors import UserError
-from hiper.plan_execute.parse import InvalidKind
-from hiper.plan_execute.prompts import PromptContext
-from hiper.seeding import derive_seed
-
-if TYPE_CHECKING:
-    from hiper.rollout.agent import Agent
+from hiper.config import apply_overrides
+from hiper.envs.base import BLANK, Decision, Observation, Start, TextEnv
+from hiper.episode import Episode
+from hiper.imitation.demonstrations import Experts
+from hiper.plan_execute.render import PromptContext
+from hiper.rollout.collector import collect
+from hiper.rollout.players import Accepts, Assignment, Move, Player, Players, answered
 
 HUMAN, EXPERT = "human", "expert"
 HELP = "a number or an action; `: words` states a subgoal; q leaves"
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """What a player does in a turn."""
-
-    decision: Decision
-    invalid: str | None = None
-    """Why what the player said was not valid."""
-
-
-class Player(Protocol):
-    """Whoever plays."""
-
-    def begin(self, start: Start) -> None:
-        """An episode begins."""
-
-    def move(self, context: PromptContext, accepts: Callable[[str], bool]) -> Move:
-        """Choose what to do.
-
-        Raises:
-            EOFError: the player leaves.
-        """
-
-    def saw(self, action: str, observation: Observation) -> None:
-        """What came of it."""
 
 
 class Human:
@@ -59,11 +30,22 @@ class Human:
     def __init__(self, console: Console) -> None:
         self._console = console
 
+    def seat(self, env: TextEnv, assignment: Assignment) -> Human:
+        """Play the episode."""
+        return self
+
+    def run(self) -> None:
+        """Do nothing: a person is asked when it is their turn."""
+
     def begin(self, start: Start) -> None:
         """Say how to play."""
         self._console.print(f"[dim]{HELP}[/dim]")
 
-    def move(self, context: PromptContext, accepts: Callable[[str], bool]) -> Move:
+    def ask(self, context: PromptContext) -> Future[Any]:
+        """Need nothing from elsewhere."""
+        return answered()
+
+    def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
         """Ask until an action is given."""
         actions = context.admissible or ()
         self._console.print(
@@ -80,58 +62,66 @@ class Human:
                 self._console.print(f"[dim]there are actions 1 to {len(actions)}[/dim]")
             elif said:
                 action = self._fill_in(actions[int(said) - 1]) if chosen else said
-                invalid = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION
-                return Move(Decision(subgoal != context.subgoal, subgoal or "", action), invalid)
+                return Move.of(Decision(subgoal != context.subgoal, subgoal or "", action), context, accepts)
+
+    def saw(self, action: str, observation: Observation) -> None:
+        """Do nothing: the screen shows it already."""
 
     def _fill_in(self, action: str) -> str:
         """Ask for the words of a form such as "search[<your query>]"."""
         return BLANK.sub(lambda blank: self._console.input(f"[bold]{escape(blank[0])} [/bold]").strip(), action)
 
-    def saw(self, action: str, observation: Observation) -> None:
-        """The screen shows it already."""
 
+class Shown:
+    """Players whose episode is shown on a console as they play it.
 
-class Scripted:
-    """An environment's expert."""
+    Args:
+        players: who plays.
+        console: where everything is shown.
+        wait: for Enter after every turn.
+    """
 
-    def __init__(self, expert: Expert) -> None:
-        self._expert = expert
-        self._observation = Observation("")
+    def __init__(self, players: Players, console: Console, *, wait: bool) -> None:
+        self._players, self._console, self._wait = players, console, wait
+        self.turns = 0
+        """Played so far."""
 
-    def begin(self, start: Start) -> None:
-        """Read the task."""
-        self._expert.reset(start)
-        self._observation = start.observation
+    def seat(self, env: TextEnv, assignment: Assignment) -> Shown:
+        """Seat the player that is shown."""
+        self._player: Player = self._players.seat(env, assignment)
+        return self
 
-    def move(self, context: PromptContext, accepts: Callable[[str], bool]) -> Move:
-        """Ask the expert."""
-        return Move(self._expert.act(self._observation))
-
-    def saw(self, action: str, observation: Observation) -> None:
-        """Tell the expert."""
-        self._expert.acted(action, observation)
-        self._observation = observation
-
-
-class Policy:
-    """A trained policy."""
-
-    def __init__(self, agent: Agent, seed: int) -> None:
-        self._agent = agent
-        self._seed = seed
+    def run(self) -> None:
+        """Let the sampler work."""
+        self._players.run()
 
     def begin(self, start: Start) -> None:
-        """All it knows is in its prompts."""
+        """Show the task."""
+        self._player.begin(start)
+        self._console.print(f"[bold]{escape(start.goal)}[/bold]\n")
+        self._console.print(escape(start.observation.text))
 
-    def move(self, context: PromptContext, accepts: Callable[[str], bool]) -> Move:
-        """Sample a response."""
-        (reply,) = self._agent.reply([context], [accepts], [derive_seed(self._seed, context.turn)])
-        parsed = reply.parsed
-        switch = parsed.decision is not None and parsed.decision.switch
-        return Move(Decision(switch, parsed.subgoal or "", parsed.action), parsed.invalid)
+    def ask(self, context: PromptContext) -> Future[Any]:
+        """Wait for Enter, then let the player begin to decide."""
+        if self._wait and self.turns:
+            self._console.input("[dim]Enter goes on, Ctrl-C stops[/dim]")
+        return self._player.ask(context)
+
+    def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
+        """Show the move."""
+        move = self._player.decide(context, accepts, answer)
+        self.turns += 1
+        word = "[yellow]SWITCH[/yellow]" if move.switch else "[dim]KEEP[/dim]"
+        plan = f"{word} [cyan]{escape(move.subgoal or 'no subgoal')}[/cyan]"
+        trouble = f"  [red]{move.invalid}[/red]" if move.invalid else ""
+        action = escape(move.action or "(nothing)")
+        self._console.print(f"\n[bold]{self.turns:>3}[/bold]  {plan}  [bold green]{action}[/bold green]{trouble}")
+        return move
 
     def saw(self, action: str, observation: Observation) -> None:
-        """It will be in the next prompt."""
+        """Show what came of it."""
+        self._player.saw(action, observation)
+        self._console.print(escape(observation.text))
 
 
 def seat(
@@ -141,10 +131,9 @@ def seat(
     *,
     split: str | None,
     temperature: float | None,
-    seed: int,
     console: Console,
-) -> tuple[TextEnv, Player]:
-    """The environment and the player.
+) -> tuple[TextEnv, Players]:
+    """Make the environment and whoever plays it.
 
     A policy plays the environment with the options it was trained under, unless ``options`` say otherwise.
 
@@ -153,8 +142,7 @@ def seat(
         options: ``option=value`` settings of the environment.
         who: "human", "expert", or where a policy is saved.
         split: None: the environment's default, or the policy's first held-out split.
-        temperature: of a policy; None: as it was evaluated in training.
-        seed: of a policy's sampling.
+        temperature: a policy's sampling temperature; None: as it was evaluated in training.
         console: where a human reads and writes.
 
     Raises:
@@ -165,75 +153,40 @@ def seat(
         from hiper.evaluation.saved import SavedPolicy
 
         saved = SavedPolicy.open(Path(who), env, [f"env.{option}" for option in options])
-        evaluation = saved.config.evaluation
-        agent = saved.agent(evaluation.temperature if temperature is None else temperature)
-        return saved.env(split or evaluation.splits[0]), Policy(agent, seed)
-    chosen = overridden({} if split is None else {"split": split}, options)
-    world = envs.make(env, **chosen)
+        agent, _ = saved.load()
+        return saved.env(split or saved.config.evaluation.splits[0]), (
+            agent if temperature is None else agent.at(temperature)
+        )
+    world = envs.make(env, **apply_overrides({} if split is None else {"split": split}, options))
     if who == HUMAN:
         return world, Human(console)
-    expert = world.expert()
-    if expert is None:
-        raise UserError(f"environment '{env}' has no expert; play it yourself with --agent human")
-    return world, Scripted(expert)
+    return world, Experts()
 
 
-def play(env: TextEnv, player: Player, task_id: str, seed: int, console: Console, *, wait: bool) -> bool:
+def play(env: TextEnv, players: Players, task_id: str, seed: int, console: Console, *, wait: bool) -> bool:
     """Play one episode; whether it was won.
 
     Args:
         env: where.
-        player: who.
+        players: who.
         task_id: which task of the environment's panel.
-        seed: of the environment.
+        seed: of the environment and of the player's choices.
         console: where everything is shown.
         wait: for Enter after every turn.
     """
-    start = env.reset(task_id, seed)
     console.print(f"[dim]{env.panel.name}: {escape(task_id)}[/dim]")
-    player.begin(start)
-    console.print(f"[bold]{escape(start.goal)}[/bold]\n")
-    observation, subgoal = start.observation, None
-    history: list[tuple[str, str]] = []
+    shown = Shown(players, console, wait=wait)
     try:
-        while True:
-            console.print(escape(observation.text))
-            context = PromptContext(
-                start.goal, history, observation.text, subgoal, observation.admissible, len(history)
-            )
-            move = player.move(context, partial(_accepts, env, observation))
-            _show(console, len(history) + 1, move)
-            step = env.step(move.decision.action)
-            player.saw(move.decision.action, step.observation)
-            history.append((observation.text, move.decision.action))
-            observation, subgoal = step.observation, move.decision.subgoal or subgoal
-            if step.terminated or step.truncated:
-                console.print(escape(observation.text))
-                console.print(f"\n[bold]{'won' if step.info.won else step.info.end}[/bold] after {len(history)} turns")
-                _show_score(console, step.info)
-                return step.info.won
-            if wait:
-                console.input("[dim]Enter goes on, Ctrl-C stops[/dim]")
+        (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], shown, slots=1)
     except EOFError:
-        console.print(f"\nleft after {len(history)} turns")
+        console.print(f"\nleft after {shown.turns} turns")
         return False
+    console.print(f"\n[bold]{'won' if episode.won else episode.end}[/bold] after {shown.turns} turns")
+    _show_score(console, episode)
+    return episode.won
 
 
-def _show_score(console: Console, info: Info) -> None:
-    if info.score is not None:
-        parts = ", ".join(f"{name} {value:.2f}" for name, value in info.parts.items())
-        console.print(f"score {info.score:.3f}" + (f": {parts}" if parts else ""))
-
-
-def _accepts(env: TextEnv, observation: Observation, action: str) -> bool:
-    return env.accepts(action, observation)
-
-
-def _show(console: Console, turn: int, move: Move) -> None:
-    decision = move.decision
-    word = "[yellow]SWITCH[/yellow]" if decision.switch else "[dim]KEEP[/dim]"
-    plan = f"{word} [cyan]{escape(decision.subgoal or 'no subgoal')}[/cyan]"
-    trouble = f"  [red]{move.invalid}[/red]" if move.invalid else ""
-    console.print(
-        f"\n[bold]{turn:>3}[/bold]  {plan}  [bold green]{escape(decision.action or '(nothing)')}[/bold green]{trouble}"
-    )
+def _show_score(console: Console, episode: Episode) -> None:
+    if episode.parts:
+        parts = ", ".join(f"{name} {value:.2f}" for name, value in episode.parts.items())
+        console.print(f"score {episode.score:.3f}: {parts}")

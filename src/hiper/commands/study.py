@@ -1,128 +1,164 @@
-"""`hiper study`: its tuning if it has one, what is still to be done, then the comparison of all that is done.
+"""`hiper study`: tune the methods if asked to, run what is not done yet, and compare everything that is done.
 
-A sweep is the same once for each value of a setting, in a folder each, and a figure of success against that value.
+A sweep does this once for each value of a setting, in a folder each, and ends with success against that value.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 from hiper.analysis.comparison.comparison import Comparison
-from hiper.commands.compare import show_comparison
+from hiper.commands.compare import compare_runs
+from hiper.commands.output import write_results
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.files import write_text
-from hiper.launch.local import Launch, processes, work
+from hiper.launch.local import Launch, local_processes, run_commands
 from hiper.runs.folder import Run
 from hiper.study.definition import Study, Tuning, combinations, points_of, trial_name, trials_of
-from hiper.study.jobs import Job, plan
-from hiper.study.sweep import show_sweep
-from hiper.study.tuning import tuned
+from hiper.study.jobs import Job, jobs_of
+from hiper.study.sweep import SweepReport
+from hiper.study.tuning import choose_settings
 
 
 def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, threads: int | None = None) -> None:
     """Do what is left of a study, and compare its methods.
 
     Args:
-        study: what is studied.
-        folder: where everything goes, and where an earlier call may have left a part of it.
-        display: where it is said what happens.
-        jobs: processes side by side.
-        threads: CPU threads of each; None: as the recipes say.
+        study: the study.
+        folder: where to write; an earlier call may have left a part of the study there.
+        display: where to say what happens.
+        jobs: number of processes that run in parallel.
+        threads: CPU threads of each process; None: as the recipes say.
 
     Raises:
-        UserError: what is there was made under other settings, the study is under way already, or a run failed; in
-            the last case all others are done and compared nonetheless.
-        KeyboardInterrupt: a stop was asked for; what was under way has been saved.
+        UserError: the folder holds something made under other settings, the study is already running, or a run failed.
+            In the last case all other runs are done and compared first.
+        KeyboardInterrupt: the user stopped; unfinished runs have been saved.
     """
-    points = {value: (point, _place(study, value)) for value, point in points_of(study).items()}
-    with processes(folder) as launch:
+    points = {value: (point, folder / _subfolder(study, value)) for value, point in points_of(study).items()}
+    with local_processes(folder) as launch:
         for point, place in points.values():
-            _check(point, folder / place, threads)
+            _check(point, place, threads)
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-        count = 0
-        failures: dict[str, str] = {}
-        comparisons: dict[str, Comparison] = {}
-        for value, (point, place) in points.items():
-            comparison, planned, failed = _conduct(point, folder / place, display, launch, jobs, threads)
-            count += planned
-            failures |= {f"{name} ({place})" if place else name: reason for name, reason in failed.items()}
-            comparisons |= {} if comparison is None else {value: comparison}
-        if study.sweep:
-            show_sweep(study.sweep.setting, comparisons, folder, display)
+        runner = _Runner(display, launch, jobs, threads)
+        results = {value: runner.run(point, place) for value, (point, place) in points.items()}
+        if study.sweep is not None:
+            comparisons = {value: r.comparison for value, r in results.items() if r.comparison is not None}
+            _show_sweep(SweepReport.of(study.sweep.setting, comparisons), folder, display)
+    failures = {
+        f"{name} ({_subfolder(study, value)})" if study.sweep else name: reason
+        for value, result in results.items()
+        for name, reason in result.failures.items()
+    }
     if failures:
-        said = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
+        reasons = "\n  ".join(f"{name}: {reason}" for name, reason in failures.items())
+        count = sum(result.jobs for result in results.values())
         raise UserError(
-            f"{len(failures)} of {count} failed; the same command tries them again (but for those that diverged), and "
-            f"leaves alone what is done:\n  {said}"
+            f"{len(failures)} of {count} failed. The same command tries them again, except those that diverged, and "
+            f"repeats nothing that is done:\n  {reasons}"
         )
 
 
-def _place(study: Study, value: str) -> str:
-    """Where a point of a sweep lies in the study's folder."""
+def _subfolder(study: Study, value: str) -> str:
+    """Return the place of a sweep's point in the folder of the study; a study without a sweep needs none."""
     return f"{study.sweep.setting}={value}" if study.sweep else ""
 
 
 def _check(study: Study, folder: Path, threads: int | None) -> None:
-    """Make sure that what is there of a study without a sweep is its own, as far as that is known before tuning."""
+    """Check that the folder's content belongs to this study (without a sweep), as far as is known before tuning."""
     undecided: tuple[str, ...] = ()
     if study.tuning is not None:
-        for job in plan(trials_of(study, study.tuning), folder / "tuning", threads):
+        for job in jobs_of(trials_of(study, study.tuning), folder / "tuning", threads):
             job.check()
-        undecided = (*study.tuning.grid, "model.path")  # a method's warm start may be tuned, even whether it has one
-    for job in plan(study, folder, threads):
+        # Tuning may decide a method's warm start, and even whether it has one.
+        undecided = (*study.tuning.grid, "model.path")
+    for job in jobs_of(study, folder, threads):
         job.check(undecided)
 
 
-def _conduct(
-    study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
-) -> tuple[Comparison | None, int, dict[str, str]]:
-    """One study without a sweep: what its runs come to, if any are done; how many jobs it is; why some failed.
+def _show_sweep(report: SweepReport, folder: Path, display: Display) -> None:
+    if report.splits:
+        display.show(*report.tables())
+        write_results(folder, "sweep", display, report.to_json(), report.draw, report.markdown("sweep.png"))
 
-    A method of which a trial failed waits until it is tuned; one that diverged only lost.
-    """
-    display.note(f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}")
-    count = 0
-    failures: dict[str, str] = {}
-    missing: list[str] = []
-    if (tuning := study.tuning) is not None:
+
+@dataclass(frozen=True)
+class _Result:
+    """Outcome of a study without a sweep."""
+
+    comparison: Comparison | None
+    """None: no run is done."""
+    jobs: int
+    """Number of jobs, trials included."""
+    failures: dict[str, str]
+    """Reasons of failure by job."""
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """Runs studies without a sweep, all in the same way."""
+
+    display: Display
+    launch: Launch
+    slots: int
+    threads: int | None
+
+    def run(self, study: Study, folder: Path) -> _Result:
+        """Tune a study's methods if it says so, do its runs, and compare those that are done.
+
+        A method waits if one of its trials failed. A trial that diverged has lost, but has not failed.
+        """
+        self.display.note(
+            f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}"
+        )
+        trials: list[Job] = []
+        failures: dict[str, str] = {}
+        missing: list[str] = []
+        if (tuning := study.tuning) is not None:
+            trials, failures = self._try_settings(study, tuning, folder / "tuning")
+            tunable = _without(study, tuning, {job.method for job in trials if job.name in failures})
+            if not tunable.methods:
+                return _Result(None, len(trials), failures)
+            missing = [f"{m} is missing: it is not tuned yet" for m in study.methods if m not in tunable.methods]
+            study = choose_settings(tunable, tuning, folder / "tuning", self.display)
+        jobs, failed = self._do(study, folder)
+        runs = [job for method in study.methods for job in jobs if job.method == method]
+        done = [Run.open(job.folder) for job in runs if job.name not in failed]
+        missing += [f"{job.name} is missing: {failed[job.name]}" for job in runs if job.name in failed]
+        comparison = compare_runs(done, folder, self.display, missing) if done else None
+        return _Result(comparison, len(trials) + len(jobs), failures | failed)
+
+    def _try_settings(self, study: Study, tuning: Tuning, folder: Path) -> tuple[list[Job], dict[str, str]]:
+        """Do the trials of a study's tuning; return them, and why some failed other than by divergence."""
         trials = trials_of(study, tuning)
-        display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder / 'tuning'}")
-        tried, failed = _do(trials, folder / "tuning", display, launch, slots, threads)
-        count = len(tried)
-        failures = {job.name: failed[job.name] for job in tried if job.name in failed and job.diverged is None}
-        whole = _without(study, tuning, {job.method for job in tried if job.name in failures})
-        if not whole.methods:
-            return None, count, failures
-        missing = [f"{name} is missing: it is not tuned yet" for name in study.methods if name not in whole.methods]
-        study = tuned(whole, tuning, folder / "tuning", display)
-    planned, failed = _do(study, folder, display, launch, slots, threads)
-    runs = [job for method in study.methods for job in planned if job.method == method]
-    done = [Run.open(job.folder) for job in runs if job.name not in failed]
-    missing += [f"{job.name} is missing: {failed[job.name]}" for job in runs if job.name in failed]
-    comparison = show_comparison(done, folder, display, missing) if done else None
-    return comparison, count + len(planned), failures | failed
+        self.display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder}")
+        jobs, failed = self._do(trials, folder)
+        return jobs, {job.name: failed[job.name] for job in jobs if job.name in failed and job.diverged is None}
+
+    def _do(self, study: Study, folder: Path) -> tuple[list[Job], dict[str, str]]:
+        """Do the jobs of a study that are left; return all its jobs, and why some failed."""
+        jobs = jobs_of(study, folder, self.threads)
+        for job in jobs:
+            job.check()
+        done = [job for job in jobs if job.done]
+        if done:
+            self.display.note(f"{len(done)} of {len(jobs)} are done already")
+        diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}
+        left = [job.command for job in jobs if job not in done and job.name not in diverged]
+        try:
+            return jobs, diverged | run_commands(left, folder / "logs", self.display, self.launch, self.slots)
+        except KeyboardInterrupt:
+            self.display.interrupted("everything that was done is saved", self.display.command)
+            raise
 
 
 def _without(study: Study, tuning: Tuning, trials: Set[str | None]) -> Study:
-    """A study without the methods of these trials."""
+    """Return a study without the methods that these trials belong to."""
     numbers = range(len(combinations(tuning)))
     methods = {n: m for n, m in study.methods.items() if trials.isdisjoint(trial_name(n, number) for number in numbers)}
     return study.model_copy(update={"methods": methods})
-
-
-def _do(
-    study: Study, folder: Path, display: Display, launch: Launch, slots: int, threads: int | None
-) -> tuple[list[Job], dict[str, str]]:
-    """All jobs of a study, done as far as they can be; and why some could not."""
-    planned = plan(study, folder, threads)
-    for job in planned:
-        job.check()
-    try:
-        return planned, work(planned, folder / "logs", display, launch, slots)
-    except KeyboardInterrupt:
-        display.interrupted("what was done is saved", display.command)
-        raise

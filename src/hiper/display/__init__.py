@@ -1,1 +1,1 @@
-"""What a person sees in a terminal, a document or a picture."""
+"""Showing things: the terminal, tables, transcripts of episodes, figures."""

@@ -12,15 +12,19 @@ class Table(NamedTuple):
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
-    """A text for each heading."""
+    """One text per heading in each row."""
+    left: int = 1
+    """Number of leading columns that are aligned left; all others are aligned right."""
+    total: str | None = None
+    """First text of the row that sums up the others; the terminal shows this row in bold."""
 
-    def markdown(self, left: int = 1) -> str:
-        """The table in Markdown, without its title; the first ``left`` columns aligned to the left, others right."""
-        marks = ["---" if number < left else "---:" for number in range(len(self.headings))]
+    def markdown(self) -> str:
+        """Return the table in Markdown, without its title."""
+        marks = ["---" if number < self.left else "---:" for number in range(len(self.headings))]
         # A bar would end its cell.
         head, *body = ([text.replace("|", "\\|") for text in row] for row in (self.headings, *self.rows))
         return "\n".join("| " + " | ".join(line) + " |" for line in (head, marks, *body))
 
-    def section(self, left: int = 1) -> str:
-        """The same under its title, as a part of a document."""
-        return f"## {self.title}\n\n{self.markdown(left)}"
+    def section(self) -> str:
+        """Return the table in Markdown, under its title."""
+        return f"## {self.title}\n\n{self.markdown()}"

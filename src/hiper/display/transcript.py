@@ -1,4 +1,4 @@
-"""An episode as lines of text: each subgoal, and under it what was done for it."""
+"""An episode as lines of text: each subgoal, and below it the actions it led to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hiper.episode import Episode, Turn
 
 
 def transcript(episode: Episode, width: int = 110) -> list[str]:
-    """Lines of at most about ``width`` characters."""
+    """Return an episode as lines of at most about ``width`` characters."""
     turns = episode.turns
     actions = max(len(_action(turn)) for turn in turns)
     answers = [turn.observation for turn in turns[1:]] + [f"({episode.end})"]
@@ -22,5 +22,5 @@ def transcript(episode: Episode, width: int = 110) -> list[str]:
 
 
 def _action(turn: Turn) -> str:
-    said = turn.action or "(nothing)"
-    return said if turn.invalid is None else f"{said} [{turn.invalid}]"
+    action = turn.action or "(nothing)"
+    return action if turn.invalid is None else f"{action} [{turn.invalid}]"

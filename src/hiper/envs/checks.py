@@ -1,9 +1,10 @@
-"""Checks that an environment keeps the contract of :class:`~hiper.envs.base.TextEnv`."""
+"""A check that an environment keeps the contract of :class:`~hiper.envs.base.TextEnv`."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from hiper.envs.base import BLANK, EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel
@@ -11,27 +12,29 @@ from hiper.errors import UserError
 
 ODD_ACTIONS = ("", "   ", "do something impossible", "LOOK", "☃ {x} #y#", "x" * 500)
 _ACTIONS_WHERE_FREE = ("look", "help", "search[shoes]", "click[buy now]")
-"""Tried where actions are free-form."""
+"""Actions to try where actions are free-form."""
 
 
 def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
-    """Play a few episodes and check everything that can be checked from outside.
+    """Play a few episodes and check everything that can be checked from outside. ``env`` stays open.
 
     Args:
         env: the environment.
-        tasks: how many of its tasks are played.
-        seed: of the tasks and actions chosen.
+        tasks: the number of tasks to play.
+        seed: the seed with which tasks and actions are chosen.
 
     Raises:
-        UserError: the contract is broken; the message says which part, and what the contract asks for.
+        UserError: the contract is broken. The message says which part, and what the contract asks for.
     """
     rng = random.Random(seed)
     _check_attributes(env)
+    _check_methods(env)
     _check_refusals(env)
     for task in rng.sample(list(env.panel), min(tasks, len(env.panel))):
         actions = _check_episode(env, task.id, rng)
         _check_repeats(env, task.id, actions)
         _check_spawn(env, task.id, actions)
+        _check_close(env, task.id, actions)
         _check_turn_limit(env, task.id)
         _check_expert(env, task.id)
 
@@ -46,25 +49,33 @@ def _check_attributes(env: TextEnv) -> None:
         value = getattr(env, attribute, None)
         _demand(isinstance(value, kind), env, f"'{attribute}' must be a {kind.__name__}, it is {value!r}")
     _demand(env.max_turns > 0, env, f"'max_turns' must be positive, it is {env.max_turns}")
+    _demand(isinstance(env.concurrent, bool), env, f"'concurrent' must be True or False, it is {env.concurrent!r}")
+    hidden = env.hidden_actions
+    _demand(
+        isinstance(hidden, tuple) and all(isinstance(action, str) for action in hidden),
+        env,
+        f"'hidden_actions' must be a tuple of strings, it is {hidden!r}",
+    )
+
+
+def _check_methods(env: TextEnv) -> None:
+    """Demand that the base class owns the turn limit and the end of an episode."""
+    for method in ("reset", "step"):
+        own = getattr(type(env), method) is getattr(TextEnv, method)
+        _demand(own, env, f"override _{method}, not {method}: {method} counts turns and ends episodes for all")
 
 
 def _check_refusals(env: TextEnv) -> None:
     fresh = env.spawn()
-    _demand(
-        _raises(UserError, lambda: fresh.reset("no such task")), env, "reset with an unknown id must raise UserError"
-    )
-
-
-def _raises(kind: type[Exception], call: Callable[[], object]) -> bool:
     try:
-        call()
-    except kind:
-        return True
-    return False
+        fresh.reset("no such task")
+    except UserError:
+        return
+    _demand(False, env, "reset with an unknown id must raise UserError; look tasks up with self.panel[task_id]")
 
 
 def _check_start(env: TextEnv, start: Start) -> None:
-    _demand(isinstance(start, Start), env, f"reset must return a Start, it returned {start!r}")
+    _demand(isinstance(start, Start), env, f"_reset must return a Start, it returned {start!r}")
     _demand(isinstance(start.goal, str) and start.goal != "", env, "a Start must state the goal in words")
     _check_observation(env, start.observation)
 
@@ -86,7 +97,7 @@ def _check_observation(env: TextEnv, observation: Observation) -> None:
 
 
 def _check_step(env: TextEnv, step: Step, turn: int) -> None:
-    _demand(isinstance(step, Step), env, f"step must return a Step, it returned {step!r}")
+    _demand(isinstance(step, Step), env, f"_step must return a Step, it returned {step!r}")
     _check_observation(env, step.observation)
     _demand(isinstance(step.reward, float), env, f"a reward must be a float: {step.reward!r}")
     _demand(not (step.terminated and step.truncated), env, "an episode is terminated or truncated, not both")
@@ -94,9 +105,8 @@ def _check_step(env: TextEnv, step: Step, turn: int) -> None:
     over = step.terminated or step.truncated
     _demand(over == (end is not None), env, f"info.end must be given exactly at the last turn; at turn {turn}: {end}")
     _demand(step.truncated == (end is EndReason.TURN_LIMIT), env, "an episode is truncated exactly when turns run out")
+    _demand(not step.truncated or turn == env.max_turns, env, f"truncated at turn {turn}; leave truncation to the base")
     _demand(step.info.won == (end is EndReason.WON), env, f"info.won is {step.info.won}, but info.end is {end}")
-    _demand(over or turn < env.max_turns, env, f"the episode goes on after max_turns ({env.max_turns})")
-    _demand(not step.truncated or turn == env.max_turns, env, f"truncated at turn {turn}, before max_turns")
 
 
 def _actions(rng: random.Random, env: TextEnv) -> Iterator[Callable[[Observation], str]]:
@@ -109,7 +119,7 @@ def _actions(rng: random.Random, env: TextEnv) -> Iterator[Callable[[Observation
 
 
 def _check_episode(env: TextEnv, task_id: str, rng: random.Random) -> list[str]:
-    """One episode of admissible and odd actions; returns the actions."""
+    """Play one episode of admissible and odd actions; return the actions."""
     start = env.reset(task_id, seed=1)
     _check_start(env, start)
     observation, actions = start.observation, list[str]()
@@ -119,9 +129,8 @@ def _check_episode(env: TextEnv, task_id: str, rng: random.Random) -> list[str]:
         _check_step(env, step, len(actions))
         observation = step.observation
         if step.info.end:
-            break
-    _demand(_raises(RuntimeError, lambda: env.step("look")), env, "a step after the end must raise RuntimeError")
-    return actions
+            return actions
+    raise AssertionError("actions never run out")
 
 
 def _play(env: TextEnv, task_id: str, actions: Sequence[str]) -> list[Start | Step]:
@@ -134,7 +143,7 @@ def _check_repeats(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 
 
 def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
-    """Two environments in alternation must not disturb each other."""
+    """Play two environments in alternation. They must not disturb each other."""
     alone = _play(env, task_id, actions)
     one, two = env.spawn(), env.spawn()
     pairs = [(one.reset(task_id, seed=1), two.reset(task_id, seed=1))]
@@ -143,12 +152,38 @@ def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
     _demand(
         all(a == expected and b == expected for (a, b), expected in zip(together, alone, strict=True)),
         env,
-        "environments from spawn() disturb each other; state must be assigned afresh in reset, not changed in place",
+        "environments from spawn() disturb each other; state must be assigned afresh in _reset, not changed in place",
+    )
+    if not env.concurrent:
+        return
+    with ThreadPoolExecutor(4) as pool:
+        in_threads = list(pool.map(lambda one: _play(one, task_id, actions), [env.spawn() for _ in range(4)]))
+    _demand(
+        all(episode == alone for episode in in_threads),
+        env,
+        "environments from spawn() disturb each other in threads; set 'concurrent' to False or give each its own state",
     )
 
 
+def _check_close(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
+    """Close an environment twice. It must close that one alone."""
+    alone = _play(env, task_id, actions)
+    one, two = env.spawn(), env.spawn()
+    _play(one, task_id, actions)
+    one.close()
+    try:
+        one.close()
+    except Exception as error:
+        _demand(False, env, f"closing twice must do no harm, it raised {error!r}")
+    try:
+        unharmed = _play(two, task_id, actions) == alone
+    except Exception as error:
+        _demand(False, env, f"close() must leave other spawned environments open, playing one raised {error!r}")
+    _demand(unharmed, env, "close() must leave other spawned environments as they are")
+
+
 def _check_turn_limit(env: TextEnv, task_id: str) -> None:
-    """An action that is never understood must cost a turn, up to the limit."""
+    """Play an action that is never understood. It must cost a turn, up to the limit."""
     env.reset(task_id, seed=1)
     for turn in range(1, env.max_turns + 1):
         step = env.step(ODD_ACTIONS[2])

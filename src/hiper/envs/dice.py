@@ -10,25 +10,25 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draws made from :meth:`random.Random.random` alone, the one method whose sequence Python promises to keep."""
+    """A source of draws from :meth:`random.Random.random` alone, the one method whose sequence Python guarantees."""
 
     def __init__(self, *seed: object) -> None:
         self._next = random.Random("/".join(map(str, seed))).random
 
     def between(self, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``, both included."""
+        """Draw an integer from ``low`` to ``high``, both included."""
         return low + int(self._next() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with ``probability``."""
+        """Return True with ``probability``."""
         return self._next() < probability
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of ``items``, all equally likely."""
+        """Draw one of ``items``, all equally likely."""
         return items[self.between(0, len(items) - 1)]
 
     def weighted(self, weights: Mapping[T, int]) -> T:
-        """A key of ``weights``, each as likely as its weight is large. Some weight must be above zero."""
+        """Draw a key of ``weights`` in proportion to its weight. Some weight must be above zero."""
         mark = self.between(1, sum(weights.values()))
         for item, weight in weights.items():
             mark -= weight

@@ -1,4 +1,4 @@
-"""Panels: frozen, ordered lists of tasks with a content hash, so that two results can be known to be comparable."""
+"""Panels: frozen, ordered lists of tasks with a content hash. Results with equal hashes are comparable."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Task:
     """One task of a panel."""
 
     id: str
-    """Stable and unique: the same on every machine, whatever folder the data lies in."""
+    """A stable and unique id. It is the same on every machine and for every data folder."""
     type: str
-    """Results are reported per type."""
+    """The type of the task. Results are reported per type."""
     digest: str = ""
-    """Hash of the task's content where it is read from data, so that changed data changes the panel's hash."""
+    """The hash of the task's content, if it is read from data. Changed data then change the panel's hash."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Panel:
 
     @classmethod
     def of(cls, name: str, tasks: Iterable[Task]) -> Panel:
-        """A panel of ``tasks`` in the order of their ids.
+        """Make a panel of ``tasks`` in the order of their ids.
 
         Raises:
             UserError: there are no tasks, or two share an id.
@@ -63,10 +63,10 @@ class Panel:
         return iter(self.tasks)
 
     def __getitem__(self, task_id: str) -> Task:
-        """The task with this id.
+        """Return the task with this id.
 
         Raises:
-            UserError: no such task; the nearest id is named.
+            UserError: there is no such task. The message names the nearest id.
         """
         try:
             return self._by_id[task_id]
@@ -76,9 +76,9 @@ class Panel:
             raise UserError(f"no task '{task_id}' in panel '{self.name}' ({len(self)} tasks){hint}") from None
 
     def subset(self, count: int, name: str | None = None) -> Panel:
-        """``count`` tasks chosen by the hash of their ids (so without regard to type or place), in panel order.
+        """Return ``count`` tasks in panel order, chosen by the hash of their ids, without regard to type or place.
 
-        The choice depends on the ids alone; a smaller subset is contained in every larger one.
+        The choice depends on the ids alone. Every subset contains all smaller ones.
         """
         if not 0 < count <= len(self):
             raise UserError(f"panel '{self.name}' has {len(self)} tasks; {count} were asked for")
@@ -86,5 +86,5 @@ class Panel:
         return Panel.of(name or f"{self.name}[{count}]", ranked[:count])
 
     def types(self) -> Sequence[str]:
-        """The task types present, sorted."""
+        """Return the task types of the panel, sorted."""
         return sorted({task.type for task in self.tasks})

@@ -13,6 +13,8 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError, suggestion
+from hiper.plugins import resolve
+from hiper.validation import problem_message
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -27,22 +29,22 @@ _factories: dict[str, Factory | str] = {
     "corridor": "hiper.envs.small.corridor:make",
     "webshop": "hiper.envs.webshop.env:make",
 }
-"""A factory, or where to import one from when it is first asked for."""
+"""Factories, or the places to import them from on first use."""
 
 _data: dict[str, DataHome | str] = {
-    "alfworld": "hiper.envs.alfworld.official:DATA",
-    "webshop": "hiper.envs.webshop.official:DATA",
+    "alfworld": "hiper.envs.alfworld.official_files:DATA",
+    "webshop": "hiper.envs.webshop.official_files:DATA",
 }
-"""Of environments with official data: these, or where to import them from."""
+"""Official data of environments, or the places to import them from."""
 
 
 def register(name: str, factory: Factory | str, data: DataHome | str | None = None) -> None:
-    """Make ``make(name, ...)`` call ``factory``, and `hiper data NAME` look after ``data``.
+    """Register an environment for :func:`make`, and its official data for `hiper data NAME`.
 
     Args:
-        name: of the environment.
+        name: the name of the environment.
         factory: a callable, or "module:function".
-        data: its official data if it has any, or "module:constant".
+        data: its official data, if any, or "module:constant".
 
     Raises:
         ValueError: the name is taken by another factory.
@@ -54,12 +56,12 @@ def register(name: str, factory: Factory | str, data: DataHome | str | None = No
 
 
 def names() -> list[str]:
-    """The registered names, sorted."""
+    """Return the registered names, sorted."""
     return sorted(_factories)
 
 
 def make(name: str, **options: Any) -> TextEnv:
-    """The environment registered as ``name``, or found at ``name`` if that is "module:function"; with ``options``.
+    """Make the environment registered as ``name``, or found at ``name`` if that is "module:function".
 
     Raises:
         UserError: there is no such environment or option, or it cannot be built.
@@ -72,25 +74,12 @@ def make(name: str, **options: Any) -> TextEnv:
 
 
 def _find(name: str) -> Factory:
-    factory = name if ":" in name else _factories.get(name)
-    if factory is None:
-        raise UserError(f"there is no environment '{name}'; {suggestion(name, names())}")
-    if not isinstance(factory, str):
-        return factory
-    found: Factory = _imported(name, factory)
+    found: Factory = resolve("environment", name, _factories)
     return found
 
 
-def _imported(name: str, place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"environment '{name}' cannot be imported: {error}") from error
-
-
 def templates_of(name: str) -> Traversable | None:
-    """The folder of the prompt templates that the environment registered as ``name`` ships beside its code, or None.
+    """Return the folder of prompt templates that a registered environment ships beside its code, or None.
 
     Raises:
         UserError: the environment cannot be imported.
@@ -103,22 +92,19 @@ def templates_of(name: str) -> Traversable | None:
 
 
 def names_with_data() -> list[str]:
-    """The names of environments that have official data, sorted."""
+    """Return the names of environments with official data, sorted."""
     return sorted(_data)
 
 
 def official_data(name: str) -> DataHome:
-    """The official data of the environment registered as ``name``.
+    """Return the official data of the environment registered as ``name``.
 
     Raises:
-        UserError: there is no such environment, or it has none.
+        UserError: there is no such environment, or it has no official data.
     """
     if name not in _data:
         raise UserError(f"there are no official data for '{name}'; {suggestion(name, names_with_data())}")
-    place = _data[name]
-    if not isinstance(place, str):
-        return place
-    found: DataHome = _imported(name, place)
+    found: DataHome = resolve("environment", name, _data, fits=lambda place: place is not None)
     return found
 
 
@@ -132,7 +118,7 @@ def _refuse_unknown_options(name: str, factory: Factory, options: dict[str, Any]
 
 
 def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, Any]:
-    """The options as the types that the factory asks for, where it says so in a way that can be checked."""
+    """Convert options to the types in the factory's signature, where these can be checked."""
     typed = dict(options)
     for option, value in options.items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -143,10 +129,8 @@ def _typed(name: str, factory: Factory, options: dict[str, Any]) -> dict[str, An
                 with suppress(PydanticUserError):
                     typed[option] = TypeAdapter(kind).validate_python(options[option])
             except ValidationError as error:
-                problem = error.errors()[0]["msg"]
-                raise UserError(
-                    f"environment '{name}', option '{option}': {problem} (given: {options[option]!r})"
-                ) from None
+                where = f"environment '{name}', option '{option}'"
+                raise UserError(problem_message(error.errors()[0], (), where)) from None
     return typed
 
 

@@ -14,7 +14,8 @@ from hiper.envs.panels import Panel
 from hiper.episode import Episode
 from hiper.outcomes import Outcome, summarize
 from hiper.rollout.agent import Agent
-from hiper.rollout.collector import Assignment, collect
+from hiper.rollout.collector import collect
+from hiper.rollout.players import Assignment
 from hiper.runs.cards import Card, CardEnvironment, CardPanel, CardSampling
 from hiper.seeding import derive_seed
 
@@ -39,8 +40,9 @@ def evaluate(
     agent: Agent,
     *,
     tasks: int | None = None,
-    slots: int = 128,
-    seed: int = 0,
+    slots: int,
+    seed: int,
+    on_turn: Callable[[], None] = lambda: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> Evaluation:
     """Play every task of the environment's panel once.
@@ -51,6 +53,7 @@ def evaluate(
         tasks: play a fixed subset of so many tasks; None, or more than there are: all.
         slots: episodes side by side.
         seed: of sampling and of the environment.
+        on_turn: called after each turn of any episode.
         on_episode: called as episodes end.
     """
     began = time.perf_counter()
@@ -58,21 +61,29 @@ def evaluate(
     assignments = [
         Assignment(task.id, derive_seed(seed, task.id), derive_seed(seed, "sampling", task.id)) for task in panel
     ]
-    episodes, _ = collect(env, assignments, agent, slots=slots, on_episode=on_episode)
+    episodes, _ = collect(env, assignments, agent, slots=slots, on_turn=on_turn, on_episode=on_episode)
     return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
 
 
 def result_card(
-    evaluation: Evaluation, env: TextEnv, agent: Agent, *, checkpoint: str, seed: int, command: str
+    evaluation: Evaluation,
+    env: TextEnv,
+    agent: Agent,
+    *,
+    checkpoint: str,
+    weights_sha256: str,
+    seed: int,
+    command: str,
 ) -> Card:
     """Make the card of an evaluation.
 
     Args:
         evaluation: what was played.
         env: the environment.
-        agent: who played.
+        agent: the player.
         checkpoint: whose weights they were, in words.
-        seed: of the evaluation.
+        weights_sha256: hash of the weights.
+        seed: seed of the evaluation.
         command: the command line.
     """
     panel = evaluation.panel
@@ -81,7 +92,7 @@ def result_card(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=command,
         checkpoint=checkpoint,
-        weights_sha256=agent.sampler.weights_sha256(),
+        weights_sha256=weights_sha256,
         environment=CardEnvironment(
             name=env.name,
             version=env.version,

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from hiper.config import Config, overridden, validate_config
+from hiper.config import Config, apply_overrides, validate_config
 from hiper.envs.base import TextEnv
-from hiper.models.build import choose_autocast, choose_device, load_policy, load_tokenizer
-from hiper.plan_execute.prompts import Template
+from hiper.models.build import use_threads
+from hiper.models.weights import PolicyWeights
+from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
+from hiper.rollout.environment import make_env
+from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
-from hiper.training.build import make_agent, make_env, make_prompts
 
-TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "evaluation", "training")
+TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
 
 
@@ -46,23 +47,24 @@ class SavedPolicy:
         if template := folder.template:
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
         config = validate_config(tree, str(folder.settings_file))
-        return cls(folder.path, validate_config(overridden(tree, overrides), "settings") if overrides else config)
+        return cls(folder.path, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""
         return make_env(self.config, split)
 
-    def agent(self, temperature: float) -> Agent:
-        """Load the weights.
+    def load(self) -> tuple[Agent, PolicyWeights]:
+        """Load the weights, and give them and an agent that samples from them at the evaluation temperature.
 
         Raises:
             UserError: they are damaged, or do not fit their own config.
         """
         config = self.config
-        if config.training.threads is not None:
-            torch.set_num_threads(config.training.threads)
-        device = choose_device(config.training.device)
-        policy, tokenizer = load_policy(self.path, config.model), load_tokenizer(self.path)
-        policy.to(device)  # type: ignore[arg-type]
-        prompts = make_prompts(config, Template.load(config.prompt.template), tokenizer)
-        return make_agent(policy, tokenizer, prompts, config, temperature, choose_autocast(config.model, device))
+        template = Template.load_for(config.env.name, config.prompt.template)
+        use_threads(config.training.threads)
+        weights = PolicyWeights.load(self.path, config.model, config.training.device)
+        check_room(config, weights)
+        tokenizer = load_tokenizer(self.path)
+        agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer)
+        agent.sampler.load(weights, 0)
+        return agent.at(config.evaluation.temperature), weights

@@ -1,141 +1,183 @@
-"""The warm start: the policy imitates demonstrations, in a stage or two, and goes on where it was interrupted."""
+"""The warm start: the policy imitates demonstrations, in one stage or two, and resumes where it was interrupted."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
+from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Config, ImperfectConfig, WarmStartConfig, leaves
+from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
 from hiper.display.console import Display
-from hiper.errors import UnwritableError, UserError
-from hiper.files import alone_at, whole_file, whole_folder
-from hiper.imitation.demonstrations import Lapse
+from hiper.envs.base import TextEnv
+from hiper.errors import UserError
+from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
-from hiper.models.actor_critic import Row
+from hiper.imitation.settings import WARM_START_PREFIXES
+from hiper.learner.learner import Learner
+from hiper.plan_execute.prompts import PromptBuilder
+from hiper.rows import Row
 from hiper.seeding import derive_seed
-from hiper.training.build import Assembly, assemble, save_policy
-from hiper.training.checkpoints import DAMAGE
-from hiper.training.recovery import Stop
 
 SECONDS_BETWEEN_SAVES = 600.0
-OF_A_WARM_START = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
-"""What a warm start hangs on begins like this; settings of what comes later may change, and it still serves."""
-
-
-def clone(config: Config, folder: Path, display: Display) -> None:
-    """A warm start alone, saved as a policy; one that was interrupted is gone on with.
-
-    Args:
-        config: the settings; what comes after the warm start has no part in it.
-        folder: where the policy goes.
-        display: where progress is shown.
-
-    Raises:
-        UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
-        KeyboardInterrupt: a stop was asked for; what was done has been saved.
-    """
-    with alone_at(folder), Stop(display) as stop:
-        parts = assemble(config)
-        display.header(folder, parts)
-        try:
-            warm_start(parts, folder, display, stop.check)
-        except UnwritableError as error:
-            raise UserError(f"{error}; {kept_of(folder)}. Make room and give the same command again") from error
-        except KeyboardInterrupt:
-            display.interrupted(kept_of(folder), display.command)
-            raise
-        unfinished_of(folder).unlink(missing_ok=True)
-
-
-def warm_start(parts: Assembly, folder: Path, display: Display, check: Callable[[], None] = lambda: None) -> None:
-    """Fine-tune the policy on demonstrations of training tasks, then give the critic's backbone what it learned.
-
-    Args:
-        parts: of the run.
-        folder: where the policy is saved in the end. A file beside it, :func:`unfinished_of`, keeps what is done; the
-            caller deletes it when it is needed no more.
-        display: where progress is shown.
-        check: called between steps; an interrupt that it raises ends the warm start.
-
-    Raises:
-        UserError: there is nothing to imitate, the loss diverged, or what was done so far is of no use.
-        UnwritableError: the disk refused.
-    """
-    unfinished = _Unfinished(unfinished_of(folder), parts.config)
-    begun = unfinished.load(parts.learner.device)
-    config, last = parts.config.warm_start, parts.config.warm_start.imperfect
-    stages = [_Stage("warm start", config, config.lapses, lapses_too=False)]
-    if last.epochs or last.turns:
-        lapses = config.lapses if last.lapses is None else last.lapses
-        stages.append(_Stage("lapses too", last, lapses, lapses_too=True))
-    at = 0 if begun is None else begun["stage"]
-    for number, stage in enumerate(stages[at:], at):
-        _imitate(parts, stage, number, begun if number == at else None, unfinished, display, check)
-    parts.learner.model.copy_backbone()
-    with whole_folder(folder) as partial:
-        save_policy(partial, parts)
-
-
-def unfinished_of(folder: Path) -> Path:
-    """Where a warm start keeps what is done before its policy is saved in ``folder``."""
-    return folder.with_name(folder.name + ".unfinished")
-
-
-def kept_of(folder: Path) -> str:
-    """What an interrupt has left of it, in words."""
-    return "the warm start is saved as far as it came" if unfinished_of(folder).exists() else "nothing was done yet"
 
 
 class _Stage(NamedTuple):
     """Some passes over the demonstrated tasks, each played anew."""
 
     name: str
-    of: WarmStartConfig | ImperfectConfig
-    """How much of it, and how: its section of the settings."""
+    config: WarmStartConfig | ImperfectConfig
+    """How much is imitated, and how."""
     lapses: Sequence[Lapse]
     lapses_too: bool
-    """They are imitated."""
+    """Lapses are imitated as well."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """A warm start, ready to be run."""
+
+    config: Config
+    learner: Learner
+    env: TextEnv
+    """Over the training tasks."""
+    prompts: PromptBuilder
+    tokenizer: PreTrainedTokenizerBase
+    unfinished: Path
+    """A file that keeps what is done. The caller deletes it when it is needed no more."""
+    display: Display
+    check: Callable[[], None] = lambda: None
+    """Called between steps; an interrupt that it raises ends the warm start, saved."""
+
+    def run(self) -> None:
+        """Fine-tune the policy on demonstrations of training tasks, then copy it into the critic's backbone.
+
+        Raises:
+            UserError: there is nothing to imitate, the loss diverged, or what was done so far is of no use.
+            UnwritableError: the disk refused.
+        """
+        saved = _Unfinished(self.unfinished, self.config)
+        begun = saved.read(self.learner)
+        settings, last = self.config.warm_start, self.config.warm_start.imperfect
+        stages = [_Stage("warm start", settings, settings.lapses, lapses_too=False)]
+        if last.epochs or last.turns:
+            lapses = settings.lapses if last.lapses is None else last.lapses
+            stages.append(_Stage("lapses too", last, lapses, lapses_too=True))
+        at = 0 if begun is None else begun["stage"]
+        for number, stage in enumerate(stages[at:], at):
+            self._imitate(stage, number, saved, resume=begun is not None and number == at)
+        self.learner.copy_policy_to_critic()
+
+    def _imitate(self, stage: _Stage, number: int, saved: _Unfinished, *, resume: bool) -> None:
+        config, seed = self.config.warm_start, derive_seed(self.config.seed, stage.name)
+        tasks = [task.id for task in self.env.panel.subset(min(config.tasks, len(self.env.panel)))]
+        rows, turns = self._demonstrated(stage, tasks, seed)
+        if not rows:
+            raise UserError(
+                f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate"
+            )
+        steps = max(1, round(turns / config.batch_turns))
+        tuning = FineTuning(self.learner.imitate(), steps, stage.config.lr, config.prompt_loss)
+        if resume:
+            saved.restore(tuning)
+            self.display.note(f"{stage.name}: resuming after {len(tuning.losses)} of {steps} steps")
+        began, done = time.perf_counter(), len(tuning.losses)
+        with self.display.bar(stage.name, steps, done) as advance:
+            for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
+                tuning.step(batch)
+                advance()
+                if saved.old:
+                    saved.save(number, tuning)
+                try:
+                    self.check()
+                except KeyboardInterrupt:
+                    saved.save(number, tuning)
+                    raise
+        saved.save(number, tuning)
+        self.display.note(
+            f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
+            f"loss {np.mean(tuning.losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
+        )
+
+    def _demonstrated(self, stage: _Stage, tasks: Sequence[str], seed: int) -> tuple[list[Row], float]:
+        """The rows of a stage's passes, and how many turns are imitated, which may be a part of the last pass."""
+        config = stage.config
+        # A task takes a turn at least, so that this is the most passes that so many turns can take.
+        passes = math.ceil(config.epochs if config.turns is None else config.turns / len(tasks))
+        enough = math.inf if config.turns is None else config.turns
+        rows: list[Row] = []
+        with self.display.bar("demonstrations", passes) as advance:
+            for epoch in range(passes):
+                rows += demonstration_rows(
+                    self.env,
+                    tasks,
+                    self.prompts,
+                    self.tokenizer,
+                    perturb=config.perturb,
+                    lapses=stage.lapses,
+                    lapses_too=stage.lapses_too,
+                    seed=derive_seed(seed, epoch),
+                )
+                advance()
+                self.check()
+                if len(rows) >= enough:
+                    break
+        return rows, config.turns or len(rows) * config.epochs / passes
+
+
+def unfinished_file(folder: Path) -> Path:
+    """Where a warm start keeps what is done before its policy is saved in ``folder``."""
+    return folder.with_name(folder.name + ".unfinished")
+
+
+def describe_progress(folder: Path) -> str:
+    """What an interrupt has left of a warm start, in words."""
+    return "the warm start is saved as far as it came" if unfinished_file(folder).exists() else "nothing was done yet"
 
 
 class _Unfinished:
     """A warm start's file of what is done."""
 
     def __init__(self, path: Path, config: Config) -> None:
-        self.path = path
-        every = leaves(config.model_dump(mode="json"))
-        self._settings = {key: value for key, value in every if key.startswith(OF_A_WARM_START)}
+        self._path = path
+        every = flatten(config.model_dump(mode="json"))
+        self._settings = {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
         self._saved = time.monotonic()
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """What an earlier process did, if any.
+    def read(self, learner: Learner) -> dict[str, Any] | None:
+        """What an earlier process did, if any; nothing is restored yet.
 
         Raises:
             UserError: it cannot be read, or was done under other settings.
         """
-        if not self.path.exists():
+        if not self._path.exists():
             return None
-        what = f"{self.path}, a warm start as far as it came,"
-        try:
-            state: dict[str, Any] = torch.load(self.path, map_location=device, weights_only=True)
-            before, now = state["settings"], self._settings
-            other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        except DAMAGE as error:
-            raise UserError(f"{what} is damaged; delete it to begin anew") from error
-        if other:
+        what = f"{self._path}, a warm start as far as it came,"
+        notes = self._checked(learner.imitate().notes)
+        before, now = notes["settings"], self._settings
+        if other := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
             changes = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in other)
             raise UserError(f"{what} was begun with {changes}: give these again, or delete it to begin anew")
-        return state
+        return notes
+
+    def restore(self, tuning: FineTuning) -> None:
+        """Put policy, optimizer and losses back.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        tuning.losses = list(self._checked(tuning.imitation.load)["losses"])
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        with whole_file(self.path) as partial:
-            torch.save({"settings": self._settings, "stage": stage, **tuning.state()}, partial)
+        """Keep what is done."""
+        with atomic_file(self._path) as partial:
+            tuning.imitation.save(partial, {"settings": self._settings, "stage": stage, "losses": tuning.losses})
         self._saved = time.monotonic()
 
     @property
@@ -143,68 +185,13 @@ class _Unfinished:
         """Whether it is time to save."""
         return time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
 
-
-def _demonstrated(
-    parts: Assembly, stage: _Stage, tasks: Sequence[str], seed: int, display: Display, check: Callable[[], None]
-) -> tuple[list[Row], float]:
-    """The rows of a stage's passes, and how many turns are imitated: of the last pass it may be a part."""
-    # A task takes a turn at least, so that this is the most passes that so many turns can take.
-    passes = math.ceil(stage.of.epochs if stage.of.turns is None else stage.of.turns / len(tasks))
-    enough = math.inf if stage.of.turns is None else stage.of.turns
-    rows: list[Row] = []
-    with display.bar("demonstrations", passes) as advance:
-        for epoch in range(passes):
-            rows += demonstration_rows(
-                parts.env,
-                tasks,
-                parts.prompts,
-                parts.tokenizer,
-                perturb=stage.of.perturb,
-                lapses=stage.lapses,
-                lapses_too=stage.lapses_too,
-                seed=derive_seed(seed, epoch),
-            )
-            advance()
-            check()
-            if len(rows) >= enough:
-                break
-    return rows, stage.of.turns or len(rows) * stage.of.epochs / passes
-
-
-def _imitate(
-    parts: Assembly,
-    stage: _Stage,
-    number: int,
-    begun: dict[str, Any] | None,
-    unfinished: _Unfinished,
-    display: Display,
-    check: Callable[[], None],
-) -> None:
-    config, seed = parts.config.warm_start, derive_seed(parts.config.seed, stage.name)
-    panel = parts.env.panel
-    tasks = [task.id for task in panel.subset(min(config.tasks, len(panel)))]
-    rows, turns = _demonstrated(parts, stage, tasks, seed, display, check)
-    if not rows:
-        raise UserError(f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate")
-    steps = max(1, round(turns / config.batch_turns))
-    tuning = FineTuning(parts.learner, steps, stage.of.lr, config.prompt_loss)
-    if begun is not None:
-        tuning.restore(begun)
-        display.note(f"{stage.name}: going on after {len(tuning.losses)} of {steps} steps")
-    began, done = time.perf_counter(), len(tuning.losses)
-    with display.bar(stage.name, steps, done) as advance:
-        for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
-            tuning.step(batch)
-            advance()
-            if unfinished.old:
-                unfinished.save(number, tuning)
-            try:
-                check()
-            except KeyboardInterrupt:
-                unfinished.save(number, tuning)
-                raise
-    unfinished.save(number, tuning)
-    display.note(
-        f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
-        f"loss {np.mean(tuning.losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
-    )
+    def _checked(self, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            notes = read(self._path)
+            if not {"settings", "stage", "losses"} <= notes.keys():
+                raise ValueError("it lacks its notes")
+        except ValueError as error:
+            raise UserError(
+                f"{self._path}, a warm start as far as it came, is damaged; delete it to begin anew"
+            ) from error
+        return notes

@@ -1,1 +1,1 @@
-"""Starting processes."""
+"""Launchers: what starts commands in processes of their own."""

@@ -1,4 +1,4 @@
-"""Jobs, done by processes of their own, so many side by side: what one of them runs into leaves the others alone."""
+"""Run commands in parallel subprocesses on this machine. A failing command does not affect the others."""
 
 from __future__ import annotations
 
@@ -9,87 +9,129 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from hiper.display.console import Display
-from hiper.files import held, writing
-from hiper.study.jobs import Job
+from hiper.files import lock_file, writing
 from hiper.training.recovery import Stop
 
 POLL_SECONDS = 0.1
 ERROR = "hiper: "
-"""What a message begins with that tells the user what is wrong."""
+"""Prefix of the message in which `hiper` tells the user what is wrong."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A call of `hiper`."""
+
+    name: str
+    """Name in messages, and of the log file."""
+    arguments: tuple[str, ...]
+    """Arguments of `hiper`."""
+    threads: int | None = None
+    """CPU threads; None: as many as its libraries choose."""
+    needs: str | None = None
+    """Name of a command that must succeed first; one that is not in the list counts as done."""
+    resumes: bool = False
+    """Whether it continues something that an earlier call began."""
 
 
 class Process(Protocol):
-    """As much of :class:`subprocess.Popen` as is needed."""
+    """The part of :class:`subprocess.Popen` that is needed."""
 
     def poll(self) -> int | None:
-        """The exit code; None while it runs."""
+        """Return the exit code; None while the process runs."""
 
     def send_signal(self, sig: int, /) -> None:
-        """Interrupt it."""
+        """Send a signal to the process."""
 
 
-Launch = Callable[[Job, Path], Process]
-"""Begins a job, whose output goes to the end of the file named."""
+Launch = Callable[[Command, Path], Process]
+"""Starts a command, and appends its output to the given log file."""
 
 
-def work(jobs: Sequence[Job], logs: Path, display: Display, launch: Launch, slots: int = 1) -> dict[str, str]:
-    """Do all jobs that are not done, in order, each as soon as there is room and what it needs is done.
+def run_commands(
+    commands: Sequence[Command], logs: Path, display: Display, launch: Launch, slots: int = 1
+) -> dict[str, str]:
+    """Run all commands in order, each as soon as a slot is free and the command it needs has succeeded.
 
     Args:
-        jobs: those that others need come first.
-        logs: the folder of their output.
-        display: where it is said what happens.
-        launch: see :data:`Launch`.
-        slots: so many at once, at most.
+        commands: the commands; one that others need comes before them.
+        logs: folder of the log files.
+        display: where to say what happens.
+        launch: starts a command.
+        slots: largest number of commands that run at once.
 
     Returns:
-        Why jobs failed, by name; everything else is done.
+        Reasons of failure by name; all other commands succeeded.
 
     Raises:
-        KeyboardInterrupt: a stop was asked for; by then every process has come to its own stop.
+        KeyboardInterrupt: the user stopped; every process has come to its own stop by then.
     """
-    done = {job.name for job in jobs if job.done}
-    failures = {job.name: told for job in jobs if (told := job.diverged) is not None}
-    waiting = [job for job in jobs if job.name not in done and job.name not in failures]
-    if done:
-        display.note(f"{len(done)} of {len(jobs)} are done already")
-    running: dict[str, Process] = {}
-    said_before: dict[str, int] = {}
-    with Stop(display) as stop, _none_left(running):
-        while waiting or running:
+    pool = _Pool(list(commands), len(commands), logs, display, launch)
+    with Stop(display) as stop, _interrupting(pool.running):
+        while pool.waiting or pool.running:
             stop.check()
-            for job in list(waiting):
-                if job.needs is not None and job.needs.name in failures:
-                    waiting.remove(job)
-                    failures[job.name] = f"not begun, as {job.needs.name} failed"
-            ready = [job for job in waiting if job.needs is None or job.needs.name in done]
-            for job in ready[: slots - len(running)]:
-                waiting.remove(job)
-                display.note(f"          {job.name} {'goes on' if job.begun else 'begins'}")
-                log = logs / f"{job.name}.log"
-                said_before[job.name] = log.stat().st_size if log.exists() else 0
-                running[job.name] = launch(job, log)
-            ended = {name: code for name, process in running.items() if (code := process.poll()) is not None}
-            for name, code in ended.items():
-                del running[name]
-                if code == 0:
-                    done.add(name)
-                else:
-                    failures[name] = _reason(logs / f"{name}.log", said_before[name], code)
-                outcome = f"FAILED: {failures[name]}" if code else "done"
-                display.note(f"{f'{len(done)}/{len(jobs)}':>9} {name} {outcome}")
-            if running and not ended:
+            pool.drop_unreachable()
+            pool.start(slots)
+            if not pool.collect() and pool.running:
                 time.sleep(POLL_SECONDS)
-    return failures
+    return pool.failures
+
+
+@dataclass
+class _Pool:
+    """Commands on their way from waiting to done or failed."""
+
+    waiting: list[Command]
+    total: int
+    logs: Path
+    display: Display
+    launch: Launch
+    running: dict[str, Process] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    _log_starts: dict[str, int] = field(default_factory=dict)
+    """Size of each log file in bytes before this attempt."""
+
+    def drop_unreachable(self) -> None:
+        """Fail the commands that need a failed one."""
+        for command in list(self.waiting):
+            if command.needs in self.failures:
+                self.waiting.remove(command)
+                self.failures[command.name] = f"not begun, as {command.needs} failed"
+
+    def start(self, slots: int) -> None:
+        """Start commands until all slots are taken or none is ready."""
+        unfinished = {command.name for command in self.waiting} | set(self.running)
+        ready = [command for command in self.waiting if command.needs not in unfinished]
+        for command in ready[: slots - len(self.running)]:
+            self.waiting.remove(command)
+            self.display.note(f"          {command.name} {'continues' if command.resumes else 'begins'}")
+            log = self._log(command.name)
+            self._log_starts[command.name] = log.stat().st_size if log.exists() else 0
+            self.running[command.name] = self.launch(command, log)
+
+    def collect(self) -> bool:
+        """Note which processes ended; return whether any did."""
+        ended = {name: code for name, process in self.running.items() if (code := process.poll()) is not None}
+        for name, code in ended.items():
+            del self.running[name]
+            if code:
+                self.failures[name] = _reason(self._log(name), self._log_starts[name], code)
+            done = self.total - len(self.waiting) - len(self.running) - len(self.failures)
+            outcome = f"FAILED: {self.failures[name]}" if code else "done"
+            self.display.note(f"{f'{done}/{self.total}':>9} {name} {outcome}")
+        return bool(ended)
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
 
 
 @contextmanager
-def _none_left(running: Mapping[str, Process]) -> Iterator[None]:
-    """If the block ends early, wait for each process to come to its stop; if interrupted again, stop them at once."""
+def _interrupting(running: Mapping[str, Process]) -> Iterator[None]:
+    """If the block ends early, interrupt all processes and wait for them; a second Ctrl-C interrupts them again."""
     try:
         yield
     except BaseException:
@@ -102,40 +144,46 @@ def _none_left(running: Mapping[str, Process]) -> Iterator[None]:
         raise
 
 
-def _reason(log: Path, begin: int, code: int) -> str:
-    """What killed a process, or the error that it named, or the last line it wrote; before ``begin`` others wrote."""
+def _reason(log: Path, start: int, code: int) -> str:
+    """Say why a process failed: the signal, the error in its log, or the last line of the log.
+
+    Args:
+        log: the log file.
+        start: where this attempt's output begins in it, in bytes.
+        code: the exit code.
+    """
     if code < 0:
         return f"killed by signal {-code} ({log})"
-    text = log.read_bytes()[begin:].decode(errors="replace") if log.exists() else ""
+    text = log.read_bytes()[start:].decode(errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    named = [line for line in lines if line.startswith(ERROR)]
-    return f"{(named or lines or [f'exit code {code}'])[-1]} ({log})"
+    errors = [line for line in lines if line.startswith(ERROR)]
+    return f"{(errors or lines or [f'exit code {code}'])[-1]} ({log})"
 
 
 @contextmanager
-def processes(folder: Path) -> Iterator[Launch]:
-    """Gives what launches `hiper` in processes, as many CPU threads each as its settings say.
+def local_processes(folder: Path) -> Iterator[Launch]:
+    """Yield a function that starts `hiper` in subprocesses, each with its own number of CPU threads.
 
-    They are in sessions of their own, so that Ctrl-C in a terminal does not reach them: it is passed on, once. Each
-    holds on to the study's lock, so that even if this process is killed, no other begins what they are still at.
+    The processes are in sessions of their own, so Ctrl-C in a terminal does not reach them; it is passed on once. Each
+    of them holds the lock on ``folder`` too. So if this process is killed, no other can begin the work they still do.
 
     Raises:
-        UserError: the study is under way already.
+        UserError: another process holds the lock.
     """
     refusal = (
-        f"a process is at work in {folder} already, perhaps one left over by a study that was killed: wait for it, or "
+        f"a process is at work in {folder} already, perhaps left over from a study that was killed: wait for it, or "
         "end it"
     )
-    with held(folder / "lock", refusal) as lock:
+    with lock_file(folder / "lock", refusal) as lock:
 
-        def launch(job: Job, log: Path) -> subprocess.Popen[bytes]:
-            threads = job.config.training.threads
+        def launch(command: Command, log: Path) -> subprocess.Popen[bytes]:
+            threads = command.threads
             limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
             with writing(log):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with log.open("a") as output:
                     return subprocess.Popen(
-                        [sys.executable, "-m", "hiper.cli", *job.command],
+                        [sys.executable, "-m", "hiper", *command.arguments],
                         stdin=subprocess.DEVNULL,
                         stdout=output,
                         stderr=subprocess.STDOUT,

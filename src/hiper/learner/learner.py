@@ -6,10 +6,11 @@ a row, or one a response token.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,59 +18,52 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hiper.config import LearnerConfig
+from hiper.advantages import Critic
+from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.batches import minibatches
+from hiper.learner.checkpoint import load_state, save_state
+from hiper.learner.imitation import Imitation
 from hiper.learner.losses import k3, policy_loss, value_loss
-from hiper.models.actor_critic import ActorCritic, Outputs, Row, RowBatch, token_logprobs
+from hiper.learner.meter import Meter
+from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, padding_share
+from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy
+from hiper.models.weights import PolicyWeights
+from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
 
-Array = NDArray[np.float32]
+
+class Loads(Protocol):
+    """Whatever takes weights: a sampler."""
+
+    def load(self, weights: PolicyWeights, version: int) -> None:
+        """Use these weights from now on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """A row under the weights that sampled it."""
+class LearnerDescription:
+    """A learner in a few words and numbers."""
 
-    row: Row
-    """What was scored."""
-    logprobs: Array
-    """Of each response token, under the learner's forward pass."""
-    values: Array
-    """(H,), in the order of the critic's heads; of a critic of tokens (K,); without a critic (0,)."""
-    reference: Array | None
-    """Log-probabilities under the frozen reference policy."""
+    policy_parameters: int
+    critic: str
+    """What the critic reads."""
+    device: str
 
-
-@dataclass(frozen=True, slots=True)
-class TrainRow:
-    """A row with all that the losses need."""
-
-    row: Row
-    scores: Scores
-    advantages: Array
-    """Of each response token."""
-    mask: NDArray[np.bool_]
-    """The token has a policy loss."""
-    targets: Array
-    """One for each value."""
-    target_mask: NDArray[np.bool_]
-    """The value is trained."""
-
-    def __len__(self) -> int:
-        return len(self.row)
+    def __str__(self) -> str:
+        return f"{self.policy_parameters:,} parameters, {self.critic}, {self.device}"
 
 
 class Learner:
-    """PPO on rows.
+    """Policy and critic, trained by PPO on rows. Nobody else touches the model, the optimizer or the number format.
 
     Args:
         model: policy and critic, on their device.
         config: see :class:`~hiper.config.LearnerConfig`.
         pad_id: token that fills batches.
-        temperature: of the sampling; log-probabilities are taken at it.
+        temperature: the sampling temperature; log-probabilities are taken at it.
         autocast: number format of the forward passes, None for that of the parameters.
+        model_config: how a reference policy is loaded.
     """
 
     def __init__(
@@ -80,57 +74,153 @@ class Learner:
         pad_id: int,
         temperature: float,
         autocast: torch.dtype | None = None,
+        model_config: ModelConfig | None = None,
     ) -> None:
-        self.model = model
         self.config = config
+        self._model = model
+        self._model_config = model_config or ModelConfig()
         self._reference: PreTrainedModel | None = None
-        self.pad_id = pad_id
+        self._pad_id = pad_id
         self._temperature = temperature
-        self.autocast = autocast
-        self.optimizer = self._make_optimizer()
+        self._autocast = autocast
+        self._optimizer = self._make_optimizer()
+
+    @classmethod
+    def of(
+        cls,
+        policy: PreTrainedModel,
+        *,
+        critic: Critic,
+        config: LearnerConfig,
+        model_config: ModelConfig,
+        device: str,
+        pad_id: int,
+        temperature: float,
+    ) -> Learner:
+        """Put a policy on its device, give it the critic that an estimator asks for, and make a learner of both.
+
+        Args:
+            policy: a causal language model.
+            critic: see :data:`~hiper.advantages.Critic`.
+            config: of the updates.
+            model_config: of the critic's backbone and the number formats.
+            device: as ``training.device`` names it.
+            pad_id: token that fills batches.
+            temperature: the sampling temperature.
+
+        Raises:
+            UserError: the device is not there, or the number formats do not go together.
+        """
+        place = choose_device(device)
+        policy.to(place)  # type: ignore[arg-type]
+        return cls(
+            add_critic(policy, model_config, critic).to(place),
+            config,
+            pad_id=pad_id,
+            temperature=temperature,
+            autocast=choose_autocast(model_config, place),
+            model_config=model_config,
+        )
+
+    def describe(self) -> LearnerDescription:
+        """Describe the learner for people."""
+        backbone = "its own backbone" if self._model.backbone is not None else "the policy's backbone"
+        return LearnerDescription(
+            policy_parameters=sum(p.numel() for p in self._model.policy.parameters()),
+            critic=f"critic on {backbone}" if self._model.heads.names else "no critic",
+            device=str(self._device),
+        )
+
+    def weights(self) -> PolicyWeights:
+        """Give the policy's weights as a sampler loads them. They are shared, not copied: updates change them."""
+        return PolicyWeights(self._model.policy, self._autocast, self._model.shortcut)
+
+    def publish(self, sampler: Loads, version: int) -> None:
+        """Load the current weights into a sampler, as ``version``."""
+        sampler.load(self.weights(), version)
+
+    def set_reference(self, source: str | Path | None = None) -> None:
+        """Freeze the policy that the KL term keeps the policy near.
+
+        Args:
+            source: a Hugging Face directory or name; None: a copy of the current policy.
+
+        Raises:
+            UserError: no model can be loaded from ``source``.
+        """
+        policy = copy.deepcopy(self._model.policy) if source is None else load_policy(source, self._model_config)
+        policy.to(self._device)  # type: ignore[arg-type]
+        self._reference = policy.eval().requires_grad_(False)
+
+    def imitate(self) -> Imitation:
+        """Begin to imitate demonstrations: a warm start's loss, with an optimizer of its own."""
+        return Imitation(self._model.policy, self.config, self._policy_logprobs)
+
+    def copy_policy_to_critic(self) -> None:
+        """Copy the policy's current weights into the critic's own backbone, if it has one."""
+        self._model.copy_backbone()
+
+    def export(self, folder: Path) -> None:
+        """Write the policy into ``folder`` as an ordinary Hugging Face directory (without a tokenizer)."""
+        self._model.policy.save_pretrained(folder)
+
+    def save(self, folder: Path, iteration: int) -> None:
+        """Write what continuing needs beside the policy; see :mod:`hiper.learner.checkpoint`."""
+        save_state(folder, self._model, self._optimizer, iteration)
+
+    def load(self, folder: Path) -> int:
+        """Restore critic and optimizer, and return the number of iterations done.
+
+        The policy itself is loaded when the learner is built.
+
+        Raises:
+            UserError: the checkpoint is damaged or of another architecture.
+        """
+        return load_state(folder, self._model, self._optimizer)
 
     @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
-
-    def hold_on_to(self, reference: PreTrainedModel) -> None:
-        """Freeze ``reference`` as the policy that the KL term holds on to."""
-        self._reference = reference.eval().requires_grad_(False)
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        """Of policy and critic, whose rates each update sets."""
-        parts = self.model.policy.parameters(), self.model.critic_parameters()
+        """AdamW with one parameter group each for policy and critic; :meth:`update` sets their learning rates."""
+        parts = self._model.policy.parameters(), self._model.critic_parameters()
         return torch.optim.AdamW([{"params": list(parameters)} for parameters in parts])
 
     def _clip_gradients(self) -> list[Tensor]:
-        """Policy and critic on their own: a large error of the critic must not stop the policy from learning."""
+        """Clip policy and critic apart: a large error of the critic must not stop the policy from learning."""
         limit = self.config.max_grad_norm
-        return [torch.nn.utils.clip_grad_norm_(group["params"], limit) for group in self.optimizer.param_groups]
+        return [torch.nn.utils.clip_grad_norm_(group["params"], limit) for group in self._optimizer.param_groups]
 
-    def forward(self, rows: Sequence[Row]) -> Outputs:
-        """One forward pass over a micro-batch."""
-        batch = RowBatch.of(rows, self.pad_id, self.device)
-        with self.precision():
-            return self.model(batch, self._temperature)  # type: ignore[no-any-return]
+    def _forward(self, rows: Sequence[Row]) -> Outputs:
+        """Run one forward pass over a micro-batch."""
+        batch = RowBatch.of(rows, self._pad_id, self._device)
+        with self._precision():
+            return self._model(batch, self._temperature)  # type: ignore[no-any-return]
 
-    def precision(self) -> torch.autocast:
+    def _policy_logprobs(self, rows: Sequence[Row]) -> Tensor:
+        """Log-probabilities of all response tokens under the policy at temperature 1, without the critic."""
+        batch = RowBatch.of(rows, self._pad_id, self._device)
+        with self._precision():
+            return token_logprobs(self._model.policy, batch, 1.0, self._model.shortcut)
+
+    def _precision(self) -> torch.autocast:
         """The number format of forward passes."""
-        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
+        return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
     def score(self, rows: Sequence[Row]) -> list[Scores]:
         """Log-probabilities and values of every row under the current weights, in the order given."""
-        self.model.eval()
+        self._model.eval()
         scores: dict[int, Scores] = {}
         for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
             chosen = [rows[i] for i in indices]
-            outputs = self.forward(chosen)
+            outputs = self._forward(chosen)
             cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
             logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
             references = self._reference_logprobs(chosen, cuts)
             places_PH = outputs.values_PH.float().cpu().numpy()
-            values = np.split(places_PH[:, 0], cuts) if self.model.critic == "token" else places_PH
+            values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
             parts = zip(chosen, logprobs, values, references, strict=True)
             scores.update(zip(indices, (Scores(*part) for part in parts), strict=True))
         return [scores[i] for i in range(len(rows))]
@@ -138,9 +228,9 @@ class Learner:
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
         if self._reference is None:
             return [None] * len(rows)
-        batch = RowBatch.of(rows, self.pad_id, self.device)
-        with self.precision():
-            logprobs_K = token_logprobs(self._reference, batch, self._temperature)
+        batch = RowBatch.of(rows, self._pad_id, self._device)
+        with self._precision():
+            logprobs_K = token_logprobs(self._reference, batch, self._temperature, self._model.shortcut)
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
@@ -154,11 +244,11 @@ class Learner:
             lr_scales: factors on the learning rates of policy and critic, for schedules.
         """
         rates = self.config.lr, self.config.critic_lr
-        for group, rate, scale in zip(self.optimizer.param_groups, rates, lr_scales, strict=True):
+        for group, rate, scale in zip(self._optimizer.param_groups, rates, lr_scales, strict=True):
             # A checkpoint brings along the rates that it was saved under, and they may have been mended since.
             group["lr"], group["weight_decay"] = rate * scale, self.config.weight_decay
         self._stopped = False
-        self.model.train()
+        self._model.train()
         meter = Meter()
         for epoch in range(self.config.epochs):
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
@@ -176,7 +266,7 @@ class Learner:
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self.config.micro_batch_tokens)
         meter.add(names.PADDING.name, padding_share(lengths, batches))
-        self.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         for indices in batches:
             loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
             loss.backward()
@@ -188,14 +278,14 @@ class Learner:
             return
         meter.add(names.SKIPPED_STEPS.name, 0.0)
         meter.add(names.GRAD_NORM.name, float(policy_norm))
-        if self.model.heads.names:
+        if self._model.heads.names:
             meter.add(names.CRITIC_GRAD_NORM.name, float(critic_norm))
         if self.config.target_kl is not None:
-            policy, _ = self.optimizer.param_groups
+            policy, _ = self._optimizer.param_groups
             if kl > self.config.target_kl:
                 policy["lr"], self._stopped = 0.0, True  # until the next update sets them; the critic goes on
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
-        self.optimizer.step()
+        self._optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
         """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head.
@@ -205,7 +295,7 @@ class Learner:
         credited tokens from the policy that sampled them, summed.
         """
         config = self.config
-        outputs = self.forward([row.row for row in rows])
+        outputs = self._forward([row.row for row in rows])
         mask_K = self._tensor(np.concatenate([row.mask for row in rows]))
         old_K = self._tensor(np.concatenate([row.scores.logprobs for row in rows]))[mask_K]
         advantage_K = self._tensor(np.concatenate([row.advantages for row in rows]))[mask_K]
@@ -233,17 +323,17 @@ class Learner:
         target_PH = self._tensor(self._at_places([row.targets for row in rows]))
         mask_PH = self._tensor(self._at_places([row.target_mask for row in rows]))
         loss_PH = value_loss(values_PH, old_PH, target_PH, self.config.value_clip) * mask_PH
-        for h, name in enumerate(self.model.heads.names):
+        for h, name in enumerate(self._model.heads.names):
             meter.add_all(names.VALUE_LOSS.of(name), loss_PH[:, h][mask_PH[:, h]].detach())
         return (loss_PH.sum(0) / self._tensor(places_H)).sum()
 
     def _at_places(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """(P, H) from the arrays of rows."""
-        heads = len(self.model.heads.names)
+        heads = len(self._model.heads.names)
         return np.concatenate(arrays).reshape(-1, heads) if heads else np.stack(arrays)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
 class _Counts(NamedTuple):
@@ -255,30 +345,6 @@ class _Counts(NamedTuple):
     """Response tokens."""
     places_H: NDArray[np.int64]
     """Values trained, by head."""
-
-
-class Meter:
-    """Means over everything that was added under a name."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, float] = defaultdict(float)
-        self._counts: dict[str, int] = defaultdict(int)
-
-    def add(self, name: str, value: float) -> None:
-        """One number."""
-        self._sums[name] += value
-        self._counts[name] += 1
-
-    def add_all(self, name: str, values: Tensor) -> float:
-        """Each entry of a tensor; gives their sum."""
-        total = float(values.detach().sum())
-        self._sums[name] += total
-        self._counts[name] += values.numel()
-        return total
-
-    def means(self) -> dict[str, float]:
-        """The mean under each name that got a number."""
-        return {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
 
 
 def _given(reference: Array | None) -> Array:

@@ -1,14 +1,13 @@
 """Policy and critic as one module: token log-probabilities and values, in one call.
 
-A *row* is one turn: prompt and response. Legend: N rows, L tokens, M positions read and K response tokens of all
+Legend: N rows, L tokens, M positions read and K response tokens of all
 rows together, V words, D hidden size, H value heads, P places where all of them are read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import cast
 
 import torch
@@ -16,38 +15,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from hiper.advantages import Critic
+from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
 from hiper.models.logits import scaled_logprobs
+from hiper.rows import Row
 
-HEADS = ("low", "high", "switch")
+HEADS = head_names("decisions")
 """The value heads of a critic of decisions, in the order of its outputs."""
-
-HEADS_OF: Mapping[Critic, tuple[str, ...]] = MappingProxyType(
-    {"decisions": HEADS, "turn": ("low",), "token": ("token",), "none": ()}
-)
-"""The value heads of each critic: of decisions, one reading of all three a row (P = N); of turns, one a row, before the
-response; of tokens, one before each response token (P = K)."""
 
 MOST_LOGITS = 1 << 25
 """Most logits held at once (128 MB in float32)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One turn, as the models read it."""
-
-    prompt_ids: tuple[int, ...]
-    response_ids: tuple[int, ...]
-    low_index: int | None
-    """The response token at which V_low is read; None (an invalid response): before the first, as the other heads are.
-
-    All tokens of an invalid response answer to V_low, and a baseline must not know what it is to judge: read behind the
-    response, it would see the fault coming and call an average outcome a success.
-    """
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.response_ids)
 
 
 @dataclass(frozen=True)
@@ -141,6 +118,8 @@ class ActorCritic(nn.Module):
         backbone: the critic's own backbone (a model without a language head), or None to read the policy's.
         detached: the policy's hidden states are read as they are: value losses do not reach the policy.
         critic: what it values.
+        shortcut: models that :mod:`hiper.models.qwen2` understands are run by it, past each layer's ``forward``.
+            Wrapped modules (sharded ones, for example) whose wrappers must see every call need it off.
     """
 
     def __init__(
@@ -149,26 +128,29 @@ class ActorCritic(nn.Module):
         backbone: PreTrainedModel | None,
         detached: bool = False,
         critic: Critic = "decisions",
+        shortcut: bool = True,
     ) -> None:
         super().__init__()
+        self.shortcut = shortcut
         self.policy = policy
         self.backbone = backbone
         self.detached = detached
         self.critic = critic
-        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, HEADS_OF[critic])
+        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, head_names(critic))
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """What the value losses alone train."""
         return [*self.heads.parameters(), *(self.backbone.parameters() if self.backbone is not None else ())]
 
     def copy_backbone(self) -> None:
-        """Give a critic's own backbone the policy's weights, as they are now."""
+        """Copy the policy's current weights into the critic's own backbone, if it has one."""
         if self.backbone is not None:
             self.backbone.load_state_dict(self.policy.get_decoder().state_dict())
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
         """Log-probabilities at ``temperature``, entropies, and values."""
-        states_MD = hidden_states(self.policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+        decoder = self.policy.get_decoder()
+        states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
         if not self.heads.names:
             return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
@@ -184,24 +166,26 @@ class ActorCritic(nn.Module):
         if self.backbone is not None:
             places = places_PH.flatten()
             row_M, position_M = batch.row_M[places], batch.position_M[places]
-            states_MD = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M)
+            states_MD = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M, self.shortcut)
             return states_MD.view(*places_PH.shape, -1)
         states_PHD = states_MD[places_PH]
         return states_PHD.detach() if self.detached else states_PHD
 
 
-def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float) -> Tensor:
+def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float, shortcut: bool = True) -> Tensor:
     """Log-probabilities (K,) of the response tokens under a policy alone."""
-    states_MD = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M)
+    states_MD = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M, shortcut)
     return token_scores(policy, states_MD[batch.state_K], batch.target_K, temperature)[0]
 
 
-def hidden_states(decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:
+def hidden_states(
+    decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, shortcut: bool = True
+) -> Tensor:
     """Last hidden states (M, D) at the given positions, of rows in ascending order.
 
     Padding stands at the end, so causal attention alone keeps it from every real token: no mask is needed.
     """
-    if qwen2.understands(decoder):
+    if shortcut and qwen2.understands(decoder):
         return qwen2.read(decoder, ids_NL, row_M, position_M)
     return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])
 

@@ -1,4 +1,4 @@
-"""Policies, critics and tokenizers: loaded from Hugging Face directories or names, or made on the spot."""
+"""Policies and critics: loaded from Hugging Face directories or names, or made on the spot."""
 
 from __future__ import annotations
 
@@ -19,10 +19,15 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer
-from hiper.plan_execute.tokenizer import load_tokenizer as read_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 """What transformers raises about files that are missing, damaged, or at odds with each other."""
+
+
+def use_threads(count: int | None) -> None:
+    """Compute with so many CPU threads; None: torch's own choice."""
+    if count is not None:
+        torch.set_num_threads(count)
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,25 +59,6 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
     if compute == "float32" and held != "float32":
         raise UserError(f"model.compute_dtype is float32, but model.param_dtype is {held}: set that to float32 as well")
     return None if compute == config.param_dtype else getattr(torch, compute)
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved at, or named, ``path``, with a padding token.
-
-    Raises:
-        UserError: there is none, or it has no end-of-sequence token.
-    """
-    try:
-        tokenizer = read_tokenizer(path)
-    except UserError:
-        raise
-    except UNLOADABLE as error:
-        raise UserError(f"no tokenizer can be loaded from '{path}': {_first_line(error)}") from error
-    if tokenizer.eos_token_id is None:
-        raise UserError(f"the tokenizer of '{path}' has no end-of-sequence token, so responses could not end")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:

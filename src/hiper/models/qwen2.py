@@ -38,13 +38,22 @@ slower in bfloat16, backwards by a factor of three."""
 
 
 def understands(decoder: Decoder) -> bool:
-    """Whether this module computes what ``decoder`` does."""
-    if type(decoder) is not Qwen2Model:
+    """Whether this module computes what ``decoder`` does.
+
+    Not if a module of it is wrapped or hooked: its parts are called here past each layer's ``forward``.
+    """
+    if type(decoder) is not Qwen2Model or any(map(_is_wrapped, decoder.modules())):
         return False
     config: Any = decoder.config
     plain = config.rope_parameters["rope_type"] == "default" and set(config.layer_types) == {"full_attention"}
     checkpointed = any(getattr(layer, "gradient_checkpointing", False) for layer in decoder.layers)
     return plain and config.attention_dropout == 0 and not checkpointed
+
+
+def _is_wrapped(module: torch.nn.Module) -> bool:
+    """Whether something else than transformers or torch has its part in the module's ``forward``."""
+    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers")
 
 
 def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, store: Store | None = None) -> Tensor:

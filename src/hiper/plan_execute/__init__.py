@@ -1,1 +1,1 @@
-"""The plan-execute interface: what the model reads, what it answers, and which tokens made which decision."""
+"""The plan-execute interface: prompts, responses, and which tokens of a response made which decision."""

@@ -1,9 +1,10 @@
-"""How actions are worded for a model, and what it means by its words.
+"""The wording of actions for a model, and the way back from its words to the environment's actions.
 
-An environment's own way of writing actions need not be one that every model can speak: a word-level tokenizer knows
-no brackets without spaces, and a name such as "B09R7H66FC" tells a small model nothing. A template may therefore give
-actions a wording of its own. What is said in that wording means the admissible action that is worded so; what is
-worded like no admissible action is read by the rules for free-form actions, or else taken as it is said.
+Not every model can write actions as the environment does. A word-level tokenizer cannot write brackets without spaces,
+and a name such as "B09R7H66FC" tells a small model nothing. So a template may give actions a wording of its own.
+
+An action in that wording means the admissible action with the same wording. If there is none, the rules for free-form
+actions apply. If no rule fits, the action is taken as it is.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from functools import lru_cache
 from string import Formatter
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, model_validator
+
+from hiper.validation import StrictModel
 
 
-def _regex(pattern: str) -> str:
+def _check_regex(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
@@ -25,70 +28,68 @@ def _regex(pattern: str) -> str:
     return pattern
 
 
-Regex = Annotated[str, AfterValidator(_regex)]
-
-
-class Data(BaseModel):
-    """A part of a template file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Regex = Annotated[str, AfterValidator(_check_regex)]
+"""A regular expression of Python's :mod:`re`."""
 
 
 def placeholders(text: str) -> set[str]:
-    """The names in braces."""
+    """The names in braces in a text."""
     return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
 
 
 def braced(names: Iterable[str]) -> str:
-    """Names in braces, sorted, for messages."""
+    """The names with braces around them, sorted, for messages."""
     return ", ".join(f"{{{name}}}" for name in sorted(names))
 
 
-class Substitution(Data):
-    """One substitution, as of :func:`re.sub`."""
+class Substitution(StrictModel):
+    """One substitution, as :func:`re.sub` makes it."""
 
     find: Regex
+    """What to replace."""
     put: str = ""
+    """What to put in its place. It may refer to groups of ``find``."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_groups(self) -> Self:
         try:
-            re.sub(self.find, self.put, "")  # reads `put`, whether anything matches or not
+            re.sub(self.find, self.put, "")  # checks `put` even if nothing matches
         except (re.error, IndexError) as error:
             raise ValueError(f"put: {error}") from error
         return self
 
 
-class Alias(Data):
-    """A stand-in for names in observations, numbered in the order in which they appear."""
+class Alias(StrictModel):
+    """A substitute for names in observations. Names are numbered in the order in which they appear."""
 
     find: Regex
-    """The names, in an observation as the environment gives it."""
+    """A regular expression for the names in the environment's observation."""
     show: str
-    """What is shown instead, with a place for ``{n}``, counted from one in each observation."""
+    """What is shown instead, with a place for ``{n}``, which is counted from one in each observation."""
     action: str
-    """The action that a stand-in means, with a place for ``{name}``; capitals do not matter."""
+    """The action that the alias means, with a place for ``{name}``. Upper and lower case are equal."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_placeholders(self) -> Self:
         for text, expected in ((self.show, "n"), (self.action, "name")):
             if placeholders(text) != {expected}:
                 raise ValueError(f"'{text}' should have a place for {braced([expected])}, and for nothing else")
         return self
 
 
-class ActionStyle(Data):
+class ActionStyle(StrictModel):
     """The wording of actions."""
 
     aliases: tuple[Alias, ...] = ()
+    """Substitutes for names."""
     word: tuple[Substitution, ...] = ()
-    """What is done to an action without an alias to word it."""
+    """Substitutions that word an action without an alias."""
     free: tuple[Substitution, ...] = ()
-    """What makes free-form actions of the words of a model, each matched as a whole; the first that fits."""
+    """Rules that turn a model's words into a free-form action. The first rule that matches all of them applies."""
 
 
 class ActionWords:
-    """Words actions, and understands them. Pure: nothing is remembered but to save time.
+    """Words actions and understands them. It has no state except caches.
 
     >>> style = ActionStyle(word=({"find": r"open\\((.+)\\)", "put": r"open \\1"},))
     >>> ActionWords(style).say("open(door)", "A door.")
@@ -101,22 +102,22 @@ class ActionWords:
         self._aliases = [(re.compile(alias.find), alias) for alias in style.aliases]
         self._word = [(re.compile(rule.find), rule.put) for rule in style.word]
         self._free = [(re.compile(rule.find), rule.put) for rule in style.free]
-        self._named = lru_cache(maxsize=1 << 10)(self._find_aliases)
+        self._aliases_in = lru_cache(maxsize=1 << 10)(self._find_aliases)
 
     def hide_names(self, observation: str) -> str:
-        """The observation with aliases in place of names."""
+        """Replace names in an observation by their aliases."""
         for pattern, alias in self._aliases:
-            shown = self._named(observation)
+            shown = self._aliases_in(observation)
 
-            def stand_in(match: re.Match[str], alias: Alias = alias, shown: Mapping[str, str] = shown) -> str:
+            def alias_of(match: re.Match[str], alias: Alias = alias, shown: Mapping[str, str] = shown) -> str:
                 return shown[alias.action.format(name=match[0]).casefold()]
 
-            observation = pattern.sub(stand_in, observation)
+            observation = pattern.sub(alias_of, observation)
         return observation
 
     def say(self, action: str, observation: str) -> str:
-        """The action in words, where it is played on ``observation``."""
-        alias = self._named(observation).get(action.casefold()) if self._aliases else None
+        """The wording of an action on ``observation``."""
+        alias = self._aliases_in(observation).get(action.casefold()) if self._aliases else None
         if alias is not None:
             return alias
         for pattern, put in self._word:
@@ -124,12 +125,12 @@ class ActionWords:
         return action
 
     def understand(self, said: str, observation: str, admissible: Iterable[str] | None) -> str:
-        """The action that is meant. White space counts for nothing where an admissible action is named."""
+        """The action that ``said`` means on ``observation``. White space does not matter for admissible actions."""
         if not (self._aliases or self._word or self._free):
             return said
-        key = _squeezed(said)
+        key = _without_spaces(said)
         for action in admissible or ():
-            if _squeezed(self.say(action, observation)) == key:
+            if _without_spaces(self.say(action, observation)) == key:
                 return action
         for pattern, put in self._free:
             if match := pattern.fullmatch(said):
@@ -137,7 +138,7 @@ class ActionWords:
         return said
 
     def _find_aliases(self, observation: str) -> dict[str, str]:
-        """The alias of each action that has one, the action in lower case."""
+        """The alias of each action that has one, by the action in lower case."""
         shown: dict[str, str] = {}
         for pattern, alias in self._aliases:
             names = dict.fromkeys(match[0] for match in pattern.finditer(observation))
@@ -147,5 +148,5 @@ class ActionWords:
         return shown
 
 
-def _squeezed(text: str) -> str:
+def _without_spaces(text: str) -> str:
     return "".join(text.split())

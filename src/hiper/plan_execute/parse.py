@@ -1,10 +1,10 @@
-"""The written form of a decision: three blocks, and what a response that strays from it means.
+"""Parsing of responses: the written form of a decision, and the effect of an invalid response.
 
-The form is strict, so that nothing is guessed: each of the three blocks exactly once, in order, none empty, the switch
-word exact. White space around the blocks and inside their tags is free, and so is text outside the blocks (a chain of
-thought before them, for example) as long as it holds none of the tags.
+A decision is written as three blocks. The form is strict, so that nothing is guessed. Each block stands there exactly
+once, in order, and is not empty. The switch word is exact. White space around blocks and inside tags is free. So is
+text outside the blocks, for example a chain of thought before them, unless it holds one of the tags.
 
-What a response comes to:
+The effect of a response:
 
 ======================== ================================= ====================== ==========================
 the response             action sent to the environment    subgoal from now on    ``decision``
@@ -16,12 +16,12 @@ valid, KEEP, no previous as stated                         as stated            
 any other invalid kind   :data:`NO_ACTION`                 the previous one       none
 ======================== ================================= ====================== ==========================
 
-Without a plan (:attr:`Form.ACTION`) there is the action's block alone, and what else a response holds is free. Every
-such response says KEEP, and the subgoal is empty.
+In the form without a plan (:attr:`Form.ACTION`), the action's block is the only one, and all other text is free. Such
+a response always means KEEP, and its subgoal is empty.
 
-A response of the last row is never acted on in part: its three decisions stand or fall together. The environment does
-not understand :data:`NO_ACTION`, and the turn is spent. An action that is well stated but not understood is a wrong
-decision rather than a wrong form; it is counted as a kind of its own and told apart by :attr:`Parsed.format_valid`.
+A response of the last row has no effect at all, even if one of its blocks is valid. The environment does not understand
+:data:`NO_ACTION`, so the turn is lost. An inadmissible action in a valid form is a wrong decision, not a wrong form. It
+is counted as a kind of its own, and :attr:`Parsed.format_valid` tells the two apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ KEEP, SWITCH = "KEEP", "SWITCH"
 SWITCH_WORDS = (KEEP, SWITCH)
 
 NO_ACTION = ""
-"""What the environment is sent for a response whose form is invalid."""
+"""The action that the environment gets for a response with an invalid form."""
 
 
 class BlockName(StrEnum):
@@ -56,7 +56,7 @@ class Form(StrEnum):
     PLAN_EXECUTE = "plan-execute"
     """All three blocks."""
     ACTION = "action"
-    """The action alone: an agent without subgoals."""
+    """The action alone, for an agent without subgoals."""
 
 
 TAGS = tuple(tag for name in BlockName for tag in (f"<{name}>", f"</{name}>"))
@@ -68,80 +68,82 @@ _TAG = re.compile("|".join(map(re.escape, TAGS)))
 
 
 class InvalidKind(StrEnum):
-    """Why a response is invalid. The first that applies, in this order."""
+    """Why a response is invalid. If several kinds apply, the first in this order counts."""
 
     CUT_OFF = "cut_off"
-    """Ended by the token limit before </action>."""
+    """The token limit ended the response before </action>."""
     REPEATED_BLOCK = "repeated_block"
-    """A tag stands there more than once."""
+    """A tag is repeated."""
     MISSING_BLOCK = "missing_block"
     """A tag is missing."""
     WRONG_ORDER = "wrong_order"
-    """All tags, each once, in another order."""
+    """Each tag appears once, but in another order."""
     EMPTY_BLOCK = "empty_block"
-    """A block holds nothing."""
+    """A block is empty."""
     UNKNOWN_SWITCH = "unknown_switch"
-    """A switch word that is neither KEEP nor SWITCH."""
+    """The switch word is neither KEEP nor SWITCH."""
     INADMISSIBLE_ACTION = "inadmissible_action"
-    """The form is right, but the environment would not understand the action."""
+    """The form is valid, but the environment does not accept the action."""
 
 
 class Span(NamedTuple):
-    """Characters ``start`` up to, not including, ``end``."""
+    """The characters from ``start`` up to, but not including, ``end``."""
 
     start: int
     end: int
 
     def of(self, text: str) -> str:
-        """The characters themselves."""
+        """The characters of the span in ``text``."""
         return text[self.start : self.end]
 
 
 class Block(NamedTuple):
-    """Where a block stands in its response."""
+    """The place of a block in its response."""
 
     outer: Span
-    """With its tags."""
+    """The block with its tags."""
     inner: Span
-    """Its content: without tags, and without white space around it."""
+    """The content of the block, without its tags and without white space around it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a response says."""
+    """A parsed response."""
 
     invalid: InvalidKind | None
+    """Why the response is invalid. None if it is valid."""
     decision: Decision | None
-    """What is done, with the subgoal really followed; None where the form is invalid."""
+    """The decision, with the subgoal that is in force from now on. None if the form is invalid."""
     stated_subgoal: str | None
-    """The subgoal in the response's own words; None where the form is invalid."""
+    """The subgoal as the response states it. None if the form is invalid."""
     previous_subgoal: str | None
+    """The subgoal that was in force before the response. None before the first."""
     blocks: Mapping[BlockName, Block]
-    """The blocks that stand there once and whole, also of an invalid response."""
+    """The blocks that are complete and appear once. An invalid response may have some too."""
 
     @property
     def format_valid(self) -> bool:
-        """Whether the form is right, whatever the environment thinks of the action."""
+        """Whether the form is valid. The action may still be inadmissible."""
         return self.decision is not None
 
     @property
     def action(self) -> str:
-        """What is sent to the environment."""
+        """The action for the environment."""
         return NO_ACTION if self.decision is None else self.decision.action
 
     @property
     def subgoal(self) -> str | None:
-        """The subgoal in force from now on."""
+        """The subgoal that is in force from now on."""
         return self.previous_subgoal if self.decision is None else self.decision.subgoal
 
     @property
     def boundary(self) -> bool:
-        """Whether the subgoal in force was stated this turn. An episode's first turn begins a segment in any case."""
+        """Whether this response stated the subgoal in force. The first turn of an episode starts a segment anyway."""
         return self.decision is not None and (self.decision.switch or self.previous_subgoal is None)
 
     @property
     def copy_differs(self) -> bool:
-        """Whether the subgoal was kept but not copied word for word."""
+        """Whether the response keeps the subgoal but states it in other words."""
         return self.decision is not None and not self.boundary and self.stated_subgoal != self.previous_subgoal
 
 
@@ -166,12 +168,12 @@ def parse_response(
     """Read a response.
 
     Args:
-        text: the response without the token that ends it.
-        previous_subgoal: the subgoal in force before it, None before the first.
-        accepts: whether the environment would understand an action now.
-        understand: the environment's action that is meant by what is said.
-        hit_limit: whether generation was stopped by the token limit.
-        form: what had to be stated.
+        text: the response without its end-of-sequence token.
+        previous_subgoal: the subgoal in force before the response. None before the first.
+        accepts: whether the environment accepts an action now.
+        understand: maps an action in the template's wording to the environment's action.
+        hit_limit: whether the token limit ended the response.
+        form: what the response has to state.
     """
     tags = [tag for tag in _TAG.finditer(text) if tag[0] in _TAGS_OF[form]]
     blocks = _find_blocks(text, tags)
@@ -180,7 +182,7 @@ def parse_response(
     if invalid is not None:
         return Parsed(invalid, None, None, previous_subgoal, blocks)
     switch = contents.get(BlockName.SWITCH) == SWITCH
-    stated = " ".join(contents.get(BlockName.SUBGOAL, "").split())  # it becomes a line of later prompts
+    stated = " ".join(contents.get(BlockName.SUBGOAL, "").split())  # later prompts show it on one line
     action = understand(contents[BlockName.ACTION])
     followed = stated if switch or previous_subgoal is None else previous_subgoal
     decision = Decision(switch=switch, subgoal=followed, action=action)
@@ -189,14 +191,14 @@ def parse_response(
 
 
 def stated_switch(text: str) -> str | None:
-    """What stands in the switch block of a response, whatever its form; None where there is no such block."""
+    """The content of a response's switch block, whether its form is valid or not. None if there is no such block."""
     block = _find_blocks(text, list(_TAG.finditer(text))).get(BlockName.SWITCH)
     return None if block is None else block.inner.of(text)
 
 
 def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: bool, form: Form) -> InvalidKind | None:
     expected = _TAGS_OF[form]
-    if tags == list(expected):  # nearly always
+    if tags == list(expected):  # the usual case
         if not all(contents.values()):
             return InvalidKind.EMPTY_BLOCK
         if contents.get(BlockName.SWITCH, KEEP) not in SWITCH_WORDS:
@@ -210,7 +212,7 @@ def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: b
 
 
 def _find_blocks(text: str, tags: list[re.Match[str]]) -> Mapping[BlockName, Block]:
-    """The blocks whose tags stand there once, one right behind the other."""
+    """The blocks whose tags appear once, with no other tag between them."""
     words = [tag[0] for tag in tags]
     return {
         _BLOCK_OF_TAGS[opening[0], closing[0]]: Block(
@@ -222,5 +224,6 @@ def _find_blocks(text: str, tags: list[re.Match[str]]) -> Mapping[BlockName, Blo
 
 
 def _content(text: str, start: int, end: int) -> Span:
+    """The span from ``start`` to ``end`` without white space around it."""
     content = text[start:end].lstrip()
     return Span(end - len(content), end - len(content) + len(content.rstrip()))

@@ -1,8 +1,8 @@
 """Which tokens of a response made which decision, under any tokenizer.
 
-Everything is derived from the response's own token ids: each token's extent in the text is worked out from what that
-token decodes to, and nothing is ever tokenised again. A token may straddle blocks (byte-level BPE likes "><") or hold
-a part of a character only; it then extends over every character of which it holds a part.
+All of this comes from the response's own token ids. The extent of a token in the text is derived from what the token
+decodes to, and no text is tokenised again. A token may cross the border of two blocks: in byte-level BPE, "><" is often
+one token. A token may also hold only a part of a character. It then extends over the whole character.
 """
 
 from __future__ import annotations
@@ -33,29 +33,32 @@ _KINDS_LAST_FIRST = (
 
 
 class TokenText(NamedTuple):
-    """A response's text, and each token's characters in it: ``starts[i]`` up to, not including, ``ends[i]``.
+    """The text of a response, and the extent of each token in it.
 
-    Neither ever decreases, and together the tokens cover the text. Lists rather than arrays: responses are short and
-    many.
+    Token i extends from character ``starts[i]`` up to, but not including, ``ends[i]``. Neither list ever decreases, and
+    together the tokens cover the text. These are lists, since arrays are slow for many short responses.
     """
 
     text: str
+    """The decoded response."""
     starts: list[int]
+    """The first character of each token."""
     ends: list[int]
+    """The end of each token."""
 
 
 class TokenReader:
-    """Turns the ids of responses into :class:`TokenText`. One per tokenizer: it remembers what tokens decode to."""
+    """Turns the token ids of responses into :class:`TokenText`. It caches the texts of its tokenizer's tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._decoder = _decoder_for(tokenizer)
 
     def read(self, ids: Sequence[int], ended: bool) -> TokenText:
-        """The text of a response, and each token's extent.
+        """Decode a response and find the extent of each token.
 
         Args:
-            ids: of the response.
-            ended: by its last token, of which a model may know several: that has an empty extent behind the text.
+            ids: the token ids of the response.
+            ended: whether the last token is an end-of-sequence token. Its extent is empty, at the end of the text.
         """
         if not ended:
             return self._decoder.decode(ids)
@@ -63,23 +66,26 @@ class TokenReader:
         return TokenText(text, [*starts, len(text)], [*ends, len(text)])
 
 
-def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) -> NDArray[np.int8]:
+def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool) -> NDArray[np.int8]:
     """The :class:`TokenKind` of each token of a response.
 
-    A token belongs to a block if it holds any of its characters, and to the first of several, except that a block's
-    content takes precedence over a neighbour's tag. Tokens outside all blocks are OTHER. Blocks that are missing or
-    torn (see :attr:`Parsed.blocks`) have no tokens.
+    A token belongs to a block if it holds any of the block's characters. If it holds characters of several blocks, it
+    belongs to the first, but the content of a block comes before the tag of another. Tokens outside all blocks are
+    OTHER. A block that is missing or incomplete has no tokens (see :attr:`Parsed.blocks`).
 
     Args:
-        tokens: the response as its tokens.
-        parsed: what ``tokens.text`` was parsed to.
-        include_tags: whether the tags belong to their blocks, and the token that ends the response to the action.
-            Without a loss on it, a model trained for long forgets to stop.
+        tokens: the response and its tokens.
+        parsed: the parsed ``tokens.text``.
+        include_tags: whether tags belong to their blocks, and the end-of-sequence token to the action. Without a loss
+            on that token, a model forgets to stop in long training.
+
+    Returns:
+        The kinds (T,), one for each token.
     """
     kinds = np.full(len(tokens.starts), TokenKind.OTHER, dtype=np.int8)
     last_first = [(kind, parsed.blocks[name]) for name, kind in _KINDS_LAST_FIRST if name in parsed.blocks]
     if include_tags:
-        for kind, block in last_first:  # of two assignments to a token the later stands
+        for kind, block in last_first:  # the last assignment to a token holds
             kinds[_overlapping(tokens, block.outer)] = kind
         if BlockName.ACTION in parsed.blocks and len(kinds) and tokens.starts[-1] == tokens.ends[-1]:
             kinds[-1] = TokenKind.ACTION
@@ -89,25 +95,24 @@ def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool = True) ->
 
 
 def low_index(tokens: TokenText, parsed: Parsed) -> int | None:
-    """The token with which </subgoal> is complete, counted within the response; None where there is no subgoal block.
+    """The index in the response of the token that completes </subgoal>. None if there is no subgoal block.
 
-    V_low is read from the hidden state at this token: the first that knows the whole subgoal.
+    V_low is read from the hidden state at this token. It is the first hidden state after the whole subgoal.
     """
     block = parsed.blocks.get(BlockName.SUBGOAL)
     return None if block is None else _overlapping(tokens, block.outer).stop - 1
 
 
 def _overlapping(tokens: TokenText, span: Span) -> slice:
-    """The tokens that hold any of the characters of ``span``; they are consecutive."""
+    """The tokens that hold any character of ``span``. They are consecutive."""
     if span.start == span.end:
         return slice(0, 0)
     return slice(bisect_right(tokens.ends, span.start), bisect_left(tokens.starts, span.end))
 
 
-# --- Decoders: what each token contributes to the text ---------------------------------------------------------------
-
-
 class _Decoder(Protocol):
+    """Decodes the tokens of a response with their extents."""
+
     def decode(self, ids: Sequence[int]) -> TokenText: ...
 
 
@@ -121,12 +126,12 @@ def _decoder_for(tokenizer: PreTrainedTokenizerBase) -> _Decoder:
 
 
 def _token(tokenizer: PreTrainedTokenizerBase, token_id: int) -> str:
-    """A token as its vocabulary writes it; nothing for an id without a token (models have spare rows)."""
+    """A token as the vocabulary writes it. Empty for an id without a token, since models may have spare rows."""
     return str(tokenizer.convert_ids_to_tokens(token_id) or "")
 
 
 class _WordDecoder:
-    """Tokens are words; the text is the words with a space before each but the first."""
+    """Decodes word-level tokens: the text is the words with single spaces between them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -135,7 +140,7 @@ class _WordDecoder:
     def decode(self, ids: Sequence[int]) -> TokenText:
         words = [self._word(i) for i in ids]
         ends = [end - 1 for end in accumulate(len(word) + 1 for word in words)]
-        starts = [0, *ends][: len(words)]  # a space belongs to the word behind it
+        starts = [0, *ends][: len(words)]  # a space belongs to the word after it
         return TokenText(" ".join(words), starts, ends)
 
     def _find_word(self, token_id: int) -> str:
@@ -143,7 +148,7 @@ class _WordDecoder:
 
 
 class _ByteLevelDecoder:
-    """Tokens are byte strings, written with a printable character for each byte (GPT-2's table)."""
+    """Decodes byte-level tokens: the vocabulary writes each byte as one printable character (GPT-2's table)."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
@@ -157,7 +162,7 @@ class _ByteLevelDecoder:
             return TokenText(data.decode("ascii"), edges[:-1], edges[1:])
         text, char_of_byte = _decode_utf8(data)
         starts = [char_of_byte[start] for start in edges[:-1]]
-        # Up to and with the character that holds the token's last byte; a token without bytes has no characters.
+        # A token ends after the character that holds its last byte. A token without bytes has no characters.
         ends = [char_of_byte[max(end - 1, start)] + (end > start) for start, end in pairwise(edges)]
         return TokenText(text, starts, ends)
 
@@ -166,20 +171,24 @@ class _ByteLevelDecoder:
         table = _byte_of_symbol()
         try:
             return bytes(table[symbol] for symbol in token)
-        except KeyError:  # an added token stands for itself
+        except KeyError:  # an added token is written as it is
             return token.encode()
 
 
 @cache
 def _byte_of_symbol() -> dict[str, int]:
-    """GPT-2's table: printable bytes stand for themselves, the others for the characters from U+0100 on."""
+    """GPT-2's table. Printable bytes are written as themselves, all others as characters from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def _decode_utf8(data: bytes) -> tuple[str, list[int]]:
-    """The text, broken sequences replaced, and for each byte (and the end) the index of the character that holds it."""
+    """Decode bytes. Broken sequences become replacement characters.
+
+    Returns:
+        The text, and the index of the character that holds each byte. One more index is for the end of the text.
+    """
     parts: list[str] = []
     widths: list[int] = []  # bytes of each character
     done = 0
@@ -201,13 +210,13 @@ def _decode_utf8(data: bytes) -> tuple[str, list[int]]:
 
 
 class _IncrementalDecoder:
-    """Any other tokenizer: decode a growing window and see by how much the text grows.
+    """Decodes the tokens of any other tokenizer: it decodes a growing window and sees how the text grows.
 
-    Tokens whose text is not settled yet (parts of a character) all extend over what they settle to together. The
-    window moves on with settled text, so the time is linear in the length.
+    Tokens that hold parts of one character all extend over that character. The window moves on once its text no longer
+    changes, so the time is linear in the length.
     """
 
-    _MAX_UNSETTLED = 8  # a character has four bytes at most; what is not settled by then is broken
+    _MAX_UNSETTLED = 8  # a character has at most four bytes; text that still changes after eight tokens is broken
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer

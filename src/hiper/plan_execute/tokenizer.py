@@ -1,8 +1,10 @@
-"""Text to token ids and back: the word-level tokenizer of small models, and encoding for any tokenizer.
+"""Tokenizers: the word-level tokenizer of nano models, loading any tokenizer, and text to token ids and back.
 
-A word-level tokenizer knows the words of one environment's language and nothing else. A word ("in/on" is one), a
-number, a tag is a token each, and so is every other character; white space only separates. Text of words and numbers
-with single spaces between them, as ALFWorld's actions are, comes back exactly; :func:`round_trip` tells of other texts.
+A word-level tokenizer knows only the words of one environment's language. Each word, number and tag is one token, and
+so is every other character. "in/on" is one word. White space only separates tokens.
+
+Texts of words and numbers with single spaces between them are decoded exactly, for example ALFWorld's actions.
+:func:`round_trip` shows what becomes of other texts.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from tokenizers.pre_tokenizers import Split
 from hiper.errors import UserError
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, Form, response_text
 
-# transformers takes seconds to import; those who only build prompts do without.
+# transformers takes seconds to import, and building prompts does not need it.
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -28,21 +30,21 @@ if TYPE_CHECKING:
 
 PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
-# A tag, a number, a word, any other character, as the tokenizers library understands it: to Python's `re`, accents and
-# vowel signs that stand alone are no letters.
+# A tag, a number, a word, or any other character, in the syntax of the tokenizers library. Python's `re` differs: it
+# does not count separate accents and vowel signs as letters.
 _WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+(?:[/'-][^\W\d_]+)*|[^\s]"
 
 
 def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """A word-level tokenizer for the language of ``texts`` (prompts and responses).
+    """Make a word-level tokenizer for the language of ``texts``, which are prompts and responses.
 
-    Its vocabulary, in this order: special tokens, tags and switch words, every number up to the largest seen below
-    100, all other words sorted. So it depends on the set of words alone, and an unseen count of a known thing is no
-    unknown word.
+    The vocabulary holds, in this order: special tokens, tags and switch words, every number up to the largest one
+    below 100 in the texts, and all other words sorted. So it depends only on the set of words, and a count that the
+    texts do not hold is still a known word.
 
     Args:
-        texts: all the model is going to read and write; a sample that shows every word once is enough.
-        extra_words: further words, for example names known to appear in held-out tasks only.
+        texts: a sample of what the model will read and write. It must hold every word at least once.
+        extra_words: further words, for example names that appear only in held-out tasks.
     """
     split = _word_splitter().pre_tokenize_str
     seen = {word for text in (*texts, *extra_words) for word, _ in split(text)}
@@ -61,20 +63,21 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    # Beside a Qwen2 model's config, AutoTokenizer of transformers 5 takes the words for the merges of a Qwen2Tokenizer,
-    # whatever tokenizer.json says; with any entry here it reads the file.
+    # Beside a Qwen2 model's config, AutoTokenizer of transformers 5 ignores tokenizer.json and reads the words as the
+    # merges of a Qwen2Tokenizer. With any entry here, it reads the file.
     tokenizer.init_kwargs["auto_map"] = {"AutoTokenizer": [None, None]}
     return tokenizer
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """A tokenizer saved with a model, or one by name, exactly as its files describe it.
+    """Load a model's tokenizer from its folder or by its name on the hub, exactly as its files describe it.
 
-    ``AutoTokenizer`` prefers the class registered for the model's architecture to the one the files name, and rebuilds
-    the tokenizer as that class does. Where the files name no particular class, they are read as they are.
+    ``AutoTokenizer`` prefers the class registered for the model's architecture to the class in the files, and rebuilds
+    the tokenizer as that class does. If the files name no special class, they are read directly instead. A tokenizer
+    without a padding token pads with its end-of-sequence token.
 
     Raises:
-        UserError: there is no tokenizer.
+        UserError: there is no tokenizer, or it has no end-of-sequence token.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -84,25 +87,29 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
         loader = PreTrainedTokenizerFast if generic else AutoTokenizer
         tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(str(source))
-    except Exception as error:  # the tokenizers library knows no other kind
+    except Exception as error:  # the tokenizers library raises no narrower class
         raise UserError(
             f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub, or upgrade the "
-            f"library tokenizers, which may know the files by then ({error})"
+            f"library tokenizers, since newer versions read more files ({error})"
         ) from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token, so responses could not end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of ``text`` and nothing else: no special tokens are added, nothing is cut."""
+    """The token ids of ``text``, without special tokens and without truncation."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.truncation is None:
-        # The same ids without the wrapper, whose bookkeeping costs more than the encoding.
+        # This gives the same ids and skips the wrapper, which takes longer than the encoding.
         return list(backend.encode(text, add_special_tokens=False).ids)
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int]]:
-    """:func:`encode_text` for many texts: with a word-level tokenizer some ten times faster, by remembering words."""
+    """Make a fast :func:`encode_text`. With a word-level tokenizer it caches words and is about ten times faster."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     splitter = getattr(backend, "pre_tokenizer", None)
     if splitter is None or splitter.__getstate__() != _word_splitter().__getstate__():
@@ -112,7 +119,7 @@ def text_encoder(tokenizer: PreTrainedTokenizerBase) -> Callable[[str], list[int
     def encode_chunk(chunk: str) -> tuple[int, ...]:
         return tuple(encode_text(tokenizer, chunk))
 
-    # White space only separates, so what stands between it can be encoded on its own.
+    # White space only separates tokens, so the text between spaces can be encoded by itself.
     return lambda text: [token for chunk in text.split() for token in encode_chunk(chunk)]
 
 
@@ -123,10 +130,10 @@ def _word_splitter() -> Split:
 def encode_response(
     tokenizer: PreTrainedTokenizerBase, decision: Decision, form: Form = Form.PLAN_EXECUTE
 ) -> list[int]:
-    """The ids of the response that states ``decision``, with the token that ends it: what a sampled one looks like."""
+    """The token ids of the response that states ``decision``, with the end-of-sequence token."""
     return [*encode_text(tokenizer, response_text(decision, form)), tokenizer.eos_token_id]
 
 
 def round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """What ``text`` (an action, say) reads once it has gone through the tokenizer and back."""
+    """Encode and decode a text, for example an action."""
     return str(tokenizer.decode(encode_text(tokenizer, text), clean_up_tokenization_spaces=False))

@@ -1,33 +1,32 @@
-"""One language model as planner and executor: contexts in, turns out, for many episodes at once."""
+"""One language model as planner and executor: contexts in, moves out, for many episodes at once."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
 
-from hiper.plan_execute.parse import Parsed, parse_response
-from hiper.plan_execute.prompts import Prompt, PromptBuilder, PromptContext
+from hiper.envs.base import Observation, Start, TextEnv
+from hiper.plan_execute.parse import parse_response
+from hiper.plan_execute.prompts import Prompt, PromptBuilder
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.spans import TokenReader, low_index, token_kinds
-from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A sampled response, understood. Everything in it derives from the sampled ids themselves."""
-
-    prompt: Prompt
-    sample: Sample
-    text: str
-    parsed: Parsed
-    kinds: tuple[int, ...]
-    low_index: int | None
+from hiper.rollout.players import Accepts, Assignment, Move
+from hiper.rollout.samplers.base import Request, Sample, Sampler, SamplingParams
+from hiper.seeding import derive_seed
 
 
 class Agent:
-    """A sampler, with what it takes to ask it and to understand it."""
+    """A sampler, with what it takes to ask it and to understand it.
+
+    Args:
+        sampler: who answers; its owner loads weights into it and closes it.
+        tokenizer: of the model.
+        prompts: what the model reads.
+        params: how responses are sampled.
+        include_tags: tags of a block share its advantage.
+    """
 
     def __init__(
         self,
@@ -40,39 +39,72 @@ class Agent:
         self.sampler = sampler
         self.prompts = prompts
         self.params = params
-        self.seconds = 0.0
-        """Spent in the sampler, all calls together."""
         self._reader = TokenReader(tokenizer)
         self._include_tags = include_tags
 
-    def reply(
-        self, contexts: Sequence[PromptContext], accepts: Sequence[Callable[[str], bool]], seeds: Sequence[int]
-    ) -> list[Reply]:
-        """One reply per context, in order.
+    def at(self, temperature: float) -> Agent:
+        """The same agent at another temperature."""
+        other = object.__new__(Agent)
+        other.__dict__.update(self.__dict__, params=replace(self.params, temperature=temperature))
+        return other
 
-        Args:
-            contexts: what is known before each turn.
-            accepts: for each, whether the environment would understand an action.
-            seeds: for each, of the sampling.
-        """
-        prompts = [self.prompts.build(context) for context in contexts]
-        began = time.perf_counter()
-        samples = self.sampler.sample([prompt.ids for prompt in prompts], self.params, seeds)
-        self.seconds += time.perf_counter() - began
-        return [self._understand(*parts) for parts in zip(contexts, accepts, prompts, samples, strict=True)]
+    def seat(self, env: TextEnv, assignment: Assignment) -> AgentPlayer:
+        """Make the player of one episode."""
+        return AgentPlayer(self, assignment.sampling_seed)
 
-    def _understand(
-        self, context: PromptContext, accepts: Callable[[str], bool], prompt: Prompt, sample: Sample
-    ) -> Reply:
+    def run(self) -> None:
+        """Let the sampler work, where it does so in this thread."""
+        self.sampler.run()
+
+    def understand(self, context: PromptContext, accepts: Accepts, prompt: Prompt, sample: Sample) -> Move:
+        """Read a sampled response. Everything in the move derives from the sampled ids themselves."""
         tokens = self._reader.read(sample.ids, ended=sample.finished)
+        template = self.prompts.template
         parsed = parse_response(
             tokens.text,
             previous_subgoal=context.subgoal,
             accepts=accepts,
-            understand=lambda said: self.prompts.template.understand(said, context),
+            understand=lambda said: template.understand(said, context),
             hit_limit=not sample.finished,
-            form=self.prompts.template.form,
+            form=template.form,
         )
-        kinds = tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags))
-        low = low_index(tokens, parsed) if parsed.format_valid else None
-        return Reply(prompt, sample, tokens.text, parsed, kinds, low)
+        return Move(
+            action=parsed.action,
+            subgoal=parsed.subgoal,
+            switch=parsed.decision is not None and parsed.decision.switch,
+            boundary=parsed.boundary,
+            text=tokens.text,
+            invalid=parsed.invalid,
+            copy_differs=parsed.copy_differs,
+            prompt_ids=tuple(prompt.ids),
+            prompt_cut=not prompt.complete,
+            response_ids=sample.ids,
+            logprobs=sample.logprobs,
+            kinds=tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags)),
+            low_index=low_index(tokens, parsed) if parsed.format_valid else None,
+            version=sample.version,
+        )
+
+
+class AgentPlayer:
+    """An agent at one episode."""
+
+    def __init__(self, agent: Agent, sampling_seed: int) -> None:
+        self._agent, self._seed = agent, sampling_seed
+        self._prompt = Prompt([])
+
+    def begin(self, start: Start) -> None:
+        """Do nothing: all that the model knows is in its prompts."""
+
+    def ask(self, context: PromptContext) -> Future[Sample]:
+        """Submit the turn's prompt to the sampler."""
+        self._prompt = self._agent.prompts.build(context)
+        seed = derive_seed(self._seed, context.turn)
+        return self._agent.sampler.submit(Request(self._prompt.ids, self._agent.params, seed))
+
+    def decide(self, context: PromptContext, accepts: Accepts, answer: Sample) -> Move:
+        """Read the response."""
+        return self._agent.understand(context, accepts, self._prompt, answer)
+
+    def saw(self, action: str, observation: Observation) -> None:
+        """Do nothing: it will be in the next prompt."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hiper.episode import Episode
-from hiper.rollout.collector import Assignment, Timing
+from hiper.rollout.collector import Timing
+from hiper.rollout.players import Assignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.config import Config, read_tree, validate_config
+from hiper.config import Config, validate_config
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
 from hiper.runs.metrics import SUCCESS, MetricsLog, read_metrics
+from hiper.strict_yaml import read_mapping
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def read_settings(path: Path) -> Config:
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
-    return validate_config(read_tree(path), str(path))
+    return validate_config(read_mapping(path), str(path))
 
 
 def _settings_file(path: Path) -> Path:

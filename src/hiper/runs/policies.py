@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.config import Config, read_tree
+from hiper.config import Config
 from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.runs.folder import Run, checkpoint_policy, read_settings
+from hiper.strict_yaml import read_mapping
 
 
 @dataclass(frozen=True)
@@ -73,4 +74,4 @@ class PolicyFolder:
         Raises:
             UserError: the file is no YAML mapping.
         """
-        return read_tree(self.settings_file)
+        return read_mapping(self.settings_file)

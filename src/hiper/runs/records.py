@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from hiper.errors import UserError
-from hiper.files import whole_file, writing
+from hiper.files import atomic_file, writing
 from hiper.runs.folder import Run
 
 RECORDS = "records.tar.xz"
@@ -128,7 +128,7 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
             member = tarfile.TarInfo(name)
             member.size, member.mode, member.mtime = len(content), 0o644, 0
             archive.addfile(member, io.BytesIO(content))
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_bytes(lzma.compress(buffer.getvalue(), preset=9))
 
 

@@ -1,27 +1,29 @@
-"""What a study is made of, read from YAML.
+"""The definition of a study, read from YAML.
 
     name: generated-games
-    recipe: quickstart                  # a shipped recipe, or a YAML file, also one beside this file
-    settings: {evaluation.every: 5}     # of all runs and warm starts, by dotted key
+    recipe: quickstart                  # a shipped recipe, or a YAML file, possibly beside this one
+    settings: {evaluation.every: 5}     # settings of all runs and warm starts, by dotted key
     seeds: [0, 1, 2]
-    methods:                            # the first one is what the others are compared with
+    methods:                            # the others are compared with the first one
       hiper: {}
       grpo:
         settings:
           advantages: {type: grpo}      # a section given whole replaces the recipe's
           rollout.group_size: 8
 
-    tuning:                             # optional: the same few values for every method, tried before the study
-      seeds: [100]                      # others than the study's
-      settings: {training.iterations: 6, evaluation.splits: [valid_seen]}   # on other tasks than the study's
+    tuning:                             # optional: try the same few values for every method before the study
+      seeds: [100]                      # none of the study's own
+      settings: {training.iterations: 6, evaluation.splits: [valid_seen]}   # not the study's own tasks
       grid: {learner.lr: [1.0e-4, 3.0e-4]}
 
-    sweep:                              # optional: all of this once for each value of one setting
+    sweep:                              # optional: repeat all of this for each value of one setting
       setting: env.boxes
       values: [1, 2, 4]
 
-All runs of a seed begin from one frozen policy, warm-started under the study's own settings. A method that reads other
-prompts cannot: with ``warm_start: own`` it gets one under its own settings.
+All runs of a seed begin from one policy, which was warm-started under the study's own settings. A method with other
+prompts cannot use this policy. With ``warm_start: own`` it gets a warm start under its own settings.
+
+The docstrings below the fields are the reference of the format.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hiper.analysis.comparison.settings import differing, flat
-from hiper.config import Section, load_config, read_setting, read_tree
+from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
+from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
+from hiper.validation import StrictModel, parse_model
 
 Settings = Mapping[str, Any]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][\w.+-]*$")]
@@ -53,33 +57,35 @@ def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)]
 
-OWN_BUSINESS = ("name", "seed", "seeds", "methods")
-"""What a study decides itself: no settings of its runs."""
+STUDY_KEYS = ("name", "seed", "seeds", "methods")
+"""Keys that the study decides, so that they cannot be settings of its runs."""
 
-THE_SAME_FOR_ALL = ("env.", "evaluation.")
-"""Settings in which methods cannot differ begin like this."""
-DECIDED_BY_WARM_STARTS = ("prompt.template", "model.path", "model.nano.", "warm_start.")
-"""Settings that a run cannot change any more when it begins from a warm start."""
+COMMON_PREFIXES = ("env.", "evaluation.")
+"""Prefixes of the settings in which methods cannot differ."""
+INHERITED_PREFIXES = ("prompt.template", "model.path", "model.nano.", "warm_start.")
+"""Prefixes of the settings that are fixed for a run which begins from a warm start."""
 
 
-class MethodDefinition(Section):
-    """One method."""
+class MethodDefinition(StrictModel):
+    """A method of a study: what its runs have in common."""
 
     recipe: str | None = None
-    """None: the study's."""
+    """Name of a shipped recipe, or a YAML file; None: the recipe of the study."""
     settings: Settings = Field(default_factory=dict)
-    """On top of the study's."""
+    """Settings of this method by dotted key, on top of the study's. A section given whole replaces the recipe's."""
     warm_start: Literal["shared", "own"] = "shared"
+    """Whether its runs begin from the policy of all methods ("shared"), or from a warm start under its own settings."""
 
 
-class Tuning(Section):
-    """Settings tried for every method alike; each method is studied with those that did best (:mod:`.tuning`)."""
+class Tuning(StrictModel):
+    """Settings to try for every method; each method is studied with those that did best (:mod:`.tuning`)."""
 
     seeds: Seeds
+    """Seeds of the trials; none of them may be a seed of the study."""
     grid: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(min_length=1)
-    """By dotted key; every combination is tried."""
+    """Values to try by dotted key; every combination is tried for every method."""
     settings: Settings = Field(default_factory=dict)
-    """Of the trials alone, on top of the study's and the methods' own."""
+    """Settings of the trials only, by dotted key, on top of the study's and the method's."""
 
     @model_validator(mode="after")
     def _varied_alone(self) -> Self:
@@ -89,12 +95,13 @@ class Tuning(Section):
         return self
 
 
-class Sweep(Section):
-    """The whole study at each of several values of one setting (:mod:`.sweep`)."""
+class Sweep(StrictModel):
+    """Repetition of the whole study for several values of one setting (:mod:`.sweep`)."""
 
     setting: str
-    """A dotted key."""
+    """Dotted key of the setting that varies."""
     values: tuple[bool | int | float | str, ...] = Field(min_length=2)
+    """Values of the setting, at least two; each gets a folder ``SETTING=VALUE``."""
 
     @field_validator("values")
     @classmethod
@@ -105,27 +112,34 @@ class Sweep(Section):
 
 
 def point_name(value: object) -> str:
-    """A value of a sweep as it is called, in folders too."""
+    """Return the name of a sweep's value, which is also a part of its folder's name."""
     return re.sub(r"[^\w.+-]", "_", str(value))
 
 
-class Study(Section):
-    """See the module."""
+class Study(StrictModel):
+    """A study: several methods, each trained with the same seeds, compared on the same held-out tasks."""
 
     name: Name
+    """Name of the study; by default its folder is ``runs/study-NAME``."""
     recipe: str
+    """Name of a shipped recipe, or a YAML file, possibly beside the study's file."""
     settings: Settings = Field(default_factory=dict)
+    """Settings of all runs and warm starts by dotted key, in place of the recipe's."""
     seeds: Seeds
+    """Seeds of the runs; every method is trained once with each."""
     methods: dict[Name, MethodDefinition] = Field(min_length=1)
+    """Methods by name; the others are compared with the first one."""
     tuning: Tuning | None = None
+    """Settings to choose for each method before the study; None: no tuning."""
     sweep: Sweep | None = None
+    """Setting for whose values the study is repeated; None: the study is done once."""
 
     @model_validator(mode="after")
     def _settings_are_free(self) -> Self:
         swept = () if self.sweep is None else (self.sweep.setting,)
         tuned = () if self.tuning is None else (*self.tuning.grid, *self.tuning.settings)
         for settings in (self.settings, swept, tuned, *(method.settings for method in self.methods.values())):
-            for key in OWN_BUSINESS:
+            for key in STUDY_KEYS:
                 if key in settings:
                     raise ValueError(
                         f"'{key}' is no setting of a study's runs: its methods and seeds decide it; choose them with "
@@ -139,7 +153,7 @@ class Study(Section):
         varied = [(key, "tuning.grid") for key in grid]
         if self.sweep is not None:
             varied.append((self.sweep.setting, "sweep.setting"))
-            if own := _meeting(self.sweep.setting, grid):
+            if own := _overlapping(self.sweep.setting, grid):
                 raise ValueError(
                     f"tuning.grid varies '{own}', while sweep.setting varies '{self.sweep.setting}': leave out one"
                 )
@@ -171,25 +185,25 @@ class Study(Section):
 
 
 def within(key: str, section: str) -> bool:
-    """Whether a dotted key is that section, or lies in it."""
+    """Return whether a dotted key is that section or lies in it."""
     return f"{key}.".startswith(f"{section}.")
 
 
-def _meeting(key: str, others: Iterable[str]) -> str | None:
-    """The first of other keys of which one value decides about the other: the same, in it, or around it."""
+def _overlapping(key: str, others: Iterable[str]) -> str | None:
+    """Return the first of other keys that sets the same thing: an equal key, one inside it, or one around it."""
     return next((other for other in others if within(key, other) or within(other, key)), None)
 
 
 def _setting_itself(key: str, methods: Mapping[str, MethodDefinition]) -> Iterator[tuple[str, str]]:
-    """The methods that decide about a setting of all runs themselves, each with the key by which it does."""
+    """Yield the methods that set a key of all runs themselves, each with its own key that does so."""
     for name, method in methods.items():
-        if own := _meeting(key, method.settings):
+        if own := _overlapping(key, method.settings):
             yield name, own
 
 
 def study_names() -> list[str]:
     """Names of the shipped studies."""
-    return sorted(file.name.removesuffix(".yaml") for file in _studies().iterdir() if file.name.endswith(".yaml"))
+    return list(_studies())
 
 
 def load_study(
@@ -198,41 +212,34 @@ def load_study(
     seeds: Sequence[int | str] | None = None,
     methods: Sequence[str] | None = None,
 ) -> Study:
-    """A shipped study by name, or a YAML file; ``dotted.key=value`` overrides are settings of all its runs.
+    """Read a study, and check it down to the settings of each run.
 
     Args:
-        source: its name, or the file.
-        overrides: see above.
-        seeds: in place of the study's; None: as it says.
-        methods: of the study's, the only ones; None: all.
+        source: name of a shipped study, or a YAML file.
+        overrides: ``dotted.key=value`` settings of all its runs.
+        seeds: seeds in place of the study's; None: its own.
+        methods: names of the methods to keep; None: all.
 
     Raises:
-        UserError: no such study or file, or something in it is wrong, down to each run's settings; all is named.
+        UserError: there is no such study or file, or something in it is wrong; the message names it.
     """
-    shipped, file = _studies() / f"{source}.yaml", Path(source)
-    if not shipped.is_file() and not file.is_file():
-        raise UserError(f"'{source}' is neither a shipped study nor a YAML file; {suggestion(source, study_names())}")
-    tree = read_tree(shipped if shipped.is_file() else file)
-    changes = dict(map(read_setting, overrides))
-    try:
-        study = Study.model_validate(tree)
-        study = Study.model_validate(
-            {
-                **tree,
-                "settings": {**study.settings, **changes},
-                "seeds": study.seeds if seeds is None else seeds,
-                "methods": study.methods if methods is None else _chosen(study, methods),
-            }
-        )
-    except ValidationError as error:
-        raise UserError(f"{source}: " + "\n  ".join(map(_problem, error.errors()))) from None
+    tree = read_mapping(find_yaml(source, _studies(), "study"))
+    changes = dict(map(parse_setting, overrides))
+    study = parse_model(Study, tree, source, "study")
+    chosen = {
+        **tree,
+        "settings": {**study.settings, **changes},
+        "seeds": study.seeds if seeds is None else seeds,
+        "methods": study.methods if methods is None else _chosen(study, methods),
+    }
+    study = parse_model(Study, chosen, source, "study")
     for key in changes:
         for name, own in _setting_itself(key, study.methods):
             raise UserError(
                 f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
                 "study's file, or leave the method out with --methods"
             )
-    study = study if shipped.is_file() else _with_files_beside(study, file.parent)
+    study = study if source in _studies() else _with_files_beside(study, Path(source).parent)
     try:
         for point in points_of(study).values():
             _check_methods(point)
@@ -244,7 +251,7 @@ def load_study(
 
 
 def points_of(study: Study) -> dict[str, Study]:
-    """The studies that a sweep is made of, by the value of its setting; of a study without one, itself, nameless."""
+    """Return the studies of a sweep by the name of their value; a study without a sweep has the name ""."""
     if study.sweep is None:
         return {"": study}
     key, values = study.sweep.setting, study.sweep.values
@@ -253,10 +260,10 @@ def points_of(study: Study) -> dict[str, Study]:
 
 
 def trials_of(study: Study, tuning: Tuning) -> Study:
-    """The tuning of a study as a study of its own: a method for each method and each combination of the grid.
+    """Return the tuning of a study as a study, with a method for each method and each combination of the grid.
 
     Raises:
-        UserError: it would look at tasks that the study itself reports.
+        UserError: the trials would be judged on tasks that the study itself reports.
     """
     methods = {
         trial_name(name, number): method.model_copy(
@@ -283,19 +290,22 @@ def trials_of(study: Study, tuning: Tuning) -> Study:
 
 
 def trial_name(method: str, number: int) -> str:
-    """The method of :func:`trials_of` that tries a method under the combination of that number."""
+    """Return the name of the method of :func:`trials_of` that tries the combination of that number."""
     return f"{method}-trial{number}"
 
 
 def combinations(tuning: Tuning) -> list[dict[str, Any]]:
-    """Every combination of the grid's values, by dotted key."""
+    """Return all combinations of the grid's values, each by dotted key."""
     return [dict(zip(tuning.grid, values, strict=True)) for values in product(*tuning.grid.values())]
 
 
 def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[str]]:
-    """The recipe of a run and its settings, before it is told which policy to begin from; None: the shared warm start.
+    """Return the recipe of a run and its settings as the command line takes them, without its first policy.
 
-    They are what the command line takes.
+    Args:
+        study: the study.
+        method: name of the method; None: the shared warm start.
+        seed: seed of the run.
     """
     chosen = MethodDefinition() if method is None else study.methods[method]
     settings = _on_top(study.settings, {**chosen.settings, "name": method or study.name, "seed": seed})
@@ -303,12 +313,12 @@ def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[
 
 
 def _on_top(below: Settings, above: Settings) -> Settings:
-    """Both, in the order in which they count: a section given whole replaces what was said of it before."""
+    """Merge settings in the order of their precedence: a section given whole replaces earlier settings of it."""
     return {**{key: value for key, value in below.items() if key not in above}, **above}
 
 
 def _splits(study: Study) -> set[str]:
-    """Whose tasks all runs of a study are evaluated on, as far as the data hold them."""
+    """Return the splits that all runs of a study are evaluated on, as far as the data contain them."""
     evaluation = load_config(*settings_of(study, None, study.seeds[0])).evaluation
     return {*evaluation.splits, *evaluation.splits_if_present}
 
@@ -329,15 +339,15 @@ def _check_methods(study: Study) -> None:
 
 
 def _check_method(study: Study, name: str) -> None:
-    """Make sure that a run can be told what to do, and begin where the others do."""
+    """Check that the settings of a method are valid, and that its runs can begin where the others do."""
     config = load_config(*settings_of(study, name, study.seeds[0]))
     shared = load_config(*settings_of(study, None, study.seeds[0]))
     trees = [flat(config), flat(shared)]
-    if keys := [key for key in differing(trees) if key.startswith(THE_SAME_FOR_ALL)]:
+    if keys := [key for key in differing(trees) if key.startswith(COMMON_PREFIXES)]:
         raise UserError(f"{', '.join(keys)}: methods are compared on the same tasks; set it for the whole study")
     if study.methods[name].warm_start == "own":
         return
-    if keys := [key for key in differing(trees) if key.startswith(DECIDED_BY_WARM_STARTS)]:
+    if keys := [key for key in differing(trees) if key.startswith(INHERITED_PREFIXES)]:
         raise UserError(
             f"{', '.join(keys)}: not as in the warm start that all methods begin from; set it for the whole study, or "
             "give the method one of its own with warm_start: own"
@@ -345,7 +355,7 @@ def _check_method(study: Study, name: str) -> None:
 
 
 def _with_files_beside(study: Study, folder: Path) -> Study:
-    """Recipes that lie beside the study are named by their paths."""
+    """Return the study with recipes beside its file given by their paths."""
 
     def located(recipe: str) -> str:
         return str(folder / recipe) if (folder / recipe).is_file() else recipe
@@ -357,16 +367,6 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
     return study.model_copy(update={"recipe": located(study.recipe), "methods": methods})
 
 
-def _problem(problem: Any) -> str:
-    path: Sequence[str] = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        section = MethodDefinition if path[0] == "methods" else Study
-        return f"unknown key '{'.'.join(path)}'; {suggestion(path[-1], section.model_fields)}"
-    if problem["type"] == "missing":
-        return f"'{'.'.join(path)}' is missing"
-    return f"{'.'.join(path) or 'study'}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-def _studies() -> Traversable:
-    """The folder of the shipped studies."""
-    return resources.files("hiper") / "studies"
+def _studies() -> dict[str, Traversable]:
+    """The files of the shipped studies by name."""
+    return shipped_files(resources.files("hiper") / "studies")

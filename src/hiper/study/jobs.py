@@ -1,8 +1,8 @@
-"""The work that a study is: warm starts, and the runs that begin from them.
+"""The jobs of a study: warm starts, and the runs that begin from them.
 
 STUDY/warm-starts/seed0        the policy that all runs of a seed begin from
       runs/METHOD-seed0        one run each, as `hiper train` leaves it
-      logs/METHOD-seed0.log    what it said
+      logs/METHOD-seed0.log    the output of its process
       comparison.md, .json, .png    see hiper.analysis.comparison
 """
 
@@ -13,29 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.analysis.comparison.settings import OF_A_RUN, WARM_STARTS, differing, flat
+from hiper.analysis.comparison.settings import RUN_SPECIFIC_KEYS, WARM_STARTS, differing, flat
 from hiper.config import Config, load_config
 from hiper.errors import UserError
-from hiper.imitation.warm_start import OF_A_WARM_START
+from hiper.imitation.settings import WARM_START_PREFIXES
+from hiper.launch.local import Command
+from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder
 from hiper.study.definition import Study, settings_of, within
-from hiper.training.build import settle_splits
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command to be run to its end."""
+    """A warm start or a run of a study."""
 
     name: str
     folder: Path
-    """What it makes."""
+    """Folder of the policy or the run that it makes."""
     recipe: str
     settings: tuple[str, ...]
+    """Overrides of the recipe, as the command line takes them."""
     needs: Job | None = None
-    """The warm start it begins from; None: it is one, or there is none."""
+    """The warm start that the run begins from; None: this is one itself, or there is none."""
     method: str | None = None
-    """Whose run it is; None: it is a warm start."""
+    """The method of the run; None: this is a warm start."""
 
     @property
     def warm_start(self) -> bool:
@@ -56,55 +58,58 @@ class Job:
 
     @property
     def diverged(self) -> str | None:
-        """What was said when it diverged, if it did: doing it again would only repeat it."""
+        """Why the run diverged, if it did; it would diverge again."""
         return Run.open(self.folder).diverged if self.begun else None
 
     @property
-    def command(self) -> list[str]:
-        """What `hiper` is to be called with: to begin, or to go on."""
+    def begun(self) -> bool:
+        """Whether there is a run to continue."""
+        return Run.exists(self.folder)
+
+    @property
+    def command(self) -> Command:
+        """The call of `hiper` that begins or continues it."""
         if self.begun:
-            return ["train", "--resume", str(self.folder)]
-        return ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
+            arguments = ["train", "--resume", str(self.folder)]
+        else:
+            arguments = ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
+        needs = None if self.needs is None else self.needs.name
+        return Command(self.name, tuple(arguments), self.config.training.threads, needs, resumes=self.begun)
 
     def check(self, undecided: Sequence[str] = ()) -> None:
-        """Make sure that what is there already was made under these settings.
+        """Check that what is in the folder already was made under these settings.
 
         Args:
-            undecided: dotted keys that tuning is yet to decide.
+            undecided: dotted keys that tuning has yet to decide.
 
         Raises:
-            UserError: it was made under others.
+            UserError: it was made under other settings.
         """
         there = PolicyFolder(self.folder).settings_file.exists() if self.warm_start else self.begun
         if not there:
             return
         saved = PolicyFolder(self.folder).settings() if self.warm_start else Run.open(self.folder).config
-        settings = self.config if self.warm_start else settle_splits(self.config)
-        keys = set(differing([flat(saved), flat(settings)])) - OF_A_RUN
+        settings = self.config if self.warm_start else resolve_splits(self.config)
+        keys = set(differing([flat(saved), flat(settings)])) - RUN_SPECIFIC_KEYS
         keys = {key for key in keys if not any(within(key, section) for section in undecided)}
         if self.warm_start:
-            keys = {key for key in keys if key.startswith(OF_A_WARM_START)}
+            keys = {key for key in keys if key.startswith(WARM_START_PREFIXES)}
         if keys:
             raise UserError(
                 f"{self.folder} was made under other settings ({', '.join(sorted(keys))}): choose another folder with "
                 "--out, or delete this one to make it anew"
             )
 
-    @property
-    def begun(self) -> bool:
-        """Whether there is a run to go on with."""
-        return Run.exists(self.folder)
 
-
-def plan(study: Study, folder: Path, threads: int | None = None) -> list[Job]:
-    """All of a study's work, seed by seed, warm starts before what needs them.
+def jobs_of(study: Study, folder: Path, threads: int | None = None) -> list[Job]:
+    """List the jobs of a study, seed by seed, each warm start before the runs that need it.
 
     Args:
-        study: what is studied.
-        folder: the study's.
+        study: the study.
+        folder: folder of the study.
         threads: CPU threads of each process; None: as the recipes say.
     """
-    root = folder.absolute()  # a run keeps the path of its warm start, wherever it is continued from
+    root = folder.absolute()  # a run records the path of its warm start, and may be continued from another folder
     common = () if threads is None else (f"training.threads={threads}",)
     jobs: list[Job] = []
     for seed in study.seeds:
@@ -120,7 +125,7 @@ def plan(study: Study, folder: Path, threads: int | None = None) -> list[Job]:
 
 
 def _warm_start(study: Study, method: str | None, seed: int, root: Path, common: tuple[str, ...]) -> Job | None:
-    """The warm start of one method, or (None) of all; None where the settings know of none."""
+    """Return the warm start of a method, or the shared one if ``method`` is None; None if the settings ask for none."""
     recipe, settings = settings_of(study, method, seed)
     if load_config(recipe, settings).warm_start.tasks == 0:
         return None

@@ -1,8 +1,9 @@
-"""The tuning of a study: each method gets the settings that did best for it, out of the same few for all.
+"""The tuning of a study: every method gets the settings that did best for it, chosen from the same few for all.
 
-A trial is a run like any other, in the study's folder under ``tuning``, with seeds and held-out tasks of its own. What
-counts is success after its last iteration, over all tasks of its first split and all tuning seeds; of equal ones the
-first in the grid is taken. A trial that diverged has won nothing, less than one that did not.
+A trial is a run like any other, in the study's folder under ``tuning``, with its own seeds and held-out tasks. A
+combination is judged by success after the last iteration, averaged over the tasks of the first split and all tuning
+seeds. The first of equal combinations in the grid is taken. A trial that diverged counts as no success, and loses
+against an equal one that did not diverge.
 """
 
 from __future__ import annotations
@@ -28,19 +29,22 @@ class Trial:
     method: str
     settings: dict[str, Any]
     success: float
-    """Mean over the tuning seeds, of which those that diverged won nothing."""
+    """Mean success over the tuning seeds; a diverged run counts as 0."""
     diverged: int
-    """How many of them did."""
+    """Number of runs that diverged."""
 
 
-def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study:
-    """The study with each method under the settings that did best for it; the table goes to ``folder/tuning.json``.
+def choose_settings(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study:
+    """Give each method the settings that did best for it, and write all outcomes to ``folder/tuning.json``.
 
     Args:
-        study: whose methods have been tried.
-        tuning: its own.
-        folder: where the trials are.
-        display: where the outcomes are shown.
+        study: the study, whose methods have been tried.
+        tuning: its tuning.
+        folder: folder of the trials.
+        display: where to show the outcomes.
+
+    Returns:
+        The study with these settings.
     """
     methods, trials = dict(study.methods), []
     for name, method in study.methods.items():
@@ -52,7 +56,7 @@ def tuned(study: Study, tuning: Tuning, folder: Path, display: Display) -> Study
         methods[name] = method.model_copy(update={"settings": {**method.settings, **best.settings}})
         trials += tried
         outcomes = ", ".join(
-            f"{_shown(trial.settings)} {trial.success:.1%}{' (taken)' if trial is best else ''}"
+            f"{_text(trial.settings)} {trial.success:.1%}{' (taken)' if trial is best else ''}"
             f"{' (diverged)' if trial.diverged else ''}"
             for trial in tried
         )
@@ -71,5 +75,5 @@ def _trial(method: str, combination: dict[str, Any], folders: Sequence[Path]) ->
     return Trial(method, combination, float(np.mean(success)), sum(run.diverged is not None for run in runs))
 
 
-def _shown(settings: dict[str, Any]) -> str:
+def _text(settings: dict[str, Any]) -> str:
     return " ".join(f"{key}={value}" for key, value in settings.items())

@@ -1,63 +1,40 @@
-"""The tensors of a checkpoint: policy, critic and optimizer."""
+"""Checkpoints: everything that resuming a run needs, whole or not at all."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
 from hiper.errors import UserError
-from hiper.files import whole_folder
-from hiper.learner.learner import Learner
+from hiper.files import atomic_folder
 from hiper.runs.folder import Run, checkpoint_policy
-from hiper.training.build import Assembly, save_policy
-
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
-"""Errors that reading a damaged checkpoint, or one of another architecture, may raise."""
+from hiper.training.build import Parts
 
 
-def save_checkpoint(run: Run, iteration: int, parts: Assembly, keep: int) -> Path:
-    """Save all that resuming needs, whole or not at all; then delete all but the newest ``keep`` checkpoints.
+def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
+    """Save a checkpoint after ``iteration`` iterations; then delete all but the newest ones.
 
     Raises:
-        UnwritableError: the disk refused.
+        UnwritableError: the disk refused; what was there is untouched.
     """
     path = run.checkpoint(iteration)
-    learner, model = parts.learner, parts.learner.model
-    with whole_folder(path) as folder:
-        save_policy(checkpoint_policy(folder), parts)
-        if model.heads.names:
-            save_file(_named(model.heads), folder / "heads.safetensors")
-        if model.backbone is not None:
-            save_file(_named(model.backbone), folder / "critic.safetensors")
-        torch.save({"iteration": iteration, "optimizer": learner.optimizer.state_dict()}, folder / "trainer.pt")
-    run.prune(keep)
+    with atomic_folder(path) as folder:
+        parts.save_policy(checkpoint_policy(folder))
+        parts.learner.save(folder, iteration)
+    run.prune(run.config.training.keep_checkpoints)
     return path
 
 
-def load_checkpoint(run: Run, path: Path, learner: Learner) -> int:
-    """Restore critic and optimizer, and return the number of iterations done. The policy is loaded with the model.
+def load_checkpoint(run: Run, path: Path, parts: Parts) -> int:
+    """Restore critic and optimizer from a checkpoint whose policy ``parts`` were built from.
+
+    Returns:
+        The number of iterations done.
 
     Raises:
-        UserError: the checkpoint is damaged or of another architecture.
+        UserError: the checkpoint is damaged or of another architecture; an older one is named, if there is one.
     """
     try:
-        if learner.model.heads.names:
-            learner.model.heads.load_state_dict(load_file(path / "heads.safetensors"))
-        if learner.model.backbone is not None:
-            learner.model.backbone.load_state_dict(load_file(path / "critic.safetensors"))
-        state = torch.load(path / "trainer.pt", map_location=learner.device, weights_only=True)
-        learner.optimizer.load_state_dict(state["optimizer"])
-    except DAMAGE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        older = run.checkpoints[:-1]
-        advice = f"; delete it to go on from {older[-1].name}" if older else ""
-        raise UserError(f"checkpoint {path} is damaged or of another architecture: {reason}{advice}") from error
-    return int(state["iteration"])
-
-
-def _named(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+        return parts.learner.load(path)
+    except UserError as error:
+        older = [other for other in run.checkpoints if other.name < path.name]
+        raise UserError(f"{error}; delete it to go on from {older[-1].name}" if older else str(error)) from error

@@ -1,4 +1,4 @@
-"""Metrics of one iteration, each averaged over what it is about."""
+"""The metrics of one iteration, each averaged over the episodes, turns or tokens it is about."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hiper.advantages import Bools, Floats
+from hiper.advantages import HEADS, Bools, Floats
 from hiper.episode import Episode, Turn
-from hiper.learner.learner import Scores
 from hiper.outcomes import summarize
 from hiper.rollout.groups import Collected, groups_without_spread
+from hiper.rows import Scores
 from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
 
 
 def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) -> dict[str, float]:
-    """Success, length, and how plans were made and followed.
+    """Compute success, length, and how plans were made and followed.
 
     Args:
-        episodes: one at least.
-        unknown_id: the token that stands for words a tokenizer does not know, if it has one.
+        episodes: One episode at least.
+        unknown_id: The token for words that the tokenizer does not know, if it has one.
     """
     turns = [turn for episode in episodes for turn in episode.turns]
     outcomes = summarize(episodes)
@@ -45,13 +45,13 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
 
 
 def _plan_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
-    """How subgoals were followed, where any were stated."""
+    """Compute how subgoals were followed, for episodes that stated some."""
     turns = [turn for episode in episodes for turn in episode.turns]
     later = [turn for episode in episodes for turn in episode.turns[1:] if turn.format_valid]
     kept = [turn for turn in turns if turn.format_valid and not turn.boundary]
     longer = [episode for episode in episodes if len(episode.turns) > 1]
     return {
-        # The first turn is a boundary whatever is said, so it says nothing about the habit of switching.
+        # The first turn is always a boundary, so it says nothing about how often the policy switches.
         names.SWITCH_RATE.name: _mean([turn.switch for turn in later]),
         names.SEGMENT_TURNS.name: len(turns) / max(1, sum(turn.boundary for turn in turns)),
         names.NEVER_SWITCHED.name: _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
@@ -60,7 +60,7 @@ def _plan_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
 
 
 def group_metrics(collected: Collected, size: int) -> dict[str, float]:
-    """How many groups there is nothing to compare in, and how many were replaced. Nothing without groups."""
+    """Compute the share of groups with nothing to compare, and how many were replaced; empty without groups."""
     if size == 1:
         return {}
     groups = len(collected.episodes) // size
@@ -72,42 +72,45 @@ def group_metrics(collected: Collected, size: int) -> dict[str, float]:
 
 
 def credit_metrics(assigned: Assigned) -> dict[str, float]:
-    """Rewards by part, advantages over the turns that use them, explained variance over each head's own turns.
+    """Compute the metrics of rewards by part, of values by head, and of advantages.
 
-    An advantage with a target is target - value here, as it was before it may have been normalised.
+    Each is averaged over the turns or tokens that use it. An advantage with a target is target - value here, as it was
+    before normalisation. Where tokens have advantages of their own, these stand for their turns'.
     """
     turns, credit = assigned.turns, assigned.credit
     metrics = {
         names.REWARD.of(name): float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
     }
-    heads = {"low": (credit.low_BT, credit.return_low_BT, turns.v_low_BT, turns.mask_BT)}
-    if credit.token_BK is not None:
-        heads = {"token": (credit.token_BK, credit.return_token_BK, turns.v_token_BK, turns.token_mask_BK)}
-    elif not credit.undivided:
-        heads["high"] = (credit.high_BT, credit.return_high_BT, turns.v_high_BT, turns.boundary_BT)
-        heads["switch"] = (credit.switch_BT, credit.return_switch_BT, turns.v_switch_BT, turns.mask_BT)
-    for name, (advantage_BT, return_BT, value_BT, used_BT) in heads.items():
-        if return_BT is not None and value_BT is not None:
-            advantage_BT = return_BT - value_BT
-            metrics[names.EXPLAINED_VARIANCE.of(name)] = explained_variance(value_BT, return_BT, used_BT)
-            metrics[names.VALUE.of(name)] = float(value_BT[used_BT].mean())
-        metrics[names.ADVANTAGE_MEAN.of(name)] = float(advantage_BT[used_BT].mean())
-        metrics[names.ADVANTAGE_STD.of(name)] = float(advantage_BT[used_BT].std())
+    advantages = credit.advantages(turns)
+    if "token" in advantages:
+        advantages = {"token": advantages["token"]}
+    for head in HEADS:
+        values, targets = head.values_in(turns), head.targets_in(credit)
+        if values is None or targets is None:
+            continue
+        used = head.trained_in(turns)
+        metrics[names.EXPLAINED_VARIANCE.of(head.name)] = explained_variance(values, targets, used)
+        metrics[names.VALUE.of(head.name)] = float(values[used].mean())
+        if head.baseline_of in advantages:
+            advantages[head.baseline_of] = targets - values, used
+    for name, (advantage, used) in advantages.items():
+        metrics[names.ADVANTAGE_MEAN.of(name)] = float(advantage[used].mean())
+        metrics[names.ADVANTAGE_STD.of(name)] = float(advantage[used].std())
     return metrics
 
 
 def explained_variance(value_BT: Floats, return_BT: Floats, used_BT: Bools) -> float:
-    """1 - Var(return - value) / Var(return) over the entries used; 0 where returns do not vary."""
+    """Return 1 - Var(return - value) / Var(return) over the entries used; 0 where returns do not vary."""
     variance = float(return_BT[used_BT].var())
     return 1.0 - float((return_BT - value_BT)[used_BT].var()) / variance if variance > 1e-12 else 0.0
 
 
-def mismatch_metrics(episodes: Sequence[Episode], scores: Sequence[Scores]) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the learner's, over all sampled tokens.
+def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
+    """Measure how far the sampler's log-probabilities are from the learner's, over all sampled tokens.
 
     ``kl`` is the k3 estimate of KL(sampler || learner).
     """
-    sampler = np.concatenate([np.asarray(turn.logprobs) for e in episodes for turn in e.turns])
+    sampler = np.concatenate([np.asarray(score.row.sampled_logprobs) for score in scores])
     learner = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
     difference = learner - sampler
     return {
@@ -118,7 +121,7 @@ def mismatch_metrics(episodes: Sequence[Episode], scores: Sequence[Scores]) -> d
 
 
 def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> dict[str, float]:
-    """Seconds and shares of an iteration's phases, and tokens per second of generation and update."""
+    """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update."""
     total = sum(seconds.values())
     return {
         names.ITERATION_SECONDS.name: total,
@@ -129,7 +132,7 @@ def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> d
 
 
 def _repeats(turns: Sequence[Turn]) -> float:
-    """Share of turns whose action was already played on the same observation in this episode."""
+    """Return the share of turns whose action was already played on the same observation in this episode."""
     pairs = Counter((turn.observation, turn.action) for turn in turns)
     return 1.0 - len(pairs) / len(turns)
 

@@ -1,17 +1,22 @@
-"""Stopping a run without losing work: the first Ctrl-C asks, the second insists."""
+"""Stopping a run without losing work, and saying how to resume it."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from hiper.display.console import Display
+from hiper.errors import DivergedError, UnwritableError, UserError
+from hiper.imitation.warm_start import describe_progress
+from hiper.runs.folder import Run
 
 
 class Stop:
-    """While it is entered, SIGINT and SIGTERM set :attr:`asked`; a second one raises at once.
+    """A wish to stop. While it is entered, SIGINT and SIGTERM set :attr:`asked`; a second one raises at once.
 
     Outside the main thread, where Python takes no signals, it does nothing.
     """
@@ -20,9 +25,6 @@ class Stop:
         self._display = display
         self._previous: dict[signal.Signals, Any] = {}
         self.asked = False
-        self.weights_whole = True
-        """False from the beginning of an update until its iteration counts as done: what is saved in between would
-        be the weights of no iteration."""
 
     def __enter__(self) -> Self:
         main = threading.current_thread() is threading.main_thread()
@@ -50,3 +52,37 @@ class Stop:
         """
         if self.asked:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def advising(run: Run, display: Display) -> Iterator[None]:
+    """Say what is kept and how to resume, whatever ends a run early."""
+    resume = f"hiper train --resume {run.path}"
+    try:
+        yield
+    except DivergedError as error:
+        # Resuming would only do the same again.
+        kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
+        anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
+        reason = f"{error}: {anew}"
+        if run.begun:
+            run.set_diverged(reason)
+        raise UserError(reason) from error
+    except UnwritableError as error:
+        if not run.begun:
+            raise
+        raise UserError(f"{error}; {_kept(run)}. Make room, then continue with: {resume}") from error
+    except KeyboardInterrupt:
+        display.interrupted(_kept(run), resume)
+        raise
+    except UserError as error:
+        if not run.checkpoints:
+            raise
+        raise UserError(
+            f"{error}\n{_kept(run)}; once this is mended ({run.settings_file} may be edited): {resume}"
+        ) from error
+
+
+def _kept(run: Run) -> str:
+    """What is there to resume from, in words."""
+    return f"saved up to {run.checkpoints[-1].name}" if run.checkpoints else describe_progress(run.warm_start)

@@ -21,7 +21,7 @@ from hiper.analysis.comparison.comparison import compare
 from hiper.analysis.comparison.paired import crossed_mean
 from hiper.analysis.comparison.report import LEGEND, markdown, notes, tables
 from hiper.analysis.comparison.traces import read_trace
-from hiper.commands.compare import show_comparison
+from hiper.commands.compare import compare_runs
 from hiper.display.console import Display
 from hiper.episode import read_episodes
 from hiper.errors import UserError
@@ -330,7 +330,7 @@ def test_a_run_without_evaluation_is_refused(make_run: MakeRun):
 def test_the_command_shows_and_writes(make_run: MakeRun, tmp_path: Path):
     out, folder = StringIO(), tmp_path / "out"
     runs = [make_run("a", 0, 1), make_run("a", 1, 2), make_run("b", 0, 3), make_run("b", 1, 3)]
-    found = show_comparison(runs, folder, Display(console=Console(file=out, width=160)))
+    found = compare_runs(runs, folder, Display(console=Console(file=out, width=160)))
     for part in ("sha256 fe4548bf7efb", "against a, on the same tasks and seeds", "unlocked", "comparison.md"):
         assert part in out.getvalue()
     tree = json.loads((folder / "comparison.json").read_text())

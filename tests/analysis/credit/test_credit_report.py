@@ -16,7 +16,7 @@ from hiper.advantages import GRPO, HAE, GiGPO, TokenGAE, TurnGAE
 from hiper.analysis.credit.figure import draw_credit
 from hiper.analysis.credit.report import CreditReport, credit_report, estimators_for
 from hiper.analysis.stored import read_stored
-from hiper.commands.credit import _show, show_credit
+from hiper.commands.credit import credit_parts, show_credit
 from hiper.config import Config, RolloutConfig
 from hiper.display.console import Display
 from hiper.runs.folder import Run
@@ -58,8 +58,8 @@ def test_the_runs_own_estimator_has_its_own_settings():
 
 def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport):
     stored = read_stored(Run.open(tiny_run))
-    hae = estimators_for(Run.open(tiny_run).config)["HAE"](stored.views["decisions"])
-    flat = estimators_for(Run.open(tiny_run).config)["turn GAE"](stored.views["turn"])
+    hae = estimators_for(Run.open(tiny_run).config)["HAE"](stored.turns)
+    flat = estimators_for(Run.open(tiny_run).config)["turn GAE"](stored.turns)
     row = 0
     for b, episode in enumerate(stored.episodes):
         of_episode = report.of_episode(b)
@@ -73,7 +73,7 @@ def test_every_number_is_the_estimators_own(tiny_run: Path, report: CreditReport
                     np.testing.assert_equal(number, expected.get(kind, np.nan))
             row += 1
     low = report.summaries["HAE"][2]
-    assert low.variance == pytest.approx(hae.low_BT[stored.views["none"].mask_BT].var())
+    assert low.variance == pytest.approx(hae.low_BT[stored.turns.mask_BT].var())
 
 
 def test_who_is_left_out_is_said(report: CreditReport):
@@ -117,7 +117,7 @@ def test_a_narrow_terminal_shows_every_number(tiny_run: Path, tmp_path: Path):
         token_correlation_EE=np.ones((9, 9)),
     )
     screen = StringIO()
-    _show(report, Display(console=Console(file=screen, width=80)))
+    Display(console=Console(file=screen, width=80)).show(*credit_parts(report))
     assert "…" not in screen.getvalue()
 
 

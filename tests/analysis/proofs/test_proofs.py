@@ -18,7 +18,7 @@ from hiper.analysis.proofs import proofs
 from hiper.analysis.proofs.episodes import EpisodeCheck, Interval, check_episodes
 from hiper.analysis.proofs.proofs import (
     TOLERANCE,
-    Spread,
+    Quartiles,
     Unbiased,
     Variance,
     check_unbiased,
@@ -35,7 +35,7 @@ from hiper.analysis.proofs.proofs import (
 )
 from hiper.analysis.proofs.report import Verification
 from hiper.analysis.proofs.tabular import (
-    Process,
+    DecisionProcess,
     Trajectories,
     Values,
     enumerate_trajectories,
@@ -44,12 +44,13 @@ from hiper.analysis.proofs.tabular import (
 )
 from hiper.analysis.stored import Stored, read_stored
 from hiper.commands import verify as command
+from hiper.commands.output import write_results
 from hiper.commands.verify import verify
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.runs.folder import Run
 
-PROCESS = Process.random(0, turns=3)
+PROCESS = DecisionProcess.random(0, turns=3)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_hae_is_unbiased_for_any_lambda_and_the_value_gap_is_not(unbiased: list[
 
 
 def test_the_check_has_episodes_of_many_lengths_and_notices_how_they_end():
-    process = Process.random(3, ends=proofs.ENDS)
+    process = DecisionProcess.random(3, ends=proofs.ENDS)
     trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
     turns = trajectories.turns(values, cut=True)
     assert set(turns.length_B.tolist()) == {1, 2, 3, 4}
@@ -117,7 +118,7 @@ def test_the_check_notices_wrong_values(trajectories: Trajectories, part: str):
 def test_sampled_trajectories_agree_with_the_enumeration(trajectories: Trajectories, estimator: Estimator):
     values = exact_values(PROCESS)
     exact = estimate(trajectories, values, estimator)
-    turns = trajectories.turns(values, flat=estimator.type == "turn-gae")
+    turns = trajectories.turns(values)
     gradient_BN = trajectories.gradients(estimator(turns))
     drawn = np.random.default_rng(0).choice(len(gradient_BN), 20_000, p=trajectories.prob_B)
     sampled = gradient_BN[drawn]
@@ -142,7 +143,7 @@ def test_variances_and_what_they_are_made_of():
     # Two rows by hand, without and with chance: each process on its own.
     for row, branches in ((rows[3], 1), (rows[7], 2)):
         for seed in (0, 1):
-            process = Process.random(seed, turns=3, branches=branches, switch_rate=0.4)
+            process = DecisionProcess.random(seed, turns=3, branches=branches, switch_rate=0.4)
             trajectories, values = enumerate_trajectories(process), exact_values(process)
             ours, theirs = (estimate(trajectories, values, e(process, 1.0)).variance for e in (hae, flat_gae))
             assert sum(row.hae[seed]) == row.hae_total[seed] == pytest.approx(ours)
@@ -156,7 +157,7 @@ def test_no_process_stands_for_the_others():
     flat = ((2.0, 0.0, 0.0), (0.0, 4.0, 0.0), (0.0, 0.0, 80.0))
     row = Variance(2, 1, 0.5, 1.3, 1.0, (small, small, large), flat)
     np.testing.assert_allclose(row.ratios, [0.5, 0.25, 1.25])
-    assert Spread.of(row.ratios) == pytest.approx((0.5, 0.375, 0.875))
+    assert Quartiles.of(row.ratios) == pytest.approx((0.5, 0.375, 0.875))
 
 
 def test_wrong_values_bias_hae_but_not_flat_monte_carlo():
@@ -176,7 +177,7 @@ def test_the_more_of_a_trace_passes_the_less_is_the_bias_and_the_more_the_varian
         assert np.median(less.ratios) < np.median(more.ratios)
         assert np.median(less.biases) > np.median(more.biases)
     # The first row by hand; the last: actions and switches rest on returns, and subgoals are biased as they were.
-    process = Process.random(1, turns=4, branches=1)
+    process = DecisionProcess.random(1, turns=4, branches=1)
     trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
     flat = estimate(trajectories, values, flat_gae(process, 1.0))
     published = HAE(process.gamma)
@@ -201,7 +202,7 @@ def test_where_training_departs_the_gradient_turns_a_little():
 
 
 def test_normalising_in_a_large_batch_is_what_the_library_does():
-    process = Process.random(1, turns=3, ends=0.5)
+    process = DecisionProcess.random(1, turns=3, ends=0.5)
     trajectories, values = enumerate_trajectories(process), exact_values(process)
     credit = normalized_in_a_large_batch(trajectories, HAE()(trajectories.turns(values)))
     expected_N = moments(trajectories, credit).mean_N
@@ -213,25 +214,24 @@ def test_normalising_in_a_large_batch_is_what_the_library_does():
 class TestEpisodes:
     """Drawn as a run would draw them."""
 
-    process = Process.random(1, turns=4)
+    process = DecisionProcess.random(1, turns=4)
     values = exact_values(process)
     sampled = drawn(enumerate_trajectories(process), 400)
-    flat = sampled.turns(values, flat=True)
     like = HAE(lambda_turn=1.0)
 
     def test_right_values(self) -> None:
-        check = check_episodes(self.sampled.turns(self.values), self.flat, replace(self.like, normalize=True))
+        check = check_episodes(self.sampled.turns(self.values), replace(self.like, normalize=True))
         assert (check.episodes, check.turns) == (400, 1600)
         assert 0.0 in check.target_difference
         assert (check.target_verdict, check.variance_verdict) == ("no difference seen", "smaller")
-        assert check == check_episodes(self.sampled.turns(self.values), self.flat, self.like)  # seeded
+        assert check == check_episodes(self.sampled.turns(self.values), self.like)  # seeded
 
     @pytest.mark.parametrize("passing", [0.0, 1.0])
     def test_a_high_value_that_promises_too_much(self, passing: float) -> None:
         """Seen by an estimator that hardly rests on it, too."""
         promising = replace(self.values, high_TS=self.values.high_TS + 0.5)
         like = replace(self.like, lambda_boundary=passing)
-        off = check_episodes(self.sampled.turns(promising), self.flat, like)
+        off = check_episodes(self.sampled.turns(promising), like)
         assert off.target_difference.low > 0.1
         assert off.target_verdict == "differs"
 
@@ -242,33 +242,32 @@ class TestEpisodes:
             boundary_BT=np.eye(1, 4, dtype=bool).repeat(400, axis=0),
             terminated_B=np.zeros(400, dtype=bool),
         )
-        check = check_episodes(one_segment, self.flat, self.like)
+        check = check_episodes(one_segment, self.like)
         assert check.truncated == 400
         assert check.target_difference == Interval(0.0, 0.0, 0.0)
 
     def test_episodes_of_a_group_are_drawn_together(self) -> None:
         """Each episode four times over is no more evidence than once."""
-        turns, flat = self.sampled.turns(self.values), self.flat
-        once = check_episodes(turns, flat, self.like).target_difference
-        group_B = np.arange(400).repeat(4)
-        four = [_repeated(of, 4) for of in (turns, flat)]
-        together = check_episodes(replace(four[0], group_B=group_B), four[1], self.like).target_difference
-        apart = check_episodes(four[0], four[1], self.like).target_difference
+        turns = self.sampled.turns(self.values)
+        once = check_episodes(turns, self.like).target_difference
+        four = _repeated(turns, 4)
+        together = check_episodes(replace(four, group_B=np.arange(400).repeat(4)), self.like).target_difference
+        apart = check_episodes(four, self.like).target_difference
         assert (together.value, together.low, together.high) == pytest.approx((once.value, once.low, once.high))
         assert apart.high - apart.low < 0.6 * (once.high - once.low)
 
     def test_one_task_alone_is_refused(self) -> None:
         alone = replace(self.sampled.turns(self.values), group_B=np.zeros(400, dtype=int))
-        with pytest.raises(UserError, match="all of one task"):
-            check_episodes(alone, self.flat, self.like)
+        with pytest.raises(UserError, match="all episodes are of one task"):
+            check_episodes(alone, self.like)
 
     @pytest.mark.parametrize("paid", [0, 2])
     def test_too_few_advantages_are_refused(self, paid: int) -> None:
         """With no advantage but zero, or with so few that resampling misses them, there is no ratio."""
         nothing = Values(*(np.zeros_like(getattr(self.values, field.name)) for field in fields(Values)))
         turns = replace(self.sampled.turns(nothing), reward_BT=np.eye(400, 4) * (np.arange(4) < paid))
-        with pytest.raises(UserError, match=f"zero in {400 - paid} of 400 episodes: .*; train on"):
-            check_episodes(turns, turns, self.like)
+        with pytest.raises(UserError, match=f"zero in {400 - paid} of 400 episodes: .*; train longer"):
+            check_episodes(turns, self.like)
 
     @pytest.mark.parametrize(
         ("low", "high", "verdict"),
@@ -327,9 +326,7 @@ def test_an_earlier_iteration_is_checked(tiny_run: Path, tmp_path: Path):
         verify(tmp_path / str(n), Display(console=Console(file=StringIO())), tiny_run, n).episodes for n in (1, None)
     )
     stored = read_stored(Run.open(tiny_run), 1)
-    assert first == check_episodes(
-        stored.views["decisions"], stored.views["turn"], Run.open(tiny_run).config.advantages
-    )
+    assert first == check_episodes(stored.turns, Run.open(tiny_run).config.advantages)
     assert first != last
     with pytest.raises(UserError, match="has no episodes of iteration 3; there are 1 to 2"):
         verify(tmp_path, Display(console=Console(file=StringIO())), tiny_run, 3)
@@ -347,17 +344,18 @@ def test_a_run_without_a_switch_value_is_refused(tiny_run: Path, tmp_path: Path,
 
     def without(run: Run, iteration: int | None) -> Stored:
         stored = read_stored(run, iteration)
-        return replace(stored, views={"decisions": replace(stored.views["decisions"], v_switch_BT=None)})
+        return replace(stored, turns=replace(stored.turns, v_switch_BT=None))
 
     monkeypatch.setattr(command, "read_stored", without)
     with pytest.raises(UserError, match=r"learned no V_switch; name a run trained with .*termination-value"):
         verify(tmp_path, Display(console=Console(file=StringIO())), run=tiny_run)
 
 
-def test_what_is_no_number_is_never_written(tmp_path: Path):
+def test_nan_is_never_written(tmp_path: Path):
     nothing = Interval(float("nan"), float("nan"), float("nan"))
+    found = Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, 0, nothing, nothing))
     with pytest.raises(ValueError, match="not JSON compliant"):
-        Verification([], (1.0, 1.0), [], [], [], [], EpisodeCheck(1, 1, 0, nothing, nothing)).write(tmp_path)
+        write_results(tmp_path, "verify", Display(console=Console(file=StringIO())), found.to_json(), Path.touch)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 
 from hiper.advantages import HAE, Credit
-from hiper.analysis.proofs.tabular import Process, Trajectories, enumerate_trajectories, exact_gradient, exact_values
+from hiper.analysis.proofs.tabular import (
+    DecisionProcess,
+    Trajectories,
+    enumerate_trajectories,
+    exact_gradient,
+    exact_values,
+)
 
-BY_HAND = Process(
+BY_HAND = DecisionProcess(
     turns=2,
     gamma=0.5,
     start_S=np.ones(1),
@@ -25,9 +31,9 @@ BY_HAND = Process(
 
 
 @pytest.fixture(params=[(0, 0.0), (1, 0.0), (0, 0.5)], ids=lambda param: f"seed{param[0]}-ends{param[1]}")
-def process(request: pytest.FixtureRequest) -> Process:
+def process(request: pytest.FixtureRequest) -> DecisionProcess:
     seed, ends = request.param
-    return Process.random(seed, turns=3, gamma=0.9, ends=ends)
+    return DecisionProcess.random(seed, turns=3, gamma=0.9, ends=ends)
 
 
 def returns(trajectories: Trajectories, after: int = 0) -> np.ndarray:
@@ -36,7 +42,7 @@ def returns(trajectories: Trajectories, after: int = 0) -> np.ndarray:
     return np.asarray(reward_BT[:, after:] @ trajectories.process.gamma ** np.arange(reward_BT.shape[1] - after))
 
 
-def log_policy(trajectories: Trajectories, policy: Process) -> np.ndarray:
+def log_policy(trajectories: Trajectories, policy: DecisionProcess) -> np.ndarray:
     """Of all decisions of each trajectory together, under a policy whose logits may be complex."""
     chose = np.where(trajectories.switch_BT, policy.switch_SH[trajectories.state_BT, trajectories.previous_BT], 0.0)
     log_switch = chose - np.log(1 + np.exp(policy.switch_SH))[trajectories.state_BT, trajectories.previous_BT]
@@ -80,7 +86,7 @@ def test_a_process_that_may_end_by_hand():
     np.testing.assert_array_equal(trajectories.turns(values, cut=True).terminated_B, trajectories.ended_B)
 
 
-def test_everything_that_can_happen_is_there_once(process: Process):
+def test_everything_that_can_happen_is_there_once(process: DecisionProcess):
     trajectories = enumerate_trajectories(process)
     assert trajectories.prob_B.sum() == pytest.approx(1.0)
     assert (trajectories.prob_B > 0).all()
@@ -97,7 +103,7 @@ def test_everything_that_can_happen_is_there_once(process: Process):
     assert len(trajectories.prob_B) == (decided.sum() + decided[-1] if process.end_SA.any() else decided[-1])
 
 
-def test_values_are_conditional_expectations(process: Process):
+def test_values_are_conditional_expectations(process: DecisionProcess):
     trajectories, values = enumerate_trajectories(process), exact_values(process)
     for t in range(process.turns):
         togo, prob = returns(trajectories, t), trajectories.prob_B
@@ -117,7 +123,7 @@ def test_values_are_conditional_expectations(process: Process):
                 assert np.average(togo[at], weights=prob[at]) == pytest.approx(values.switch_TSH[t, s, h])
 
 
-def test_the_gradient_is_the_limit_of_differences(process: Process):
+def test_the_gradient_is_the_limit_of_differences(process: DecisionProcess):
     gradient, step = exact_gradient(process), 1e-6
     assert np.abs(gradient).max() > 0.01
 
@@ -132,7 +138,7 @@ def test_the_gradient_is_the_limit_of_differences(process: Process):
         assert difference / (2 * step) == pytest.approx(gradient[n], abs=1e-8)
 
 
-def test_the_gradient_is_that_of_reinforce(process: Process):
+def test_the_gradient_is_that_of_reinforce(process: DecisionProcess):
     """The return times the derivative of the log-probability of all decisions, without `Scores` and estimators."""
     trajectories, parameters = enumerate_trajectories(process), process.parameters.astype(complex)
     score_BN = np.stack(
@@ -152,7 +158,7 @@ def test_the_gradient_is_that_of_reinforce(process: Process):
 
 def test_what_comes_after_the_last_turn():
     """Two turns and a rest of two more are four turns, of which the decisions of the first two are differentiated."""
-    short, long = (Process.random(0, turns=turns, gamma=0.9, ends=0.5) for turns in (2, 4))
+    short, long = (DecisionProcess.random(0, turns=turns, gamma=0.9, ends=0.5) for turns in (2, 4))
     rest_SH = exact_values(short).switch_TSH[0]
     with_rest, whole = exact_values(short, rest_SH), exact_values(long)
     for part in ("low_TSG", "high_TS", "switch_TSH"):
@@ -167,13 +173,13 @@ def test_what_comes_after_the_last_turn():
 
 
 def test_more_turns_leave_the_process_as_it_is():
-    short, long = Process.random(0, turns=2), Process.random(0, turns=5, ends=0.5)
+    short, long = DecisionProcess.random(0, turns=2), DecisionProcess.random(0, turns=5, ends=0.5)
     np.testing.assert_array_equal(short.reward_SA, long.reward_SA)
     np.testing.assert_array_equal(short.parameters, long.parameters)
 
 
 def test_settings_of_random_processes():
-    process = Process.random(0, branches=1, switch_rate=0.25)
+    process = DecisionProcess.random(0, branches=1, switch_rate=0.25)
     np.testing.assert_allclose(process.switch_prob_SH, 0.25)
     assert np.count_nonzero(process.next_SAS, axis=2).tolist() == [[1, 1]] * 3
     assert np.count_nonzero(process.start_S) == 1

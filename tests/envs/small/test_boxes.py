@@ -64,9 +64,9 @@ def test_the_expert_wins_with_a_subgoal_for_each_box(boxes: int, rooms: int):
     env = make(boxes=boxes, rooms=rooms, games=30)
     for task in env.panel:
         episode = demonstrate(env, task.id)
-        assert episode.info.won
+        assert episode.won
         assert shortest(task.id) <= len(episode.turns) <= boxes * rooms
-        subgoals = [turn.decision.subgoal for turn in episode.turns if turn.decision.switch]
+        subgoals = [turn.subgoal for turn in episode.turns if turn.switch]
         assert subgoals == [f"find the {colour} box" for colour, _ in Layout.read(task.id).boxes]
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from helpers.missing import skip_without
-from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.product import Product
 from hiper.envs.webshop.shop import Shop
+from hiper.envs.webshop.sources import open_shop
 
 SHARED = Path(__file__).parents[4] / "shared"
 

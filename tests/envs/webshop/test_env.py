@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from hiper.envs import EndReason, Observation, check_env, make
-from hiper.envs.webshop import data
 from hiper.envs.webshop import env as env_module
+from hiper.envs.webshop import sources
 from hiper.envs.webshop.catalogue import ProductReader
-from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.env import SEARCH, WebshopEnv
 from hiper.envs.webshop.generate import write_files
 from hiper.envs.webshop.product import Instruction
 from hiper.envs.webshop.shop import Shop
+from hiper.envs.webshop.sources import open_shop
 from hiper.errors import UserError
 
 
@@ -232,13 +232,13 @@ def test_shops_by_setting(files: Path, monkeypatch) -> None:
 
 
 def test_a_large_shop_is_made_once_and_kept_beside_its_files(files: Path, monkeypatch) -> None:
-    monkeypatch.setattr(data, "_LARGE", 10)
+    monkeypatch.setattr(sources, "_LARGE", 10)
     in_memory = open_shop(files, "full", products=10)
     assert not (files / "hiper-webshop-full-10").exists()
     made = open_shop(files, "full", products=40)
     folder = files / "hiper-webshop-full-40"
     assert {"products.bin", "document_P.npy", "order_G.npy"} <= {file.name for file in folder.iterdir()}
-    monkeypatch.setattr(data, "_read", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(sources, "_read", lambda *_: pytest.fail("read again"))
     kept = open_shop(files, "full", products=40)
     monkeypatch.undo()
     other = open_shop(files, "small", products=40)
@@ -251,7 +251,7 @@ def test_a_large_shop_is_made_once_and_kept_beside_its_files(files: Path, monkey
 
 
 def test_a_large_shop_is_made_anew_when_its_files_change(files: Path, monkeypatch) -> None:
-    monkeypatch.setattr(data, "_LARGE", 10)
+    monkeypatch.setattr(sources, "_LARGE", 10)
     before = open_shop(files, "full")
     items = files / "items_shuffle.json"
     items.write_text(items.read_text().replace('"name": "', '"name": "New '))
@@ -267,8 +267,8 @@ def test_a_large_shop_is_made_anew_when_its_files_change(files: Path, monkeypatc
 
 
 def test_of_several_that_open_a_large_shop_one_makes_it(files: Path, monkeypatch) -> None:
-    monkeypatch.setattr(data, "_LARGE", 10)
-    read, made, read_files = threading.Barrier(3), list[Path](), data._read
+    monkeypatch.setattr(sources, "_LARGE", 10)
+    read, made, read_files = threading.Barrier(3), list[Path](), sources._read
 
     def remember(paths: list[Path], count: int | None) -> ProductReader:
         made.append(paths[0])
@@ -278,7 +278,7 @@ def test_of_several_that_open_a_large_shop_one_makes_it(files: Path, monkeypatch
         read.wait()
         return open_shop(files, "full")
 
-    monkeypatch.setattr(data, "_read", remember)
+    monkeypatch.setattr(sources, "_read", remember)
     with ThreadPoolExecutor(3) as pool:
         shops = list(pool.map(open_it, range(3)))
     assert len(made) == 1
@@ -337,7 +337,7 @@ def test_swapped_files_are_told(files: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_large_shop_needs_room_beside_its_files(files: Path, monkeypatch) -> None:
-    monkeypatch.setattr(data, "_LARGE", 10)
+    monkeypatch.setattr(sources, "_LARGE", 10)
     files.chmod(0o500)
     with pytest.raises(UserError, match=r"cannot write .* link the files into a folder that can be written to"):
         open_shop(files, "full")

@@ -14,7 +14,7 @@ from hiper.advantages import HAE
 from hiper.config import Config, load_config
 from hiper.episode import read_episodes
 from hiper.training import build as assembly
-from hiper.training.build import assemble
+from hiper.training.build import build
 
 TINY = [
     *("env.products=24", "env.max_turns=6", "rollout.episodes=4", "rollout.slots=4", "rollout.max_response_tokens=20"),
@@ -42,7 +42,7 @@ def test_what_small_models_are_trained_on(name: str, request: pytest.FixtureRequ
     monkeypatch.setattr(assembly, "LANGUAGE_TASKS", 60)
     official = [] if "quickstart" in name else [f"env.data={request.getfixturevalue('official_folder')}"]
     config: Config = load_config(name, [*official, "model.nano.hidden=64"])
-    parts = assemble(config)  # every action of the demonstrations can be said
+    parts = build(config)  # every action of the demonstrations can be said
     train, test = parts.env.panel, parts.held_out["test"].panel
     assert not {task.id for task in train} & {task.id for task in test}
     assert len(train) > 900

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers.demonstrated import turns_of
 from hiper.envs.base import Decision
 from hiper.envs.webshop.env import WebshopEnv
 from hiper.envs.webshop.shop import Shop
 from hiper.imitation.demonstrations import demonstrate
-from hiper.plan_execute.prompts import PromptContext, Template
+from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, round_trip
 
 INSTRUCTION = (
@@ -149,7 +150,7 @@ def test_every_action_can_be_said_and_is_understood(
 
 def test_terse_prompts_of_generated_shops_are_short_and_spoken_in_few_words(terse: Template, generated_shop: Shop):
     env = WebshopEnv(generated_shop, nouns="words")
-    turns = [turn for task in env.panel.subset(150) for turn in demonstrate(env, task.id, perturb=0.2).turns]
+    turns = [turn for task in env.panel.subset(150) for turn in turns_of(demonstrate(env, task.id, perturb=0.2))]
     prompts = [str(terse.render(turn.context)) for turn in turns]
     said = [terse.phrase(turn.decision, turn.context).action for turn in turns]
     tokenizer = build_word_tokenizer([*prompts, *said], terse.wording)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Fo
 
 from hiper.errors import DivergedError
 from hiper.models import qwen2
-from hiper.rollout.samplers import decoding
-from hiper.rollout.samplers.transformers import Sample, Sampler, SamplingParams, TransformersSampler, draw, uniforms
+from hiper.models.weights import PolicyWeights
+from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
+from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler, draw, uniforms
 from hiper.seeding import derive_seed
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -34,13 +35,32 @@ def model(request: pytest.FixtureRequest, make_qwen2: MakeQwen2, monkeypatch: py
     return model
 
 
-def sampler(model: PreTrainedModel, **settings: Any) -> TransformersSampler:
-    return TransformersSampler(model, eos_id=EOS, pad_id=PAD, **settings)
+class Tokens:
+    """All that a sampler asks of a tokenizer."""
+
+    def __init__(self, eos_token_id: int = EOS) -> None:
+        self.eos_token_id, self.pad_token_id = eos_token_id, PAD
 
 
-def drawn(one: Sampler, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Sample]:
+def sampler(
+    model: PreTrainedModel, ends: Collection[int] = (EOS,), batch_tokens: int = 65_536, **weights: Any
+) -> TransformersSampler:
+    first, *others = ends
+    model.generation_config.eos_token_id = others
+    one = TransformersSampler(cast(Any, Tokens(first)), TransformersOptions(batch_tokens=batch_tokens))
+    one.load(PolicyWeights(model, **weights), 7)
+    return one
+
+
+def requests(prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int) -> list[Request]:
     """Each prompt's seed depends on the prompt, not on its place."""
-    return one.sample(prompts, params, [derive_seed(seed, *prompt) for prompt in prompts])
+    return [Request(prompt, params, derive_seed(seed, *prompt)) for prompt in prompts]
+
+
+def drawn(
+    one: TransformersSampler, prompts: Sequence[Sequence[int]], params: SamplingParams, seed: int
+) -> list[Sample]:
+    return sample_all(one, requests(prompts, params, seed))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
@@ -63,7 +83,7 @@ def test_greedy_takes_the_likeliest_token(model: PreTrainedModel):
 def test_who_shares_the_batch_does_not_matter(model: PreTrainedModel, params: SamplingParams):
     together = drawn(sampler(model), PROMPTS, params, seed=0)
     alone = [drawn(sampler(model), [prompt], params, seed=0)[0] for prompt in PROMPTS]
-    small = drawn(sampler(model, max_batch_tokens=40), PROMPTS, params, seed=0)
+    small = drawn(sampler(model, batch_tokens=40), PROMPTS, params, seed=0)
     turned = drawn(sampler(model), PROMPTS[::-1], params, seed=0)[::-1]
     assert [s.ids for s in together] == [s.ids for s in alone] == [s.ids for s in small] == [s.ids for s in turned]
 
@@ -112,7 +132,7 @@ def test_the_model_is_left_as_it_was(model: PreTrainedModel):
 def test_a_response_ends_with_any_of_the_tokens_that_end_it(model: PreTrainedModel):
     whole = drawn(sampler(model), PROMPTS, GREEDY, seed=0)
     ends = {whole[0].ids[2], whole[2].ids[1]}
-    one = TransformersSampler(model, eos_id=ends, pad_id=PAD)
+    one = sampler(model, ends)
     for uncut, sample in zip(whole, drawn(one, PROMPTS, GREEDY, seed=0), strict=True):
         first = next((i for i, token in enumerate(uncut.ids) if token in ends), None)
         length = len(uncut.ids) if first is None else first + 1
@@ -140,7 +160,7 @@ def test_finished_rows_leave_the_batch(model: PreTrainedModel, monkeypatch: pyte
         return token, logprob
 
     monkeypatch.setattr("hiper.rollout.samplers.transformers.draw", counting)
-    samples = drawn(TransformersSampler(model, EOS, PAD), PROMPTS, SamplingParams(1.0, 6), seed=11)
+    samples = drawn(sampler(model), PROMPTS, SamplingParams(1.0, 6), seed=11)
     assert sizes[:3] == [6, 6, 3]
     assert sorted(sizes, reverse=True) == sizes
     assert sum(len(sample.ids) == 2 and sample.finished for sample in samples) >= 3
@@ -150,13 +170,84 @@ def test_rows_that_go_on_are_not_disturbed_by_those_that_leave(model: PreTrained
     """With every token but a few ending the response, rows leave at many points; the others must not notice."""
     whole = drawn(sampler(model), PROMPTS, GREEDY, seed=0)
     for ends in ({whole[0].ids[0], whole[1].ids[3]}, {whole[3].ids[1], whole[4].ids[1], whole[5].ids[2]}):
-        one = TransformersSampler(model, eos_id=ends, pad_id=PAD)
+        one = sampler(model, ends)
         for uncut, sample in zip(whole, drawn(one, PROMPTS, GREEDY, seed=0), strict=True):
             assert sample.ids == uncut.ids[: len(sample.ids)]
 
 
 def test_no_prompts_no_samples(model: PreTrainedModel):
     assert drawn(sampler(model), [], FREE, seed=0) == []
+
+
+# --- A sampler's life ---------------------------------------------------------------------------------------------
+
+
+def test_answers_come_batch_by_batch_and_later_requests_wait(model: PreTrainedModel):
+    one = sampler(model, batch_tokens=40)  # two prompts a batch
+    first = [one.submit(request) for request in requests(PROMPTS[:4], FREE, 0)]
+    one.run()
+    assert 0 < sum(future.done() for future in first) < 4
+    later = one.submit(*requests(PROMPTS[4:5], FREE, 0))
+    while not all(future.done() for future in first):
+        assert not later.done()
+        one.run()
+    one.run()
+    assert later.done()
+    answers = [*(future.result() for future in first), later.result()]
+    assert [a.ids for a in answers] == [s.ids for s in drawn(sampler(model), PROMPTS[:5], FREE, 0)]
+
+
+def test_requests_with_other_parameters_are_sampled_by_them(model: PreTrainedModel):
+    one = sampler(model)
+    mixed = [*requests(PROMPTS, FREE, 0), *requests(PROMPTS, GREEDY, 0)]
+    expected = [*drawn(one, PROMPTS, FREE, 0), *drawn(one, PROMPTS, GREEDY, 0)]
+    assert sample_all(one, mixed) == expected
+
+
+def test_each_sample_names_the_weights_it_is_from(model: PreTrainedModel, make_qwen2: MakeQwen2):
+    one = sampler(model)
+    before = drawn(one, PROMPTS, GREEDY, 0)
+    one.load(PolicyWeights(make_qwen2(seed=5)), 8)
+    after = drawn(one, PROMPTS, GREEDY, 0)
+    assert {sample.version for sample in before} == {7}
+    assert {sample.version for sample in after} == {8}
+    assert [sample.ids for sample in before] != [sample.ids for sample in after]
+
+
+def test_what_is_cancelled_is_not_sampled(model: PreTrainedModel):
+    one = sampler(model)
+    kept, dropped = (one.submit(request) for request in requests(PROMPTS[:2], FREE, 0))
+    dropped.cancel()
+    one.run()
+    assert kept.done()
+    assert dropped.cancelled()
+    left = one.submit(*requests(PROMPTS[:1], FREE, 0))
+    one.close()
+    assert left.cancelled()
+
+
+def test_an_error_is_told_to_every_request_of_the_batch(model: PreTrainedModel):
+    for parameter in model.parameters():
+        parameter.data.fill_(float("nan"))
+    one = sampler(model)
+    futures = [one.submit(request) for request in requests(PROMPTS, FREE, 0)]
+    one.run()
+    for future in futures:
+        with pytest.raises(DivergedError, match="NaN or infinity"):
+            future.result()
+
+
+def test_the_shortcut_can_be_switched_off(make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch):
+    """And is taken by no model a module of which is wrapped or hooked: its wrapper must see every call."""
+    model = make_qwen2()
+    expected = drawn(sampler(model), PROMPTS, GREEDY, 0)
+    monkeypatch.setattr(qwen2, "read", None)
+    monkeypatch.setattr(qwen2, "extend", None)
+    assert [s.ids for s in drawn(sampler(model, shortcut=False), PROMPTS, GREEDY, 0)] == [s.ids for s in expected]
+    calls: list[object] = []
+    model.model.layers[1].register_forward_pre_hook(lambda *call: calls.append(call))
+    assert [s.ids for s in drawn(sampler(model), PROMPTS, GREEDY, 0)] == [s.ids for s in expected]
+    assert calls
 
 
 # --- Drawing --------------------------------------------------------------------------------------------------------
@@ -194,7 +285,7 @@ def test_greedy_log_probabilities_are_the_models_own():
 def test_weights_beyond_numbers_are_said(temperature: float):
     """Also where nothing is drawn, and before a GPU is asked to draw."""
     logits = torch.tensor([[0.0, 1.0], [float("nan"), 1.0]])
-    with pytest.raises(DivergedError, match="beyond numbers"):
+    with pytest.raises(DivergedError, match="hold NaN or infinity"):
         draw(logits, temperature, CHANCE.expand(2))
     draw(torch.tensor([[0.0, float("-inf")]]), temperature, CHANCE)  # what may not be said is no trouble
 

@@ -1,1 +1,1 @@
-"""Runs side by side: methods over seeds, on the same held-out tasks."""
+"""Comparison of runs: methods over several seeds, on the same held-out tasks."""

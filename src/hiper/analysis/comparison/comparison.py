@@ -1,31 +1,28 @@
-"""Runs sorted into methods, made sure to be comparable, and compared."""
+"""Sort runs into methods, check that they can be compared, and compare them."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hiper.analysis.comparison.paired import Mean, Paired, compare_paired, crossed_mean, holm
-from hiper.analysis.comparison.settings import OF_A_MACHINE, differing, flat, method_settings
+from hiper.analysis.comparison.settings import MACHINE_KEYS, differing, flat, method_settings
 from hiper.analysis.comparison.traces import Method, Trace
 from hiper.errors import UserError
-from hiper.files import write_text
 from hiper.outcomes import wilson
 from hiper.runs.folder import Evaluated
 from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
-ON_EQUAL_TERMS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
-"""Beside the environment's, settings in which methods should not differ if it is the methods that are compared."""
-NOT_SEEN = ("env.data",)
-"""Settings of the environment of which nothing is seen but what is in the hash of a panel."""
-TELLS_MOST = "advantages.type"
-"""The setting by which methods of one name are told apart where it suffices."""
+BUDGET_KEYS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
+"""Settings of effort, in which methods should not differ; the same holds for all settings of the environment."""
+UNSEEN_KEYS = ("env.data",)
+"""Settings of the environment whose only effect is on tasks, which a panel's hash already identifies."""
+ESTIMATOR_KEY = "advantages.type"
+"""The setting that distinguishes methods of one name where it suffices."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +33,29 @@ class Result:
     seeds: tuple[int, ...]
     tasks: int
     iterations: int
-    """After how many the last evaluation was."""
+    """Iterations before the last evaluation."""
     before: float | None
-    """Success before the first iteration, mean over seeds; None where a run was not evaluated then on these tasks."""
+    """Mean success before the first iteration; None if a run was not evaluated on these tasks then."""
     success: float
-    """Of the last evaluation, mean over seeds."""
+    """Mean success of the last evaluation over seeds."""
     interval: tuple[float, float]
-    """95%: Wilson's of one run, else :func:`hiper.analysis.comparison.paired.crossed_mean` over seeds and tasks."""
+    """95% interval: Wilson's for one run, else :func:`hiper.analysis.comparison.paired.crossed_mean`."""
     by_seed: tuple[float, ...]
+    """Success of each seed."""
     by_type: Mapping[str, float]
-    """Means over seeds, of which ``by_type_and_seed`` has each."""
+    """Mean success over seeds by task type."""
     by_type_and_seed: Mapping[str, tuple[float, ...]]
+    """Success of each seed by task type."""
     score: float
+    """Mean score over seeds."""
     graded: bool
-    """Whether the score says more than the success."""
+    """Whether the score differs from success."""
     turns: float
+    """Mean length of an episode in turns."""
     paired: Paired | None
-    """Against the first method; None: it is the first, or has no seed in common with it."""
+    """Comparison with the first method; None: this is the first one, or they have no seed in common."""
     paired_by_type: Mapping[str, Mean]
-    """The same difference on the tasks of each type; empty without ``paired``."""
+    """The same difference by task type; empty without ``paired``."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class Comparison:
 
     methods: Sequence[Method]
     differences: Sequence[str]
-    """What is unequal about methods, in words: the tasks are the same, but not all about them or the training."""
+    """Sentences on conditions that are unequal between methods, apart from the tasks, which are the same."""
     results: Mapping[str, Sequence[Result]]
-    """By split, in the order of methods."""
+    """Results by split, in the order of methods."""
     panels: Mapping[str, str]
-    """By split."""
+    """Name and hash of the tasks, by split."""
 
     def to_json(self) -> dict[str, Any]:
-        """Results and curves."""
+        """Return results and curves as a tree for JSON."""
         return {
             "panels": dict(self.panels),
             "differences": list(self.differences),
@@ -89,20 +90,17 @@ class Comparison:
             },
         }
 
-    def write(self, path: Path) -> None:
-        """As JSON."""
-        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
 
 def compare(traces: Sequence[Trace], missing: Sequence[str] = ()) -> Comparison:
-    """Sort runs into methods, in the order in which they first come, and compare these.
+    """Sort runs into methods, in the order of their first runs, and compare the methods.
 
     Args:
         traces: the runs.
-        missing: which others should be among them and why they are not, in words.
+        missing: sentences on runs that should be among them but are not; they join the differences.
 
     Raises:
-        UserError: panels or environments differ, or a method has a seed twice, or seeds trained for unlike times.
+        UserError: tasks or environments differ, or a method has a seed twice, or its seeds were trained for different
+            numbers of iterations.
     """
     panels = _common_panels(traces)
     methods = group(traces)
@@ -113,9 +111,9 @@ def compare(traces: Sequence[Trace], missing: Sequence[str] = ()) -> Comparison:
 
 
 def group(traces: Sequence[Trace]) -> list[Method]:
-    """Methods: runs whose settings differ in their seeds alone.
+    """Group runs into methods: runs of one method differ in their seeds only.
 
-    Where several methods have one name, their labels add what tells them apart.
+    Where several methods have one name, their labels add the settings that distinguish them.
 
     Raises:
         UserError: two runs of one method have the same seed.
@@ -136,53 +134,55 @@ def group(traces: Sequence[Trace]) -> list[Method]:
     methods = []
     for settings, members in groups:
         name = settings["name"]
-        keys = _telling([other for other, _ in groups if other["name"] == name])
+        keys = _distinguishing_keys([other for other, _ in groups if other["name"] == name])
         label = ", ".join([name, *(f"{key} {settings.get(key, 'none')}" for key in keys)])
         methods.append(Method(label, sorted(members, key=lambda trace: trace.config.seed)))
     return methods
 
 
-def _telling(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """As few keys as tell all apart, the estimator's first."""
+def _distinguishing_keys(trees: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Choose few keys whose values together distinguish all trees; the estimator's comes first."""
     chosen: list[str] = []
 
-    def apart(keys: Sequence[str]) -> int:
+    def distinct(keys: Sequence[str]) -> int:
         return len({tuple(str(tree.get(key)) for key in keys) for tree in trees})
 
-    for key in sorted(differing(trees), key=lambda key: key != TELLS_MOST):
-        if apart([*chosen, key]) > apart(chosen):
+    for key in sorted(differing(trees), key=lambda key: key != ESTIMATOR_KEY):
+        if distinct([*chosen, key]) > distinct(chosen):
             chosen.append(key)
     return chosen
 
 
 def _differences(methods: Sequence[Method]) -> list[str]:
     trees = [method_settings(method.traces[0].config) for method in methods]
-    unequal = [key for key in differing(trees) if key.startswith("env.") or key in ON_EQUAL_TERMS]
-    both = list(zip(methods, trees, strict=True))
-    said = [
-        f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in both)})"
+    unequal = [key for key in differing(trees) if key.startswith("env.") or key in BUDGET_KEYS]
+    labelled = list(zip(methods, trees, strict=True))
+    sentences = [
+        f"methods differ in {key} ({', '.join(f'{m.label}: {t.get(key)}' for m, t in labelled)})"
         for key in unequal
-        if key not in NOT_SEEN
+        if key not in UNSEEN_KEYS
     ]
-    said += [f"{method.label} is not finished: {told}" for method in methods if (told := _unfinished(method))]
+    sentences += [f"{m.label} is not finished: {reason}" for m in methods if (reason := _unfinished(m))]
     if any(method.seeds != methods[0].seeds for method in methods):
         seeds = "; ".join(f"{method.label}: {', '.join(map(str, method.seeds))}" for method in methods)
-        said.append(f"methods differ in seeds ({seeds}): success is over all of each, differences over common ones")
-    return said
+        sentences.append(
+            f"methods differ in seeds ({seeds}): success is over all of each, differences over common ones"
+        )
+    return sentences
 
 
 def _machines(traces: Sequence[Trace]) -> list[str]:
-    """In which settings of the machine runs differ, so that their times say little of methods."""
-    trees = [{key: value for key, value in flat(trace.config).items() if key in OF_A_MACHINE} for trace in traces]
+    """List the settings of the machine in which runs differ, which makes their times hard to compare."""
+    trees = [{key: value for key, value in flat(trace.config).items() if key in MACHINE_KEYS} for trace in traces]
     return [
-        f"runs differ in {key} ({', '.join(sorted({str(tree[key]) for tree in trees}))}): their minutes are of unlike "
-        "machines"
+        f"runs differ in {key} ({', '.join(sorted({str(tree.get(key, 'default')) for tree in trees}))}): their minutes "
+        "are of unlike machines"
         for key in differing(trees)
     ]
 
 
 def _unfinished(method: Method) -> str | None:
-    """How far the evaluations go that are compared, if not to the end of training; all runs have come equally far."""
+    """Say when a method was last evaluated, if not after its last iteration; its runs are equally far."""
     first, last = method.traces[0], method.traces[0].config.training.iterations
     reached = min(evaluations[-1].iteration for evaluations in first.evaluations.values())
     diverged = ", and diverged" if any(trace.diverged for trace in method.traces) else ""
@@ -190,7 +190,7 @@ def _unfinished(method: Method) -> str | None:
 
 
 def _check_as_long(method: Method) -> None:
-    """Make sure that the last evaluations of a method's runs came after equally many iterations."""
+    """Check that the runs of a method were last evaluated after the same number of iterations."""
     first, *others = method.traces
     for other in others:
         for split in first.evaluations:
@@ -207,10 +207,10 @@ def _check_as_long(method: Method) -> None:
 
 
 def _common_panels(traces: Iterable[Trace]) -> dict[str, str]:
-    """The panel of each split's last evaluation, after making sure that all runs played the same throughout.
+    """Return the panel of each split's last evaluation.
 
     Raises:
-        UserError: they did not.
+        UserError: the runs were not all evaluated on the same tasks throughout.
     """
     first, *others = traces
     for other in others:
@@ -224,18 +224,19 @@ def _common_panels(traces: Iterable[Trace]) -> dict[str, str]:
                 if one and two and one != two:
                     raise UserError(
                         f"{first.path} and {other.path} cannot be compared: on {split} they played different tasks: "
-                        f"{_and(one)}; {_and(two)}. Train them under the same env and evaluation settings, to the end"
+                        f"{_joined(one)}; "
+                        f"{_joined(two)}. Train them under the same env and evaluation settings, to the end"
                     )
     return {split: of[-1].panel for split, of in first.evaluations.items()}
 
 
 def _played(trace: Trace, split: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Panel and environment of the last evaluation, and of those between the first and the last."""
+    """Return panel and environment of the last evaluation, and of those between the first and the last."""
     *earlier, last = trace.evaluations[split]
     return {(last.panel, last.environment)}, {(e.panel, e.environment) for e in earlier if e.iteration > 0}
 
 
-def _and(played: set[tuple[str, str]]) -> str:
+def _joined(played: set[tuple[str, str]]) -> str:
     return " and ".join(f"{panel} ({environment})" for panel, environment in sorted(played))
 
 
@@ -265,8 +266,8 @@ def _paired_by_type(method: Method, reference: Method, split: str) -> dict[str, 
     if not (common := _common_seeds(method, reference)):
         return {}
     types = [name for name in method.traces[0].evaluations[split][-1].outcomes if name != "all"]
-    both = {name: [m.outcomes(split, common, name) for m in (method, reference)] for name in types}
-    return {name: crossed_mean(own_SN - other_SN) for name, (own_SN, other_SN) in both.items()}
+    outcomes = {name: [m.outcomes(split, common, name) for m in (method, reference)] for name in types}
+    return {name: crossed_mean(own_SN - other_SN) for name, (own_SN, other_SN) in outcomes.items()}
 
 
 def _result(method: Method, split: str, paired: Paired | None, paired_by_type: Mapping[str, Mean]) -> Result:
@@ -281,7 +282,7 @@ def _result(method: Method, split: str, paired: Paired | None, paired_by_type: M
         iterations=last[0].iteration,
         before=_before([trace.evaluations[split] for trace in method.traces]),
         success=float(won_SN.mean()),
-        interval=wilson(int(won_SN.sum()), won_SN.size) if one else _within_a_share(crossed_mean(won_SN).interval),
+        interval=wilson(int(won_SN.sum()), won_SN.size) if one else _clipped(crossed_mean(won_SN).interval),
         by_seed=tuple(won_SN.mean(axis=1).tolist()),
         by_type={name: float(np.mean(of)) for name, of in by_type.items()},
         by_type_and_seed=by_type,
@@ -298,7 +299,7 @@ def _before(evaluations: Sequence[Sequence[Evaluated]]) -> float | None:
     return float(np.mean([e.overall.success for e in firsts])) if len(firsts) == len(evaluations) else None
 
 
-def _within_a_share(interval: tuple[float, float]) -> tuple[float, float]:
+def _clipped(interval: tuple[float, float]) -> tuple[float, float]:
     low, high = interval
     return max(0.0, low), min(1.0, high)
 

@@ -1,32 +1,32 @@
-"""Learning curves of methods, with bands over seeds, and success by task type."""
+"""The figure of a comparison: learning curves with bands over seeds, and success by task type."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from typing import TYPE_CHECKING, Any
 
 from hiper.analysis.comparison.comparison import Comparison, Result
 from hiper.analysis.comparison.traces import Point
-from hiper.display.plots import COLOURS, INK, colour_of, percent_axis, plain, save
+from hiper.display.plots import COLOURS, INK, colour_of, integer_axis, new_figure, percent_axis, plain, save
 from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 STROKES = ("-", "--", ":")
-"""The lines of more methods than there are colours are dashed, then dotted."""
+"""Line styles: solid, and where there are more methods than colours, dashed, then dotted."""
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
-    """A row of panels for each split (success against episodes and against time, by task type), and one of training.
+    """Draw a row of panels for each split, and a row on training.
 
-    Lines are means over seeds; bars and bands reach from the worst seed to the best. The reference lies on top, in a
-    thicker line. Hollow points are of fewer tasks than the last.
+    The panels of a split show success against episodes, against time, and by task type. Lines are means over seeds.
+    Bars and bands reach from the worst seed to the best. The reference method lies on top, in a thicker line. Hollow
+    points are evaluations on fewer tasks than the last one.
     """
     splits = list(comparison.panels)
-    figure = Figure(figsize=(14.5, 3.9 * (len(splits) + 1) + 0.4), dpi=150, layout="constrained")
+    figure = new_figure(14.5, 3.9 * (len(splits) + 1) + 0.4)
     axes = figure.subplots(len(splits) + 1, 3, squeeze=False)
     for row, split in enumerate(splits):
         curves = [method.held_out(split) for method in comparison.methods]
@@ -46,7 +46,7 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
 
 
 def _held_out(axes: Axes, title: str, x: str, curves: Sequence[Sequence[Point]], at: Callable[[Point], float]) -> None:
-    """A line per method and a bar at each point, side by side where they are of the same episodes."""
+    """Draw a line per method with a bar at each point; points at the same place are drawn side by side."""
     plain(axes, title)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel("success", color=INK)
@@ -64,7 +64,7 @@ def _held_out(axes: Axes, title: str, x: str, curves: Sequence[Sequence[Point]],
 
 
 def _while_training(axes: Axes, title: str, curves: Sequence[Sequence[Point]], unit: str | None) -> None:
-    """One line and band per method, of a share if it has a unit; of methods that lack the metric, nothing."""
+    """Draw a line and a band per method that has the metric. With a unit, the metric is a share from 0 to 1."""
     plain(axes, title)
     axes.set_xlabel("iteration", color=INK)
     axes.set_ylabel(unit or "turns", color=INK)
@@ -74,7 +74,7 @@ def _while_training(axes: Axes, title: str, curves: Sequence[Sequence[Point]], u
         axes.fill_between(
             iterations, [p.low for p in points], [p.high for p in points], color=colour_of(n), alpha=0.12, lw=0
         )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    integer_axis(axes)
     if unit:
         percent_axis(axes)
     else:
@@ -82,7 +82,7 @@ def _while_training(axes: Axes, title: str, curves: Sequence[Sequence[Point]], u
 
 
 def _by_type(axes: Axes, results: Sequence[Result]) -> None:
-    """A row per task type, in it a point and a bar per method, one below the other."""
+    """Draw a row per task type, and in it a point and a bar per method, one below the other."""
     plain(axes, "By task type, after training")
     types = list(results[0].by_type)
     for n, result in enumerate(results):
@@ -98,17 +98,16 @@ def _by_type(axes: Axes, results: Sequence[Result]) -> None:
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color="#e4e7eb", linewidth=0.8)
     axes.set_xlabel("success", color=INK)
-    axes.set_xlim(-0.02, 1.02)
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    percent_axis(axes, "x", margin=0.02)
 
 
 def _line(n: int) -> dict[str, Any]:
-    """How the line of that method is drawn."""
+    """Return the style of the line of method number ``n``."""
     return {"color": colour_of(n), "linestyle": _stroke(n), "linewidth": 1.5 if n else 2.6, "zorder": _order(n)}
 
 
 def _order(n: int) -> float:
-    """The first lies on top."""
+    """Return the drawing order of method number ``n``; the first one is on top."""
     return 3.0 - 0.01 * n
 
 

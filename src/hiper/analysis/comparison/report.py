@@ -1,4 +1,4 @@
-"""A comparison in tables, for the terminal and as a document."""
+"""Tables of a comparison, for the terminal and as a document."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hiper.analysis.comparison.traces import Method
 from hiper.display.tables import Table
 from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
-LAST = ((SUCCESS.name, "{:.1%}"), (SWITCH_RATE.name, "{:.1%}"), (SEGMENT_TURNS.name, "{:.1f}"))
-"""Metrics of the last iteration; agents without plans lack the latter two."""
+LAST_ITERATION = ((SUCCESS.name, "{:.1%}"), (SWITCH_RATE.name, "{:.1%}"), (SEGMENT_TURNS.name, "{:.1f}"))
+"""Metrics of the last iteration that are shown, with their formats. Agents without plans have only the first."""
 
 
 LEGEND = """Before and after: success, mean over seeds. 95% interval: seeds and tasks are both chance (crossed random
@@ -21,12 +21,12 @@ whatever the seeds and the tasks, which one seed cannot tell; Holm: corrected fo
 paired permutation test over tasks, that these trained agents are equally good; of other seeds it says nothing. By task
 type: the same differences with the same 95% intervals, not corrected for the number of types. Bands and lines in the
 figure reach from the worst seed to the best; hollow points are of fewer held-out tasks."""
-"""What the columns are."""
+"""Explanation of the columns."""
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Of each split: the outcomes, the paired tests if there are any, success by task type; then training."""
-    held_out = [table for split in comparison.panels for table in _of_split(comparison, split)]
+    """Build the tables: for each split outcomes, paired tests and success by task type; then training."""
+    held_out = [table for split in comparison.panels for table in _split_tables(comparison, split)]
     training = Table(
         "training: means over seeds, success and plans of the last iteration",
         ("method", "episodes", "minutes", "success", "switch", "turns of a segment"),
@@ -36,7 +36,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What is to be known before the tables are read: what is unequal, and what rang while methods trained."""
+    """List what a reader of the tables must know first: unequal conditions, and alarms during training."""
     return [f"note: {what}" for what in (*comparison.differences, *_alarms(comparison.methods))]
 
 
@@ -49,11 +49,11 @@ def _alarms(methods: Sequence[Method]) -> Iterator[str]:
 
 
 def markdown(comparison: Comparison, figure: str) -> str:
-    """All of it as a document.
+    """Return notes, tables and differing settings as a Markdown document.
 
     Args:
-        comparison: what is told.
-        figure: the file name of the curves, in the document's folder.
+        comparison: the comparison.
+        figure: file name of the figure, relative to the document's folder.
     """
     title = f"# {', '.join(method.label for method in comparison.methods)}"
     parts = [table.section() for table in (*tables(comparison), _settings(comparison.methods))]
@@ -61,7 +61,7 @@ def markdown(comparison: Comparison, figure: str) -> str:
     return "\n\n".join([title, *notes(comparison), curves, LEGEND, *parts]) + "\n"
 
 
-def _of_split(comparison: Comparison, split: str) -> list[Table]:
+def _split_tables(comparison: Comparison, split: str) -> list[Table]:
     results = comparison.results[split]
     graded = any(result.graded for result in results)
     outcomes = Table(
@@ -114,7 +114,7 @@ def _row(result: Result, graded: bool) -> list[str]:
 
 def _training_row(method: Method) -> list[str]:
     effort = [cell for p in method.training(SUCCESS.name)[-1:] for cell in (f"{p.episodes:,.0f}", f"{p.minutes:.1f}")]
-    metrics = (shape.format(points[-1].mean) if (points := method.training(m)) else "-" for m, shape in LAST)
+    metrics = (shape.format(points[-1].mean) if (points := method.training(m)) else "-" for m, shape in LAST_ITERATION)
     return [method.label, *(effort or ("-", "-")), *metrics]
 
 
@@ -131,7 +131,7 @@ def _against_of_type(name: str, paired: Sequence[Result]) -> list[str]:
 
 
 def difference(value: float, interval: tuple[float, float]) -> str:
-    """A difference in points and half the width of its interval, if it has one."""
+    """Format a difference in points, with half the width of its interval if it has one."""
     low, high = interval
     return f"{100 * value:+.1f}" + (f" ± {50 * (high - low):.1f}" if high > low else "")
 

@@ -1,4 +1,4 @@
-"""Which settings make a method, and which only say what one run of it was begun from."""
+"""Settings that define a method, and settings that belong to one run of it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,39 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hiper.config import Config, leaves
+from hiper.config import Config, flatten
 
 WARM_STARTS = "warm-starts"
-"""The folder of a study's warm starts."""
-OF_A_MACHINE = {"training.threads", "training.device", "learner.micro_batch_tokens"}
-"""Where a run is computed, and how much at once."""
-OF_A_RUN = {"seed", *OF_A_MACHINE}
-"""A method's runs may differ in these."""
+"""Name of the folder that holds the warm starts of a study."""
+MACHINE_KEYS = {"training.threads", "training.device", "learner.micro_batch_tokens", "sampler.batch_tokens"}
+"""Settings of the machine: where a run is computed, and how much at once."""
+RUN_SPECIFIC_KEYS = {"seed", *MACHINE_KEYS}
+"""Settings in which runs of one method may differ."""
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """The settings by dotted key; of the path of a study's warm start, what does not change when it is moved."""
-    settings = dict(leaves(config.model_dump(mode="json")))
+    """Return the settings by dotted key. The path of a study's warm start is shortened to the part inside the study."""
+    settings = dict(flatten(config.model_dump(mode="json")))
     if config.model.path is not None:
-        # A study's warm starts lie in its folder, wherever that is or was.
+        # A study may be moved together with its warm starts.
         settings["model.path"] = re.sub(rf"^.*/(?={WARM_STARTS}/)", "", config.model.path)
     return settings
 
 
 def method_settings(config: Config) -> dict[str, Any]:
-    """What all runs of a method have in common. A policy to begin from whose path names the seed is one for all."""
-    settings = {key: value for key, value in flat(config).items() if key not in OF_A_RUN}
+    """Return the settings that all runs of a method share, by dotted key.
+
+    The seed in the path of a first policy is replaced by a star: runs that begin from the policy of their own seed
+    belong to one method.
+    """
+    settings = {key: value for key, value in flat(config).items() if key not in RUN_SPECIFIC_KEYS}
     if config.model.path is not None:
         settings["model.path"] = settings["model.path"].replace(f"seed{config.seed}", "seed*")
     return settings
 
 
 def differing(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys at which not all are equal, or which some lack."""
+    """Return the keys whose values differ between trees, or that some trees lack."""
     keys = dict.fromkeys(key for tree in trees for key in tree)
     missing = object()
     return [key for key in keys if any(tree.get(key, missing) != trees[0].get(key, missing) for tree in trees)]

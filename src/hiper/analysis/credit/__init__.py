@@ -1,1 +1,1 @@
-"""What every estimator makes of the same stored episodes: per turn and per token, side by side."""
+"""Comparison of the credit that estimators give the same stored episodes, per turn and per token."""

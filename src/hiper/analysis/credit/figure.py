@@ -1,29 +1,30 @@
-"""A figure of a disputed episode: what each estimator says of its turns and of one response's tokens."""
+"""A figure of a disputed episode: the credit of its turns and of one response's tokens, by estimator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from hiper.advantages import Floats
 from hiper.analysis.credit.report import CreditReport
-from hiper.display.plots import INK, plain, save
+from hiper.display.plots import INK, new_figure, plain, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS: dict[str, Any] = {"cmap": "RdBu", "vmin": -1.7, "vmax": 1.7, "aspect": "auto"}
-"""For numbers from -1 to 1; the darkest colours are left out, so that what is written on them can be read."""
+"""Colours for numbers from -1 to 1. The darkest are left out, so that text on them can be read."""
 
 
 def draw_credit(path: Path, report: CreditReport) -> None:
-    """Turns of the episode, tokens of its disputed turn, and how alike the estimators rank all turns."""
+    """Draw the turns of the episode, the tokens of its disputed turn, and the rank correlations over all turns."""
     most = report.shown
     episode, turn = report.episodes[most.episode], report.turn(most)
     names = list(report.opinions)
-    figure = Figure(figsize=(12.0, 3.2 + 0.5 * len(names)), dpi=150, layout="constrained")
+    figure = new_figure(12.0, 3.2 + 0.5 * len(names))
     grid = figure.add_gridspec(2, 3)
     turns, tokens, alike = (figure.add_subplot(place) for place in (grid[0, :], grid[1, :2], grid[1, 2]))
 
@@ -48,7 +49,7 @@ def draw_credit(path: Path, report: CreditReport) -> None:
 
 
 def _heat(axes: Axes, title: str, rows: Mapping[str, Floats], labels: Sequence[str]) -> None:
-    """A row per estimator, each on a scale of its own: red below zero, blue above, nothing where there is no credit."""
+    """Draw a row per estimator, each on its own scale: red below zero, blue above, blank without credit."""
     plain(axes, title)
     scaled = [row / max(float(np.nanmax(np.abs(row))), 1e-12) for row in rows.values()]
     axes.imshow(np.array(scaled), **COLOURS)

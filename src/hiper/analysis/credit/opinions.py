@@ -1,4 +1,4 @@
-"""Estimators compared on the same turns: how their credit is spread, how alike they rank, where they disagree.
+"""Comparison of estimators on the same turns: statistics of their credit, rank correlations, disagreement.
 
 Legend: E estimators, N turns played (episodes in order, turns in order within them), K tokens of all turns together.
 """
@@ -15,57 +15,54 @@ from scipy.stats import rankdata
 from hiper.advantages import Bools, Credit, Floats, TokenCredit, Turns
 
 DIGITS = 9
-"""What differs only behind so many digits after the point is rounding, and is equal here."""
+"""The digits after the point that count. Smaller differences are rounding errors."""
+
+DECISIONS = {"switch": "switch", "subgoal": "high", "action": "low"}
+"""The decisions of a turn, each with the name of its advantage in :meth:`Credit.advantages`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Opinion:
-    """What one estimator says about all turns."""
+    """The credit that one estimator gives all turns."""
 
     credit: Credit
     tokens: Sequence[TokenCredit]
-    """Of each turn's response."""
+    """The same credit, spread over the tokens of each turn's response."""
 
     @cached_property
     def turn_N(self) -> Floats:
-        """Mean over the tokens of each turn that carry credit."""
+        """The mean over the tokens of each turn that have credit."""
         return np.array([token.advantages[token.mask].mean() for token in self.tokens])
 
     @cached_property
     def token_K(self) -> Floats:
-        """Of every token; NaN where it carries none."""
+        """The credit of every token; NaN where a token has none."""
         return np.concatenate([self.token_K_of(row) for row in range(len(self.tokens))])
 
     def token_K_of(self, row: int) -> Floats:
-        """Likewise, of one turn."""
+        """Return the credit of the tokens of one turn; NaN where a token has none."""
         return np.where(self.tokens[row].mask, self.tokens[row].advantages, np.nan)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The credit of one kind of decision."""
+    """Statistics of the credit of one kind of decision."""
 
     decision: str
     count: int
     mean: float
     variance: float
     positive: float
-    """Share above zero."""
+    """The share above zero."""
     within: float
-    """Share of the variance that lies within episodes: zero where all turns of an episode are judged alike."""
+    """The share of the variance within episodes. It is zero if all turns of an episode have the same credit."""
 
 
 def summaries(opinion: Opinion, turns: Turns) -> list[Summary]:
-    """By decision, or of whole responses where decisions are not told apart."""
-    credit, mask = opinion.credit, turns.mask_BT
-    kinds = {"response": (credit.low_BT, mask)}
-    if not credit.undivided:
-        kinds = {
-            "switch": (credit.switch_BT, mask),
-            "subgoal": (credit.high_BT, turns.boundary_BT),
-            "action": (credit.low_BT, mask),
-        }
-    return [_summary(name, *arrays) for name, arrays in kinds.items()]
+    """Summarise credit by decision, or by response if decisions are not told apart."""
+    advantages = opinion.credit.advantages(turns)
+    kinds = {"response": "low"} if opinion.credit.undivided else DECISIONS
+    return [_summary(decision, *advantages[name]) for decision, name in kinds.items()]
 
 
 def _summary(name: str, advantage_BT: Floats, used_BT: Bools) -> Summary:
@@ -77,13 +74,13 @@ def _summary(name: str, advantage_BT: Floats, used_BT: Bools) -> Summary:
 
 
 def ranks(x_N: Floats) -> Floats:
-    """From 0 (the least) to 1 (the most); equal numbers share their mean rank. One number alone gets 1/2."""
+    """Rank numbers from 0 (the least) to 1 (the most). Equal numbers share their mean rank; a single one gets 1/2."""
     shared: Floats = (rankdata(x_N.round(DIGITS)) - 1) / (len(x_N) - 1) if len(x_N) > 1 else np.full(1, 0.5)
     return shared
 
 
 def rank_correlation(x_N: Floats, y_N: Floats) -> float:
-    """Spearman's coefficient over the entries that are numbers in both; NaN where either does not vary."""
+    """Compute Spearman's coefficient over the entries that are finite in both; NaN if either does not vary."""
     both = np.isfinite(x_N) & np.isfinite(y_N)
     if both.sum() < 2:
         return float("nan")
@@ -93,13 +90,13 @@ def rank_correlation(x_N: Floats, y_N: Floats) -> float:
 
 
 def correlations(opinions: Mapping[str, Floats]) -> Floats:
-    """(E, E) rank correlations."""
+    """Return the rank correlations (E, E)."""
     arrays = list(opinions.values())
     return np.array([[rank_correlation(x, y) for y in arrays] for x in arrays])
 
 
 def disagreement(turn_EN: Floats) -> Floats:
-    """(N,) how far apart the ranks are that estimators give to a turn among all turns, from 0 to 1."""
+    """Return, for each turn (N,), the range of its ranks over the estimators, from 0 to 1."""
     rank_EN = np.array([ranks(turn_N) for turn_N in turn_EN])
     apart: Floats = rank_EN.max(axis=0) - rank_EN.min(axis=0)
     return apart

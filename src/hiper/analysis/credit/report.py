@@ -1,32 +1,29 @@
-"""The estimators' opinions on a run's episodes, gathered for display and for the disk."""
+"""A report of what every estimator makes of a run's episodes, for display and for the disk."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hiper.advantages import GRPO, RLOO, Estimator, Floats, GiGPO, ReinforcePP, TokenGAE, TurnGAE, spread
+from hiper.advantages import ESTIMATORS, Estimator, Floats, spread
 from hiper.analysis.credit.opinions import Opinion, Summary, correlations, disagreement, summaries
-from hiper.analysis.stored import Stored, read_stored, two_scales
+from hiper.analysis.stored import Stored, read_stored, with_settings_of
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
-from hiper.files import write_text
-from hiper.models.build import load_tokenizer
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder
 from hiper.training.assign import responses_of
 
 DISPUTED = 8
-"""Turns listed as those that estimators disagree on most."""
+"""The number of turns listed as those that estimators disagree on most."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,14 @@ class Disputed:
     episode: int
     turn: int
     row: int
-    """Among all turns."""
+    """The turn's number among all turns of all episodes."""
     apart: float
-    """How far apart its ranks are, see :func:`hiper.analysis.credit.opinions.disagreement`."""
+    """The range of its ranks, see :func:`hiper.analysis.credit.opinions.disagreement`."""
 
 
 @dataclass(frozen=True, eq=False)
 class CreditReport:
-    """See the module."""
+    """The credit that estimators give the episodes of one iteration, and where they disagree."""
 
     name: str
     iteration: int
@@ -51,27 +48,27 @@ class CreditReport:
     opinions: Mapping[str, Opinion]
     summaries: Mapping[str, Sequence[Summary]]
     left_out: Mapping[str, str]
-    """Estimators that cannot be asked, and why."""
+    """The reason why an estimator cannot be called on these episodes, by its title."""
     turn_correlation_EE: Floats
     token_correlation_EE: Floats
     disputed: Sequence[Disputed]
-    """The most first."""
+    """The turns with the largest disagreement, in falling order."""
     shown: Disputed
-    """The most disputed turn whose response is valid, if any is: its tokens differ."""
+    """The most disputed turn with a valid response, if there is one: its tokens have different credit."""
     tokens: Sequence[str]
-    """Of the response shown, decoded one by one."""
+    """The tokens of the response shown, decoded one by one."""
 
     def turn(self, disputed: Disputed) -> Turn:
-        """The turn itself."""
+        """Return the turn itself."""
         return self.episodes[disputed.episode].turns[disputed.turn]
 
     def of_episode(self, episode: int) -> dict[str, Floats]:
-        """What each estimator says of one episode, turn by turn."""
+        """Return the credit of one episode by estimator, turn by turn."""
         starts = [0, *accumulate(len(e.turns) for e in self.episodes)]
         return {name: o.turn_N[starts[episode] : starts[episode + 1]] for name, o in self.opinions.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with every turn of every episode, counted from 0, and the tokens of the disputed ones."""
+        """Return the report with every turn of every episode, counted from 0, and the tokens of the disputed turns."""
         return {
             "run": self.name,
             "iteration": self.iteration,
@@ -99,43 +96,29 @@ class CreditReport:
             ],
         }
 
-    def write(self, path: Path) -> None:
-        """As JSON."""
-        write_text(path, json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
 
 def estimators_for(config: Config) -> dict[str, Estimator]:
-    """Every estimator with the run's own discount, trace decay and bootstrap where it has them, in units of reward.
+    """Return every registered estimator and the run's own, by title, in units of reward.
 
-    The run's own estimator keeps its settings, but that nothing is divided by a standard deviation, which would hide
-    how credit varies; HAE is asked in three forms, whichever the run's is.
+    They have the run's discount, trace decay and bootstrap (:func:`hiper.analysis.stored.with_settings_of`). The run's
+    own estimator keeps all its settings. None divides by a standard deviation, which would hide how credit varies.
     """
     own = config.advantages
-    hae = two_scales(own)
-    bootstrap = hae.bootstrap_truncated
-    estimators: dict[str, Estimator] = {
-        "HAE": hae,
-        "HAE, value-gap": dataclasses.replace(hae, switch_form="value-gap"),
-        "HAE, one scale": dataclasses.replace(hae, time_scales="one", lambda_boundary=0.0),
-        "turn GAE": TurnGAE(hae.gamma, hae.lambda_turn, bootstrap, normalize=False),
-        "token GAE": TokenGAE(hae.gamma, 1.0, bootstrap, normalize=False),
-        "GRPO": GRPO(scale=False),
-        "RLOO": RLOO(),
-        "GiGPO": GiGPO(hae.gamma, scale=False),
-        "REINFORCE++": ReinforcePP(hae.gamma, scale=False),
-    }
-    if isinstance(own, TurnGAE | TokenGAE):
-        own = dataclasses.replace(own, normalize=False)
-    elif isinstance(own, GRPO | GiGPO | ReinforcePP):
-        own = dataclasses.replace(own, scale=False)
-    return {name: own if e.type == own.type != "hae" else e for name, e in estimators.items()}
+    asked = [own if type(own) is kind else with_settings_of(kind, own) for kind in ESTIMATORS.values()]
+    if type(own) not in ESTIMATORS.values():
+        asked.append(own)
+    estimators: dict[str, Estimator] = {}
+    for estimator in asked:
+        for title, form in estimator.unscaled().forms().items():
+            estimators[title if title not in estimators else f"{title} ({estimator.type})"] = form
+    return estimators
 
 
 def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
-    """Ask every estimator about the episodes of an iteration, the last one's by default.
+    """Call every estimator on the episodes of an iteration, the last one's by default.
 
     Raises:
-        UserError: there are no episodes, or they cannot be read.
+        UserError: There are no episodes, or they cannot be read.
     """
     stored = read_stored(run, iteration)
     estimators = estimators_for(run.config)
@@ -154,7 +137,7 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
         iteration=stored.iteration,
         episodes=stored.episodes,
         opinions=opinions,
-        summaries={name: summaries(opinion, stored.views["none"]) for name, opinion in opinions.items()},
+        summaries={name: summaries(opinion, stored.turns) for name, opinion in opinions.items()},
         left_out=left_out,
         turn_correlation_EE=correlations({name: opinion.turn_N for name, opinion in opinions.items()}),
         token_correlation_EE=correlations({name: opinion.token_K for name, opinion in opinions.items()}),
@@ -165,13 +148,12 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
 
 
 def _opinion(stored: Stored, estimator: Estimator) -> Opinion:
-    turns = stored.views[estimator.critic]
-    credit = estimator(turns)
-    return Opinion(credit, spread(credit, turns, responses_of(stored.episodes, turns)))
+    credit = estimator(stored.turns)
+    return Opinion(credit, spread(credit, stored.turns, responses_of(stored.episodes, stored.turns)))
 
 
 def _decoded(run: Run, turn: Turn) -> list[str]:
-    """The tokens of a response, each on its own; their ids where the run holds no tokenizer (any more)."""
+    """Decode the tokens of a response one by one; return their ids if the run has no tokenizer."""
     try:
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(PolicyFolder.find(run.path).path)
     except UserError:
@@ -180,7 +162,7 @@ def _decoded(run: Run, turn: Turn) -> list[str]:
 
 
 def _numbers(array: Floats) -> Any:
-    """Nested lists, six digits behind the point, None for NaN."""
+    """Return nested lists with six digits after the point and None for NaN."""
     rounded = np.round(array, 6).astype(object)
     rounded[~np.isfinite(array)] = None
     return rounded.tolist()

@@ -1,1 +1,1 @@
-"""Proofs that run: on processes small enough to enumerate, what estimators expect and how they vary is exact."""
+"""Proofs that run: exact expectation and variance of estimators on processes small enough to enumerate."""

@@ -1,12 +1,14 @@
-"""What can be checked on the episodes of a real run, where no value is exact: a seeded bootstrap over episodes, or over
-groups of episodes of one task, where there are any.
+"""Checks on the episodes of a real run, where no value is exact: a seeded bootstrap.
 
-Two things are expected of a critic that is nearly right. The target of the switch decision, which stops at the next
-boundary and goes on with V_high, agrees on average with the return to the episode's end: that a difference is seen
-speaks against V_high, that none is seen may be for want of episodes. (A truncated episode goes on being worth its value
-at hand in both, which is that of its last boundary and not exactly what comes next: with many of them, a small
-difference says little.) And the advantages vary less than those of flat GAE with the same lambda, as they do on most
-small processes where lambda is near one and episodes are long; no proof asks it.
+The bootstrap resamples groups of episodes of one task, or single episodes where there are no groups. Two things are
+expected of a critic that is nearly right:
+
+- The target of the switch decision agrees on average with the return to the episode's end. The target stops at the next
+  boundary and continues with V_high, so a difference is evidence against V_high. No difference may
+  mean too few episodes.
+  Truncated episodes weaken this check: both sides are bootstrapped from the last boundary's value, which is not exact.
+- The advantages vary less than those of flat GAE with the same lambda. That holds on most small processes where lambda
+  is near one and episodes are long; no proof demands it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from hiper.analysis.stored import two_scales
 from hiper.errors import UserError
 
 DRAWS = 2000
+"""Bootstrap resamples."""
 
 
 @dataclass(frozen=True)
@@ -37,47 +40,48 @@ class Interval:
 
 @dataclass(frozen=True)
 class EpisodeCheck:
-    """What a run's episodes say."""
+    """Outcome of the checks on a run's episodes."""
 
     episodes: int
     turns: int
     truncated: int
-    """Episodes that were, see the module."""
+    """Number of truncated episodes, which weaken the first check."""
     target_difference: Interval
-    """Mean over turns of the switch decision's target minus the return to the end: zero if V_high is right and no
-    episode was truncated."""
+    """Mean over turns of the switch decision's target minus the return to the end.
+
+    It is zero if V_high is right and no episode was truncated.
+    """
     variance_ratio: Interval
-    """Mean square of HAE's advantages over all decisions made, over that of flat GAE's on the same decisions."""
+    """Mean square of HAE's advantages over all decisions, divided by that of flat GAE on the same decisions."""
 
     @property
     def target_verdict(self) -> Literal["no difference seen", "differs"]:
-        """Whether the interval holds zero."""
+        """Whether the interval contains zero."""
         return "no difference seen" if 0.0 in self.target_difference else "differs"
 
     @property
     def variance_verdict(self) -> Literal["smaller", "cannot tell", "larger"]:
-        """HAE's beside flat GAE's, where the whole interval lies on one side of one."""
+        """Whether HAE varies less or more than flat GAE; "cannot tell" if the interval contains one."""
         if 1.0 in self.variance_ratio:
             return "cannot tell"
         return "smaller" if self.variance_ratio.high < 1.0 else "larger"
 
 
-def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
-    """Resample groups with replacement, :data:`DRAWS` times; without groups, episodes.
+def check_episodes(turns: Turns, like: Estimator, seed: int = 0) -> EpisodeCheck:
+    """Resample groups (or single episodes) with replacement, :data:`DRAWS` times.
 
     Args:
-        turns: with the values of all decisions.
-        flat: the same, for estimators without a hierarchy.
-        like: gamma, lambdas and bootstrap are taken from it; flat GAE gets ``lambda_turn``.
-        seed: of the resampling.
+        turns: the episodes, with the values of all decisions and of a flat critic.
+        like: estimator whose gamma, lambdas and bootstrap are used; flat GAE gets its ``lambda_turn``.
+        seed: seed of the resampling.
 
     Raises:
-        UserError: there is one group alone, or hardly any episode has a reward or a value other than zero.
+        UserError: there is only one group, or almost all rewards and values are zero.
     """
     hae = two_scales(like)
-    to_boundary = replace(hae, lambda_boundary=0.0)  # what rests on V_high there, and on nothing after
+    to_boundary = replace(hae, lambda_boundary=0.0)  # this target uses V_high there, and nothing after it
     gae = TurnGAE(hae.gamma, hae.lambda_turn, hae.bootstrap_truncated, normalize=False)
-    ours, theirs = hae(turns), gae(flat)
+    ours, theirs = hae(turns), gae(turns)
     to_the_end = replace(hae, lambda_boundary=1.0)(turns).return_switch_BT
     target_BT = to_boundary(turns).return_switch_BT
     assert target_BT is not None
@@ -87,8 +91,8 @@ def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) ->
     groups = int(group_B.max()) + 1
     if groups < 2:
         raise UserError(
-            "the episodes are all of one task, which says nothing of others: train with more in an iteration, or "
-            "verify without a run"
+            "all episodes are of one task, and nothing follows for others: train with more tasks in an iteration, "
+            "or verify without a run"
         )
     made: list[tuple[Floats, Bools]] = [(ours.low_BT, mask), (ours.high_BT, boundary), (ours.switch_BT, mask)]
     square_B = sum((_sums(advantage**2, used) for advantage, used in made), np.zeros(len(mask)))
@@ -100,7 +104,7 @@ def check_episodes(turns: Turns, flat: Turns, like: Estimator, seed: int = 0) ->
     if not flat_square_G[draws].any(axis=1).all():
         raise UserError(
             f"flat GAE's advantages are zero in {np.count_nonzero(flat_square_B == 0)} of {len(mask)} episodes: too "
-            "few have a reward or a value to compare by; train on, or verify without a run"
+            "few have a reward or a value to compare; train longer, or verify without a run"
         )
     return EpisodeCheck(
         episodes=len(mask),
@@ -121,7 +125,7 @@ def _by_group(x_B: Floats | Ints, group_B: Ints, groups: int) -> Floats:
 
 
 def _ratio(above_G: Floats, below_G: Floats, draws: np.ndarray) -> Interval:
-    """Sum over sum, with the percentiles of its bootstrap."""
+    """Divide sum by sum, with the percentiles of the bootstrap as interval."""
     drawn = above_G[draws].sum(axis=1) / below_G[draws].sum(axis=1)
     low, high = np.percentile(drawn, [2.5, 97.5]).tolist()
     return Interval(float(above_G.sum() / below_G.sum()), low, high)

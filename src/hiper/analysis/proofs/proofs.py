@@ -1,9 +1,13 @@
-"""Expectation and variance of the policy gradient under each estimator, exactly, on tabular processes.
+"""Exact expectation and variance of the policy gradient under each estimator, on tabular processes.
 
-With exact values every estimate but that of the value-gap form is unbiased, whatever lambda: what a trace is cut by is
-known in expectation. What is claimed beyond that is measured, on many processes, as they differ: how the variance of
-HAE compares with that of flat GAE at equal lambda, by horizon and by length of segments, how far either goes wrong with
-values that are wrong, and how far training turns the gradient where it departs from what is proved.
+With exact values, every estimate except that of the value-gap form is unbiased at any lambda. The reason: where a trace
+is cut, the value that replaces the rest of it is that rest's exact expectation.
+
+Everything else is measured on many processes, because processes differ:
+
+- the variance of HAE beside that of flat GAE at equal lambda, by horizon and by length of segments,
+- the bias of both with wrong values,
+- the angle between gradient and expectation where training departs from what is proved.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import numpy as np
 
 from hiper.advantages import HAE, Bools, Credit, Estimator, Floats, TurnGAE
 from hiper.analysis.proofs.tabular import (
-    Process,
+    DecisionProcess,
     Trajectories,
     Values,
     enumerate_trajectories,
@@ -26,169 +30,171 @@ from hiper.analysis.proofs.tabular import (
 )
 
 TOLERANCE = 1e-9
-"""Largest difference that rounding explains."""
+"""Largest difference that counts as rounding."""
 LAMBDAS = (0.0, 0.5, 0.8, 0.95, 1.0)
 HORIZONS = (2, 3, 4, 5, 6)
 CHANCE_TURNS = 4
-"""The longest horizon at which actions may lead to two states as well: chance multiplies trajectories."""
+"""The longest horizon that is also tried with actions that lead to two states: chance multiplies trajectories."""
 SWITCH_RATES = (0.8, 0.5, 0.25, 0.1)
 BOUNDARY_LAMBDAS = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0)
 ERRORS = (1.0,)
-"""Standard deviations of the errors of wrong values; rewards have 1. Bias is in proportion to them."""
+"""Standard deviations of the errors of wrong values; that of rewards is 1. Bias is proportional to them."""
 ENDS = 0.5
-"""The most probable end of an episode by any one action, where episodes differ in length."""
+"""Upper bound of the probability that an action ends the episode, where episodes differ in length."""
 PROOF_SEEDS = (0, 1, 2)
-"""One process each: what holds exactly needs few."""
+"""One process per seed. What holds exactly needs few."""
 SEEDS = tuple(range(20))
-"""One process each: what is measured differs between them."""
+"""One process per seed. Measurements differ between processes, so they need more."""
 UNCLAIMED = "HAE, value-gap"
 
 PerDecision = tuple[float, float, float]
-"""Of switches, subgoals and actions."""
+"""One number each for switches, subgoals and actions."""
 
 
-class Spread(NamedTuple):
-    """Of one number over processes: median and quartiles."""
+class Quartiles(NamedTuple):
+    """Median and quartiles of a number over processes."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, numbers: Sequence[float] | Floats) -> Spread:
-        """One number of each process."""
+    def of(cls, numbers: Sequence[float] | Floats) -> Quartiles:
+        """Compute them from one number per process."""
         low, median, high = np.percentile(numbers, [25, 50, 75]).tolist()
         return cls(median, low, high)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the gradient that one trajectory estimates."""
+    """Mean and variance of the gradient that one trajectory estimates."""
 
     mean_N: Floats
     variance_N: Floats
 
     @property
     def variance(self) -> float:
-        """Trace of the covariance matrix."""
+        """The trace of the covariance matrix."""
         return float(self.variance_N.sum())
 
 
 @dataclass(frozen=True)
 class Unbiased:
-    """Whether an estimator's expectation is the gradient."""
+    """The largest difference between an estimator's expectation and the gradient."""
 
     estimator: str
     cases: int
-    """Processes and lambdas tried."""
+    """Number of combinations of process and lambdas that were tried."""
     largest_error: float
-    """Of any component, in any case."""
+    """Largest absolute error of any component in any case."""
     claimed: bool
-    """It is claimed to be zero."""
+    """Whether the error is claimed to be zero."""
 
     @property
     def holds(self) -> bool:
-        """Up to rounding."""
+        """Whether the error is zero up to rounding."""
         return self.largest_error <= TOLERANCE
 
 
 @dataclass(frozen=True)
 class Variance:
-    """Variances at one setting, of one process after the other."""
+    """Variances at one setting, one per process."""
 
     turns: int
     branches: int
-    """States that an action may lead to; 1: nothing but the policy is random."""
+    """Number of states that an action may lead to; 1: only the policy is random."""
     switch_rate: float
     segment_turns: float
-    """Expected turns of a segment."""
+    """Expected length of a segment in turns."""
     lambda_: float
     hae: tuple[PerDecision, ...]
     flat: tuple[PerDecision, ...]
 
     @property
     def hae_total(self) -> Floats:
-        """Over all decisions, of each process."""
+        """The variance of HAE over all decisions, per process."""
         total: Floats = np.array(self.hae).sum(axis=1)
         return total
 
     @property
     def flat_total(self) -> Floats:
-        """Over all decisions, of each process."""
+        """The variance of flat GAE over all decisions, per process."""
         total: Floats = np.array(self.flat).sum(axis=1)
         return total
 
     @property
     def ratios(self) -> Floats:
-        """HAE over flat GAE, in each process: below one, HAE varies less.
+        """HAE's variance over flat GAE's, per process; below one, HAE varies less.
 
-        Processes differ too much in scale to be added up first: one of them would stand for all.
+        Sums over processes would be dominated by a single one, because their scales differ too much.
         """
         return self.hae_total / self.flat_total
 
 
 @dataclass(frozen=True)
 class Bias:
-    """How far the expectation is from the gradient with wrong values, relative to the gradient's length."""
+    """Distance of the expectation from the gradient with wrong values, relative to the gradient's length."""
 
     error: float
-    """Standard deviation of the values' errors."""
+    """Standard deviation of the errors of values."""
     lambda_: float
     hae: tuple[float, ...]
-    """Of each process."""
+    """One number per process, as in ``flat``."""
     flat: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Passing:
-    """What it costs and gains, in each process, that traces pass the ends of segments; all else is HAE's default."""
+    """Variance and bias, per process, when traces pass the ends of segments; all other settings are HAE's defaults."""
 
     lambda_boundary: float
     ratios: tuple[float, ...]
-    """Variance, over that of flat GAE at lambda 1."""
+    """HAE's variance over that of flat GAE at lambda 1."""
     biases: tuple[float, ...]
-    """With values off by as much as rewards vary, relative to the gradient's length."""
+    """Bias relative to the gradient's length, with values whose error varies as much as rewards do."""
 
 
 @dataclass(frozen=True)
 class Departure:
-    """How far something that training does turns the expected gradient, though all values are exact."""
+    """The angle by which a departure of training from the proofs turns the expected gradient, with exact values."""
 
     what: str
     cosines: tuple[float, ...]
-    """Of the angle between expectation and gradient, in each process."""
+    """Cosine of the angle between expectation and gradient, per process."""
 
 
 def moments(trajectories: Trajectories, credit: Credit) -> Moments:
-    """Over all trajectories, each with its probability."""
+    """Compute mean and variance of the gradient over all trajectories, each with its probability."""
     gradient_BN = trajectories.gradients(credit)
     mean_N = trajectories.prob_B @ gradient_BN
     return Moments(mean_N, trajectories.prob_B @ (gradient_BN - mean_N) ** 2)
 
 
 def estimate(trajectories: Trajectories, values: Values, estimator: Estimator) -> Moments:
-    """Of an estimator that is given these values."""
-    return moments(trajectories, estimator(trajectories.turns(values, flat=isinstance(estimator, TurnGAE))))
+    """Compute mean and variance of the gradient under an estimator with these values."""
+    return moments(trajectories, estimator(trajectories.turns(values)))
 
 
-def hae(process: Process, lambda_: float, lambda_seg: float | None = None) -> HAE:
-    """HAE with one lambda on both levels, or two."""
+def hae(process: DecisionProcess, lambda_: float, lambda_seg: float | None = None) -> HAE:
+    """Make HAE with one lambda for both levels, or with two."""
     return HAE(process.gamma, lambda_, lambda_ if lambda_seg is None else lambda_seg)
 
 
-def flat_gae(process: Process, lambda_: float) -> TurnGAE:
-    """Turn-level GAE with the same."""
+def flat_gae(process: DecisionProcess, lambda_: float) -> TurnGAE:
+    """Make turn-level GAE with the discount of the process and this lambda."""
     return TurnGAE(process.gamma, lambda_, normalize=False)
 
 
 def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
-    """Compare expectations with the exact gradient, over discounts and pairs of lambdas, in episodes of one length and
-    of several."""
+    """Compare expectations with the exact gradient, over discounts and pairs of lambdas.
+
+    Episodes have one length in some processes and several lengths in others.
+    """
     errors: dict[str, list[float]] = {}
     for seed, gamma, ends in product(seeds, (1.0, 0.9), (0.0, ENDS)):
-        process = Process.random(seed, gamma=gamma, ends=ends)
+        process = DecisionProcess.random(seed, gamma=gamma, ends=ends)
         trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
-        turns, flat = trajectories.turns(values), trajectories.turns(values, flat=True)
+        turns = trajectories.turns(values)
         cut = trajectories.turns(values, cut=True)
         kept = replace(turns, v_low_BT=trajectories.kept_low(values))
         found: list[tuple[str, Credit]] = []
@@ -203,7 +209,7 @@ def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
                 found.append(("HAE, traces pass boundaries", replace(ours, lambda_boundary=passed)(turns)))
         for lambda_ in LAMBDAS:
             found.append(("HAE, one time scale", HAE(gamma, lambda_, time_scales="one")(turns)))
-            found.append(("turn-level GAE", flat_gae(process, lambda_)(flat)))
+            found.append(("turn-level GAE", flat_gae(process, lambda_)(turns)))
         for name, credit in found:
             error_N = trajectories.prob_B @ trajectories.gradients(credit) - exact_N
             errors.setdefault(name, []).append(float(np.abs(error_N).max()))
@@ -211,18 +217,18 @@ def check_unbiased(seeds: Sequence[int] = PROOF_SEEDS) -> list[Unbiased]:
 
 
 def value_gap_share(seed: int = 0) -> Floats:
-    """What the value-gap form expects of each switch parameter's gradient, over the gradient itself, over beta.
+    """Divide the value-gap form's expected gradient of each switch parameter by beta times the exact gradient.
 
-    All ones: the form is short by the factor beta, see :func:`hiper.advantages.hae.HAE`.
+    All ones mean that the form is too small by the factor beta; see :func:`hiper.advantages.hae.HAE`.
     """
-    process = Process.random(seed)
+    process = DecisionProcess.random(seed)
     mean_N = estimate(
         enumerate_trajectories(process), exact_values(process), HAE(process.gamma, switch_form="value-gap")
     ).mean_N
     shape = process.switch_SH.shape
     size = process.switch_SH.size
     found_SH, exact_SH = mean_N[:size].reshape(shape), exact_gradient(process)[:size].reshape(shape)
-    # Before the first subgoal nothing hangs on what is said, and the gradient is zero.
+    # Before the first subgoal KEEP and SWITCH have the same effect, and the gradient is zero.
     share: Floats = (found_SH / process.switch_prob_SH)[:, :-1] / exact_SH[:, :-1]
     return share
 
@@ -233,8 +239,10 @@ def sweep_variance(
     lambdas: Sequence[float] = LAMBDAS,
     seeds: Sequence[int] = SEEDS,
 ) -> list[Variance]:
-    """By horizon at the second switch rate, without and with chance in what actions lead to; by switch rate at the last
-    horizon but one."""
+    """Measure variances by horizon at the second switch rate, and by switch rate at the last horizon but one.
+
+    The sweep by horizon is done with deterministic actions, then with actions that have random effects.
+    """
     usual = switch_rates[1]
     settings = [(turns, 1, usual) for turns in horizons]
     settings += [(turns, 2, usual) for turns in horizons if turns <= CHANCE_TURNS]
@@ -247,14 +255,14 @@ def _variances(
 ) -> list[Variance]:
     found: dict[float, list[tuple[PerDecision, PerDecision]]] = {lambda_: [] for lambda_ in lambdas}
     for seed in seeds:
-        process = Process.random(seed, turns=turns, branches=branches, switch_rate=rate)
+        process = DecisionProcess.random(seed, turns=turns, branches=branches, switch_rate=rate)
         trajectories, values = enumerate_trajectories(process), exact_values(process)
-        ours, theirs = trajectories.turns(values), trajectories.turns(values, flat=True)
+        batch = trajectories.turns(values)
         for lambda_, rows in found.items():
-            credits = hae(process, lambda_)(ours), flat_gae(process, lambda_)(theirs)
+            credits = hae(process, lambda_)(batch), flat_gae(process, lambda_)(batch)
             own, flat = (by_decision(process, moments(trajectories, credit).variance_N) for credit in credits)
             rows.append((own, flat))
-    # The same in all processes, as SWITCH is as probable everywhere.
+    # It is the same in all processes, because SWITCH has the same probability in all of them.
     segment_turns = trajectories.segment_turns
     return [
         Variance(turns, branches, rate, segment_turns, lambda_, *zip(*rows, strict=True))
@@ -262,8 +270,8 @@ def _variances(
     ]
 
 
-def by_decision(process: Process, per_parameter_N: Floats) -> PerDecision:
-    """Sums over the parameters of switches, subgoals and actions."""
+def by_decision(process: DecisionProcess, per_parameter_N: Floats) -> PerDecision:
+    """Sum a number per parameter over the parameters of switches, of subgoals and of actions."""
     cuts = np.cumsum([process.switch_SH.size, process.subgoal_SG.size])
     switch, subgoal, action = (float(part.sum()) for part in np.split(per_parameter_N, cuts))
     return switch, subgoal, action
@@ -272,10 +280,10 @@ def by_decision(process: Process, per_parameter_N: Floats) -> PerDecision:
 def sweep_bias(
     errors: Sequence[float] = ERRORS, lambdas: Sequence[float] = LAMBDAS, seeds: Sequence[int] = SEEDS
 ) -> list[Bias]:
-    """Bias with wrong values."""
+    """Measure the bias with wrong values."""
     found: dict[tuple[float, float], list[list[float]]] = {}
     for seed in seeds:
-        process = Process.random(seed)
+        process = DecisionProcess.random(seed)
         trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
         for error, lambda_ in product(errors, lambdas):
             wrong = values.disturbed(seed, error)
@@ -288,10 +296,10 @@ def sweep_bias(
 def sweep_passing(
     lambdas: Sequence[float] = BOUNDARY_LAMBDAS, turns: int = HORIZONS[-2], seeds: Sequence[int] = SEEDS
 ) -> list[Passing]:
-    """By how much of a trace passes; 0 is the paper's HAE."""
+    """Measure variance and bias by the share of a trace that passes boundaries; 0 is the paper's HAE."""
     found: dict[float, list[tuple[float, float]]] = {}
     for seed in seeds:
-        process = Process.random(seed, turns=turns, branches=1)
+        process = DecisionProcess.random(seed, turns=turns, branches=1)
         trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
         wrong = values.disturbed(seed, ERRORS[-1])
         flat = estimate(trajectories, values, flat_gae(process, 1.0)).variance
@@ -304,14 +312,14 @@ def sweep_passing(
 
 
 def measure_departures(seeds: Sequence[int] = SEEDS) -> list[Departure]:
-    """What training does that no proof covers, at the published lambdas and a discount of 0.95.
+    """Measure what training does that no proof covers, at the published lambdas and a discount of 0.95.
 
-    Cut episodes are compared with the gradient of a process that would have gone on for as many turns again. What
-    follows the cut is bootstrapped from the value before the last turn's action, which says nothing of that action.
+    Truncated episodes are compared with the gradient of a process that lasts twice as long. Their bootstrap uses the
+    value before the last turn's action, which contains nothing about that action.
     """
     cosines: dict[str, list[float]] = {}
     for seed in seeds:
-        process = Process.random(seed, gamma=0.95, ends=ENDS)
+        process = DecisionProcess.random(seed, gamma=0.95, ends=ENDS)
         trajectories, values, exact_N = enumerate_trajectories(process), exact_values(process), exact_gradient(process)
         estimator = HAE(process.gamma)
         credit = estimator(trajectories.turns(values))
@@ -332,7 +340,7 @@ def measure_departures(seeds: Sequence[int] = SEEDS) -> list[Departure]:
 
 
 def normalized_in_a_large_batch(trajectories: Trajectories, credit: Credit) -> Credit:
-    """Each advantage over its own deviation; its mean is left, as a mere baseline."""
+    """Divide each kind of advantage by its standard deviation; its mean stays, because it acts as a baseline."""
     mask_BT, boundary_BT = trajectories.mask_BT, trajectories.boundary_BT
 
     def scaled(x_BT: Floats, used_BT: Bools) -> Floats:

@@ -1,11 +1,11 @@
 """A Markov decision process with subgoals, small enough that everything about it can be computed exactly.
 
-Each turn the policy decides as a plan-execute agent does: whether to switch, on SWITCH (and always on the first turn)
-which subgoal to follow, and which action to take. An action may end the episode; after T turns it is over in any case:
-the process ends, or the episode is cut, and the process would have gone on.
+Each turn the policy makes the decisions of a plan-execute agent. It decides whether to switch. On SWITCH, and always on
+the first turn, it chooses a subgoal. Then it chooses an action. An action may end the episode. After T turns every
+episode is over: either the process terminates, or it would continue and the episode is truncated ("cut").
 
-Legend: S states, G subgoals, H = G + 1 previous subgoals (the last: none yet), A actions, T turns, B trajectories (all
-that can happen), N parameters (the logits of all decisions, or of one kind of decision).
+Legend: S states, G subgoals, H = G + 1 previous subgoals (the last one means none yet), A actions, T turns,
+B trajectories (all possible ones), N parameters (the logits of all decisions, or of one kind of decision).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from hiper.advantages import Bools, Credit, Floats, Ints, Turns
 
 Complexes = NDArray[np.complex128]
 STEP = 1e-30
-"""Of complex differentiation: no difference is taken, so that it can be as small as one likes."""
+"""Step of complex differentiation. No difference is taken, so it can be arbitrarily small."""
 
 
 @dataclass(frozen=True)
-class Process:
-    """The process, and the policy's logits in it."""
+class DecisionProcess:
+    """A process with subgoals, and the logits of a policy in it."""
 
     turns: int
-    """T"""
+    """T, the largest number of turns of an episode."""
     gamma: float
     start_S: Floats
     """Probabilities of the first state."""
     reward_SA: Floats
     next_SAS: Floats
-    """Probabilities of the next state, if the episode goes on."""
+    """Probabilities of the next state, given that the episode continues."""
     end_SA: Floats
     """Probability that the episode ends."""
     switch_SH: Floats
@@ -56,20 +56,19 @@ class Process:
         branches: int = 2,
         ends: float = 0.0,
         switch_rate: float | None = None,
-    ) -> Process:
-        """Random rewards, transitions and logits.
+    ) -> DecisionProcess:
+        """Draw random rewards, transitions and logits.
 
         Args:
-            seed: of the draw.
+            seed: seed of the draw.
             states: S.
             subgoals: G.
             actions: A.
-            turns: T; the first of them do not change with it.
+            turns: T; a longer process begins like a shorter one.
             gamma: discount per turn.
-            branches: states that each action may lead to, and in which the process may begin; 1: nothing but the policy
-                is random.
-            ends: the most probable end of the episode by any one action; 0: all episodes have T turns.
-            switch_rate: the same probability of SWITCH everywhere; None: random ones.
+            branches: number of states that an action may lead to, and of first states; 1: only the policy is random.
+            ends: upper bound of the probability that an action ends the episode; 0: all episodes have T turns.
+            switch_rate: probability of SWITCH in every state; None: random ones.
         """
         rng = np.random.default_rng(seed)
         next_SAS = np.zeros((states, actions, states))
@@ -94,11 +93,11 @@ class Process:
 
     @property
     def parameters(self) -> Floats:
-        """(N,) all logits: those of switches, of subgoals, of actions."""
+        """All logits (N,): those of switches, of subgoals, of actions."""
         return np.concatenate([part.ravel() for part in (self.switch_SH, self.subgoal_SG, self.action_SGA)])
 
-    def with_parameters(self, parameters_N: NDArray[Any]) -> Process:
-        """The same process under another policy (complex logits are allowed, for differentiation)."""
+    def with_parameters(self, parameters_N: NDArray[Any]) -> DecisionProcess:
+        """Return the same process under another policy. Logits may be complex, for differentiation."""
         parts, start = [], 0
         for part in (self.switch_SH, self.subgoal_SG, self.action_SGA):
             parts.append(parameters_N[start : start + part.size].reshape(part.shape))
@@ -107,24 +106,24 @@ class Process:
 
     @property
     def switch_prob_SH(self) -> Floats:
-        """P(SWITCH)"""
+        """The probability of SWITCH."""
         probability: Floats = 1.0 / (1.0 + np.exp(-self.switch_SH))
         return probability
 
     @property
     def subgoal_prob_SG(self) -> Floats:
-        """P(subgoal), where one is chosen."""
+        """The probability of each subgoal, where one is chosen."""
         return _softmax(self.subgoal_SG)
 
     @property
     def action_prob_SGA(self) -> Floats:
-        """P(action)"""
+        """The probability of each action."""
         return _softmax(self.action_SGA)
 
 
 @dataclass(frozen=True)
 class Values:
-    """What is to be expected from each turn on; see :mod:`hiper.advantages.hae` for what each is the value of."""
+    """Expected returns from each turn on; :mod:`hiper.advantages.hae` defines the three values."""
 
     low_TSG: Floats
     high_TS: Floats
@@ -132,23 +131,23 @@ class Values:
 
     @property
     def kept_TSH(self) -> Floats:
-        """V_low of the previous subgoal; before the first, V_high, as one is chosen whatever is said."""
+        """V_low of the previous subgoal; before the first subgoal V_high, because one is chosen in any case."""
         return np.concatenate([self.low_TSG, self.high_TS[..., None]], axis=2)
 
     def disturbed(self, seed: int, size: float) -> Values:
-        """Wrong values: each off by its own normal error of standard deviation ``size``."""
+        """Return wrong values: each has its own normal error of standard deviation ``size``."""
         rng = np.random.default_rng(seed)
         return Values(
             *(part + size * rng.normal(size=part.shape) for part in (self.low_TSG, self.high_TS, self.switch_TSH))
         )
 
 
-def exact_values(process: Process, rest_SH: Floats | None = None) -> Values:
-    """Backward from the last turn.
+def exact_values(process: DecisionProcess, rest_SH: Floats | None = None) -> Values:
+    """Compute exact values backward from the last turn.
 
     Args:
         process: of T turns.
-        rest_SH: what a turn after the last would be worth; None: nothing.
+        rest_SH: value of a turn after the last; None: zero.
     """
     S, H = process.switch_SH.shape
     G, kind = H - 1, np.result_type(process.switch_SH)
@@ -164,18 +163,18 @@ def exact_values(process: Process, rest_SH: Floats | None = None) -> Values:
         worth_SGA = process.reward_SA[:, None] + later_SAH[..., :G].transpose(0, 2, 1)
         low_TSG[t] = (action_SGA * worth_SGA).sum(-1)
         high_TS[t] = (subgoal_SG * low_TSG[t]).sum(-1)
-        # Before the first subgoal there is nothing to keep: whatever is said, one is chosen.
+        # Before the first subgoal there is none to keep, and one is chosen in any case.
         kept_SH = np.concatenate([low_TSG[t], high_TS[t][:, None]], axis=1)
         switch_TSH[t] = beta_SH * high_TS[t][:, None] + (1 - beta_SH) * kept_SH
     return Values(low_TSG, high_TS, switch_TSH[:-1])
 
 
-def exact_gradient(process: Process, rest_SH: Floats | None = None) -> Floats:
-    """(N,) the gradient of the expected return, by complex differentiation of the backward recursion.
+def exact_gradient(process: DecisionProcess, rest_SH: Floats | None = None) -> Floats:
+    """Compute the gradient (N,) of the expected return by complex differentiation of the backward recursion.
 
     Args:
         process: of T turns.
-        rest_SH: what a turn after the last would be worth, whatever the policy in the turns before; None: nothing.
+        rest_SH: value of a turn after the last, independent of the policy before it; None: zero.
     """
     parameters = process.parameters
     gradient = np.empty(len(parameters))
@@ -191,8 +190,8 @@ def exact_gradient(process: Process, rest_SH: Floats | None = None) -> Floats:
 class Scores:
     """Gradients of the log-probability of each decision with respect to the logits of its kind.
 
-    For logits: what was decided, as a one-hot vector, minus the probabilities. Where no such decision was made they
-    stand beside an advantage of zero, and may be anything.
+    For logits this is the decision as a one-hot vector, minus the probabilities. Where no such decision was made, the
+    score is arbitrary, because it is multiplied by an advantage of zero.
     """
 
     switch_BTN: Floats
@@ -202,45 +201,44 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Trajectories:
-    """All that can happen: what was in force and what was decided at each turn, and how probable it is."""
+    """All possible trajectories: states and decisions of each turn, and the probability of each trajectory."""
 
-    process: Process
+    process: DecisionProcess
     prob_B: Floats
     ended_B: Bools
-    """An action ended the episode; False: T turns were played, and it did not."""
+    """Whether an action ended the episode; False: T turns were played without such an end."""
     mask_BT: Bools
-    """The turn was played; all arrays below are zero where it was not."""
+    """Whether the turn was played; all arrays below are zero where it was not."""
     state_BT: Ints
     previous_BT: Ints
-    """The subgoal before the turn; G where there is none yet."""
+    """The subgoal before the turn; G means none yet."""
     switch_BT: Bools
-    """SWITCH was said."""
+    """Whether the policy said SWITCH."""
     subgoal_BT: Ints
     action_BT: Ints
 
     @property
     def boundary_BT(self) -> Bools:
-        """A subgoal was chosen."""
+        """Whether a subgoal was chosen."""
         boundary_BT = self.switch_BT.copy()
         boundary_BT[:, 0] = True
         return boundary_BT
 
     @property
     def segment_turns(self) -> float:
-        """Expected turns over expected segments."""
+        """Expected number of turns divided by expected number of segments."""
         return float((self.prob_B @ self.mask_BT.sum(axis=1)) / (self.prob_B @ self.boundary_BT.sum(axis=1)))
 
     def kept_low(self, values: Values) -> Floats:
-        """(B, T) V_low of the subgoal before the turn, whatever was said."""
+        """Return V_low (B, T) of the subgoal before the turn, whether or not it was kept."""
         return values.kept_TSH[np.arange(self.process.turns), self.state_BT, self.previous_BT]
 
-    def turns(self, values: Values, flat: bool = False, cut: bool = False) -> Turns:
-        """What an estimator sees.
+    def turns(self, values: Values, cut: bool = False) -> Turns:
+        """Return what an estimator sees.
 
         Args:
-            values: the critic's.
-            flat: for estimators without a hierarchy, whose value is that of the state before all decisions.
-            cut: an episode that no action ended was truncated; False: the process ends after T turns.
+            values: the values of the critic.
+            cut: whether episodes that no action ended are truncated; False: they terminate after T turns.
         """
         at, state = np.arange(self.process.turns), self.state_BT
         v_switch_BT = values.switch_TSH[at, state, self.previous_BT]
@@ -249,19 +247,20 @@ class Trajectories:
             reward_BT=self.process.reward_SA[state, self.action_BT],
             boundary_BT=self.boundary_BT,
             terminated_B=self.ended_B if cut else np.ones_like(self.ended_B),
-            v_low_BT=v_switch_BT if flat else values.low_TSG[at, state, self.subgoal_BT],
+            v_low_BT=values.low_TSG[at, state, self.subgoal_BT],
             v_high_BT=values.high_TS[at, state],
             v_switch_BT=v_switch_BT,
+            value_BT=v_switch_BT,  # that of the state before all decisions
             switch_prob_BT=self.process.switch_prob_SH[state, self.previous_BT],
             said_switch_BT=self.switch_BT,
         )
 
     @cached_property
     def scores(self) -> Scores:
-        """Of every decision of every trajectory."""
+        """The scores of every decision of every trajectory."""
         process, state_BT, subgoal_BT = self.process, self.state_BT, self.subgoal_BT
         beta_SH = process.switch_prob_SH
-        # A switch has one logit, that of SWITCH: of KEEP and SWITCH, as (S, H, 2, N).
+        # A switch has one logit, that of SWITCH. The scores of KEEP and of SWITCH have the shape (S, H, 2, N).
         said = np.array([0.0, 1.0]) - beta_SH[..., None]
         switch = said[..., None] * np.eye(beta_SH.size).reshape(*beta_SH.shape, 1, -1)
         return Scores(
@@ -271,12 +270,12 @@ class Trajectories:
         )
 
     def gradients(self, credit: Credit, discounted: bool = True) -> Floats:
-        """(B, N) the policy gradient that each trajectory estimates: scores, weighted by advantages.
+        """Compute the policy gradient (B, N) that each trajectory estimates: scores weighted by advantages.
 
         Args:
             credit: the advantages.
-            discounted: weight by gamma^t as well, which the gradient of a discounted return asks for and practice
-                leaves out.
+            discounted: whether to weight by gamma^t too, as the gradient of a discounted return demands. In practice
+                the factor is left out.
         """
         weight_T = (self.process.gamma if discounted else 1.0) ** np.arange(self.process.turns)
         pairs = (
@@ -288,8 +287,8 @@ class Trajectories:
         return np.concatenate(parts, axis=1)
 
 
-def enumerate_trajectories(process: Process) -> Trajectories:
-    """Every trajectory of positive probability."""
+def enumerate_trajectories(process: DecisionProcess) -> Trajectories:
+    """Enumerate all trajectories of positive probability."""
     S, G = process.subgoal_SG.shape
     beta_SH, subgoal_SG, action_SGA = process.switch_prob_SH, process.subgoal_prob_SG, process.action_prob_SGA
     state = np.flatnonzero(process.start_S)
@@ -297,8 +296,8 @@ def enumerate_trajectories(process: Process) -> Trajectories:
     history = np.zeros((len(state), process.turns, 5), dtype=np.int64)
     over: list[tuple[Floats, Bools, Ints, Ints]] = []
     for t in range(process.turns):
-        # What is decided and what follows, over all trajectories that go on, as (B, 2, G, A, S + 1): an end, at last.
-        # Where the last action leads to does not matter.
+        # Joint probability of the decisions and of what follows, for all unfinished trajectories: (B, 2, G, A, S + 1).
+        # The last entry of the last axis is an end of the episode. The state after the last turn does not matter.
         last = t + 1 == process.turns
         next_SAS = np.eye(S)[np.zeros_like(process.end_SA, dtype=np.int64)] if last else process.next_SAS
         end_SA1 = process.end_SA[..., None]
@@ -328,7 +327,7 @@ def enumerate_trajectories(process: Process) -> Trajectories:
 
 
 def _scores_of(prob: Floats) -> Floats:
-    """(..., K, N) gradients of the logarithms of (..., K) probabilities with respect to all N of their logits."""
+    """Compute gradients (..., K, N) of the logarithms of (..., K) probabilities with respect to all N logits."""
     chosen = np.eye(prob.size).reshape(*prob.shape, prob.size)
     scores: Floats = chosen - (prob[..., None] * chosen).sum(axis=-2, keepdims=True)
     return scores

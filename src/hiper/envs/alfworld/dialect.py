@@ -1,9 +1,9 @@
-"""Which rules and which words a game file speaks.
+"""The rules and the wording of a game file.
 
-A game file carries its own PDDL domain and its own text grammar. The engine implements one set of rules in
-plain Python, so the domain and the grammar are not interpreted but recognised: each action of the domain, each
-command template and each text production must be one that the engine reproduces. Anything else is refused, never
-played approximately. The two generations of data, "put X in/on Y" and "move X to Y", differ only in wording.
+A game file carries its own PDDL domain and its own text grammar. The engine implements one set of rules in plain
+Python. It does not interpret domain and grammar, it recognises them. Each action of the domain, each command template
+and each text production must be one that the engine reproduces. Anything else is refused and never played
+approximately. The two generations of data, "put X in/on Y" and "move X to Y", differ only in wording.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Dialect:
     """The wording and the optional rules of a game."""
 
     put_verb: str
-    """ "move" or "put": the verb for laying an object down, by which data generations are told apart."""
+    """ "move" or "put": the verb for laying an object down. It tells the generations of data apart."""
     put_joint: str
-    """What stands between object and receptacle: " to " or " in/on "."""
+    """The words between object and receptacle: " to " or " in/on "."""
     arrive_at_location: bool
     """Whether going somewhere names the location ("loc 5") instead of the receptacle."""
     help: str | None
-    """What the command ``help`` prints; None where there is no such command."""
+    """The text of the command ``help``. None: there is no such command."""
     always: tuple[str, ...]
-    """The commands that are always understood."""
+    """The commands that are understood in every state."""
     sink_types: frozenset[str]
     """Receptacle types an object can be cleaned with."""
 
@@ -54,7 +54,7 @@ ACTION_DIGESTS = {
     "sliceobject": {"3c00049923343c71"},
     "help": {"aa2f8e54f31dbb8a"},
 }
-"""Digest of each PDDL action the engine implements, over its tokens in lower case without comments."""
+"""Digests of the PDDL actions that the engine implements, over their tokens in lower case without comments."""
 
 _CLEAN_WITH_SINK_TOO = "6a8a73de194fdbaf"
 
@@ -79,17 +79,20 @@ _PUTS = {
     ("move {o} to {r}", "You move the {o.name} to the {r.name}."): ("move", " to "),
     ("put {o} in/on {r}", "You put the {o.name} in/on the {r.name}."): ("put", " in/on "),
 }
-"""Command and text of laying down, and their verb and joint."""
+"""Command and text of laying something down, with their verb and joint."""
 PUT_JOINTS = dict(_PUTS.values())
-"""What stands between object and receptacle, by the verb of a dialect."""
+"""The words between object and receptacle, by the verb of a dialect."""
 _ARRIVALS = {
     "You arrive at {r.name}. #examineReceptacle.feedback#": False,
     "You arrive at {lend.name}. #examineReceptacle.feedback#": True,
 }
 
 GENERATED_LANGUAGE_DIGEST = "97472fd7c678c721"
-"""Digest of the domain and the grammar of generated games. They state the same rules and sentences in other words, so
-they are recognised as a whole; tests play them beside TextWorld."""
+"""Digest of the domain and the grammar of generated games.
+
+They state the same rules and sentences in other words, so they are recognised as a whole. Tests play them beside
+TextWorld.
+"""
 
 PRODUCTIONS_DIGEST = "6a70a8900bc2e6b0"
 """Digest of all other text productions that the engine's sentences reproduce, in :data:`_PRODUCTIONS` order."""
@@ -128,7 +131,7 @@ _PDDL_COMMENT = re.compile(r";[^\n]*")
 
 
 def read_language(domain: str, grammar: str, where: str) -> tuple[Dialect, str]:
-    """The dialect of a game and its task sentence.
+    """Return the dialect of a game and its task sentence.
 
     Raises:
         UserError: a rule or a sentence is not one that the engine knows.
@@ -148,7 +151,7 @@ def read_language(domain: str, grammar: str, where: str) -> tuple[Dialect, str]:
 
 @lru_cache(maxsize=32)
 def _dialect(domain: str, grammar: str) -> Dialect:
-    """The dialect of a domain and a grammar: parsed once, as all games of a set share them."""
+    """Return the dialect of a domain and a grammar. It is parsed once, as all games of a set share them."""
     if language_digest(domain, grammar) == GENERATED_LANGUAGE_DIGEST:
         return _generated_dialect(grammar)
     actions = _action_digests(domain)
@@ -175,7 +178,7 @@ def _dialect(domain: str, grammar: str) -> Dialect:
 
 
 def language_digest(domain: str, grammar: str) -> str:
-    """Digest of a whole language: the domain, and the grammar without its task sentence."""
+    """Return the digest of a whole language: the domain, and the grammar without its task sentence."""
     return hashlib.sha256(f"{domain}\0{grammar}".encode()).hexdigest()[:16]
 
 
@@ -192,7 +195,7 @@ def _generated_dialect(grammar: str) -> Dialect:
 
 
 def _action_digests(domain: str) -> dict[str, str]:
-    """Name and digest of each action of a PDDL domain, all of them known ones."""
+    """Return the name and digest of each action of a PDDL domain. All of them must be known."""
     digests = dict(_actions(_PDDL_TOKEN.findall(_PDDL_COMMENT.sub("", domain).lower())))
     for action, digest in digests.items():
         _expect(digest in ACTION_DIGESTS.get(action, ()), f"the rule of action '{action}'", "an unknown rule")
@@ -213,7 +216,7 @@ def _actions(tokens: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _read_grammar(grammar: str) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
-    """Command template and feedback of each action, and the text productions by name."""
+    """Return the command template and the feedback of each action, and the text productions by name."""
     commands: dict[str, str] = {}
     feedback: dict[str, str] = {}
     for name, body in _ACTION.findall(grammar):
@@ -227,7 +230,7 @@ def _read_grammar(grammar: str) -> tuple[dict[str, str], dict[str, str], dict[st
 
 
 def productions_digest(productions: dict[str, Any]) -> str:
-    """Digest of the productions behind the engine's sentences."""
+    """Return the digest of the productions behind the engine's sentences."""
     text = json.dumps([productions.get(name) for name in _PRODUCTIONS], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

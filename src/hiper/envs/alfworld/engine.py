@@ -1,7 +1,7 @@
-"""Plays one game: the rules and sentences of ALFWorld as TextWorld prints them, in plain Python.
+"""The engine: rules and sentences of ALFWorld as TextWorld prints them, in plain Python.
 
-The state is a handful of immutable values replaced on change, so that a reset is a few assignments and games that
-have not diverged share everything. A command is understood exactly when it is in the admissible list.
+The state is a handful of immutable values that are replaced on change. So a reset is a few assignments, and games share
+everything until they diverge. A command is understood exactly when it is in the admissible list.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _NOTHING_HELD = -1
 
 
 def listing(items: Sequence[str]) -> str:
-    """ "nothing", "a", "a, and b", "a, b, and c": how the game lists things."""
+    """List things as the game does: "nothing", "a", "a, and b", "a, b, and c"."""
     match items:
         case []:
             return "nothing"
@@ -51,7 +51,7 @@ class Engine:
     """Whether the goal holds now."""
     _admissible: tuple[str, ...] | None
     _taken_from: frozenset[tuple[int, int]]
-    """Object and receptacle of every take not undone by a put: "look" finds these objects beside the receptacle."""
+    """Object and receptacle of every take that no put has undone. "look" finds these objects beside the receptacle."""
 
     def __init__(self, game: Game) -> None:
         self.game = game
@@ -74,11 +74,11 @@ class Engine:
         self._changed()
 
     def intro(self) -> str:
-        """The opening text: the room and the task."""
+        """Return the opening text: the room and the task."""
         return f"-= Welcome to TextWorld, ALFRED! =-\n\n{self._room()}\n\nYour task is to: {self.game.task}"
 
     def step(self, command: str) -> str:
-        """Play one command; returns what the game answers."""
+        """Play one command and return the game's answer."""
         command = command.strip()
         if command not in self.admissible:
             return NOTHING_HAPPENS
@@ -100,7 +100,7 @@ class Engine:
     # --- what can be done --------------------------------------------------------------------------------------
 
     def _commands(self) -> tuple[str, ...]:
-        """The admissible commands in string order: as verbs before and after "go" and the fixed commands."""
+        """Return the admissible commands in string order: groups of verbs in order, each group sorted."""
         game, place = self.game, self.game.place(self._location)
         early = list(place.examine)
         heat: list[str] = []

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import ClassVar
 
-from hiper.envs.alfworld.data import Library, open_split
 from hiper.envs.alfworld.engine import Engine
 from hiper.envs.alfworld.expert import AlfworldExpert
+from hiper.envs.alfworld.generate import DEFAULT_SIZE
+from hiper.envs.alfworld.library import Library, open_split
 from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
 
@@ -16,53 +17,48 @@ class AlfworldEnv(TextEnv):
     """Household tasks in text, as TextWorld prints them, byte for byte.
 
     The reward is ``reward`` at the turn that wins and zero otherwise. The command ``help`` is in the admissible
-    list, as TextWorld has it; prompts leave it out.
+    list, as in TextWorld, but agents are not shown it.
     """
 
     name: ClassVar[str] = "alfworld"
     version: ClassVar[str] = "1"
+    hidden_actions = ("help",)
+    max_turns = 50
+    reward = 10.0
 
-    def __init__(self, library: Library, *, max_turns: int = 50, reward: float = 10.0) -> None:
+    def __init__(self, library: Library, *, max_turns: int = max_turns, reward: float = reward) -> None:
         if max_turns < 1:
             raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
         self.panel = library.panel
         self.dialect = library.dialect
-        """ "move" or "put": how these games say to lay something down."""
+        """ "move" or "put": the verb with which these games lay something down."""
         self.max_turns = max_turns
         self.reward = reward
         self._library = library
-        self._engine: Engine | None = None
-        self._turn = 0
+        self._engine: Engine
 
     @property
     def official(self) -> bool | None:
         """Whether these are exactly the official games of their split; None where no official panel is known."""
         return self._library.official
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin a game; games have no chance in them, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin a game. Games have no chance in them, so ``seed`` changes nothing."""
         game = self._library.game(task_id)
         self._engine = Engine(game)
-        self._turn = 0
         return Start(game.task, Observation(self._engine.intro(), self._engine.admissible))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
+    def _step(self, action: str) -> Step:
         engine = self._engine
-        if engine is None or engine.won or self._turn >= self.max_turns:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
         text = engine.step(action)
-        self._turn += 1
-        late = EndReason.TURN_LIMIT if self._turn >= self.max_turns else None
-        end = EndReason.WON if engine.won else late
-        return Step.sparse(Observation(text, engine.admissible), end, self.reward)
+        return Step.sparse(Observation(text, engine.admissible), EndReason.WON if engine.won else None, self.reward)
 
     def accepts(self, action: str, observation: Observation) -> bool:
-        """Whether the game would understand ``action``; spaces around it do not matter."""
+        """Whether the game would understand ``action``. Spaces around it do not matter."""
         return super().accepts(action.strip(), observation)
 
     def expert(self) -> AlfworldExpert:
-        """A player that searches in one fixed order and remembers next to nothing: easy to imitate."""
+        """Return a player that is easy to imitate: it searches in a fixed order and remembers next to nothing."""
         return AlfworldExpert(put_verb=self.dialect)
 
 
@@ -70,20 +66,20 @@ def make(
     split: str = "train",
     data: str | os.PathLike[str] | None = None,
     games: int | None = None,
-    size: str = "small",
-    max_turns: int = 50,
-    reward: float = 10.0,
+    size: str = DEFAULT_SIZE,
+    max_turns: int = AlfworldEnv.max_turns,
+    reward: float = AlfworldEnv.reward,
 ) -> AlfworldEnv:
-    """ALFWorld over one split.
+    """Make ALFWorld over one split.
 
     Args:
-        split: "train", "valid_seen", "valid_unseen" or whatever the data hold.
-        data: folder or tar archive of games; "generated" for generated ones, which need no data; None: where
-            ALFWORLD_DATA says, then ``~/.cache/alfworld``.
-        games: play this many of them; None: all (of generated games, 600).
-        size: how large generated games are.
+        split: "train", "valid_seen", "valid_unseen" or another split of the data.
+        data: folder or tar archive of games; "generated" for generated games, which need no data; None: the place
+            that ALFWORLD_DATA names, or ``~/.cache/alfworld``.
+        games: the number of games to play; None: all (of generated games, 600).
+        size: the size of generated games: "tiny", "small", "medium" or "official".
         max_turns: turns until an unfinished game is truncated.
-        reward: what winning pays.
+        reward: the reward for winning.
 
     Raises:
         UserError: there are no such games.

@@ -1,22 +1,21 @@
 """A rule-based ALFWorld player that knows no more than an agent: the goal, what it has read, the admissible actions.
 
-It is written to be *imitated*. Nearly every decision is a function of what a prompt shows (goal, current subgoal,
-current observation, admissible actions), so that a small model can learn it:
+It is written to be *imitated*. Nearly every decision is a function of what a prompt shows: the goal, the current
+subgoal, the current observation and the admissible actions. So a small model can learn it:
 
-- All receptacles of a room stand in one fixed order: the most promising kinds first
-  (:mod:`hiper.envs.alfworld.priors`), then by number. A search begins with the first of them and visits the
-  successor of the place it is at, cyclically: who sees where it is knows where to go next, and a search that was
-  thrown off its course goes on from where it finds itself.
+- All receptacles of a room have one fixed order: the most promising kinds first (:mod:`hiper.envs.alfworld.priors`),
+  then by number. A search begins with the first and then visits the successor of the place where it is, cyclically.
+  The present place alone tells where to go next, also after a detour.
 - A closed receptacle on the way is opened, and left open.
-- A wanted object within reach is taken; an object that nobody asked for is put down at once.
+- A wanted object within reach is taken. An object that nobody asked for is put down at once.
 - Tools and destinations are the first of their kind, or one that is within reach already.
-- What is put down counts as untreated, and a second object is looked for from the start: nothing has to be
-  remembered but the subgoal.
+- An object that was put down counts as untreated, and the search for a second object starts anew. So nothing but the
+  subgoal has to be remembered.
 
-Subgoals, for a task that wants a clean plate in the fridge, are ``find plate``, ``take plate``, ``clean plate``,
-``put plate in fridge``. Under a lamp: ``find cd``, ``take cd``, ``find desklamp``, ``use desklamp``. For two
-objects the last three of six name the second: ``find second cd``, ``take second cd``, ``put second cd in safe``.
-``drop bowl`` gets rid of what was picked up by mistake.
+The subgoals of a task that wants a clean plate in the fridge are ``find plate``, ``take plate``, ``clean plate``,
+``put plate in fridge``. Under a lamp they are ``find cd``, ``take cd``, ``find desklamp``, ``use desklamp``. For two
+objects, the last three of six name the second: ``find second cd``, ``take second cd``, ``put second cd in safe``.
+``drop bowl`` gets rid of an object that was picked up by mistake.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from hiper.envs.base import Decision, Observation, Start
 from hiper.errors import UserError
 
 TREATMENTS = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
-"""What is done to an object, by the word in the goal."""
+"""The treatment of an object, by the word in the goal."""
 
 TOOLS = {"clean": ("sinkbasin", "sink"), "heat": ("microwave",), "cool": ("fridge",)}
-"""The kinds of receptacle that do it."""
+"""The kinds of receptacle for each treatment."""
 
 _GOALS = tuple(
     re.compile(pattern)
@@ -53,25 +52,25 @@ _ENTITY = re.compile(r"[a-z]+ \d+")
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A goal sentence, understood."""
+    """The meaning of a goal sentence."""
 
     thing: str
-    """The kind of object that is wanted."""
+    """The kind of object that the goal asks for."""
     target: str
-    """The kind of receptacle it belongs in, or of lamp it is to be held under."""
+    """The kind of receptacle to put the object in, or of lamp to hold it under."""
     treatment: str | None = None
     """``clean``, ``heat`` or ``cool`` before delivery."""
     two: bool = False
-    """Two of them, in the same receptacle."""
+    """Whether two of them belong in the same receptacle."""
     lamp: bool = False
-    """The target is a lamp."""
+    """Whether the target is a lamp."""
 
     @classmethod
     def read(cls, goal: str) -> Errand:
-        """Understand a goal sentence in any of the official phrasings of the six task types.
+        """Read a goal sentence in any of the official phrasings of the six task types.
 
         Raises:
-            UserError: it is none of them.
+            UserError: the sentence is none of them.
         """
         for pattern in _GOALS:
             if match := pattern.search(goal):
@@ -91,20 +90,20 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """The admissible actions, read as a description of the situation."""
+    """A situation, read from the admissible actions."""
 
     actions: frozenset[str]
     here: tuple[str, ...]
-    """Receptacles within reach (several may share a place), in search order; empty in the middle of the room."""
+    """Receptacles within reach (several may share a place), in search order. Empty in the middle of the room."""
     holding: str | None
     takes: tuple[tuple[str, str], ...]
-    """What can be taken: (object, receptacle)."""
+    """Pairs of an object that can be taken and its receptacle."""
     puts: dict[str, str]
     """The action that puts the held object into a receptacle, by receptacle."""
 
     @classmethod
     def read(cls, actions: Iterable[str], order: Sequence[str]) -> Situation:
-        """The situation in which ``actions`` are admissible, in a room whose receptacles are ``order``."""
+        """Return the situation in which ``actions`` are admissible, in a room whose receptacles are ``order``."""
         actions = frozenset(actions)
         takes, puts, holding = [], {}, None
         for action in sorted(actions):
@@ -120,7 +119,7 @@ class Situation:
         return cls(actions, here, holding, tuple(takes), puts)
 
     def first(self, actions: Iterable[str]) -> str | None:
-        """The first of ``actions`` that is admissible."""
+        """Return the first of ``actions`` that is admissible, or None."""
         return next((action for action in actions if action in self.actions), None)
 
 
@@ -128,15 +127,16 @@ class Situation:
 class AlfworldExpert:
     """The player.
 
-    What it knows beyond the present scene: where it looks, whether the object in its hands has been treated, and
-    what it last saw in each place. Of the latter it only uses how many objects are delivered, unless it plays with
-    ``memory``: then it goes straight to where a wanted object was seen and leaves out places already searched.
-    Episodes get a little shorter, but a short history does not explain its decisions any more.
+    It remembers three things beyond the present scene: where it looks, whether the object in its hands has been
+    treated, and what it last saw in each place. From the last it only uses how many objects are delivered.
+
+    With ``memory`` it goes straight to where a wanted object was seen, and leaves out places already searched. Episodes
+    get a little shorter, but a short history no longer explains its decisions.
     """
 
     memory: bool = False
     put_verb: str = "move"
-    """How the games call laying an object down; known from a list of actions, but for mistakes."""
+    """The games' verb for laying an object down. Only :meth:`slip` needs it; otherwise the admissible actions tell."""
     _errand: Errand = field(init=False)
     _order: tuple[str, ...] = field(init=False, default=())
     _focus: str | None = field(init=False, default=None)
@@ -157,7 +157,7 @@ class AlfworldExpert:
         self._seen = {}
 
     def acted(self, action: str, observation: Observation) -> None:
-        """Read what came of ``action``, whoever chose it. The text tells everything, so the action is not needed."""
+        """Learn the outcome of ``action``, whoever chose it. The text tells everything; the action is not needed."""
         now = self._situation(observation)
         text = observation.text
         named = _ENTITY.findall(text)
@@ -168,7 +168,7 @@ class AlfworldExpert:
             self._treated = text.split()[1] == self._errand.treatment
         self._note_contents(text, named)
         if text.startswith(("You pick up", "You move", "You put")) and kind_of(named[0]) == self._errand.thing:
-            self._focus = None  # whatever is looked for next, look for it from the start
+            self._focus = None  # the next search starts from the beginning
 
     def act(self, observation: Observation) -> Decision:
         """Decide on the next turn. The action is always an admissible one."""
@@ -178,9 +178,9 @@ class AlfworldExpert:
         return Decision(switch, subgoal, action)
 
     def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
-        """A mistake an imitator makes: what would complete the current step, tried where it cannot be done.
+        """Return a likely mistake of an imitator: to complete the current step where that cannot be done.
 
-        The action is inadmissible. None where the step can be completed here.
+        The action is inadmissible. None: the step can be completed here.
         """
         now, errand = self._situation(observation), self._errand
         subgoal, action = self._decide(now)
@@ -199,7 +199,7 @@ class AlfworldExpert:
     # What to do
 
     def _decide(self, now: Situation) -> tuple[str, str]:
-        """The subgoal and the action for a situation."""
+        """Return the subgoal and the action for a situation."""
         errand = self._errand
         if now.holding is None:
             return self._acquire(now)
@@ -234,16 +234,16 @@ class AlfworldExpert:
         return self._put(now, nearest_first) or self._search(now)
 
     def _put(self, now: Situation, places: Sequence[str]) -> str | None:
-        """Put the held object into one of ``places``, or open one that is here; None where neither can be done."""
+        """Put the held object into one of ``places``, or open one that is here. None: neither can be done."""
         put = next((now.puts[place] for place in places if place in now.puts), None)
         return put or now.first(f"open {place}" for place in places)
 
     def _go(self, now: Situation, places: Sequence[str]) -> str:
-        """Go to the first of ``places``; search on where there is none to go to."""
+        """Go to the first of ``places``, or search on if none can be gone to."""
         return now.first(f"go to {place}" for place in places) or self._search(now)
 
     def _search(self, now: Situation) -> str:
-        """Look into the place in focus if it is closed, else go on to its successor in the order."""
+        """Look into the place in focus if it is closed, or else go to its successor in the order."""
         if self._focus in now.here and f"open {self._focus}" in now.actions:
             return f"open {self._focus}"
         at = self._order.index(self._focus) if self._focus else -1
@@ -255,7 +255,7 @@ class AlfworldExpert:
         return now.first(steps) or now.first(("look",)) or min(now.actions)
 
     def _best_first(self, ahead: Sequence[str], looking_for_lamp: bool) -> tuple[str, ...]:
-        """``ahead``, but first where a wanted object was seen, then what has not been looked into, then the rest."""
+        """Sort ``ahead``: places where a wanted object was seen, then those not looked into, then the rest."""
 
         def wanted(name: str, place: str) -> bool:
             return kind_of(name) == self._errand.target if looking_for_lamp else self._wants(name, place)
@@ -271,14 +271,14 @@ class AlfworldExpert:
 
     @property
     def _wanted(self) -> str:
-        """The object that is wanted now, as subgoals name it."""
+        """Return the object that is wanted now, as subgoals name it."""
         thing = self._errand.thing
         delivered = (name for place in self._destinations for name in self._seen.get(place, ()))
         return f"second {thing}" if self._errand.two and thing in map(kind_of, delivered) else thing
 
     @property
     def _destinations(self) -> tuple[str, ...]:
-        """Where to deliver. Two objects must end up in the same receptacle, so there the first of its kind it is."""
+        """Return where to deliver. Two objects go to the first receptacle of its kind, as they must end up together."""
         places = tuple(place for place in self._order if kind_of(place) == self._errand.target)
         return places[:1] if self._errand.two else places
 
@@ -288,7 +288,7 @@ class AlfworldExpert:
         return tuple(place for place in self._order if kind_of(place) in kinds)
 
     def _wants(self, name: str, place: str) -> bool:
-        """Whether ``name``, lying in ``place``, is to be taken: not where it already counts as delivered."""
+        """Whether to take ``name`` from ``place``. Objects that count as delivered stay."""
         errand = self._errand
         return kind_of(name) == errand.thing and not (errand.two and place in self._destinations)
 
@@ -296,7 +296,7 @@ class AlfworldExpert:
         return Situation.read(_admissible(observation), self._order)
 
     def _note_contents(self, text: str, named: Sequence[str]) -> None:
-        """Keep :attr:`_seen` up to date with what ``text`` says of the place in focus."""
+        """Update :attr:`_seen` with what ``text`` says of the place in focus."""
         place = self._focus
         if place is None:
             return
@@ -310,12 +310,12 @@ class AlfworldExpert:
 
 
 def kind_of(name: str) -> str:
-    """``cabinet`` for ``cabinet 12``."""
+    """Return the kind in a name: ``cabinet`` for ``cabinet 12``."""
     return name.rpartition(" ")[0]
 
 
 def search_key(place: str) -> tuple[float, str, int]:
-    """Sorts receptacles into the order in which they are searched."""
+    """Return the sort key of a receptacle in the order of searches."""
     kind, _, number = place.rpartition(" ")
     return (-worth(kind), kind, int(number))
 

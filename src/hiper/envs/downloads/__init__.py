@@ -1,4 +1,4 @@
-"""Official data: what is installed, whether it is what it should be, and getting it."""
+"""Official data: inspect what is installed, check it and download it."""
 
 from hiper.envs.downloads.sets import DataHome, DataSet, FileSet, Finding, State
 from hiper.envs.downloads.transfer import Arrival, RemoteFile, Source, download

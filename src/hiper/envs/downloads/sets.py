@@ -1,7 +1,7 @@
-"""Sets of official files: looked at, and installed.
+"""Sets of official files: inspect and install them.
 
-A set knows what it should hold; a :class:`DataHome` is what one environment has to say about its data. Environments
-make theirs known with :func:`hiper.envs.register`.
+A set knows the files that it should hold. A :class:`DataHome` describes all data of one environment. Environments
+announce theirs with :func:`hiper.envs.register`.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from hiper.errors import UserError
 from hiper.files import write_text
 
 RECORD = "hiper-data.json"
-"""In a data folder: where files came from, and what they were when they came."""
+"""The file in a data folder that records the source, size and checksum of every download."""
 
 
 class State(StrEnum):
-    """What is known of something that should be there."""
+    """The state of a file or split."""
 
     MISSING = "missing"
     RIGHT = "right"
     WRONG = "wrong"
-    UNVERIFIED = "unverified"  # it is there, and there is nothing to check it against
+    UNVERIFIED = "unverified"  # it is there, but nothing to check it against is known
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found at one place."""
+    """The result of one inspection."""
 
     what: str
     state: State
@@ -42,50 +42,50 @@ class Finding:
 
 
 Progress = Callable[[str], AbstractContextManager[Watch]]
-"""Shows a bar of bytes with a title, for as long as its context lasts."""
+"""A context manager that shows a progress bar of bytes with a title."""
 
 
 class DataSet(Protocol):
-    """Official data that are installed together."""
+    """Official files that are installed together."""
 
     @property
     def name(self) -> str:
-        """What `hiper data ENV --get` calls it."""
+        """The name in `hiper data ENV --get NAME`."""
 
     @property
     def summary(self) -> str:
-        """What it is, in a few words, with its size."""
+        """A description in a few words, with the size."""
 
     def inspect(self, folder: Path, progress: Progress) -> Sequence[Finding]:
-        """What of it lies in ``folder``, and whether it is what it should be."""
+        """Inspect the set's files in ``folder`` and check them."""
 
     def install(self, folder: Path, progress: Progress) -> Sequence[Arrival]:
-        """Get what is missing of it into ``folder``; what came.
+        """Download what is missing into ``folder`` and return the downloads.
 
         Raises:
-            UserError: something else has its name there, or no place gives it.
+            UserError: another file has the name, or no source gives the file.
         """
 
 
 @dataclass(frozen=True)
 class DataHome:
-    """An environment's official data."""
+    """The official data of an environment."""
 
     folder: Callable[[], Path]
-    """Where the environment looks for them."""
+    """Returns the folder where the environment looks for the data."""
     variable: str
     """The environment variable that names another folder."""
     sets: tuple[DataSet, ...]
     by_hand: str
-    """What to do where no place gives them."""
+    """Advice for when no source gives the files."""
     checksums: str
-    """Where the checksums come from."""
+    """The origin of the checksums."""
 
     def set_named(self, name: str) -> DataSet:
-        """The set ``name``.
+        """Return the set called ``name``.
 
         Raises:
-            UserError: there is none.
+            UserError: there is no such set.
         """
         for known in self.sets:
             if known.name == name:
@@ -95,14 +95,14 @@ class DataHome:
 
 @dataclass(frozen=True)
 class FileSet:
-    """Files that lie side by side in a folder; a :class:`DataSet`."""
+    """A :class:`DataSet` of files in one folder."""
 
     name: str
     summary: str
     files: tuple[RemoteFile, ...]
 
     def inspect(self, folder: Path, progress: Progress) -> Sequence[Finding]:
-        """See :class:`DataSet`. A file without a known checksum is compared with the record of its arrival."""
+        """See :class:`DataSet`. A file without a known checksum is compared with the record of its download."""
         return list(self._findings(folder, progress))
 
     def _findings(self, folder: Path, progress: Progress) -> Iterator[Finding]:
@@ -121,7 +121,7 @@ class FileSet:
                 yield Finding(file.name, State.MISSING, size + so_far)
 
     def install(self, folder: Path, progress: Progress) -> Sequence[Arrival]:
-        """See :class:`DataSet`. What came is entered in the folder's record."""
+        """See :class:`DataSet`. Downloads are entered in the folder's record."""
         arrivals = []
         for file, found in zip(self.files, self.inspect(folder, progress), strict=True):
             if found.state is State.WRONG:
@@ -153,7 +153,7 @@ def _compare(file: RemoteFile, path: Path, recorded: Mapping[str, Any] | None, w
 
 
 def read_record(folder: Path) -> dict[str, dict[str, Any]]:
-    """What is recorded of the files that came into ``folder``, by name.
+    """Read the record of the downloads in ``folder``, by file name.
 
     Raises:
         UserError: the record is damaged.
@@ -169,7 +169,7 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_record(folder: Path, arrival: Arrival) -> None:
-    """Enter a file that came into the folder's record."""
+    """Enter a download in the folder's record."""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     entry = {"url": arrival.source.url, "size": arrival.size, "sha256": arrival.sha256, "date": today}
     record = read_record(folder) | {arrival.path.name: entry}

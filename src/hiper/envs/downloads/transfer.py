@@ -1,7 +1,7 @@
-"""One file over HTTP: from the first place that gives it, resumed where it broke off, checked before it counts.
+"""A download over HTTP: from the first source that gives the file, resumed after a cut, and checked at the end.
 
-What has come so far lies beside the file, as ``NAME.part``, so that a later call goes on from there, whichever place
-it asks. It takes the file's name only when its size and checksum are right, as far as these are known.
+A partial download lies beside the file as ``NAME.part``. A later call continues it, from whichever source it asks. The
+download gets the file's name only when its size and checksum are right, as far as these are known.
 """
 
 from __future__ import annotations
@@ -20,63 +20,63 @@ from urllib.request import Request, urlopen
 
 from hiper import __version__
 from hiper.errors import UnwritableError, UserError
-from hiper.files import alone_at, writing
+from hiper.files import exclusive_lock, writing
 
 CHUNK = 1 << 18
-"""Bytes read at once."""
+"""The number of bytes read at once."""
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as cut."""
 ATTEMPTS = 5
-"""Connections in a row that bring nothing before a place is given up."""
+"""The number of fruitless connections in a row after which a source is given up."""
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP codes after which asking again makes sense."""
+"""HTTP status codes after which a retry makes sense."""
 
 Watch = Callable[[int, int | None], None]
-"""Told how many bytes are there, and how many there will be (None: unknown)."""
+"""A function that is called with the bytes so far and the bytes in total (None: unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A place that offers a file."""
+    """A server that offers a file."""
 
     name: str
-    """For messages: whose place it is."""
+    """The owner of the server, for messages."""
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file, and what is known of it."""
+    """A file that can be downloaded, with its size and checksum where known."""
 
     name: str
     sources: tuple[Source, ...]
-    """In the order in which they are asked."""
+    """The sources, in the order in which they are asked."""
     size: int | None = None
-    """Bytes."""
+    """The size in bytes."""
     sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A file that came."""
+    """A finished download."""
 
     path: Path
     source: Source
     size: int
-    """Bytes."""
+    """The size in bytes."""
     sha256: str
 
 
 class NoSourceError(UserError):
-    """No place gives a file."""
+    """No source gives a file."""
 
 
 class _RefusalError(Exception):
-    """A place does not give the file; the message says why."""
+    """A source does not give the file. The message says why."""
 
 
 class _CutError(Exception):
-    """A connection broke; the message says how."""
+    """A connection broke. The message says how."""
 
 
 def download(
@@ -85,23 +85,23 @@ def download(
     watch: Watch = lambda done, total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Arrival:
-    """Get ``file`` into ``folder``, from the first of its sources that gives it.
+    """Download ``file`` into ``folder``, from the first of its sources that gives it.
 
     Args:
-        file: what to get. Without a known checksum, what comes is as trustworthy as the place it comes from.
-        folder: where to; made if need be.
-        watch: told of progress.
-        pause: waits, in seconds, before a place is asked again.
+        file: the file. Without a known checksum, a download is only as trustworthy as its source.
+        folder: the target folder. It is made if it does not exist.
+        watch: called with the progress.
+        pause: waits a number of seconds before a retry.
 
     Raises:
-        NoSourceError: no place gives the file; the message says what each of them answered.
-        UserError: another process is getting it.
-        UnwritableError: the disk refuses it.
+        NoSourceError: no source gives the file. The message holds the answer of each source.
+        UserError: another process is downloading the file.
+        UnwritableError: the file cannot be written.
     """
     part = folder / f"{file.name}.part"
     with writing(part):
         folder.mkdir(parents=True, exist_ok=True)
-    with alone_at(part):
+    with exclusive_lock(part):
         _check_room(file, folder, _size(part))
         refusals = []
         for source in file.sources:
@@ -113,10 +113,10 @@ def download(
 
 
 def sha256_of(path: Path, watch: Watch = lambda done, total: None) -> str:
-    """SHA-256 of a file's content.
+    """Return the SHA-256 of a file's content.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     digest, done, total = hashlib.sha256(), 0, _size(path)
     try:
@@ -140,7 +140,7 @@ def _check_room(file: RemoteFile, folder: Path, have: int) -> None:
 
 
 def _get(file: RemoteFile, source: Source, part: Path, watch: Watch, pause: Callable[[float], None]) -> Arrival:
-    """The file from one source; what an earlier attempt left is not trusted if the whole turns out wrong."""
+    """Download from one source. If a resumed download turns out wrong, it is started anew."""
     resumed = _size(part) > 0
     _complete(file, source, part, watch, pause)
     digest = sha256_of(part)
@@ -166,7 +166,7 @@ def _what_is_wrong(file: RemoteFile, size: int, sha256: str) -> str | None:
 
 
 def _complete(file: RemoteFile, source: Source, part: Path, watch: Watch, pause: Callable[[float], None]) -> None:
-    """Fill ``part`` up, connecting again as long as that brings anything."""
+    """Complete ``part``. Connect again as long as that brings any bytes."""
     failures = 0
     while file.size is None or _size(part) != file.size:
         before = _size(part)
@@ -181,10 +181,15 @@ def _complete(file: RemoteFile, source: Source, part: Path, watch: Watch, pause:
 
 
 def _receive(file: RemoteFile, source: Source, part: Path, watch: Watch) -> None:
-    """Add to ``part`` what one connection gives; return if nothing is missing then."""
+    """Add the bytes of one connection to ``part``. Return if nothing is missing then.
+
+    Raises:
+        _CutError: the connection broke.
+        _RefusalError: the source does not give this file.
+    """
     have = _size(part)
     response = _connect(source.url, have)
-    if response is None:  # nothing lies beyond what is there
+    if response is None:  # the file has no further bytes
         return
     with response:
         if response.status != 206:
@@ -201,7 +206,7 @@ def _receive(file: RemoteFile, source: Source, part: Path, watch: Watch) -> None
                 out.write(chunk)
                 have += len(chunk)
                 watch(have, total)
-                if file.size is not None and have > file.size:  # it may never end
+                if file.size is not None and have > file.size:  # the stream may never end
                     return
     wanted = total if file.size is None else file.size
     if wanted is not None and have < wanted:
@@ -209,7 +214,7 @@ def _receive(file: RemoteFile, source: Source, part: Path, watch: Watch) -> None
 
 
 def _connect(url: str, have: int) -> HTTPResponse | None:
-    """A response that begins at byte ``have``, or at the first; None if the file has no more than ``have`` bytes."""
+    """Return a response that begins at byte ``have`` or at the first. None: the file has no further bytes."""
     headers = {"User-Agent": f"hiper/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -233,7 +238,7 @@ def _connect(url: str, have: int) -> HTTPResponse | None:
 
 
 def _announced_size(response: HTTPResponse, have: int) -> int | None:
-    """Of the whole file."""
+    """Return the size of the whole file in bytes, if the response states it."""
     length = response.headers.get("Content-Length", "")
     return have + int(length) if re.fullmatch("[0-9]+", length) else None
 

@@ -1,9 +1,9 @@
-"""A chain of locked boxes: as many subtasks as asked for, each of which needs the one before.
+"""A chain of locked boxes: any number of subtasks, each of which needs the one before.
 
-Rooms lie in a ring, and in them stand boxes of different colours. The agent begins with the key to one of them; in each
-box lies the key to the next, and in the last one a treasure, which wins. Nothing is paid before. So the number of boxes
-is the number of dependent subtasks, and everything else stays the same: made to measure what a long horizon does to
-credit. It is played in microseconds, and :func:`shortest` says how many turns it takes.
+Rooms lie in a ring, and boxes of different colours stand in them. The agent begins with the key to one box. Each box
+holds the key to the next, and the last box holds a treasure. Only the treasure is rewarded; it wins the episode. So the
+number of boxes sets the number of dependent subtasks and changes nothing else. The environment serves to measure the
+effect of long horizons on credit. A turn takes microseconds, and :func:`shortest` returns the least number of turns.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ _ID = re.compile(r"boxes/\w+/(\d+)rooms-start(\d+)((?:-[a-z]+\d+)+)")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where everything is, rooms counted from zero."""
+    """The places of all things. Rooms are counted from zero."""
 
     rooms: int
     start: int
     boxes: tuple[tuple[str, int], ...]
-    """Colour and room of each, in the order in which they can be opened."""
+    """Colour and room of each box, in the order in which they can be opened."""
 
     @property
     def id(self) -> str:
-        """As part of a task's id."""
+        """The layout as part of a task's id."""
         return f"{self.rooms}rooms-start{self.start}" + "".join(f"-{colour}{room}" for colour, room in self.boxes)
 
     @classmethod
     def read(cls, task_id: str) -> Layout:
-        """The layout that a task's id names."""
+        """Read the layout in a task's id."""
         found = _ID.fullmatch(task_id)
         assert found, task_id
         boxes = tuple((colour, int(room)) for colour, room in re.findall(r"-([a-z]+)(\d+)", found[3]))
@@ -50,7 +50,7 @@ class Layout:
 
 
 class BoxesEnv(TextEnv):
-    """See the module. The reward is 1 for the treasure."""
+    """The environment of this module. The reward is 1 for the treasure."""
 
     name: ClassVar[str] = "boxes"
     version: ClassVar[str] = "1"
@@ -58,28 +58,22 @@ class BoxesEnv(TextEnv):
     def __init__(self, panel: Panel, max_turns: int) -> None:
         self.panel = panel
         self.max_turns = max_turns
-        self._end: EndReason | None = EndReason.LOST  # nothing runs before the first reset
-        self._layout = Layout(1, 0, ())
-        self._room = self._opened = self._turn = 0
+        self._layout: Layout
+        self._room: int
+        self._opened: int
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; there is no chance in it, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. There is no chance in it, so ``seed`` changes nothing."""
         self._layout = Layout.read(self.panel[task_id].id)
-        self._room, self._opened, self._turn, self._end = self._layout.start, 0, 0, None
+        self._room, self._opened = self._layout.start, 0
         return Start(GOAL, self._observe(""))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._end:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         text = self._play(action) if action in self._admissible() else "Nothing happens. "
-        if self._turn >= self.max_turns and not self._end:
-            self._end = EndReason.TURN_LIMIT
-        return Step.sparse(self._observe(text), self._end)
+        return Step.sparse(self._observe(text), None if self._closed() else EndReason.WON)
 
     def expert(self) -> BoxesExpert:
-        """Goes round, and opens the box whose key it holds where it finds it."""
+        """Return a player that goes round the ring and opens each box when it holds the key."""
         return BoxesExpert()
 
     def _play(self, action: str) -> str:
@@ -91,12 +85,11 @@ class BoxesEnv(TextEnv):
             return f"The {colour} box is locked. "
         self._opened += 1
         if self._opened == len(boxes):
-            self._end = EndReason.WON
             return f"You open the {colour} box and find the treasure. "
         return f"You open the {colour} box. "
 
     def _admissible(self) -> tuple[str, ...]:
-        """Next door on either side, and every closed box in the room."""
+        """Return the actions to open every closed box in the room and to go next door on either side."""
         rooms = self._layout.rooms
         doors = sorted({(self._room + way) % rooms for way in (1, -1)} - {self._room})
         return (
@@ -110,14 +103,14 @@ class BoxesEnv(TextEnv):
     def _observe(self, before: str) -> Observation:
         here = [f"a {colour} box" for colour, room in sorted(self._closed()) if room == self._room]
         place, boxes = self._opened + 1, len(self._layout.boxes)
-        held = "" if self._end is EndReason.WON else f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. "
+        held = f"You hold the {self._closed()[0][0]} key, {place} of {boxes}. " if self._closed() else ""
         seen = " and ".join(here) or "nothing"
         text = f"{before}You are in room {self._room + 1} of {self._layout.rooms}. {held}You see {seen} here."
         return Observation(text, self._admissible())
 
 
 class BoxesExpert:
-    """Sees what the agent sees: it goes round in one direction, and opens each box as it holds its key."""
+    """A player that goes round in one direction and opens each box when it holds the key."""
 
     def __init__(self) -> None:
         self._subgoal = ""
@@ -140,11 +133,11 @@ class BoxesExpert:
         return Decision(switch, subgoal, f"go to room {room % rooms + 1}")
 
     def acted(self, action: str, observation: Observation) -> None:
-        """Nothing is remembered: all that matters is in the next observation."""
+        """Do nothing: the next observation tells everything."""
 
 
 def shortest(task_id: str) -> int:
-    """The least number of turns that wins a task: to each box the shorter way round, and a turn to open it."""
+    """Return the least number of turns that wins a task: the shorter way to each box and a turn to open it."""
     layout = Layout.read(task_id)
     turns, at = 0, layout.start
     for _, room in layout.boxes:
@@ -156,17 +149,17 @@ def shortest(task_id: str) -> int:
 def make(
     split: str = "train", boxes: int = 3, rooms: int = 6, games: int = 400, max_turns: int | None = None
 ) -> BoxesEnv:
-    """Chains of ``boxes`` boxes in ``rooms`` rooms; a quarter of all layouts is held out.
+    """Make chains of ``boxes`` boxes in ``rooms`` rooms. A quarter of all layouts is held out.
 
     Args:
         split: "train" or "held_out".
         boxes: the number of dependent subtasks, up to eight.
-        rooms: in the ring.
-        games: how many layouts; there may be fewer where there are few boxes.
-        max_turns: None: one and a half rounds for each box.
+        rooms: the number of rooms in the ring.
+        games: the number of layouts. There may be fewer where there are few boxes.
+        max_turns: turns until an unfinished episode is truncated; None: one and a half rounds for each box.
 
     Raises:
-        UserError: unknown split, or a size that cannot be.
+        UserError: the split is unknown, or a size is out of range.
     """
     if split not in SPLITS:
         raise NoSplitError(f"the boxes have no split '{split}'; there are {', '.join(SPLITS)}")

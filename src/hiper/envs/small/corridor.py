@@ -1,8 +1,8 @@
-"""A corridor with a key and a door: the smallest environment that needs two subgoals, with a known best play.
+"""A corridor with a key and a door: the smallest environment that needs two subgoals.
 
-The agent stands in a row of cells. Somewhere lies a key, somewhere is a door; opening the door wins. A locked door
-needs the key, and pulling at it without one sounds an alarm and ends the episode. For tests and examples: it is
-played in microseconds, and :func:`shortest` says how many turns it takes.
+The agent stands in a row of cells. One cell holds a key, another a door. Opening the door wins. A locked door needs the
+key: without it, an alarm sounds and the episode ends. The environment serves tests and examples. A turn takes
+microseconds, and :func:`shortest` returns the least number of turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ID = re.compile(r"corridor/(\w+)/(\w+)-(\d+)cells-start(\d+)-key(\d+)-door(\d+)
 
 
 class CorridorEnv(TextEnv):
-    """See the module. The reward is 1 for opening the door."""
+    """The environment of this module. The reward is 1 for opening the door."""
 
     name: ClassVar[str] = "corridor"
     version: ClassVar[str] = "1"
@@ -29,29 +29,21 @@ class CorridorEnv(TextEnv):
     def __init__(self, panel: Panel, max_turns: int) -> None:
         self.panel = panel
         self.max_turns = max_turns
-        self._end: EndReason | None = EndReason.LOST  # nothing runs before the first reset
-        self._kind = ""
-        self._cells = self._cell = self._key = self._door = self._turn = 0
-        self._carrying = False
+        self._end: EndReason | None
+        self._carrying: bool
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; there is no chance in it, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. There is no chance in it, so ``seed`` changes nothing."""
         self._kind, self._cells, self._cell, self._key, self._door = _read_id(self.panel[task_id].id)
-        self._end, self._turn, self._carrying = None, 0, False
+        self._end, self._carrying = None, False
         return Start(GOALS[self._kind], self._observe(""))
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._end:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         text = self._play(action) if action in self._admissible() else "Nothing happens."
-        if self._turn >= self.max_turns and not self._end:
-            self._end = EndReason.TURN_LIMIT
         return Step.sparse(self._observe(text + " "), self._end)
 
     def expert(self) -> CorridorExpert:
-        """Walks to the right end, then to the left, until it has what it needs."""
+        """Return a player that walks to the right end and then to the left, until it finds what it needs."""
         return CorridorExpert()
 
     def _play(self, action: str) -> str:
@@ -87,7 +79,7 @@ class CorridorEnv(TextEnv):
 
 
 class CorridorExpert:
-    """Sees what the agent sees: it finds the key, if it needs one, then the door."""
+    """A player that finds the key, if it needs one, and then the door."""
 
     def __init__(self) -> None:
         self._needs_key = False
@@ -113,7 +105,7 @@ class CorridorExpert:
         return Decision(switch, subgoal, self._direction)
 
     def acted(self, action: str, observation: Observation) -> None:
-        """Read what came of an action."""
+        """Learn the outcome of an action."""
         if "You take the key." in observation.text:
             self._needs_key = False
 
@@ -127,17 +119,17 @@ def _read_id(task_id: str) -> tuple[str, int, int, int, int]:
 
 
 def shortest(task_id: str) -> int:
-    """The least number of turns that wins a task."""
+    """Return the least number of turns that wins a task."""
     kind, _, start, key, door = _read_id(task_id)
     walk = abs(start - door) if kind == "unlocked" else abs(start - key) + 1 + abs(key - door)
     return walk + 1
 
 
 def make(split: str = "train", cells: int = 5, max_turns: int = 20) -> CorridorEnv:
-    """Corridors of ``cells`` cells: every start, key and door, a quarter of them held out.
+    """Make corridors of ``cells`` cells with every start, key and door. A quarter of them is held out.
 
     Raises:
-        UserError: unknown split, or a corridor too short to hold key and door apart.
+        UserError: the split is unknown, or the corridor is too short to hold key and door apart.
     """
     if split not in SPLITS:
         raise NoSplitError(f"the corridor has no split '{split}'; there are {', '.join(SPLITS)}")

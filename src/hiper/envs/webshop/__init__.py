@@ -1,1 +1,1 @@
-"""WebShop: shopping from an instruction over a catalogue of products, equal to the original without its Java."""
+"""WebShop: shopping from an instruction over a catalogue of products. It equals the original and needs no Java."""

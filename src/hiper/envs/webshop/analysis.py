@@ -1,6 +1,7 @@
-"""From text to search terms, as Lucene's English analysis does it in Anserini.
+"""Search terms of a text, as Lucene's English analysis in Anserini makes them.
 
-Words by Unicode's word boundaries (UAX #29), possessives and stop words removed, Porter stems.
+Text is split at Unicode's word boundaries (UAX #29). Possessives and stop words are removed, and words are reduced to
+Porter stems.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ will with
 """
 STOP_WORDS = frozenset(_STOPPED.split())
 _LONGEST = 255
-"""Characters of a word; longer ones are cut into pieces."""
+"""The largest number of characters of a word. Longer words are cut into pieces."""
 
 _REMEMBERED = 1 << 19
-"""Pieces of text whose terms are kept."""
+"""The number of pieces of text whose terms are cached."""
 
 _EXTENDED = r"[\p{WB=Format}\p{WB=Extend}\p{WB=ZWJ}]*"
 _LETTER = rf"[\p{{WB=ALetter}}\p{{WB=Hebrew_Letter}}]{_EXTENDED}"
@@ -58,12 +59,12 @@ _POSSESSIVE = ("'s", "’s", "＇s", "'S", "’S", "＇S")
 
 
 def terms(text: str) -> list[str]:
-    """The terms under which a text is found, in order; one that occurs often is listed as often."""
+    """Return the terms under which a text is found, in order and with repetitions."""
     return list(chain.from_iterable(map(_pieces.__getitem__, text.split())))
 
 
 class _Pieces(dict[str, tuple[str, ...]]):
-    """The terms of pieces of text without white space: no word reaches beyond one, and most are met again."""
+    """A cache of the terms of pieces of text without white space. No word reaches beyond a piece, and most recur."""
 
     def __missing__(self, piece: str) -> tuple[str, ...]:
         if len(self) >= _REMEMBERED:

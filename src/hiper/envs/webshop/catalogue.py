@@ -1,9 +1,9 @@
 """The catalogue: products in few bytes, in memory or on disk, where many processes share them read-only.
 
-On disk it is a folder of ``products.bin`` (encoded products, end to end) and arrays beside it, all memory-mapped: a
-million products open at once and take no memory of the process's own.
+On disk it is a folder of ``products.bin`` (encoded products, end to end) and arrays beside it. All are memory-mapped.
+So a million products open at once and take no memory of the process's own.
 
-N products, in the catalogue's order.
+Legend: N products, in the catalogue's order.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from hiper.errors import UserError
 log = logging.getLogger(__name__)
 
 _CACHED = 1 << 12
-"""Products kept decoded."""
+"""The number of products that are cached decoded."""
 _BLOB = "products.bin"
 _ARRAYS = ("ends_N", "prices_N")
 
 
 class ProductReader:
-    """The products that the official files describe, read once, in their order.
+    """A reader of the products that the official files describe, once and in their order.
 
     Args:
         items: the entries of ``items_shuffle*.json``.
-        attributes: key by key what ``items_ins_v2*.json`` holds.
-        human: likewise ``items_human_ins.json``; its instructions then take the place of the others.
+        attributes: the keys and values of ``items_ins_v2*.json``.
+        human: the keys and values of ``items_human_ins.json``. Its instructions replace the others.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class ProductReader:
         human: Iterable[tuple[str, Any]] | None = None,
     ) -> None:
         self.left_out: Counter[str] = Counter()
-        """How many entries the original leaves out too, by the reason why."""
+        """The number of entries left out, as in the original, by reason."""
         self._items = items
         self._known = {asin: _intern(*read_attributes(entry, asin)) for asin, entry in attributes}
         self._human = None if human is None else {asin: read_human_instructions(entry, asin) for asin, entry in human}
 
     def __iter__(self) -> Iterator[Product]:
-        """The products.
+        """Yield the products.
 
         Raises:
             UserError: an entry is broken, or the files belong to different catalogues.
@@ -104,7 +104,7 @@ class ProductReader:
 def _intern(
     attributes: tuple[str, ...], instructions: tuple[Instruction, ...]
 ) -> tuple[tuple[str, ...], tuple[Instruction, ...]]:
-    """The same, with attributes that recur in many products held once."""
+    """Return the same, but hold attributes that recur in many products once."""
     return tuple(map(sys.intern, attributes)), instructions
 
 
@@ -113,8 +113,8 @@ class Catalogue:
 
     Args:
         blob: the encoded products, end to end.
-        ends_N: where each ends in ``blob``, in bytes.
-        prices_N: dollars: the listed price, or one drawn from the listed range.
+        ends_N: the end of each product in ``blob``, in bytes.
+        prices_N: prices in dollars: the listed price, or one drawn from the listed range.
         fingerprint: SHA-256 of products and prices.
     """
 
@@ -131,12 +131,12 @@ class Catalogue:
 
     @classmethod
     def of(cls, products: Iterable[Product], rng: Random, folder: Path | None = None) -> Catalogue:
-        """The catalogue of ``products``, whose ids all differ.
+        """Make the catalogue of ``products``, whose ids all differ.
 
         Args:
-            products: in the catalogue's order.
-            rng: draws the prices of products that list a range; one number each, in that order.
-            folder: an existing folder to keep the catalogue in, for :meth:`open`; None: it is held in memory.
+            products: the products, in the catalogue's order.
+            rng: draws the prices of products that list a range: one number each, in that order.
+            folder: an existing folder to keep the catalogue in, for :meth:`open`; None: keep it in memory.
 
         Raises:
             UserError: there are no products.
@@ -163,10 +163,10 @@ class Catalogue:
 
     @classmethod
     def open(cls, folder: Path) -> Catalogue:
-        """The catalogue kept in ``folder``, memory-mapped.
+        """Open the catalogue kept in ``folder``, memory-mapped.
 
         Raises:
-            OSError, ValueError: there is none.
+            OSError, ValueError: there is no catalogue.
         """
         ends_N, prices_N = (mapped(folder, name) for name in _ARRAYS)
         fingerprint, blob = (folder / "fingerprint").read_text(), np.memmap(folder / _BLOB, mode="r")
@@ -178,15 +178,15 @@ class Catalogue:
         return len(self._ends_N)
 
     def __getitem__(self, position: int) -> Product:
-        """The product at ``position``, counted from 0.
+        """Return the product at ``position``, counted from 0.
 
         Raises:
-            IndexError: there are not so many.
+            IndexError: there are fewer products.
         """
         return self._product(position)
 
     def __iter__(self) -> Iterator[Product]:
-        """All products, in order."""
+        """Yield all products, in order."""
         return map(self._decode, range(len(self)))
 
     def _decode(self, position: int) -> Product:

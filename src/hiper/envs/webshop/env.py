@@ -13,44 +13,40 @@ from typing import ClassVar, cast
 
 from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
-from hiper.envs.webshop.data import open_shop
 from hiper.envs.webshop.expert import WebshopExpert
 from hiper.envs.webshop.goals import split_goals
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
+from hiper.envs.webshop.official_files import SMALL
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
 from hiper.envs.webshop.reward import judge
 from hiper.envs.webshop.shop import ATTRIBUTES, Shop
+from hiper.envs.webshop.sources import open_shop
 from hiper.errors import UserError
 
 SEARCH = "search[<your query>]"
-"""How the free-form action is listed among the admissible ones."""
+"""The listing of the free-form action among the admissible ones."""
 
 MOST_UNASKED = 200_000
-"""Goals of a split that are all taken if nothing is said."""
+"""The largest number of goals of a split that are played without ``tasks`` being given."""
 
 _RUNNING = Info(score=0.0)
-_OUT_OF_TIME = Info(end=EndReason.TURN_LIMIT, score=0.0)
 
 
 class WebshopEnv(TextEnv):
     """Shopping from an instruction, in the texts of the original's text mode, character for character.
 
-    An episode ends with a purchase. The reward is ``reward`` if that answers the instruction in every respect, and
-    zero otherwise; the original's graded reward is the score. A search is understood everywhere, but listed only where
-    there is a search bar.
+    An episode ends with a purchase. The reward is ``reward`` if the purchase answers the instruction in every respect,
+    and zero otherwise. The original's graded reward is the score. A search is understood on every page, but listed only
+    on pages with a search bar.
 
-    Args:
-        shop: what is sold and asked for.
-        split: "train", "validation" or "test".
-        tasks: play only so many goals, the first ones; None: all, of not more than :data:`MOST_UNASKED`.
-        max_turns: turns until an unfinished episode is truncated.
-        reward: what a perfect purchase pays.
-        nouns: who finds the nouns of titles: "spacy", as the original, "words", or "auto" for spaCy where installed.
-        repeat_instruction: whether every page says the instruction, as the original's do.
+    The arguments besides ``shop``, the products and the goals, are those of :func:`make`.
     """
 
     name: ClassVar[str] = "webshop"
     version: ClassVar[str] = "1"
+    max_turns = 15
+    reward = 10.0
+    repeat_instruction = True
 
     def __init__(
         self,
@@ -58,10 +54,10 @@ class WebshopEnv(TextEnv):
         split: str = "train",
         *,
         tasks: int | None = None,
-        max_turns: int = 15,
-        reward: float = 10.0,
+        max_turns: int = max_turns,
+        reward: float = reward,
         nouns: str = AUTO,
-        repeat_instruction: bool = True,
+        repeat_instruction: bool = repeat_instruction,
     ) -> None:
         if max_turns < 1:
             raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
@@ -70,10 +66,10 @@ class WebshopEnv(TextEnv):
         self.max_turns = max_turns
         self.reward = reward
         self.nouns = choose_tagger(nouns)
-        """Which tagger it came to; part of the tasks' digests, as other nouns give other scores."""
+        """The tagger in use. It is part of the tasks' digests, as other nouns give other scores."""
         self._nouns = TAGGERS[self.nouns]()
         self._shop = shop
-        self._repeats = repeat_instruction
+        self.repeat_instruction = repeat_instruction
         kept = split_goals(shop.goals, shop.products, split)
         if tasks is None and len(kept) > MOST_UNASKED:
             raise UserError(
@@ -83,36 +79,29 @@ class WebshopEnv(TextEnv):
         indices = kept[:tasks].tolist()
         self._indices = {f"{shop.name}/{split}/{index:07d}": index for index in indices}
         self.panel = Panel.of(f"{shop.name}/{split}", itertools.starmap(self._task, self._indices.items()))
-        self._turn = max_turns
         self._view = View()
 
     @property
     def official(self) -> bool | None:
-        """Whether this is exactly the official panel of its name, as it is usually shown; None if there is none."""
+        """Whether this is exactly the official panel of its name, shown as usual; None if there is no such panel."""
         known = official_panels().get(self.panel.name)
         as_usual = ATTRIBUTES not in self._shop.details
         return None if known is None else as_usual and known[self.nouns] == self.panel.hash
 
-    def reset(self, task_id: str, seed: int = 0) -> Start:
-        """Begin an episode; shops have no chance in them, so ``seed`` changes nothing."""
+    def _reset(self, task_id: str, seed: int) -> Start:
+        """Begin an episode. Shops have no chance in them, so ``seed`` changes nothing."""
         self._goal = self._shop.goals.goal(self._indices[self.panel[task_id].id], self._shop.products)
-        self._turn, self._view = 0, View()
+        self._view = View()
         return Start(self._goal.instruction, self._observe())
 
-    def step(self, action: str) -> Step:
-        """Play one turn."""
-        if self._turn >= self.max_turns or self._view.place is Place.DONE:
-            raise RuntimeError("the episode is over or was never begun: call reset first")
-        self._turn += 1
+    def _step(self, action: str) -> Step:
         self._view = follow(self._shop, self._view, action) or self._view
         if self._view.place is Place.DONE:
             return self._buy()
-        truncated = self._turn >= self.max_turns
-        info = _OUT_OF_TIME if truncated else _RUNNING
-        return Step(self._observe(), reward=0.0, terminated=False, truncated=truncated, info=info)
+        return Step(self._observe(), reward=0.0, terminated=False, truncated=False, info=_RUNNING)
 
     def accepts(self, action: str, observation: Observation) -> bool:
-        """Whether the shop would understand ``action``: any search, or a click on what is listed."""
+        """Whether the shop would understand ``action``: any search, or a click on a listed label."""
         parsed = parse(action)
         if parsed is None:
             return False
@@ -120,7 +109,7 @@ class WebshopEnv(TextEnv):
         return verb == "search" or (verb == "click" and f"click[{argument}]" in (observation.admissible or ()))
 
     def expert(self) -> WebshopExpert:
-        """A player that searches with the words of the instruction and compares titles: easy to imitate."""
+        """Return a player that is easy to imitate: it searches for words of the instruction and compares titles."""
         return WebshopExpert()
 
     def _task(self, task_id: str, index: int) -> Task:
@@ -129,7 +118,7 @@ class WebshopEnv(TextEnv):
         return Task(task_id, goal.product.category, hashlib.sha256(content.encode()).hexdigest())
 
     def _observe(self) -> Observation:
-        instruction = self._goal.instruction if self._repeats else None
+        instruction = self._goal.instruction if self.repeat_instruction else None
         seen = page(self._shop, self._view, instruction)
         return Observation(seen.text, _admissible(seen))
 
@@ -150,20 +139,20 @@ class WebshopEnv(TextEnv):
 
 @cache
 def official_panels() -> Mapping[str, Mapping[str, str]]:
-    """The hashes of the official panels under each noun tagger, by name."""
+    """Return the hashes of the official panels: by name, then by noun tagger."""
     text = files("hiper.envs.webshop").joinpath("panels", "official.json").read_text()
     return cast(Mapping[str, Mapping[str, str]], json.loads(text))
 
 
 def _admissible(seen: Page) -> tuple[str, ...]:
-    """What can be done on a page; a label with brackets may be shown that no click can name."""
+    """Return the actions that a page allows. A label with brackets may be shown that no click can name."""
     named = tuple(click for label in seen.clickables if (click := _click(label)))
     return (SEARCH, *named) if seen.search_bar else named
 
 
 @lru_cache(1 << 14)
 def _click(label: str) -> str | None:
-    """The action that clicks on ``label``; None if none does."""
+    """Return the action that clicks on ``label``, or None if no action does."""
     action = f"click[{label}]"
     return action if label != "search" and parse(action) == ("click", label) else None
 
@@ -171,33 +160,35 @@ def _click(label: str) -> str | None:
 def make(
     split: str = "train",
     data: str | os.PathLike[str] | None = None,
-    catalogue: str = "small",
+    catalogue: str = SMALL.name,
     products: int | None = None,
     human: bool = False,
     tasks: int | None = None,
-    max_turns: int = 15,
-    reward: float = 10.0,
+    max_turns: int = WebshopEnv.max_turns,
+    reward: float = WebshopEnv.reward,
     nouns: str = AUTO,
-    repeat_instruction: bool = True,
+    repeat_instruction: bool = WebshopEnv.repeat_instruction,
     show_attributes: bool = False,
     seed: int = 0,
 ) -> WebshopEnv:
-    """WebShop over one split.
+    """Make WebShop over one split.
 
     Args:
         split: "train", "validation" or "test".
-        data: folder of the official files; "generated" for generated products, which need no data; None: where
-            WEBSHOP_DATA says, then ``~/.cache/webshop``.
-        catalogue: which official one, "small" (1,000 products) or "full" (1.18 million).
-        products: sell only the first so many; None: all (of generated ones, 1,000).
-        human: ask with the instructions that people wrote.
-        tasks: play only so many goals, the first ones; None: all. The full catalogue has millions, and has to be told.
+        data: folder of the official files; "generated" for generated products, which need no data; None: the folder
+            that WEBSHOP_DATA names, or ``~/.cache/webshop``.
+        catalogue: the official catalogue, "small" (1,000 products) or "full" (1.18 million).
+        products: the number of products to sell, the first ones; None: all (of generated products, 1,000).
+        human: use the instructions that people wrote.
+        tasks: the number of goals to play, the first ones; None: all, if there are at most :data:`MOST_UNASKED`. The
+            full catalogue has millions.
         max_turns: turns until an unfinished episode is truncated.
-        reward: what a perfect purchase pays.
-        nouns: who finds the nouns of titles: "spacy", "words", or "auto" for spaCy where it is installed.
-        repeat_instruction: whether every page says the instruction.
-        show_attributes: give items a page of the attributes that the reward looks at.
-        seed: of generated products.
+        reward: the reward for a perfect purchase.
+        nouns: how the nouns of titles are found: with "spacy", as in the original; as "words", where every word counts;
+            or "auto", which takes spaCy where it is installed.
+        repeat_instruction: whether every page shows the instruction, as the original's pages do.
+        show_attributes: whether items have a page of the attributes that the reward compares.
+        seed: seed of generated products.
 
     Raises:
         UserError: there are no such products or goals.

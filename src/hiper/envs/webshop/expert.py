@@ -1,12 +1,11 @@
 """A rule-based buyer that knows no more than an agent: the instruction, what it has read, the admissible actions.
 
-It searches with the words of the instruction, opens the product within the price whose title has most of them, chooses
-the options asked for one by one, and buys. A product that lacks one of them is left again for the next best.
+It searches with the words of the instruction. It opens the product within the price whose title has most of these
+words, chooses the options asked for one by one, and buys. It leaves a product that lacks an option for the next best.
 
-It is written to be *imitated*: what it does next can nearly always be read off the instruction, the page, the last
-action and the subgoal, as the shop does not show what has been chosen. Subgoals, for green trousers in size 9, are
-``find trousers``, ``choose green``, ``choose 9``, ``buy``, and ``find second trousers`` where the first ones did not
-do.
+It is written to be *imitated*. The shop does not show what has been chosen. But nearly every decision follows from the
+instruction, the page, the last action and the subgoal. The subgoals for green trousers in size 9 are ``find trousers``,
+``choose green``, ``choose 9``, ``buy``, and ``find second trousers`` where the first ones were not suitable.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hiper.errors import UserError
 
 ORDINALS = ("second", "third", "fourth", "fifth", "sixth")
 PATIENCE = len(ORDINALS)
-"""Products that are looked at in vain before the next one is bought whatever it lacks."""
+"""The number of unsuitable products after which the next one is bought, whatever it lacks."""
 
 _LIMIT = re.compile(r",? and price lower than (\d+\.\d+) dollars$")
 _OPTION = re.compile(r", and (?=[^:,]+: )")
@@ -34,18 +33,18 @@ _FILLERS = frozenset(_FILLER_WORDS.split())
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An instruction, understood."""
+    """The meaning of an instruction."""
 
     words: str
-    """What is wanted, without options and price."""
+    """The product in words, without options and price."""
     options: tuple[tuple[str, str], ...]
-    """The options asked for and their values, as they are named; none where a person wrote the instruction."""
+    """Values of the options asked for, by name. Empty where a person wrote the instruction."""
     limit: float
     """Dollars."""
 
     @classmethod
     def read(cls, instruction: str) -> Request:
-        """Understand an instruction, as the benchmark writes them or as a person does."""
+        """Read an instruction in the benchmark's form, or as a person writes it."""
         text, limit = instruction.strip(), float("inf")
         if bound := _LIMIT.search(text):
             text, limit = text[: bound.start()], float(bound[1])
@@ -59,16 +58,16 @@ class Request:
 
     @property
     def query(self) -> str:
-        """What to search for: all words but the price. Options are part of what the shop searches."""
+        """The query: all words but the price. The shop's search covers options."""
         return " ".join((_without_commas(self.words), *(text for option in self.options for text in option)))
 
     @property
     def thing(self) -> str:
-        """What is wanted in fewer words: up to the first "with" or "for"."""
+        """The product in fewer words: up to the first "with" or "for"."""
         return _without_commas(re.split(r" (?:with|for) ", self.words, maxsplit=1)[0])
 
     def likeness(self, title: str) -> float:
-        """The share of the words asked for that a title has."""
+        """Return the share of the words asked for that a title has."""
         asked = _content(self.words)
         return len(asked & _content(title)) / len(asked) if asked else 0.0
 
@@ -78,7 +77,7 @@ def _without_commas(text: str) -> str:
 
 
 def _content(text: str) -> frozenset[str]:
-    """The words that matter, without the s of the plural."""
+    """Return the words that matter, without the s of the plural."""
     return frozenset(word.removesuffix("s") for word in _WORD.findall(text.lower()) if word not in _FILLERS)
 
 
@@ -87,27 +86,27 @@ class Offer:
     """A product on a page of results."""
 
     action: str
-    """What opens it."""
+    """The label that opens it."""
     title: str
     price: float
-    """Dollars, at least."""
+    """The lowest price, in dollars."""
 
 
 @dataclass
 class WebshopExpert:
-    """The player. What it knows beyond the page: which products it has left, and what it has chosen on this one."""
+    """The player. Beyond the page it remembers which products it has left, and what it has chosen on this one."""
 
     _request: Request = field(init=False)
     _subgoal: str = field(init=False, default="")
     _opened: Offer | None = field(init=False, default=None)
-    """The product at hand, or the last one that was."""
+    """The current product, or the last one."""
     _left: list[str] = field(init=False, default_factory=list)
-    """What opens the products that did not do."""
+    """The labels of the products that were not suitable."""
     _chosen: list[str] = field(init=False, default_factory=list)
-    """Values clicked for the product at hand, the last one last."""
+    """Values clicked for the current product, in order."""
     _page: Observation = field(init=False, default=Observation(""))
     _likeness: float = field(init=False, default=0.0)
-    """Of the best product among the results from which the one at hand was opened."""
+    """The likeness of the best product among the results from which the current one was opened."""
 
     def reset(self, start: Start) -> None:
         """Forget the last episode and read the new task."""
@@ -123,7 +122,7 @@ class WebshopExpert:
         return Decision(switch, subgoal, action)
 
     def acted(self, action: str, observation: Observation) -> None:
-        """Read what came of an action."""
+        """Learn the outcome of an action."""
         label, offers = _label(action), _offers(self._page)
         opened = next((offer for offer in offers if offer.action == action), None)
         if opened is not None:
@@ -139,7 +138,7 @@ class WebshopExpert:
         self._page = observation
 
     def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
-        """A mistake made in haste: to open the first product that is offered, or to buy the one at hand as it is."""
+        """Return a hasty mistake: to open the first product offered, or to buy the current one as it is."""
         subgoal, action = self._decide(_clicks(observation))
         if _is_item(observation):
             subgoal, hasty = "buy", _click(BUY)
@@ -150,7 +149,7 @@ class WebshopExpert:
         return Decision(subgoal != self._subgoal, subgoal, hasty) if hasty != action else None
 
     def _decide(self, clicks: Sequence[str]) -> tuple[str, str]:
-        """The subgoal and the action for the page at hand."""
+        """Return the subgoal and the action for the current page."""
         find = self._find(len(self._left))
         if _is_item(self._page):
             return self._look_at_item()
@@ -164,11 +163,11 @@ class WebshopExpert:
         return find, f"search[{self._request.query}]"
 
     def _find(self, left: int) -> str:
-        """The subgoal of looking for a product after so many did not do."""
+        """Return the subgoal of looking for a product after ``left`` unsuitable ones."""
         return " ".join(("find", *ORDINALS[max(0, left - 1) : left], self._request.thing))
 
     def _best_of(self, offers: Iterable[Offer]) -> Offer | None:
-        """The one that is most like what is wanted, of those within the price that were not left before."""
+        """Return the offer most like the request, of those within the price that were not left before, or None."""
         fit = [offer for offer in offers if offer.price <= self._request.limit and offer.action not in self._left]
         return max(fit, key=lambda offer: self._request.likeness(offer.title), default=None)
 
@@ -183,7 +182,7 @@ class WebshopExpert:
         return "buy", _click(BUY)
 
     def _wanted(self) -> dict[str, Sequence[str]]:
-        """The values to choose on the page at hand, each with all values of its option, or none if it is not there."""
+        """Return the values to choose on the current page, each with all values of its option, or none if missing."""
         options = _options(self._page)
         if self._request.options:
             return {
@@ -195,7 +194,7 @@ class WebshopExpert:
         return {max(mentioned, key=len): values for values, mentioned in said if mentioned}
 
     def _will_do(self, wanted: Mapping[str, Sequence[str]]) -> bool:
-        """Whether to buy the product at hand."""
+        """Whether to buy the current product."""
         if len(self._left) >= PATIENCE or self._opened is None:
             return True
         fits = self._opened.price <= self._request.limit and self._opened.action not in self._left
@@ -221,7 +220,7 @@ def _is_item(observation: Observation) -> bool:
 
 
 def _offers(observation: Observation) -> list[Offer]:
-    """The products on a page of results, in its order; none on other pages."""
+    """Return the products on a page of results, in its order. Other pages have none."""
     texts = observation.text.split(SEPARATOR)
     places = {text.lower(): at for at, text in enumerate(texts)}
     if _is_item(observation) or _click(NEXT) not in _clicks(observation):
@@ -235,7 +234,7 @@ def _offers(observation: Observation) -> list[Offer]:
 
 
 def _options(observation: Observation) -> dict[str, list[str]]:
-    """The values to choose from on a product's page, by the option's name; none on other pages."""
+    """Return the values to choose from on a product's page, by the option's name. Other pages have none."""
     if not _is_item(observation):
         return {}
     texts, labels = observation.text.split(SEPARATOR), set(map(_label, _clicks(observation)))

@@ -1,12 +1,12 @@
-"""Generated products: a shop of our own, in the form of the official files, so that nothing needs to be downloaded.
+"""Generated products: a shop of our own in the form of the official files, so that nothing needs to be downloaded.
 
-A product is a pure function of its position, the shop's size and a seed, the same on every machine. What makes
-requests worth the trouble:
+A product is a pure function of its position, the shop's size and a seed, the same on every machine. Three properties
+make requests hard enough:
 
-- every kind of thing is sold by a dozen products or more, which differ in attributes, options and price;
-- most attributes stand in the title, some only among the features;
-- of every four products, two are alike in all a request can name but the price: one of them is too dear for any
-  request made for the other. Nobody asks for it.
+- Every kind of thing is sold by a dozen products or more, which differ in attributes, options and price.
+- Most attributes stand in the title, some only among the features.
+- Of every four products, two are alike in all that a request can name but the price. One of them is too dear for any
+  request made for the other, and no request is made for it.
 
     >>> items, attributes = generate_files(4)
     >>> items[0]["name"]
@@ -33,15 +33,15 @@ from hiper.files import write_text
 T = TypeVar("T")
 
 GENERATOR_VERSION = 1
-"""Part of every draw: raised whenever the same arguments give other products."""
+"""A part of every draw. It is raised whenever the same arguments give other products."""
 PRODUCTS_PER_KIND = 16
-"""A small shop sells fewer kinds, so that there is always something to choose from."""
+"""The number of products per kind. A small shop sells fewer kinds, so that there is always a choice."""
 SHOWN_IN_TITLE = 0.8
 """Probability that a title names an attribute."""
 PRICE_RANGES = 0.15
 """Probability that a product's price depends on its options, so that a range is listed."""
 TWIN_SURCHARGE = (60, 90)
-"""Dollars by which the dear twin costs more. The bound of a request is at most 40 dollars above a price."""
+"""The extra price of the dear twin, in dollars. The bound of a request is at most 40 dollars above a price."""
 
 _FIRST = ("Bel", "Nor", "Kal", "Ven", "Tor", "Mar", "Hal", "Dun", "Ros", "Wil", "Fen", "Cor")
 _LAST = ("mont", "well", "dale", "wick", "ford", "ham", "ton", "ria", "vane", "stead", "ley", "brook")
@@ -52,26 +52,26 @@ class Kind:
     """A kind of thing that is sold."""
 
     query: str
-    """The words people search for."""
+    """The words that people search for."""
     department: str
     path: str
-    """In the shop's tree, its levels divided by "›"."""
+    """The path in the shop's tree, its levels divided by "›"."""
     nouns: tuple[str, ...]
-    """What titles call it."""
+    """The nouns in titles."""
     price: tuple[int, int]
-    """Dollars, from and to."""
+    """The lowest and the highest price, in dollars."""
     attributes: tuple[tuple[str, ...], ...]
-    """Those a product of this kind may have: at most one of each group."""
+    """Groups of attributes. A product of this kind has at most one of each group."""
     options: tuple[str, ...]
-    """Names of the kinds of option it comes with."""
+    """The names of its kinds of option."""
 
 
 @dataclass(frozen=True, slots=True)
 class Assortment:
-    """What is sold at all."""
+    """All kinds of things, attributes and options."""
 
     places: Mapping[str, str]
-    """Where a request and a title put each attribute: "before" the noun, behind "with", or behind "for"."""
+    """The place of each attribute in requests and titles: "before" the noun, behind "with", or behind "for"."""
     options: Mapping[str, tuple[str, tuple[str, ...]]]
     """The option's name and its values, by kind of option."""
     kinds: tuple[Kind, ...]
@@ -85,17 +85,17 @@ class _Draft:
     noun: str
     attributes: tuple[str, ...]
     asked: tuple[str, ...]
-    """Those of them that the request for it names; none: there is no request."""
+    """The attributes that the request names. Empty: there is no request."""
     options: Mapping[str, tuple[str, ...]]
     price: int
-    """Dollars, of which a cent is taken off."""
+    """The price in dollars, before a cent is taken off."""
     highest: int | None
-    """The price of its dearest options, if they differ."""
+    """The price of the dearest options, if it differs."""
 
 
 @cache
 def assortment() -> Assortment:
-    """The shipped tables, read once."""
+    """Return the shipped tables. They are read once."""
     tables = yaml.safe_load((files(__package__) / "assortment.yaml").read_text(encoding="utf-8"))
     return Assortment(
         places={name: place for place, names in tables["attributes"].items() for name in names},
@@ -116,27 +116,27 @@ def assortment() -> Assortment:
 
 
 def generate_products(count: int, seed: int = 0) -> Iterator[Product]:
-    """The products of a generated shop, one after the other.
+    """Yield the products of a generated shop.
 
     Args:
-        count: how many it has; a shop is not the beginning of a larger one.
-        seed: another seed, another shop.
+        count: the number of products. A shop is not the beginning of a larger one.
+        seed: the seed of the shop.
 
     Raises:
-        UserError: a shop has at least one product.
+        UserError: ``count`` is below one.
     """
     for item, attributes in _entries(count, seed):
         yield read_product(item, *read_attributes(attributes, item["asin"]))
 
 
 def generate_files(count: int, seed: int = 0) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Likewise, as the contents of ``items_shuffle.json`` and ``items_ins_v2.json``."""
+    """Return the products as the contents of ``items_shuffle.json`` and ``items_ins_v2.json``."""
     entries = list(_entries(count, seed))
     return [item for item, _ in entries], {item["asin"]: attributes for item, attributes in entries}
 
 
 def write_files(folder: Path, count: int, seed: int = 0) -> tuple[Path, Path]:
-    """Write these files into ``folder``, named as the official ones; where they are."""
+    """Write these files into ``folder``, named as the official ones, and return their paths."""
     paths = folder / "items_shuffle.json", folder / "items_ins_v2.json"
     for path, content in zip(paths, generate_files(count, seed), strict=True):
         write_text(path, json.dumps(content, ensure_ascii=False))
@@ -155,7 +155,7 @@ def _entries(count: int, seed: int) -> Iterator[tuple[dict[str, Any], dict[str, 
 
 
 def _draft(position: int, count: int, seed: int) -> _Draft:
-    """What is sold at a position. The last two of every four share what was drawn for them but for the price."""
+    """Draw the product at a position. The last two of every four share all draws but the price."""
     group, place = divmod(position, 4)
     dice = Dice(GENERATOR_VERSION, "draft", count, seed, group, min(place, 2))
     draft = _draw(dice, count)
@@ -186,7 +186,7 @@ def _draw(dice: Dice, count: int) -> _Draft:
 
 
 def _item(draft: _Draft, asin: str, brand: str, dice: Dice) -> dict[str, Any]:
-    """The product's entry of ``items_shuffle.json``."""
+    """Return the product's entry of ``items_shuffle.json``."""
     shown = [name for name in draft.attributes if dice.chance(SHOWN_IN_TITLE)]
     name = " ".join((brand, _phrase(shown or draft.attributes[:1], draft.noun))).title()
     prices = [_dollars(price) for price in (draft.price, draft.highest) if price is not None]
@@ -215,7 +215,7 @@ def _item(draft: _Draft, asin: str, brand: str, dice: Dice) -> dict[str, Any]:
 
 
 def _attributes(draft: _Draft) -> dict[str, Any]:
-    """The product's entry of ``items_ins_v2.json``."""
+    """Return the product's entry of ``items_ins_v2.json``."""
     known: dict[str, Any] = {"attributes": list(draft.attributes)}
     if not draft.asked:
         return known
@@ -224,7 +224,7 @@ def _attributes(draft: _Draft) -> dict[str, Any]:
 
 
 def _phrase(attributes: Sequence[str], noun: str) -> str:
-    """The noun with its attributes: "slim fit shirts with long sleeve for daily wear"."""
+    """Return the noun with its attributes: "slim fit shirts with long sleeve for daily wear"."""
     places: dict[str, list[str]] = {}
     for name in attributes:
         places.setdefault(assortment().places[name], []).append(name)
@@ -234,7 +234,7 @@ def _phrase(attributes: Sequence[str], noun: str) -> str:
 
 
 def _sample(dice: Dice, items: Sequence[T], count: int) -> tuple[T, ...]:
-    """``count`` different ones, in the order in which they were drawn."""
+    """Draw ``count`` different items, in the order of drawing."""
     left = list(items)
     return tuple(left.pop(dice.between(0, len(left) - 1)) for _ in range(count))
 
@@ -252,7 +252,7 @@ _IDS = len(_DIGITS) ** 8
 
 
 def _asin(position: int) -> str:
-    """Ten characters that differ for every position and tell nothing about it."""
+    """Return ten characters that differ for every position and tell nothing about it."""
     number = position * 1_103_681_303_113 % _IDS  # a multiplier without a common factor: a permutation
     digits = []
     for _ in range(8):

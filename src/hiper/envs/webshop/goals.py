@@ -1,6 +1,6 @@
-"""Goals: what visitors are asked to buy, drawn from the catalogue as the original draws them, and their splits.
+"""Goals, drawn from the catalogue as the original draws them, and their splits.
 
-G goals, I instructions (of which each gives a goal for every combination of its product's options).
+Legend: G goals, I instructions. Each instruction gives a goal for every combination of its product's options.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from hiper.envs.webshop.product import Product
 from hiper.errors import NoSplitError, UserError
 
 LIMITS = tuple(10.0 * step for step in range(1, 100))
-"""Dollars: what a request's upper bound may be."""
+"""The upper bounds that requests may state, in dollars."""
 NO_LIMIT = 1_000_000.0
-"""Dollars: the bound where the price leaves no choice; the request then does not speak of it."""
+"""The bound where the price leaves no choice, in dollars. The request then does not state it."""
 
 SPLITS = ("test", "validation", "train")
 TEST, VALIDATION = 500, 1000
-"""Goals in the splits of the literature; where there are few goals, neither is more than a fifth of them."""
+"""The sizes of the splits in the literature. Where there are few goals, neither is more than a fifth of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a visitor is asked to buy."""
+    """A request to buy something."""
 
     product: Product
-    """The one in mind; others may do."""
+    """The product that the request was made for. Others may answer it too."""
     instruction: str
     attributes: tuple[str, ...]
     options: tuple[tuple[str, str], ...]
-    """The options' names and values; the name is empty where a person said the value alone."""
+    """Names and values of the options asked for. A name is empty where a person gave the value alone."""
     limit: float
-    """Dollars, at most."""
+    """The highest price, in dollars."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what is asked."""
+        """SHA-256 of the request."""
         asked = (self.product.asin, self.instruction, self.attributes, self.options, self.limit)
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
@@ -56,24 +56,24 @@ class Goals:
     """All goals of a catalogue in their one canonical order. Nothing in it changes."""
 
     product_I: NDArray[np.int64]
-    """Position of the product in the catalogue."""
+    """The position of each instruction's product in the catalogue."""
     number_I: NDArray[np.int64]
-    """Which of the product's instructions."""
+    """The number of each instruction among those of its product."""
     limit_I: NDArray[np.float64]
     end_I: NDArray[np.int64]
-    """How many goals there are up to and with this instruction."""
+    """The number of goals up to and including each instruction."""
     order_G: NDArray[np.int64]
     """The canonical order: goals in the catalogue's order, shuffled."""
 
     @classmethod
     def draw(cls, catalogue: Catalogue, rng: Random, seed: int, folder: Path | None = None) -> Goals:
-        """The goals of ``catalogue``.
+        """Draw the goals of ``catalogue``.
 
         Args:
             catalogue: the products.
-            rng: draws the upper bounds of prices; it has drawn the catalogue's prices before.
-            seed: of the shuffling.
-            folder: an existing folder to keep them in, for :meth:`open`; None: they are held in memory.
+            rng: draws the upper bounds of prices. It has drawn the catalogue's prices before.
+            seed: the seed of the shuffling.
+            folder: an existing folder to keep the goals in, for :meth:`open`; None: keep them in memory.
         """
         products, numbers, sizes, limits = array("q"), array("q"), array("q"), array("d")
         for position, product in enumerate(catalogue):
@@ -96,10 +96,10 @@ class Goals:
 
     @classmethod
     def open(cls, folder: Path) -> Goals:
-        """The goals kept in ``folder``, memory-mapped.
+        """Open the goals kept in ``folder``, memory-mapped.
 
         Raises:
-            OSError, ValueError: there are none.
+            OSError, ValueError: there are no goals.
         """
         return cls(**{part.name: mapped(folder, part.name) for part in fields(cls)})
 
@@ -107,11 +107,11 @@ class Goals:
         return len(self.order_G)
 
     def products(self) -> NDArray[np.int64]:
-        """The products that the goals have in mind, in canonical order, as positions in the catalogue."""
+        """Return the products of the goals, in canonical order, as positions in the catalogue."""
         return self.product_I[np.searchsorted(self.end_I, self.order_G, side="right")]
 
     def goal(self, index: int, catalogue: Catalogue) -> Goal:
-        """The goal at ``index`` of the canonical order."""
+        """Return the goal at ``index`` of the canonical order."""
         at = int(np.searchsorted(self.end_I, self.order_G[index], side="right"))
         product, limit = catalogue[int(self.product_I[at])], float(self.limit_I[at])
         instruction = product.instructions[int(self.number_I[at])]
@@ -126,7 +126,7 @@ class Goals:
 
 
 def _draw_limit(price: float, rng: Random) -> float:
-    """One of the four next round prices above ``price``, but the lowest."""
+    """Draw one of the four next round prices above ``price``, except the lowest."""
     above = [limit for limit in LIMITS if limit > price][:4]
     return max(rng.sample(above, 2)) if len(above) >= 2 else NO_LIMIT
 
@@ -136,7 +136,10 @@ def _combinations(product: Product) -> int:
 
 
 def _combination(product: Product, from_end: int) -> tuple[tuple[str, str], ...]:
-    """One value of each option by name, counted from the last combination; the last name's value changes fastest."""
+    """Return one value of each option by name.
+
+    Combinations are counted from the last one. The value of the last name changes fastest.
+    """
     chosen = list[tuple[str, str]]()
     for name in sorted(product.options, reverse=True):
         values = product.options[name]
@@ -146,13 +149,13 @@ def _combination(product: Product, from_end: int) -> tuple[tuple[str, str], ...]
 
 
 def split_goals(goals: Goals, catalogue: Catalogue, split: str) -> NDArray[np.int64]:
-    """The indices of a split's goals, in canonical order.
+    """Return the indices of a split's goals, in canonical order.
 
     Test goals come first, then those for validation, then the rest. A goal is left out if an earlier split has one for
-    the same product with the same options: what is tested was never asked for in training.
+    the same product with the same options. So no test goal was asked for in training.
 
     Raises:
-        UserError: there is no such split, or no goal in it.
+        UserError: there is no such split, or it has no goal.
     """
     if split not in SPLITS:
         raise NoSplitError(f"WebShop has no split '{split}'; there are {', '.join(SPLITS)}")
@@ -170,5 +173,5 @@ def split_goals(goals: Goals, catalogue: Catalogue, split: str) -> NDArray[np.in
 
 
 def _asked(goal: Goal) -> tuple[str, frozenset[object]]:
-    """A goal's product and combination of options."""
+    """Return a goal's product and combination of options."""
     return goal.product.asin, frozenset(goal.options)

@@ -1,12 +1,12 @@
-"""The nouns of a title, by which the reward tells what type of thing a product is.
+"""The nouns of a title. The reward compares them to tell what type of thing a product is.
 
-The original asks spaCy's ``en_core_web_sm``. :func:`spacy_nouns` does likewise where it is installed;
-:func:`ascii_words` needs nothing and takes every word for a noun.
+The original uses spaCy's ``en_core_web_sm``, as :func:`spacy_nouns` does where it is installed. :func:`ascii_words`
+needs nothing and takes every word for a noun.
 
-How often the two differ, on the official 1,000 products and with version 3.8.0 of the model: never for the very
-product that is asked for, whose type is 1 under both. Of other products among the 50 that a request's own words
-find, the type factor differs for 25 in 100, and whether it is 1 for 6 in 100. Of those that meet every attribute
-and the price, so that the type decides, 30 of 264 succeed under one of the two alone.
+The two were compared on the official 1,000 products, with version 3.8.0 of the model. For the very product that is
+asked for, the type factor is 1 under both. Other products were those among the 50 that a request's own words find. For
+25 in 100 of them the type factor differs. For 6 in 100 it is 1 under one of the two alone. Where a product meets every
+attribute and the price, the type decides: 30 of 264 such products succeed under one of the two alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from hiper.errors import UserError, suggestion
 
 Tagger = Callable[[str], tuple[str, ...]]
-"""From a title to its nouns, in lower case, in order, repeated ones repeated."""
+"""A function from a title to its nouns, in lower case, in order and with repetitions."""
 
 SPACY_MODEL = "en_core_web_sm"
 
@@ -27,13 +27,13 @@ _WORD = re.compile("[A-Za-z]+")
 
 
 def ascii_words(title: str) -> tuple[str, ...]:
-    """Every run of ASCII letters."""
+    """Return every run of ASCII letters in a title."""
     return tuple(_WORD.findall(title.lower()))
 
 
 @cache
 def spacy_nouns() -> Tagger:
-    """The original's tagger: common and proper nouns as spaCy's small English model sees them.
+    """Return the original's tagger: common and proper nouns by spaCy's small English model.
 
     Raises:
         UserError: spaCy or the model is not installed.
@@ -55,13 +55,13 @@ def spacy_nouns() -> Tagger:
 
 
 TAGGERS: dict[str, Callable[[], Tagger]] = {"words": lambda: ascii_words, "spacy": spacy_nouns}
-"""By the name that settings give them."""
+"""The taggers, by their names in settings."""
 AUTO = "auto"
-"""spaCy where it is installed, else words."""
+"""The setting that means spaCy where it is installed, and words otherwise."""
 
 
 def choose_tagger(name: str) -> str:
-    """The name in :data:`TAGGERS` that ``name`` comes to on this machine.
+    """Return the name in :data:`TAGGERS` that ``name`` means on this machine.
 
     Raises:
         UserError: there is no such tagger.

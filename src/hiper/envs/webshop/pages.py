@@ -1,7 +1,7 @@
-"""The shop's pages as data, and what actions do: pure functions, equal to the original's text mode.
+"""The shop's pages as data, and the effects of actions: pure functions, equal to the original's text mode.
 
-A :class:`View` is all that a visitor's session consists of; :func:`page` says what it looks like, :func:`follow` where
-an action leads. The texts are those that the original gets out of its HTML, joined by " [SEP] ".
+A :class:`View` is the whole state of a visitor's session. :func:`page` returns its page, :func:`follow` the view after
+an action. The texts are those that the original extracts from its HTML, joined by " [SEP] ".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hiper.envs.webshop.product import Product
 from hiper.envs.webshop.shop import ATTRIBUTES, Shop
 
 PER_PAGE = 10
-"""Results on a page."""
+"""The number of results on a page."""
 SEPARATOR = " [SEP] "
 
 BACK, NEXT, PREVIOUS, BUY = "back to search", "next >", "< prev", "buy now"
@@ -36,24 +36,24 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Where a visitor is."""
+    """The state of a visitor's session."""
 
     place: Place = Place.SEARCH
     found: tuple[int, ...] = ()
-    """What the last search found, as positions in the catalogue, best first."""
+    """Results of the last search, as positions in the catalogue, best first."""
     number: int = 1
-    """Of the page of results, from 1; there is always a next one, though it may be empty."""
+    """The number of the page of results, from 1. There is always a next page, though it may be empty."""
     item: int = -1
-    """Position in the catalogue of the product looked at."""
+    """The position in the catalogue of the current product."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """The values chosen, by the option's name, in the order in which the options were first chosen."""
+    """The chosen values by option, in the order in which the options were first chosen."""
     detail: str = ""
-    """Which of an item's further pages."""
+    """The name of the item's further page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a visitor sees."""
+    """A page as a visitor sees it."""
 
     texts: tuple[str, ...]
     clickables: tuple[str, ...]
@@ -61,17 +61,17 @@ class Page:
 
     @property
     def text(self) -> str:
-        """As the original prints it."""
+        """The text as the original prints it."""
         return SEPARATOR.join(self.texts)
 
 
 def page(shop: Shop, view: View, instruction: str | None) -> Page:
-    """What ``view`` looks like to a visitor; for a purchase, see :func:`receipt`.
+    """Return the page of ``view``. :func:`receipt` returns the page of a purchase.
 
     Args:
         shop: the shop.
-        view: where in it the visitor is.
-        instruction: what every page of the original says the visitor is to buy; None: not on these.
+        view: the state of the visitor's session.
+        instruction: the instruction, which every page of the original shows; None: leave it out.
     """
     head = () if instruction is None else ("Instruction:", *_shown([instruction]))
     if view.place is Place.SEARCH:
@@ -81,19 +81,20 @@ def page(shop: Shop, view: View, instruction: str | None) -> Page:
 
 
 def parse(action: str) -> tuple[str, str] | None:
-    """The verb and the argument of an action such as "click[buy now]"; None if it has another form.
+    """Return the verb and the argument of an action such as "click[buy now]", or None if it has another form.
 
-    The verb counts as written, the argument in lower case; what follows the last bracket is overlooked.
+    The verb counts as written, the argument in lower case. Text after the last bracket is ignored.
     """
     found = _ACTION.match(action)
     return (found[1], found[2].lower()) if found else None
 
 
 def follow(shop: Shop, view: View, action: str) -> View | None:
-    """Where ``action`` leads; None if it is not understood there.
+    """Return the view after ``action``, or None if it is not understood in ``view``.
 
-    A search is understood on every page, with a search bar or without, as in the original. Its hidden keywords "<r>",
-    "<a>", "<c>" and "<q>", which list products at random, by attribute, category or query, are plain words here.
+    A search is understood on every page, with a search bar or without, as in the original. The original's hidden
+    keywords "<r>", "<a>", "<c>" and "<q>" list products at random, by attribute, category or query. Here they are plain
+    words.
     """
     parsed = parse(action)
     if parsed is None or view.place is Place.DONE:
@@ -127,7 +128,7 @@ def _in_item(shop: Shop, view: View, clicked: str) -> View | None:
     for detail in shop.details:
         if detail.lower() == clicked:
             return replace(view, place=Place.DETAIL, detail=detail)
-    # Where two options have a value of one name, a click chooses it in the last of them.
+    # Where two options share the name of a value, a click chooses it in the last of them.
     for option, values in reversed(list(shop.products[view.item].options.items())):
         if clicked in values:
             return replace(view, options={**view.options, option: clicked})
@@ -174,7 +175,7 @@ def _detail(shop: Shop, view: View) -> tuple[Iterable[str], Iterable[str]]:
 
 
 def receipt(product: Product, options: Mapping[str, str], score: float) -> Page:
-    """What a visitor sees who has bought ``product``; the original leaves most of its fields empty."""
+    """Return the page after a purchase of ``product``. The original leaves most of its fields empty."""
     return Page(
         (
             *("Thank you for shopping with us!", "Your code:", "None", "(Paste it in your MTurk interface.)"),
@@ -193,12 +194,12 @@ _BODIES = {Place.RESULTS: _results, Place.ITEM: _item, Place.DETAIL: _detail}
 
 
 def _shown(texts: Iterable[str]) -> list[str]:
-    """What is left of texts that went through HTML: no white space around them, and no empty lines."""
+    """Return texts as HTML leaves them: without white space around them and without empty lines."""
     return [bare for text in texts if (bare := text.strip()) or (text and (text.strip(_WHITE) or "\n" not in text))]
 
 
 def _json(options: Mapping[str, str]) -> str:
-    """As Flask writes JSON into HTML."""
+    """Write JSON as Flask does into HTML."""
     text = json.dumps(options, sort_keys=True)
     for mark in "<>&'":
         text = text.replace(mark, f"\\u{ord(mark):04x}")

@@ -1,4 +1,4 @@
-"""One product: what the official files say of it, in the form in which pages, search, goals and reward need it."""
+"""One product, read from the official files in the form that pages, search, goals and reward need."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from hiper.errors import UserError
 
 ASIN_LENGTH = 10
-"""Longer product ids are left out, as the original does."""
+"""The longest product id. Products with longer ids are left out, as in the original."""
 DEFAULT_PRICE = 100.0
-"""Dollars, for a product without a price."""
+"""The price of a product without a price, in dollars."""
 
 _NOT_NUMBER = re.compile(r"[^\d.]")
 
@@ -25,9 +25,9 @@ class Instruction:
 
     text: str
     attributes: tuple[str, ...]
-    """What the product bought must be like; never empty."""
+    """The attributes that the bought product must have. Never empty."""
     options: tuple[str, ...] | None = None
-    """The option values asked for; None: one goal for every combination of the product's options."""
+    """The option values asked for. None: one goal for every combination of the product's options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +41,32 @@ class Product:
     features: tuple[str, ...]
     """The bullet points."""
     category: str
-    """The broadest kind ("fashion"): one of a handful."""
+    """The broadest kind, such as "fashion"."""
     query: str
     """The search under which the product was found when the catalogue was collected, in lower case."""
     product_category: str
     """The path in the shop's tree, its levels divided by "›"."""
     listed: tuple[float, ...]
-    """Dollars: one price, or the lowest and the highest of a range."""
+    """One price, or the lowest and the highest of a range, in dollars."""
     options: Mapping[str, tuple[str, ...]]
     """Values to choose from, by the option's name, all in lower case and in the shop's order."""
     attributes: tuple[str, ...]
-    """What the product is like; used by the reward, not shown."""
+    """The attributes. The reward compares them; pages do not show them."""
     instructions: tuple[Instruction, ...] = ()
 
     @property
     def price_tag(self) -> str:
-        """The price as pages show it."""
+        """The price as shown on pages."""
         return " to ".join(f"${price}" for price in self.listed)
 
     @property
     def document(self) -> str:
-        """The text that is searched: title, description, first bullet point and options."""
+        """The text that searches cover: title, description, first bullet point and options."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options.items())
         return " ".join((self.title, self.description, *self.features[:1], options)).lower()
 
     def encode(self) -> bytes:
-        """The product in few bytes; :func:`decode` reads them."""
+        """Return the product in few bytes, for :func:`decode`."""
         asked = [(instruction.text, instruction.attributes, instruction.options) for instruction in self.instructions]
         texts = (self.asin, self.title, self.description, self.features, self.category, self.query)
         rest = (self.product_category, self.listed, self.options, self.attributes, asked)
@@ -74,7 +74,7 @@ class Product:
 
 
 def decode(encoded: bytes) -> Product:
-    """The product that was encoded; equal in every field."""
+    """Return the product that was encoded. It is equal in every field."""
     asin, title, description, features, category, query, product_category, *rest = json.loads(encoded)
     listed, options, attributes, instructions = rest
     return Product(
@@ -98,10 +98,10 @@ def decode(encoded: bytes) -> Product:
 def read_product(
     item: Mapping[str, Any], attributes: tuple[str, ...], instructions: tuple[Instruction, ...]
 ) -> Product:
-    """The product that an entry of ``items_shuffle*.json`` describes.
+    """Read a product from an entry of ``items_shuffle*.json``.
 
     Raises:
-        UserError: a key is missing or its value is of another form; the message names the product and the key.
+        UserError: a key is missing, or its value has another form. The message names the product and the key.
     """
     entry = _Entry(item, f"product '{item.get('asin', '?')}'")
     features = entry.get("small_description", str, list)
@@ -121,7 +121,7 @@ def read_product(
 
 
 def read_attributes(item: object, asin: str) -> tuple[tuple[str, ...], tuple[Instruction, ...]]:
-    """What an entry of ``items_ins_v2*.json`` says of a product: its attributes, and a request for it if there is one.
+    """Read a product's attributes, and a request for it if there is one, from an entry of ``items_ins_v2*.json``.
 
     Raises:
         UserError: see :func:`read_product`.
@@ -137,7 +137,7 @@ def read_attributes(item: object, asin: str) -> tuple[tuple[str, ...], tuple[Ins
 
 
 def read_human_instructions(items: object, asin: str) -> tuple[Instruction, ...]:
-    """The requests that an entry of ``items_human_ins.json`` holds; those that ask for no attribute are left out.
+    """Read the requests in an entry of ``items_human_ins.json``. Those that ask for no attribute are left out.
 
     Raises:
         UserError: see :func:`read_product`.
@@ -158,7 +158,7 @@ _FETCH_AGAIN = "is this the official file? If so, fetch it again"
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """An entry of an official file whose values are checked when they are read."""
+    """An entry of an official file. Its values are checked when they are read."""
 
     item: Mapping[str, Any]
     where: str

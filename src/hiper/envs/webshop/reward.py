@@ -1,10 +1,10 @@
-"""What a purchase is worth: how well the product bought answers the request, from 0 to 1.
+"""The score of a purchase: how well the bought product answers the request, from 0 to 1.
 
     r = r_type * (attributes met + options met + [price <= limit]) / (attributes asked + options asked + 1)
 
-and r_type in {0, 0.1, 0.5, 1} from the likeness of titles, searches and categories. Source: WebShop (Yao et al., 2022,
-arXiv 2207.01206, section 3), and where that leaves details open, its code. Texts are alike where ``thefuzz`` gives them
-a token set ratio above 85; its ratio is that of the standard library's difflib, as the original installs it.
+r_type is 0, 0.1, 0.5 or 1, by the likeness of titles, searches and categories. Source: WebShop (Yao et al., 2022,
+arXiv 2207.01206, section 3), and its code where the paper leaves details open. Two texts are alike if their token set
+ratio in ``thefuzz`` is above 85. That ratio uses the standard library's difflib, as in the original's installation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hiper.envs.webshop.nouns import Tagger
 from hiper.envs.webshop.product import Product
 
 ALIKE = 85
-"""Per cent above which two texts count as the same."""
+"""The ratio above which two texts count as the same, in per cent."""
 
-# The order decides: the first that a text contains is its colour.
+# The order matters: the first one that a text contains is its colour.
 _COLOUR_WORDS = """
 alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo
 caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal
@@ -39,35 +39,35 @@ _LATIN_1 = dict.fromkeys(range(128, 256))
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A purchase judged. Shares are of what was asked for."""
+    """The score of a purchase in parts. Shares are those of what was asked for."""
 
     type: float
     title: float
-    """Share of the nouns in the wanted product's title that the bought one's has."""
+    """The share of nouns in the wanted product's title that the bought one's title has."""
     same_query: bool
     same_category: bool
     attributes: float
     options: float | None
-    """None: no options were asked for."""
+    """The share of options met. None: no options were asked for."""
     price: bool
-    """Whether it costs no more than the limit."""
+    """Whether the product costs no more than the limit."""
     total: float
 
     @property
     def parts(self) -> dict[str, float]:
-        """Its factors by name, for display."""
+        """The factors by name, for display."""
         parts = {"type": self.type, "attributes": self.attributes, "price": float(self.price)}
         return parts if self.options is None else {**parts, "options": self.options}
 
 
 def judge(bought: Product, options: Iterable[str], price: float, goal: Goal, nouns: Tagger) -> Reward:
-    """The reward for buying a product.
+    """Judge a purchase.
 
     Args:
-        bought: the product.
-        options: the option values chosen for it.
-        price: what it costs, dollars.
-        goal: what was asked for.
+        bought: the bought product.
+        options: the chosen option values.
+        price: its price in dollars.
+        goal: the request.
         nouns: finds the nouns of titles.
     """
     title = _title_score(nouns(bought.title), nouns(goal.product.title))
@@ -117,15 +117,15 @@ def _has_attribute(product: Product, wanted: str) -> bool:
 
 
 def _colour(value: str) -> str:
-    """The first colour that a value names, which then stands for all of it."""
+    """Return the first colour that a value names, in place of the value, or the value."""
     return next((colour for colour in _COLOURS if colour in value), value)
 
 
 def _wanted_option(option: tuple[str, str]) -> str:
-    """An option asked for, as texts are compared with it.
+    """Return the text of an option asked for, for comparisons.
 
-    The original looks for colours in a text, and in a named option, a pair, for one that is a member of it; else the
-    pair stands as Python prints it.
+    The original looks for a colour in the text. A named option is a pair, in which a colour must be a member. Otherwise
+    the pair counts as Python prints it.
     """
     name, value = option
     return next((colour for colour in _COLOURS if colour in option), str(option)) if name else _colour(value)
@@ -133,7 +133,7 @@ def _wanted_option(option: tuple[str, str]) -> str:
 
 @lru_cache(1 << 16)
 def alike(one: str, other: str) -> bool:
-    """Whether two texts count as the same: by their sets of words, what they share against what each has beside it."""
+    """Whether two texts count as the same, by the words that they share and those that only one has."""
     words, others = (set(_words(text)) for text in (one, other))
     if not words or not others:
         return False
@@ -147,5 +147,5 @@ def _words(text: str) -> list[str]:
 
 
 def _ratio(one: str, other: str) -> int:
-    """Likeness in per cent; nothing is like an empty text."""
+    """Return the likeness in per cent. No text is like an empty one."""
     return round(100 * SequenceMatcher(None, one, other).ratio()) if one and other else 0

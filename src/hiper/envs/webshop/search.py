@@ -4,15 +4,16 @@ The score of document d for a query is the sum over the query's distinct terms o
 
     boost * idf * tf / (tf + k1 * (1 - b + b * dl / avgdl)),    idf = ln(1 + (N - df + 0.5) / (df + 0.5)),
 
-where boost is how often the query says the term and dl the number of terms in d, rounded down to four significant bits
-as Lucene stores it (avgdl is not rounded). Source: Lucene 9, ``BM25Similarity`` and ``SmallFloat.intToByte4``; like
-there, each summand is of single, the sum of double precision and rounded in the end. Equal scores rank by position.
+where boost is the number of times that the query has the term, and dl the number of terms in d. Lucene rounds dl down
+to four significant bits, but not avgdl. Source: Lucene 9, ``BM25Similarity`` and ``SmallFloat.intToByte4``. As there,
+each summand has single precision, and the sum has double precision and is rounded in the end. Equal scores rank by
+position.
 
-bm25s, the library of choice, has Lucene's formula, but takes lengths as they are and keeps one finished number for each
-posting; equal rankings cannot be had from it.
+The library bm25s has Lucene's formula, but does not round lengths and keeps one finished number for each posting. It
+cannot give equal rankings.
 
-N documents that have a term, V terms, P postings (a term in a document) by term and then by document, S distinct
-pairs of frequency and rounded length, which are all that a posting's score depends on beside its term.
+Legend: N documents that have a term; V terms; P postings (a term in a document) by term and then by document; S
+distinct pairs of frequency and rounded length. A posting's score depends on its term and on its pair alone.
 """
 
 from __future__ import annotations
@@ -33,56 +34,56 @@ from hiper.envs.webshop.analysis import terms
 from hiper.envs.webshop.arrays import allocate, hold, mapped
 
 HITS = 50
-"""How many products a search finds at most."""
+"""The largest number of products that a search finds."""
 K1, B = np.float32(0.9), np.float32(0.4)
-"""Anserini's defaults."""
+"""The defaults of Anserini."""
 
 _EXACT = 24
-"""Lengths below are stored as they are; above, what exceeds this is rounded."""
+"""The length up to which lengths are exact. Above it, the excess is rounded."""
 _BLOCK = 1 << 22
-"""Postings sorted at a time."""
+"""The number of postings sorted at a time."""
 _SMALL = 1 << 21
-"""Postings of an index that remembers what a term adds to scores."""
+"""The largest number of postings of an index that caches what terms add to scores."""
 _REMEMBERED = 1 << 14
-"""Terms of which it does."""
+"""The number of terms in that cache."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An inverted index. Nothing in it changes; opened from a folder, it is shared by all processes that do."""
+    """An inverted index. Nothing in it changes. Processes that open it from a folder share its memory."""
 
     key_V: NDArray[np.uint64]
-    """A number for each term, in ascending order: see :func:`_key`."""
+    """The number of each term (see :func:`_key`), in ascending order."""
     start_V1: NDArray[np.int64]
-    """Where the postings of each term begin; one more at the end."""
+    """The beginning of each term's postings, and the end of the last."""
     idf_V: NDArray[np.float32]
     document_P: NDArray[np.int32]
     kind_P: NDArray[np.uint16]
-    """The pair of frequency and length, as an index into ``saturation_S``."""
+    """The pair of frequency and length of each posting, as an index into ``saturation_S``."""
     saturation_S: NDArray[np.float32]
-    """1 + tf / (k1 * (1 - b + b * dl / avgdl))."""
+    """The value of 1 + tf / (k1 * (1 - b + b * dl / avgdl)) for each pair."""
 
     @classmethod
     def of(cls, texts: Iterable[str], folder: Path | None = None) -> Index:
-        """The index of ``texts``.
+        """Make the index of ``texts``.
 
         Args:
-            texts: one per document.
-            folder: an existing folder to keep the index in, for :meth:`open`; None: it is held in memory.
+            texts: one text per document.
+            folder: an existing folder to keep the index in, for :meth:`open`; None: keep it in memory.
         """
         return _index(_read(texts), folder)
 
     @classmethod
     def open(cls, folder: Path) -> Index:
-        """The index kept in ``folder``, memory-mapped.
+        """Open the index kept in ``folder``, memory-mapped.
 
         Raises:
-            OSError, ValueError: there is none.
+            OSError, ValueError: there is no index.
         """
         return cls(**{part.name: mapped(folder, part.name) for part in fields(cls)})
 
     def search(self, query: str, limit: int = HITS) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """The best documents for ``query``, best first, and their scores; only those that share a term with it."""
+        """Return the best documents for ``query``, best first, and their scores. They share a term with the query."""
         found = [part for asked in Counter(terms(query)).items() if (part := self._asked(*asked)) is not None]
         if not found:
             return np.empty(0, np.intp), np.empty(0, np.float32)
@@ -92,11 +93,11 @@ class Index:
 
     @cached_property
     def _asked(self) -> Callable[[str, int], tuple[NDArray[np.int32], NDArray[np.float32]] | None]:
-        """:meth:`_summands`, which a small index remembers."""
+        """Return :meth:`_summands`. A small index caches its results."""
         return lru_cache(_REMEMBERED)(self._summands) if len(self.document_P) <= _SMALL else self._summands
 
     def _summands(self, term: str, boost: int) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None:
-        """The documents that have a term, and what it adds to their scores; None where none has it."""
+        """Return the documents that have a term, and what it adds to their scores. None: no document has it."""
         key = _key(term)
         at = int(np.searchsorted(self.key_V, key))
         if at == len(self.key_V) or self.key_V[at] != key:
@@ -112,8 +113,8 @@ def _idf(documents: int, having_V: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def _best(score_N: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Positions and values of the ``limit`` greatest positive scores; of equal ones, the first."""
-    # Floats from zero on are ordered as their bits are. With positions below these, all ranks differ.
+    """Return positions and values of the ``limit`` greatest positive scores. Of equal scores, the first count."""
+    # Floats from zero on have the order of their bits. With the position in the lower bits, all ranks differ.
     rank_N = (score_N.view(np.int32).astype(np.int64) << 32) - np.arange(len(score_N))
     best = np.partition(rank_N, -limit)[-limit:] if len(rank_N) > limit else rank_N
     position = -np.sort(best)[::-1] & 0xFFFFFFFF
@@ -124,16 +125,16 @@ def _best(score_N: NDArray[np.float32], limit: int) -> tuple[NDArray[np.intp], N
 
 @lru_cache(1 << 16)
 def _key(term: str) -> np.uint64:
-    """Stands for a term: 64 bits of a hash, so that no index has to hold or compare texts.
+    """Return the number of a term: 64 bits of a hash, so that no index has to hold or compare texts.
 
-    A word that no document has would be taken for another with a chance of V / 2**64.
+    A word that no document has is taken for another with probability V / 2**64.
     """
-    encoded = term.encode(errors="surrogatepass")  # there are halves of characters in scraped texts
+    encoded = term.encode(errors="surrogatepass")  # scraped texts hold halves of characters
     return np.uint64(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big"))
 
 
 def stored_length(length: int) -> int:
-    """A document's length as Lucene gets it back: four significant bits of what exceeds 24."""
+    """Return a document's length as Lucene stores it: four significant bits of what exceeds 24."""
     excess = length - _EXACT
     if excess < 16:
         return length
@@ -146,18 +147,19 @@ class _Read:
     """The documents' terms, before they are sorted."""
 
     vocabulary: dict[str, int] = field(default_factory=lambda: defaultdict(count().__next__))
-    """Numbers of the terms, as they were met."""
+    """The numbers of the terms, in the order of their first occurrence."""
     pairs: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(count().__next__))
-    """Numbers of the pairs of frequency and stored length."""
+    """The numbers of the pairs of frequency and stored length."""
     documents: int = 0
-    """Those that have a term."""
+    """The number of documents that have a term."""
     length: int = 0
-    """Of all documents together, in terms."""
+    """The length of all documents together, in terms."""
     distinct: array[int] = field(default_factory=lambda: array("i"))
-    """Distinct terms of each document."""
+    """The number of distinct terms of each document."""
     term_P: array[int] = field(default_factory=lambda: array("i"))
-    """By document."""
+    """The terms of the postings, by document."""
     kind_P: array[int] = field(default_factory=lambda: array("H"))
+    """The pairs of the postings, by document."""
 
 
 def _read(texts: Iterable[str]) -> _Read:
@@ -175,7 +177,7 @@ def _read(texts: Iterable[str]) -> _Read:
 
 
 def _index(read: _Read, folder: Path | None) -> Index:
-    """Sorts the postings by term, a block of documents at a time, so that beside the result little memory is needed."""
+    """Sort the postings by term, a block of documents at a time. So little memory is needed beside the result."""
     keys = np.array([_key(term) for term in read.vocabulary], dtype=np.uint64)
     order_V = np.argsort(keys)
     rank_V = np.empty_like(order_V)

@@ -1,4 +1,4 @@
-"""The shop: a catalogue with its search and its goals, made once, read by any number of environments and processes."""
+"""The shop: a catalogue with search and goals. It is made once and read by any number of environments and processes."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from hiper.envs.webshop.product import Product
 from hiper.envs.webshop.search import Index
 
 SEED = 42
-"""Under which the literature draws prices and goals."""
+"""The seed with which the literature draws prices and goals."""
 DETAILS = ("Description", "Features", "Reviews")
-"""An item's further pages."""
+"""The further pages of an item."""
 ATTRIBUTES = "Attributes"
-"""One more, which shows what the reward looks at; the original leaves it out unless told otherwise."""
+"""One more page, of the attributes that the reward compares. The original leaves it out by default."""
 
 _CACHED = 1 << 12
-"""Searches whose results are kept."""
+"""The number of searches whose results are cached."""
 
 
 class Shop:
-    """Everything that visitors meet, and what they are asked to buy. Nothing in it changes.
+    """A catalogue, its search and its goals. Nothing in it changes.
 
     Args:
-        name: which shop this is; stamped into panels.
+        name: the name of the shop, stamped into panels.
         products: the catalogue.
-        index: of the products' documents, in the catalogue's order.
-        goals: drawn from the catalogue.
-        details: an item's further pages.
+        index: the index of the products' documents, in the catalogue's order.
+        goals: the goals drawn from the catalogue.
+        details: the further pages of items.
     """
 
     def __init__(
@@ -43,19 +43,19 @@ class Shop:
 
     @classmethod
     def of(cls, name: str, products: Iterable[Product], seed: int = SEED, folder: Path | None = None) -> Shop:
-        """The shop that sells ``products``.
+        """Make the shop that sells ``products``.
 
         Args:
-            name: see above.
-            products: in the catalogue's order; read once.
-            seed: of prices and goals.
-            folder: an existing folder to keep the shop in, for :meth:`open`; None: it is held in memory.
+            name: the name of the shop.
+            products: the products in the catalogue's order. They are read once.
+            seed: the seed of prices and goals.
+            folder: an existing folder to keep the shop in, for :meth:`open`; None: keep it in memory.
 
         Raises:
             UserError: there are no products.
         """
         rng = Random(seed)
-        # Before its first price, the original prints a message, for which its console library draws 32 bits.
+        # The original prints a message before its first price, and its console library draws 32 bits for that.
         rng.getrandbits(32)
         catalogue = Catalogue.of(products, rng, folder)
         index = Index.of((product.document for product in catalogue), folder)
@@ -63,17 +63,17 @@ class Shop:
 
     @classmethod
     def open(cls, name: str, folder: Path) -> Shop:
-        """The shop kept in ``folder``, memory-mapped: processes that open it share its memory.
+        """Open the shop kept in ``folder``, memory-mapped. Processes that open it share its memory.
 
         Raises:
-            OSError, ValueError: there is none.
+            OSError, ValueError: there is no shop.
         """
         return cls(name, Catalogue.open(folder), Index.open(folder), Goals.open(folder))
 
     def showing_attributes(self) -> Shop:
-        """The same shop, whose items have a page of attributes."""
+        """Return the same shop with a page of attributes for every item."""
         return Shop(self.name, self.products, self._index, self.goals, (*DETAILS, ATTRIBUTES))
 
     def _search(self, query: str) -> tuple[int, ...]:
-        """Positions of the products found for ``query``, best first."""
+        """Return the positions of the products found for ``query``, best first."""
         return tuple(self._index.search(query)[0].tolist())

@@ -1,15 +1,15 @@
-"""Porter's stemmer with its author's later departures, as Lucene's ``PorterStemFilter`` has it.
+"""Porter's stemmer with its author's later changes, as in Lucene's ``PorterStemFilter``.
 
-M. F. Porter, "An algorithm for suffix stripping", Program 14 (1980); the departures are those of his own later
-releases: words of two letters stay, "bli" becomes "ble" (not only "abli"), "logi" becomes "log". Snowball's "porter"
-lacks them, so it finds other products.
+Source: M. F. Porter, "An algorithm for suffix stripping", Program 14 (1980). The changes are those of his own later
+releases: words of two letters stay, "bli" becomes "ble" (not only "abli"), and "logi" becomes "log". Snowball's
+"porter" lacks them, so it finds other products.
 """
 
 from __future__ import annotations
 
 
 def _by_last_letter(*endings: tuple[str, str]) -> dict[str, list[tuple[str, str]]]:
-    """Endings, each with what a step needs to know, by the letter that shows at once which few of them may be there."""
+    """Group endings by their last letter, which tells at once the few endings that a word may have."""
     return {last: [pair for pair in endings if pair[0][-1] == last] for last in {ending[-1] for ending, _ in endings}}
 
 
@@ -30,7 +30,7 @@ _STEP_5 = _by_last_letter(
 
 
 def stem(word: str) -> str:
-    """The stem of a word in lower case."""
+    """Return the stem of a word in lower case."""
     if len(word) <= 2:
         return word
     word = _past_and_progressive(_plural(word))
@@ -40,7 +40,7 @@ def stem(word: str) -> str:
 
 
 def _shape(word: str) -> str:
-    """A "v" for every vowel, a "c" for every other character; y is a vowel after a consonant."""
+    """Return a "v" for every vowel and a "c" for every other character. y is a vowel after a consonant."""
     shape = ""
     for letter in word:
         shape += "v" if letter in "aeiou" or (letter == "y" and shape.endswith("c")) else "c"
@@ -48,7 +48,7 @@ def _shape(word: str) -> str:
 
 
 def _measure(stem: str) -> int:
-    """Porter's m: how often a consonant follows a vowel."""
+    """Return Porter's m: the number of times that a consonant follows a vowel."""
     return _shape(stem).count("vc")
 
 
@@ -57,7 +57,7 @@ def _ends_doubled(word: str) -> bool:
 
 
 def _ends_short(word: str) -> bool:
-    """Whether it ends consonant, vowel, consonant, and the last is not w, x or y."""
+    """Whether a word ends in consonant, vowel, consonant, and the last is not w, x or y."""
     return _shape(word).endswith("cvc") and word[-1] not in "wxy"
 
 
@@ -97,7 +97,7 @@ def _strip(word: str) -> str:
 
 
 def _tidy(word: str) -> str:
-    """Without a last e or one of two l, where the rest is long enough."""
+    """Remove a last e or one of two l, where the rest is long enough."""
     if word.endswith("e"):
         stem = word[:-1]
         measure = _measure(stem)

@@ -1,4 +1,4 @@
-"""Reading JSON files that are larger than memory, one entry at a time."""
+"""A reader of JSON files that are larger than memory, one entry at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from hiper.errors import UserError
 
 _CHUNK = 1 << 20
 _LONGEST = 1 << 26
-"""Characters of the longest value; broken files would be read to their end otherwise."""
+"""The largest number of characters of a value. Without it, broken files would be read to their end."""
 _AFTER_VALUE = frozenset(" \t\r\n,:]}")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_list(path: Path) -> Iterator[Any]:
-    """The values of a JSON array, one after the other.
+    """Yield the values of a JSON array.
 
     Raises:
-        UserError: the file is absent, no JSON, or holds something else.
+        UserError: the file is missing, is no JSON, or holds something else.
     """
     with _open(path) as file:
         scanner = _Scanner(path, file)
@@ -30,7 +30,7 @@ def read_list(path: Path) -> Iterator[Any]:
 
 
 def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
-    """The keys and values of a JSON object, one pair after the other.
+    """Yield the keys and values of a JSON object, in pairs.
 
     Raises:
         UserError: see :func:`read_list`.
@@ -51,7 +51,7 @@ def _open(path: Path) -> TextIO:
 
 
 class _Scanner:
-    """Reads a text from front to back, holding no more of it than the value at hand needs."""
+    """A reader of a text from front to back that holds no more than the current value needs."""
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self._path, self._file = path, file
@@ -59,7 +59,7 @@ class _Scanner:
         self._decode = json.JSONDecoder().raw_decode
 
     def entries(self, opening: str, closing: str, what: str) -> Iterator[None]:
-        """Stops before each entry of what the file holds between two marks; it is to be read before the next."""
+        """Yield before each entry between two marks. The caller reads the entry before it asks for the next."""
         self._begin(opening, what)
         more = not self.take(closing)
         while more:
@@ -92,12 +92,12 @@ class _Scanner:
             raise self._error(f"{what} should be here")
 
     def value(self) -> Any:
-        """The next value."""
+        """Return the next value."""
         self._skip_space()
         while True:
             try:
                 value, end = self._decode(self._text, self._at)
-                # "1." is a number already, though it may go on in what was not read yet.
+                # "1." is a number already, but it may continue in the part not read yet.
                 if self._text[end : end + 1] in _AFTER_VALUE or not self._more():
                     self._at = end
                     return value
@@ -115,7 +115,7 @@ class _Scanner:
                 return
 
     def _more(self) -> bool:
-        """Read on, as much again as is left, so that a long value is not tried too often; False at the end."""
+        """Read as much again as is left, so that long values are not tried too often. Return False at the end."""
         rest = self._text[self._at :]
         try:
             chunk = self._file.read(max(_CHUNK, len(rest)))

@@ -33,9 +33,19 @@ class Decoding(Protocol):
         """Go on with these rows only."""
 
 
-def begin(model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int, pad_id: int) -> Decoding:
-    """A decoding of ``prompts`` by up to ``room`` tokens, the fastest there is for ``model``."""
-    if qwen2.understands(model.get_decoder()):
+def begin(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int, pad_id: int, shortcut: bool = True
+) -> Decoding:
+    """A decoding of ``prompts`` by up to ``room`` tokens, the fastest there is for ``model``.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids.
+        room: the most tokens that can be appended.
+        pad_id: token that fills batches.
+        shortcut: allow :class:`Qwen2Decoding`, which does not call each layer's ``forward``.
+    """
+    if shortcut and qwen2.understands(model.get_decoder()):
         return Qwen2Decoding(model, prompts, room, pad_id)
     return TransformersDecoding(model, prompts, pad_id)
 

@@ -1,117 +1,138 @@
-"""Sampling: prompts as token ids in, responses as token ids and log-probabilities out.
-
-:class:`Sampler` is the seam where an inference server can take the place of :class:`TransformersSampler`.
-"""
+"""Sampling through transformers, in this process, with a key-value cache."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import DivergedError
 from hiper.models.batches import micro_batches
+from hiper.models.build import stop_ids
 from hiper.models.logits import scaled_logprobs
+from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import decoding
+from hiper.rollout.samplers.base import Request, Sample, SamplingParams
+from hiper.validation import StrictModel
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How to sample."""
+class TransformersOptions(StrictModel):
+    """Options of :class:`TransformersSampler`, in the section ``sampler`` of the settings."""
 
-    temperature: float = 1.0
-    """0 is greedy."""
-    max_tokens: int = 512
+    batch_tokens: int = Field(131_072, ge=1)
+    """The most tokens in one generation batch, with padding and room for responses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One sampled response."""
-
-    ids: tuple[int, ...]
-    """With the end-of-sequence token, if it was reached."""
-    logprobs: tuple[float, ...]
-    """Of each token, under the distribution it was drawn from (at temperature 0: under the model's own)."""
-    finished: bool
-    """The end-of-sequence token was reached (False: cut off at ``max_tokens``)."""
-
-
-class Sampler(Protocol):
-    """Whatever turns prompts into responses."""
-
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
-        """One response per prompt, in order, each drawn with its own seed, whatever else is sampled beside it."""
-
-    def weights_sha256(self) -> str | None:
-        """Names the weights that are sampled from, for result cards; None where that cannot be told."""
+class _Submitted(NamedTuple):
+    order: int
+    request: Request
+    future: Future[Sample]
 
 
 class TransformersSampler:
-    """Batched sampling with a key-value cache, in this process, on the model that is being trained.
+    """The simplest sampler: it runs the weights it was given where they are, those of the model in training included.
 
-    Prompts are sorted by length and cut into batches. Rows that are finished leave the batch once they are half of it.
+    What was submitted is sorted by length and cut into batches; each call of :meth:`run` samples one batch. Rows that
+    are finished leave the batch once they are half of it.
 
     Args:
-        model: any causal language model.
-        eos_id: the token that ends a response, or all those that do.
-        pad_id: token that fills batches.
-        max_batch_tokens: most tokens of a batch, padding and room for responses included.
-        autocast: number format of the forward passes, None for that of the parameters.
+        tokenizer: of the model: its padding, and the tokens that end a response.
+        options: see :class:`TransformersOptions`.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        eos_id: int | Collection[int],
-        pad_id: int,
-        max_batch_tokens: int = 65_536,
-        autocast: torch.dtype | None = None,
-    ) -> None:
-        self.model = model
-        self.autocast = autocast
-        self.eos_ids = [eos_id] if isinstance(eos_id, int) else sorted(eos_id)
-        self.pad_id = pad_id
-        self.max_batch_tokens = max_batch_tokens
+    options = TransformersOptions
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TransformersOptions) -> None:
+        self._tokenizer = tokenizer
+        self.batch_tokens = options.batch_tokens
+        self._weights: PolicyWeights | None = None
+        self._version: int | None = None
+        self._submitted: list[_Submitted] = []
+        self._batches: list[list[_Submitted]] = []
+        """Of what was submitted earlier; their turn comes before newer requests."""
+
+    def load(self, weights: PolicyWeights, version: int) -> None:
+        """See :class:`Sampler`."""
+        self._weights, self._version = weights, version
+        self._stop_ids = stop_ids(weights.model, self._tokenizer)
+
+    def submit(self, request: Request) -> Future[Sample]:
+        """See :class:`Sampler`."""
+        self._submitted.append(_Submitted(len(self._submitted), request, Future()))
+        return self._submitted[-1].future
+
+    def run(self) -> None:
+        """See :class:`Sampler`."""
+        if not self._batches:
+            self._batches = self._cut(self._submitted)
+            self._submitted = []
+        while self._batches:
+            batch = [item for item in self._batches.pop(0) if item.future.set_running_or_notify_cancel()]
+            if batch:
+                self._sample(batch)
+                return
+
+    def close(self) -> None:
+        """See :class:`Sampler`."""
+        for item in (*chain(*self._batches), *self._submitted):
+            item.future.cancel()
+        self._batches, self._submitted, self._weights = [], [], None
+
+    def _cut(self, submitted: Sequence[_Submitted]) -> list[list[_Submitted]]:
+        """Cut requests into batches of about equal lengths; those of a batch have their parameters in common."""
+        by_params: dict[SamplingParams, list[_Submitted]] = {}
+        for item in submitted:
+            by_params.setdefault(item.request.params, []).append(item)
+        batches = []
+        for params, items in by_params.items():
+            lengths = [len(item.request.prompt) + params.max_tokens for item in items]
+            for indices in micro_batches(lengths, self.batch_tokens, most_padding=1.0):
+                batches.append([items[i] for i in indices])
+        return batches
+
+    def _sample(self, batch: Sequence[_Submitted]) -> None:
+        """Sample a batch. Answers come in the order of submission; an error is told to every request of the batch."""
+        try:
+            samples = self._sample_batch([item.request for item in batch])
+        except Exception as error:
+            for item in batch:
+                item.future.set_exception(error)
+            return
+        for item, sample in sorted(zip(batch, samples, strict=True), key=lambda pair: pair[0].order):
+            item.future.set_result(sample)
 
     @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
-        """See :class:`Sampler`."""
-        device, was_training = self.model.device, self.model.training
-        samples: dict[int, Sample] = {}
-        self.model.eval()
-        with torch.autocast(device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            lengths = [len(prompt) + params.max_tokens for prompt in prompts]
-            for indices in micro_batches(lengths, self.max_batch_tokens, most_padding=1.0):
-                chosen = [prompts[i] for i in indices], params, [seeds[i] for i in indices]
-                samples.update(zip(indices, self._decode(*chosen), strict=True))
-        self.model.train(was_training)
-        return [samples[i] for i in range(len(prompts))]
+    def _sample_batch(self, requests: Sequence[Request]) -> list[Sample]:
+        if self._weights is None:
+            raise RuntimeError("a sampler needs weights: call load() first")
+        model, autocast = self._weights.model, self._weights.autocast
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+                return self._decode(self._weights, requests)
+        finally:
+            model.train(was_training)
 
-    def weights_sha256(self) -> str:
-        """See :class:`Sampler`: over names and bytes of all parameters, tied ones once."""
-        digest = hashlib.sha256()
-        for name, parameter in sorted(self.model.named_parameters()):
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    def _decode(self, prompts: Sequence[Sequence[int]], params: SamplingParams, seeds: Sequence[int]) -> list[Sample]:
-        count, device = len(prompts), self.model.device
-        eos_ids = torch.tensor(self.eos_ids, device=device)
+    def _decode(self, weights: PolicyWeights, requests: Sequence[Request]) -> list[Sample]:
+        model, params, prompts = weights.model, requests[0].params, [request.prompt for request in requests]
+        count, device = len(prompts), model.device
+        eos_ids = torch.tensor(self._stop_ids, device=device)
         rows = torch.arange(count, device=device)  # which prompts are still in the batch
         done = torch.zeros(count, dtype=torch.bool, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
         # What a finished row goes on to draw until it leaves the batch is cut off by its length.
         ids = torch.zeros((count, params.max_tokens), dtype=torch.long, device=device)
         logprobs = torch.zeros((count, params.max_tokens), device=device)
-        chance_NT = uniforms(seeds, params.max_tokens).to(device)
-        batch = decoding.begin(self.model, prompts, params.max_tokens, self.pad_id)
+        chance_NT = uniforms([request.seed for request in requests], params.max_tokens).to(device)
+        batch = decoding.begin(model, prompts, params.max_tokens, self._tokenizer.pad_token_id, weights.shortcut)
         logits = batch.prefill()
         for t in range(params.max_tokens):
             token, logprob = draw(logits, params.temperature, chance_NT[rows, t])
@@ -126,13 +147,13 @@ class TransformersSampler:
                 rows, token = rows[live], token[live]
             logits = batch.extend(token)
         return [
-            Sample(tuple(i[:n]), tuple(p[:n]), bool(d))
+            Sample(tuple(i[:n]), tuple(p[:n]), bool(d), self._version)
             for i, p, n, d in zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
         ]
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """Numbers (N, ``count``) drawn evenly from [0, 1), row n from seed n alone."""
+    """Draw numbers (N, ``count``) evenly from [0, 1), row n from seed n alone."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in seeds]
     return torch.from_numpy(np.array(rows).reshape(len(seeds), count))
 
@@ -152,8 +173,7 @@ def draw(logits: Tensor, temperature: float, chance_N: Tensor) -> tuple[Tensor, 
     logprobs = scaled_logprobs(logits, temperature)
     if not bool(logprobs.isfinite().any(-1).all()):  # on a GPU, drawing from such would end the process
         raise DivergedError(
-            "the policy gives no probabilities any more, its weights are beyond numbers; an earlier checkpoint may be "
-            "sound"
+            "the policy's probabilities are NaN: its weights hold NaN or infinity; an earlier checkpoint may be sound"
         )
     if temperature == 0:
         token = logits.argmax(-1)

@@ -1,7 +1,7 @@
 """Generated games: rooms, objects and tasks of our own, written as standard ``game.tw-pddl`` files.
 
-A game is a pure function of split, index, size and task type, the same on every machine. Rooms of train (shared with
-valid_seen), valid_unseen and test are disjoint: no room of one is furnished like a room of another.
+A game is a pure function of split, index, size and task type, the same on every machine. The splits train, valid_unseen
+and test have disjoint rooms: no room of one is furnished like a room of another. valid_seen has the rooms of train.
 
     >>> game = generate_game("valid_unseen", 0, size="tiny")
     >>> game.type
@@ -24,10 +24,13 @@ from hiper.errors import NoSplitError, UserError, suggestion
 
 TASK_TYPES = tuple(SENTENCES)
 """The six task types, in the order in which a split cycles through them."""
+DEFAULT_SIZE = "small"
+"""The size of a game if none is given."""
 
 _TASK_ID = re.compile(r"generated-(?P<size>\w+)/(?P<split>\w+)/(?P<task>\w+)-[^/]*/g(?P<index>\d{5,})")
 
 __all__ = [
+    "DEFAULT_SIZE",
     "GENERATOR_VERSION",
     "SIZES",
     "SPLITS",
@@ -42,17 +45,19 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class GeneratedGame:
-    """One game."""
+    """One generated game."""
 
     task_id: str
-    """E.g. ``generated-small/valid_unseen/pick_and_place_simple-Mug-None-Shelf-kitchen642/g00017``."""
+    """The id, such as ``generated-small/valid_unseen/pick_and_place_simple-Mug-None-Shelf-kitchen642/g00017``."""
     type: str
     text: str
     """The complete JSON of the game's ``game.tw-pddl`` file."""
 
 
-def generate_game(split: str, index: int, size: str = "small", task_types: Iterable[str] = TASK_TYPES) -> GeneratedGame:
-    """Game number ``index`` of a split, which is endless and cycles through ``task_types``.
+def generate_game(
+    split: str, index: int, size: str = DEFAULT_SIZE, task_types: Iterable[str] = TASK_TYPES
+) -> GeneratedGame:
+    """Return game number ``index`` of a split. A split is endless and cycles through ``task_types``.
 
     Raises:
         UserError: unknown split, size or task type, no task type at all, or a negative index.
@@ -75,7 +80,7 @@ def generate_game(split: str, index: int, size: str = "small", task_types: Itera
 
 
 def regenerate(task_id: str) -> GeneratedGame:
-    """The game that :func:`generate_game` gave this id, so that nobody needs to keep thousands of texts.
+    """Return the game that :func:`generate_game` gave this id, so that nobody needs to keep thousands of texts.
 
     Raises:
         UserError: no game of this version of the generator has the id.
@@ -90,9 +95,9 @@ def regenerate(task_id: str) -> GeneratedGame:
 
 
 def write_games(
-    folder: Path, split: str, count: int, size: str = "small", task_types: Sequence[str] = TASK_TYPES
+    folder: Path, split: str, count: int, size: str = DEFAULT_SIZE, task_types: Sequence[str] = TASK_TYPES
 ) -> list[Path]:
-    """Writes the first ``count`` games of a split below ``folder``, laid out as the official data is."""
+    """Write the first ``count`` games of a split below ``folder``, in the layout of the official data."""
     paths = []
     for index in range(count):
         game = generate_game(split, index, size, task_types)
@@ -104,7 +109,7 @@ def write_games(
 
 
 def _set_task(task: str, size: str, split: str, dice: Dice) -> tuple[Scene, Goal]:
-    """A room of the split that allows a task of this type, and one such task."""
+    """Draw a room of the split that allows a task of this type, and one such task."""
     while True:
         scene = draw_scene(size, dice.weighted(household().tasks[task]), split, dice)
         if goals := possible_goals(task, scene):
@@ -112,7 +117,7 @@ def _set_task(task: str, size: str, split: str, dice: Dice) -> tuple[Scene, Goal
 
 
 def _in_order(task_types: Iterable[str]) -> list[str]:
-    """The chosen task types in the order of :data:`TASK_TYPES`, so that the order of choosing does not matter."""
+    """Sort the chosen task types as :data:`TASK_TYPES`, so that the order of choosing does not matter."""
     chosen = set(task_types)
     if not chosen:
         raise UserError(f"no task types for generated games; choose from: {', '.join(TASK_TYPES)}")

@@ -1,4 +1,4 @@
-"""What a game puts into a room: a goal that the room allows, the objects it is about, and all the rest."""
+"""The contents of a room: a goal that the room allows, the objects of the goal, and all other objects."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ APPLIANCES = {
     "pick_heat_then_place_in_recep": ("heat", "Microwave"),
     "pick_cool_then_place_in_recep": ("cool", "Fridge"),
 }
-"""The task types that treat an object: what it must allow, and where that is done."""
+"""The task types that treat an object: the ability that it needs, and the receptacle that treats it."""
 
 LAMP = "DeskLamp"
 
 _MOST_COPIES = 3
-"""Of an object the task does not name."""
+"""The largest number of copies of an object that the task does not name."""
 _KINSHIP = 3
-"""Objects of the target's family are so many times as likely as others."""
+"""The factor by which objects of the target's family are more likely than others."""
 _CHILLED = 0.1
-"""Chance that food or crockery in the fridge is cool already, as in some official games."""
+"""The probability that food or crockery in the fridge is cool already, as in some official games."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Goal:
 
     @property
     def needs(self) -> int:
-        """How many objects it takes."""
+        """The number of objects that it takes."""
         return 2 if self.task == "pick_two_obj_and_place" else 1
 
 
@@ -52,7 +52,7 @@ class Item:
 
 
 def possible_goals(task: str, scene: Scene) -> Mapping[str, list[Goal]]:
-    """The goals of one task type that the room allows, by object type.
+    """Return the goals of one task type that the room allows, by object type.
 
     An object must have somewhere to start other than the target, so that no goal holds at the start.
     """
@@ -71,19 +71,19 @@ def possible_goals(task: str, scene: Scene) -> Mapping[str, list[Goal]]:
 
 
 def draw_goal(goals: Mapping[str, list[Goal]], scene: Scene, dice: Dice) -> Goal:
-    """A goal: the object by its weight in the room, the target with equal chances."""
+    """Draw a goal: the object by its weight in the room, the target with equal probabilities."""
     return dice.pick(goals[dice.weighted({name: scene.room.objects[name] for name in goals})])
 
 
 def fill(scene: Scene, goal: Goal, size: Size, dice: Dice) -> list[Item]:
-    """All objects of a game, those the goal is about first."""
+    """Draw all objects of a game. Those of the goal come first."""
     objects = household().objects
     stock = _Stock(scene, dice)
     wanted = objects[goal.object]
     for _ in range(min(goal.needs + dice.weighted(dict(enumerate(size.spare))), _starts(wanted, scene, goal.target))):
         stock.add(wanted, avoid=goal.target)
     while goal.target == LAMP and not stock.add(objects[LAMP]):
-        stock.drop()  # of what is wanted, more than is needed took the lamp's last place
+        stock.drop()  # spare objects took the lamp's last place
     low, high = (round(bound * (size.kitchen if scene.room.name == "kitchen" else 1)) for bound in size.objects)
     _clutter(stock, goal, dice.between(low, high))
     return stock.items
@@ -97,7 +97,7 @@ def _targets(task: str, kind: ObjectKind, scene: Scene) -> list[str]:
 
 
 def _starts(kind: ObjectKind, scene: Scene, avoid: str = "") -> int:
-    """How many objects of a type can start in the room without lying in a receptacle of type ``avoid``."""
+    """Count the objects of a type that can start in the room outside receptacles of type ``avoid``."""
     return sum(
         household().receptacles[receptacle.kind].holds
         for receptacle in scene.receptacles
@@ -106,7 +106,7 @@ def _starts(kind: ObjectKind, scene: Scene, avoid: str = "") -> int:
 
 
 def _clutter(stock: _Stock, goal: Goal, count: int) -> None:
-    """Adds objects that the goal is not about until there are ``count``."""
+    """Add objects that the goal is not about until there are ``count``."""
     objects = household().objects
     family = objects[goal.object].family
     weights = {
@@ -124,7 +124,7 @@ def _clutter(stock: _Stock, goal: Goal, count: int) -> None:
 
 
 class _Stock:
-    """The objects of a room in the making."""
+    """The objects of a room while it is being filled."""
 
     def __init__(self, scene: Scene, dice: Dice) -> None:
         self.scene = scene
@@ -134,12 +134,12 @@ class _Stock:
         self._free = {receptacle: household().receptacles[receptacle.kind].holds for receptacle in scene.receptacles}
 
     def room_for(self, kind: ObjectKind, avoid: str = "") -> dict[str, int]:
-        """The receptacle types where an object of this type may still start, by weight."""
+        """Return the receptacle types where an object of this type may still start, with weights."""
         free = {receptacle.kind for receptacle, left in self._free.items() if left}
         return {name: weight for name, weight in kind.places.items() if weight and name in free and name != avoid}
 
     def add(self, kind: ObjectKind, avoid: str = "") -> bool:
-        """Puts one more object somewhere sensible; False where there is no room left."""
+        """Put one more object somewhere sensible. Return False where there is no room left."""
         weights = self.room_for(kind, avoid)
         if not weights:
             return False
@@ -151,5 +151,5 @@ class _Stock:
         return True
 
     def drop(self) -> None:
-        """Takes the newest object away again."""
+        """Take the newest object away again."""
         self._free[self.items.pop().place] += 1

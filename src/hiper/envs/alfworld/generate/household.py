@@ -17,11 +17,11 @@ class ReceptacleKind:
 
     name: str
     opens: bool = False
-    """It starts closed and must be opened."""
+    """Whether it starts closed and must be opened."""
     holds: int = 5
-    """How many objects start in it at most (what the player adds is unlimited)."""
+    """The largest number of objects at the start. A player may add any number."""
     target: bool = True
-    """A task may ask to put something here."""
+    """Whether a task may ask to put something here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class ObjectKind:
     family: str
     """Objects of one family are easily confused."""
     abilities: frozenset[str]
-    """What can be done to it: clean, heat, cool, slice; light, hold (things in it); fixed if it cannot be taken."""
+    """What can be done to it: clean, heat, cool, slice, light, hold (things in it). "fixed" if it cannot be taken."""
     places: Mapping[str, int]
-    """Receptacle types it may be put in, each with the weight of starting there."""
+    """Receptacle types that it may be put in, each with the weight of starting there."""
 
     @property
     def portable(self) -> bool:
@@ -44,15 +44,15 @@ class ObjectKind:
 
 @dataclass(frozen=True, slots=True)
 class RoomKind:
-    """A type of room: what it is furnished with and what lies about in it."""
+    """A type of room: its furniture and its objects."""
 
     name: str
     core: tuple[tuple[str, ...], ...]
-    """One receptacle type of each group is always there."""
+    """Groups of receptacle types. One type of each group is always there."""
     furniture: Mapping[str, int]
     """Further receptacle types, by weight."""
     most: Mapping[str, int]
-    """How many of each type there are at most."""
+    """The largest number of receptacles of each type."""
     objects: Mapping[str, int]
     """Object types, by weight."""
 
@@ -65,12 +65,12 @@ class Household:
     objects: Mapping[str, ObjectKind]
     rooms: Mapping[str, RoomKind]
     tasks: Mapping[str, Mapping[str, int]]
-    """Rooms in which a task type is set, by weight."""
+    """The rooms of each task type, with weights."""
 
 
 @cache
 def household() -> Household:
-    """The shipped tables, read once."""
+    """Return the shipped tables. They are read once."""
     tables = yaml.safe_load((files(__package__) / "household.yaml").read_text(encoding="utf-8"))
     return Household(
         receptacles={name: ReceptacleKind(name, **row) for name, row in tables["receptacles"].items()},

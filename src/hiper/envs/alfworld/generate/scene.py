@@ -1,4 +1,4 @@
-"""Rooms: which receptacles there are, where they stand, and which rooms belong to which split."""
+"""Rooms: their receptacles, where these stand, and the split of each room."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hiper.envs.alfworld.generate.household import RoomKind, household
 from hiper.envs.dice import Dice
 
 GENERATOR_VERSION = "1"
-"""Part of every seed: changes whenever the same arguments would give another game."""
+"""A part of every seed. It changes whenever the same arguments would give another game."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large and how cluttered games are. Ranges include both ends."""
+    """The size and clutter of games. Ranges include both ends."""
 
     receptacles: tuple[int, int]
     objects: tuple[int, int]
     closed: float
-    """Receptacles that start closed are at most this share of all (cabinets, drawers, ...)."""
+    """The largest share of receptacles that start closed (cabinets, drawers, ...)."""
     shared: float
-    """Chance that a receptacle stands at the same location as the one before it."""
+    """The probability that a receptacle stands at the same location as the one before it."""
     spare: tuple[int, ...]
-    """Weights of having 0, 1, 2, ... more of the wanted object than the task needs."""
+    """Weights of 0, 1, 2, ... spare objects of the wanted type."""
     kitchen: float = 1.0
-    """Kitchens have this many times as much of everything."""
+    """The factor by which kitchens have more of everything."""
 
 
 SIZES = {
@@ -36,13 +36,13 @@ SIZES = {
     "medium": Size(receptacles=(11, 17), objects=(15, 21), closed=0.65, shared=0.1, spare=(6, 5, 3), kitchen=1.5),
     "official": Size(receptacles=(8, 24), objects=(16, 30), closed=0.8, shared=0.1, spare=(6, 5, 4, 3), kitchen=2.0),
 }
-"""From a first exercise to rooms like those of the official games, where kitchens are twice as full as the rest."""
+"""Sizes from a first exercise to rooms like those of the official games, whose kitchens are twice as full."""
 
 SPLITS = {"train": "train", "valid_seen": "train", "valid_unseen": "valid_unseen", "test": "test"}
-"""Splits, and whose rooms each plays in."""
+"""Splits, each with the split whose rooms it plays in."""
 
 _ROOMS = {"train": range(0, 600), "valid_unseen": range(600, 800), "test": range(800, 1000)}
-"""Room numbers of each split; their share of all furnishings is the same as of the numbers."""
+"""Room numbers of each split. A split's share of furnishings is that of its numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +66,25 @@ class Scene:
 
     @property
     def name(self) -> str:
-        """A label such as ``kitchen042``."""
+        """The label, such as ``kitchen042``."""
         return f"{self.room.name}{self.number:03d}"
 
     def of_kind(self, kind: str) -> list[Receptacle]:
-        """All receptacles of one type."""
+        """Return all receptacles of one type."""
         return [receptacle for receptacle in self.receptacles if receptacle.kind == kind]
 
 
 def draw_scene(size: str, room: str, split: str, dice: Dice) -> Scene:
-    """One of the rooms of ``split``."""
+    """Draw one of the rooms of ``split``."""
     numbers = _ROOMS[SPLITS[split]]
     return _scene(size, room, dice.between(numbers[0], numbers[-1]))
 
 
 def owner(room: str, furnishing: Counter[str]) -> str:
-    """The split to which a furnishing belongs, whatever the size of the game.
+    """Return the split to which a furnishing belongs, whatever the size of the game.
 
-    Hashing the multiset of receptacles makes rooms of different splits differ in what a player sees, not only in
-    coordinates: no held-out room has the furniture of a room trained in.
+    The multiset of receptacles is hashed. So rooms of different splits differ in what a player sees and not only in
+    coordinates: no held-out room has the furniture of a training room.
     """
     signature = " ".join(f"{kind}:{count}" for kind, count in sorted(furnishing.items()))
     bucket = int.from_bytes(hashlib.sha256(f"{room} {signature}".encode()).digest()[:4]) % 1000
@@ -93,7 +93,7 @@ def owner(room: str, furnishing: Counter[str]) -> str:
 
 @lru_cache(maxsize=4096)
 def _scene(size: str, room: str, number: int) -> Scene:
-    """Room ``number`` of a type: furnished anew until the furnishing belongs to the number's split."""
+    """Return room ``number`` of a type. It is furnished anew until the furnishing belongs to the number's split."""
     dice = Dice(GENERATOR_VERSION, "scene", size, room, number)
     kind = household().rooms[room]
     split = next(split for split, numbers in _ROOMS.items() if number in numbers)
@@ -103,7 +103,7 @@ def _scene(size: str, room: str, number: int) -> Scene:
 
 
 def _furnish(room: RoomKind, size: Size, dice: Dice) -> Counter[str]:
-    """How many receptacles of each type the room has."""
+    """Draw the number of receptacles of each type."""
     low, high = (round(bound * (size.kitchen if room.name == "kitchen" else 1)) for bound in size.receptacles)
     count = dice.between(low, high)
     kinds = household().receptacles
@@ -123,7 +123,7 @@ def _furnish(room: RoomKind, size: Size, dice: Dice) -> Counter[str]:
 
 
 def _arrange(room: RoomKind, number: int, furnishing: Counter[str], size: Size, dice: Dice) -> Scene:
-    """Gives every receptacle an id and a location, as the simulator behind the official games would name them."""
+    """Give every receptacle an id and a location, named as by the simulator behind the official games."""
     used: set[str] = set()
     start = new_location(dice, used)
     receptacles: list[Receptacle] = []
@@ -136,9 +136,9 @@ def _arrange(room: RoomKind, number: int, furnishing: Counter[str], size: Size, 
 
 
 def new_id(kind: str, dice: Dice, used: set[str]) -> str:
-    """A fresh id: the type and where the thing stands in space, e.g. ``Mug_bar__minus_00_dot_25_bar_...``.
+    """Draw a fresh id of type and coordinates, such as ``Mug_bar__minus_00_dot_25_bar_...``.
 
-    Basins are parts of a sink or bathtub and named so.
+    Basins are named as parts of a sink or bathtub.
     """
     body, part = (kind.removesuffix("Basin"), f"_bar_{kind}") if kind.endswith("Basin") else (kind, "")
     while True:
@@ -149,7 +149,7 @@ def new_id(kind: str, dice: Dice, used: set[str]) -> str:
 
 
 def new_location(dice: Dice, used: set[str]) -> str:
-    """A fresh location: two steps on the floor grid, a heading and a pitch."""
+    """Draw a fresh location: two steps on the floor grid, a heading and a pitch."""
     while True:
         parts = (dice.between(-16, 16), dice.between(-16, 16), dice.between(0, 3), dice.pick((0, 30, 45, 60)))
         name = "loc" + "".join(f"_bar_{part}" if part >= 0 else f"_bar__minus_{-part}" for part in parts)

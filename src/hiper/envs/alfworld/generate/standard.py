@@ -23,7 +23,7 @@ SENTENCES = {
     "pick_cool_then_place_in_recep": ("put a cool {object} in {target}", "cool some {object} and put it in {target}"),
     "pick_two_obj_and_place": ("put two {object} in {target}", "find two {object} and put them in {target}"),
 }
-"""How ALFWorld words a task, two ways per task type."""
+"""ALFWorld's wordings of a task, two per task type."""
 
 _PLACED = """\
 (exists (?r - receptacle)
@@ -67,14 +67,14 @@ _PREDICATES = {
     "light": "toggleable",
     "hold": "isReceptacleObject",
 }
-"""What an ability is called in the problem."""
+"""The names of abilities in the problem."""
 
 _DOMAIN_TYPES = {"otype": ("ButterKnife", "Knife"), "rtype": ("Fridge", "Microwave", "SinkBasin")}
-"""Types that the domain's actions name: every problem must declare them."""
+"""Types that the domain's actions name. Every problem must declare them."""
 
 
 def game_text(scene: Scene, goal: Goal, items: Sequence[Item], name: str, wording: int) -> str:
-    """The complete text of a game file."""
+    """Return the complete text of a game file."""
     sentence = SENTENCES[goal.task][wording].format(object=goal.object.lower(), target=goal.target.lower())
     return json.dumps(
         {
@@ -93,7 +93,7 @@ def _shipped(name: str) -> str:
 
 
 def _problem(scene: Scene, goal: Goal, items: Sequence[Item], name: str) -> str:
-    """The game as a PDDL problem."""
+    """Return the game as a PDDL problem."""
     declared = "\n    ".join(_declarations(scene, items))
     facts = "\n    ".join(f"({fact})" for fact in _facts(scene, items))
     wanted = _GOALS[goal.task].format(object=goal.object, target=goal.target)
@@ -123,7 +123,7 @@ def _declarations(scene: Scene, items: Sequence[Item]) -> Iterator[str]:
 
 
 def _facts(scene: Scene, items: Sequence[Item]) -> Iterator[str]:
-    """The state at the start: the room, then its objects."""
+    """Yield the facts at the start: those of the room, then those of its objects."""
     yield f"atLocation agent1 {scene.start}"
     for receptacle in scene.receptacles:
         yield f"receptacleType {receptacle.id} {receptacle.kind}Type"
@@ -162,7 +162,7 @@ def _sorted_with(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 
 def names(ids: Iterable[str]) -> dict[str, str]:
-    """What a player calls things, e.g. ``mug 2``: numbers are dealt from the end of the sorted ids, per type."""
+    """Return the printed name of each id, such as ``mug 2``. Numbers are dealt from the end of the sorted ids."""
     groups: dict[str, list[str]] = {}
     for entity in sorted(ids, key=str.lower):
         body = entity.lower().split("_bar_", 1)[0]
@@ -175,12 +175,12 @@ def names(ids: Iterable[str]) -> dict[str, str]:
 
 
 def walkthrough(scene: Scene, goal: Goal, items: Sequence[Item]) -> list[str]:
-    """A shortest way to win for one who knows where everything is."""
+    """Return a shortest way to win for a player who knows where everything is."""
     return min(_solutions(scene, goal, items), key=len)
 
 
 def _solutions(scene: Scene, goal: Goal, items: Sequence[Item]) -> Iterator[list[str]]:
-    """A solution for every choice of objects, appliance and target."""
+    """Yield a solution for every choice of objects, appliance and target."""
     called = names([receptacle.id for receptacle in scene.receptacles] + [item.id for item in items])
     wanted = [item for item in items if item.kind.name == goal.object]
     verb, appliance = APPLIANCES.get(goal.task, ("", ""))
@@ -205,7 +205,7 @@ def _solutions(scene: Scene, goal: Goal, items: Sequence[Item]) -> Iterator[list
 
 
 class _Player:
-    """Writes down the commands for a plan, going and opening only where needed."""
+    """A writer of commands that goes and opens only where needed."""
 
     def __init__(self, start: str, called: dict[str, str]) -> None:
         self.commands: list[str] = []

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
+import tarfile
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -14,17 +17,22 @@ import pytest
 from helpers import kitchen
 from helpers.missing import skip_without
 from hiper.envs.alfworld import Engine, parse_game
-from hiper.envs.alfworld.data import TASK_TYPES, GameSource, open_split
-from hiper.envs.alfworld.generate import generate_game
-from hiper.envs.alfworld.parity import STYLES, check_parity, missing_reason
+from hiper.envs.alfworld.generate import SIZES, generate_game, write_games
+from hiper.envs.alfworld.library import open_split
+from hiper.envs.alfworld.sources import TASK_TYPES, GameSource
 from hiper.errors import UserError
+from parity.check import check_parity
+from parity.engines import missing_reason
+from parity.games import read_games
+from parity.players import STYLES
 
 OFFICIAL_PER_TYPE = 3
 GENERATED_PER_TYPE = 4
 ALONE_PER_TYPE = 7
 """Where there are no official games: more generated ones, so that it is 40 games or more in any case."""
 WORKERS = os.cpu_count() or 1
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "alfworld"
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = ROOT.parent / "shared" / "data" / "alfworld"
 
 textworld_needed = [
     pytest.mark.parity,
@@ -94,6 +102,17 @@ class TestBesideTextWorld:
         assert {game.type for game in games} == set(TASK_TYPES)
         assert_same([(game.task_id, game.text) for game in games], seed)
 
+    @pytest.mark.parametrize(("size", "first"), [(size, 3 * number) for number, size in enumerate(SIZES)])
+    def test_generated_games_of_each_size(self, size: str, first: int) -> None:
+        some = [generate_game("valid_unseen", index, size) for index in range(first, first + 3)]
+        assert_same([(game.task_id, game.text) for game in some], seed=0)
+
+    def test_walkthroughs_win(self) -> None:
+        some = [generate_game("test", index, "small") for index in range(len(TASK_TYPES))]
+        report = check_parity([(game.task_id, game.text) for game in some], style="solve", workers=WORKERS)
+        assert not report.differences, report.summary()
+        assert any(result.won for result in report.results)
+
     @pytest.mark.parametrize("style", ["wander", "cook"])
     def test_the_kitchen_of_the_engine_tests(self, seed: int, style: str) -> None:
         setups = [
@@ -151,3 +170,43 @@ def test_without_textworld_the_check_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
     with pytest.raises(UserError, match=r"pip install 'hiper\[textworld\]'"):
         check_parity([])
+
+
+def test_reading_games_from_anywhere(tmp_path: Path) -> None:
+    """Out of folders at any depth, archives and files; as many as asked for, drawn by the seed."""
+    data = tmp_path / "data"
+    for split in ("train", "valid_unseen"):
+        write_games(data / "json_2.1.1", split, 6, "tiny")
+    everything = dict(read_games([data]))
+    assert len(everything) == 12
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(data, "data")
+    assert dict(read_games([tmp_path / "a.tar"])) == everything
+    some = dict(read_games([data], 5, seed=1))
+    assert len(some) == 5
+    assert some == dict(read_games([data], 5, seed=1))
+    file = next(data.rglob("*.tw-pddl"))
+    assert list(dict(read_games([file])).values()) == [file.read_bytes()]
+    with pytest.raises(UserError, match="13 were asked for"):
+        list(read_games([data], 13))
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / "parity"), str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert ("hiper[textworld]" if missing_reason() else f"'{tmp_path / 'gone'}' does not exist") in done.stderr
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_command_plays_keeps_a_record_and_goes_on(tmp_path: Path, workers: int) -> None:
+    if reason := missing_reason():
+        pytest.skip(reason)
+    write_games(tmp_path / "games", "train", 2, "tiny")
+    command = [sys.executable, str(ROOT / "tools" / "parity"), str(tmp_path / "games"), "--turns", "5"]
+    command += ["--workers", str(workers), "--record", str(tmp_path / "record.jsonl")]
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout[:7]) == (0, "2 games"), done.stderr
+    assert len((tmp_path / "record.jsonl").read_text().splitlines()) == 2  # the second time, nothing is played

@@ -1,4 +1,4 @@
-"""The official games: where they are offered, and whether those at hand are these."""
+"""The official games: where to download them, and whether installed games are the official ones."""
 
 from __future__ import annotations
 
@@ -7,19 +7,13 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiper.envs.alfworld.data import (
-    DATA_VARIABLE,
-    GAME_FILE,
-    RELEASE,
-    data_path,
-    official_panels,
-    open_split,
-)
+from hiper.envs.alfworld.library import DATA_VARIABLE, data_path, official_panels, open_split
+from hiper.envs.alfworld.sources import GAME_FILE, RELEASE
 from hiper.envs.downloads import Arrival, DataHome, Finding, RemoteFile, Source, State, download
 from hiper.envs.downloads.sets import Progress, write_record
 from hiper.envs.downloads.transfer import sha256_of
 from hiper.errors import NoSplitError, UserError
-from hiper.files import whole_folder
+from hiper.files import atomic_folder
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
@@ -33,7 +27,7 @@ ARCHIVE = RemoteFile(
     ),
     size=36_493_542,
 )
-"""All games of the three splits, unpacked about 330 MB; in spite of its name, they are version 2.1.1."""
+"""All games of the three splits, about 330 MB unpacked. In spite of the file's name, they are version 2.1.1."""
 
 
 class Games:
@@ -47,7 +41,7 @@ class Games:
         self._splits = splits
 
     def inspect(self, folder: Path, progress: Progress) -> Sequence[Finding]:
-        """One finding per split; what is right is so by the hash of its panel, which covers every game's text."""
+        """Return one finding per split. A split is right by the hash of its panel, which covers every game's text."""
         return [self._inspect_split(folder, split) for split in self._splits]
 
     def _inspect_split(self, folder: Path, split: str) -> Finding:
@@ -70,9 +64,9 @@ class Games:
         )
 
     def install(self, folder: Path, progress: Progress) -> Sequence[Arrival]:
-        """Download and unpack, unless it is all there already. An archive that lies there is taken as it is."""
+        """Download and unpack the games, unless all are there. An archive in the folder is used as it is."""
         if folder.is_file():
-            raise UserError(f"{folder} is a file, and games are unpacked into a folder: name another with --folder")
+            raise UserError(f"{folder} is a file, but games are unpacked into a folder; name another with --folder")
         findings = self.inspect(folder, progress)
         if all(found.state in (State.RIGHT, State.UNVERIFIED) for found in findings):
             return []
@@ -102,9 +96,9 @@ class Games:
 
 
 def _unpack(archive: Path, release: Path) -> None:
-    """All games of the archive, whose folder of the release becomes ``release``, or nothing."""
+    """Unpack all games of the archive or nothing. The archive's folder of the release becomes ``release``."""
     try:
-        with zipfile.ZipFile(archive) as content, whole_folder(release) as folder:
+        with zipfile.ZipFile(archive) as content, atomic_folder(release) as folder:
             for member in content.infolist():
                 if member.filename.startswith(f"{RELEASE}/") and member.filename.endswith(f"/{GAME_FILE}"):
                     member.filename = member.filename.removeprefix(f"{RELEASE}/")

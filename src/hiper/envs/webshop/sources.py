@@ -1,4 +1,4 @@
-"""Where shops come from: the official files, or generated products."""
+"""Sources of shops: the official files, or generated products."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from pathlib import Path
 
 from hiper.envs.webshop.catalogue import ProductReader
 from hiper.envs.webshop.generate import generate_products
-from hiper.envs.webshop.official import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
+from hiper.envs.webshop.official_files import DATA_VARIABLE, FULL, HUMAN, SMALL, data_path
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
 from hiper.errors import UnwritableError, UserError
-from hiper.files import held, lock_of, whole_folder
+from hiper.files import atomic_folder, lock_file, lock_path
 
 GENERATED = "generated"
-"""Instead of a folder: products generated on the spot."""
+"""The value of the option ``data`` that asks for generated products instead of official ones."""
 GENERATED_PRODUCTS = 1000
-"""How many, if nothing is said."""
+"""The number of generated products if none is given."""
 CATALOGUES = {files.name: files for files in (SMALL, FULL)}
-"""The official catalogues; each is a file of products and one of their attributes."""
+"""The official catalogues. Each is a file of products and a file of their attributes."""
 
 _LARGE = 20_000
-"""A shop with more products is kept on disk."""
+"""The number of products above which a shop is kept on disk."""
 _FORMAT = 1
-"""Of a shop on disk; raised whenever a new one would be another."""
+"""The format of shops on disk. It is raised whenever a new shop would differ."""
 _STAMP = "made-from.json"
-_HOW_TO_GET = "`hiper data webshop` says how to get them; data=generated needs none"
+_HOW_TO_GET = (
+    "`hiper data webshop` says how to get it; `data` (env.data in a recipe) names another folder; `data=generated` "
+    "needs no files"
+)
 
 
 def open_shop(
@@ -38,15 +41,15 @@ def open_shop(
     human: bool = False,
     seed: int = 0,
 ) -> Shop:
-    """A shop.
+    """Open or make a shop.
 
     Args:
-        data: the folder of the official files; :data:`GENERATED` for generated products; None looks where WEBSHOP_DATA
-            says, then in ``~/.cache/webshop``.
-        catalogue: which of the official catalogues, "small" (1,000 products) or "full".
-        products: the first so many of them; None: all (of generated ones, :data:`GENERATED_PRODUCTS`).
-        human: take the instructions that people wrote in place of those made from the attributes.
-        seed: of generated products.
+        data: the folder of the official files; :data:`GENERATED` for generated products; None: the folder that
+            :func:`~hiper.envs.webshop.official_files.data_path` returns.
+        catalogue: the official catalogue, "small" (1,000 products) or "full".
+        products: the number of products, the first ones; None: all (of generated ones, :data:`GENERATED_PRODUCTS`).
+        human: use the instructions that people wrote instead of those made from the attributes.
+        seed: the seed of generated products.
 
     Raises:
         UserError: there are no such products, or their files are broken.
@@ -85,17 +88,17 @@ def _read(files: list[Path], count: int | None) -> ProductReader:
 
 
 def _kept(name: str, files: list[Path], count: int | None) -> Shop:
-    """The shop as it lies beside the files it is made from; made if it is not there or the files have changed."""
+    """Return the shop kept beside its files. It is made if it is missing or the files have changed."""
     folder = files[0].parent / f"hiper-{name}"
     stamp = json.dumps([_FORMAT, *([file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files)])
     if shop := _opened(name, folder, stamp):
         return shop
     try:
-        # Of several processes one makes it, and the others wait.
-        with held(lock_of(folder), refusal=None):
+        # One of several processes makes it, and the others wait.
+        with lock_file(lock_path(folder), refusal=None):
             if shop := _opened(name, folder, stamp):
                 return shop
-            with whole_folder(folder) as partial:
+            with atomic_folder(folder) as partial:
                 Shop.of(name, _read(files, count), folder=partial)
                 (partial / _STAMP).write_text(stamp)
     except UnwritableError as error:
@@ -107,7 +110,7 @@ def _kept(name: str, files: list[Path], count: int | None) -> Shop:
 
 
 def _opened(name: str, folder: Path, stamp: str) -> Shop | None:
-    """The shop kept in ``folder``, if there is one, whole and of this stamp."""
+    """Return the shop kept in ``folder``, or None if there is no complete one with this stamp."""
     with suppress(OSError, ValueError):
         if (folder / _STAMP).read_text() == stamp:
             return Shop.open(name, folder)

@@ -1,4 +1,4 @@
-"""The official files: where they are offered, and how to know them."""
+"""The official files: where to download them, and their checksums."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from hiper.envs.downloads import DataHome, FileSet, RemoteFile, Source
 
 DATA_VARIABLE = "WEBSHOP_DATA"
-"""The environment variable that names another folder."""
+"""The environment variable that names the folder of official files."""
 DEFAULT_FOLDER = "~/.cache/webshop"
 
 
 def data_path() -> Path:
-    """The folder where official files are looked for that no setting names; it may not exist."""
+    """Return the default folder of official files, which may not exist."""
     return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
 
 
 def _file(name: str, drive_id: str, size: int, sha256: str) -> RemoteFile:
-    """A file on the Google Drive of WebShop's authors, of which a revision on Hugging Face holds a copy."""
+    """Describe a file on the Google Drive of WebShop's authors, with a copy on Hugging Face."""
     drive = f"https://drive.usercontent.google.com/download?id={drive_id}&export=download&confirm=t"
     revision = "ce990fff5aee388db2706f07820c578ab68e0453"
     copy = f"https://huggingface.co/datasets/YWZBrandon/webshop-data/resolve/{revision}/{name}"

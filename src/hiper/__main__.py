@@ -1,0 +1,5 @@
+"""`python -m hiper`: the command line."""
+
+from hiper.cli import main
+
+main()

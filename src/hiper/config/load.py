@@ -1,0 +1,193 @@
+"""Loading of settings: shipped recipes, YAML files, overrides, and messages about what is wrong with them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from hiper.advantages import ESTIMATORS
+from hiper.config.estimators import parameters_of
+from hiper.config.tree import Config
+from hiper.errors import UserError, suggestion
+from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
+from hiper.validation import UNKNOWN_KEY, keys_at, problem_message
+
+MOVED_KEYS = {"rollout.batch_tokens": "sampler.batch_tokens"}
+"""Keys that settings on disk may still have, each with its new name."""
+
+
+def recipe_names() -> list[str]:
+    """The names of the shipped recipes, sorted."""
+    return list(_recipes())
+
+
+def recipe_summary(name: str) -> str:
+    """The purpose of a shipped recipe: the first paragraph of the comment at its top."""
+    lines = _recipes()[name].read_text(encoding="utf-8").splitlines()
+    return " ".join(line.removeprefix("# ") for line in takewhile(lambda line: line.startswith("# "), lines))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a shipped recipe, comments included.
+
+    Raises:
+        UserError: there is no such recipe.
+    """
+    if name not in _recipes():
+        raise UserError(f"'{name}' is no shipped recipe; {suggestion(name, recipe_names())}")
+    return _recipes()[name].read_text(encoding="utf-8")
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Load a shipped recipe by its name, or a YAML file by its path, with ``dotted.key=value`` overrides.
+
+    Raises:
+        UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
+    """
+    tree = read_mapping(find_yaml(source, _recipes(), "recipe"))
+    return validate_config(apply_overrides(tree, overrides), str(source))
+
+
+def validate_config(tree: Mapping[str, Any], source: str) -> Config:
+    """Make the typed settings of a tree of mappings.
+
+    Args:
+        tree: settings by section; it may use the names before the move of a key (:data:`MOVED_KEYS`).
+        source: where they come from; error messages begin with it.
+
+    Raises:
+        UserError: names every wrong key and value, with the nearest valid name for an unknown key.
+    """
+    try:
+        tree = rename_moved_keys(tree)
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{source}: " + "\n  ".join(_messages(error))) from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    if misread := list(_misread(tree, config)):
+        raise UserError(f"{source}: " + "\n  ".join(misread))
+    return config
+
+
+def rename_moved_keys(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``tree`` with new names for the keys of :data:`MOVED_KEYS`.
+
+    Raises:
+        UserError: the tree holds a key under its old and its new name.
+    """
+    renamed = copy.deepcopy(dict(tree))
+    for old, new in MOVED_KEYS.items():
+        (old_section, old_key), (new_section, new_key) = old.split("."), new.split(".")
+        section = renamed.get(old_section)
+        if not isinstance(section, dict) or old_key not in section:
+            continue
+        target = renamed.setdefault(new_section, {})
+        if not isinstance(target, dict) or new_key in target:
+            raise UserError(f"'{old}' is the old name of '{new}', which is set as well: remove '{old}'")
+        target[new_key] = section.pop(old_key)
+    return renamed
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values in a tree of mappings, each with its dotted key."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of ``tree`` with the ``dotted.key=value`` overrides in it. Values are read as YAML.
+
+    Raises:
+        UserError: an override is not of this form, or its key goes below a value.
+    """
+    changed = copy.deepcopy(dict(tree))
+    for override in overrides:
+        key, value = parse_setting(override)
+        *parents, leaf = key.split(".")
+        section: Any = changed
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UserError(f"'{override}': '{parent}' is a value, not a section")
+        section[leaf] = value
+    return changed
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """Key and value of ``dotted.key=value``. The value is read as YAML.
+
+    Raises:
+        UserError: the text is not of this form.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"'{text}' is not of the form dotted.key=value")
+    try:
+        return key, _number(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise UserError(f"'{text}': the value is not valid YAML: {error}") from error
+
+
+def _number(value: Any) -> Any:
+    """The number that a text means, if it means one: YAML 1.1 reads 1e-3 as text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _misread(tree: Mapping[str, Any], config: Config) -> Iterator[str]:
+    """Messages about values that YAML or pydantic read in another way than people mean them."""
+    understood = dict(flatten(config.model_dump()))
+    for key, given in flatten(tree):
+        if isinstance(given, bool) and type(understood.get(key)) in (int, float):
+            yield f"{key}: a number is needed (given: {given!r}; YAML reads yes, no, on and off so)"
+        if isinstance(given, float) and not math.isfinite(given):
+            yield f"{key}: a finite number is needed (given: {given!r})"
+
+
+def _messages(error: ValidationError) -> Iterator[str]:
+    """One message for each problem that pydantic found."""
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        # The type of an estimator is part of the path to its parameters.
+        estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
+        if problem["type"] in UNKNOWN_KEY:
+            yield _unknown_key(path, estimator)
+        else:
+            yield problem_message(problem, path, "recipe")
+
+
+def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
+    """Say what an unknown key could mean: a key like it, one of the same name elsewhere, or an option."""
+    leaf = path[-1]
+    if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
+        return (
+            f"advantages.type '{estimator}' has no '{leaf}': to drop the recipe's parameters, give the whole section, "
+            f"as in advantages='{{type: {estimator}}}'"
+        )
+    elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
+    known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
+    meant = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, known)
+    option = f"; an option of the environment would be env.{leaf}" if len(path) == 1 else ""
+    return f"unknown key '{'.'.join(path)}'; {meant}{option}"
+
+
+def _recipes() -> dict[str, Traversable]:
+    """The files of the shipped recipes by name."""
+    return shipped_files(resources.files("hiper") / "recipes")

@@ -1,0 +1,379 @@
+"""The settings as one typed tree, with every default.
+
+The text under a field is its entry in the reference of settings. The parameters of estimators and of shaping, with
+their defaults, are defined in :mod:`hiper.advantages`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeAlias
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hiper.advantages import HAE, Shaping
+from hiper.config.estimators import AdvantageConfig
+from hiper.validation import StrictModel
+
+Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
+"""What to do with a prompt that is too long.
+
+- ``drop_history``: leave out the oldest turns; raise an error if that is not enough.
+- ``shorten``: leave out the oldest turns; then cut tokens from the left if that is not enough.
+- ``truncate_left``: cut tokens from the left.
+- ``error``: raise an error.
+"""
+
+Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
+"""A kind of deliberate mistake in a demonstration.
+
+- ``stray``: play a random other action.
+- ``slip``: make a likely mistake, as the environment's expert suggests it.
+- ``stale-subgoal``: follow a subgoal of an earlier turn.
+"""
+
+LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
+"""All kinds of lapses."""
+
+
+class OpenSection(BaseModel):
+    """A section whose further keys are options of the part it names. That part checks them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys and their values."""
+        return dict(self.model_extra or {})
+
+
+class EnvConfig(OpenSection):
+    """The environment. All other keys are options of the environment itself."""
+
+    name: str = "alfworld"
+    """The name of a shipped environment, or ``module:function`` for another."""
+    train_split: str = "train"
+    """The split of tasks to train on."""
+    train_tasks: int | None = Field(None, ge=1)
+    """Train on a fixed subset of this many tasks. None: use all tasks of the split."""
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        if "split" in self.options:
+            raise ValueError("'split' is no option here: splits are env.train_split and evaluation.splits")
+        return self
+
+
+class PromptConfig(StrictModel):
+    """How a turn is shown to the model."""
+
+    template: str = "instruct"
+    """The name of a shipped prompt template, or the path of a YAML file."""
+    history_window: int = Field(2, ge=0)
+    """The number of last turns in the prompt."""
+    max_tokens: int = Field(2048, ge=1)
+    """The maximum length of a prompt in tokens."""
+    overflow: Overflow = "drop_history"
+    """What to do with a longer prompt. Metrics count such prompts in any case."""
+    include_tags: bool = True
+    """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
+
+
+class NanoConfig(StrictModel):
+    """The sizes of a nano model. It is used where ``model.path`` names no other model."""
+
+    layers: int = Field(2, ge=1)
+    """The number of transformer layers."""
+    hidden: int = Field(128, ge=8)
+    """The width of hidden states. It must be a multiple of twice the number of heads."""
+    feed_forward: int = Field(384, ge=8)
+    """The width of feed-forward layers."""
+    heads: int = Field(4, ge=1)
+    """The number of attention heads. It must be a multiple of ``kv_heads``."""
+    kv_heads: int = Field(4, ge=1)
+    """The number of key-value heads."""
+    max_positions: int = Field(1024, ge=64)
+    """The maximum length of prompt and response together, in tokens."""
+    rope_theta: float = Field(1e6, gt=1)
+    """The base of the rotary position embedding."""
+    induction: bool = False
+    """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
+
+    This needs at least 2 layers, at least 3 heads, and as many key-value heads as heads.
+    """
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.induction and not (self.layers >= 2 and self.heads == self.kv_heads >= 3):
+            raise ValueError("induction needs layers >= 2, heads >= 3 and kv_heads equal to heads")
+        if self.hidden % (2 * self.heads):
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        return self
+
+
+class ModelConfig(StrictModel):
+    """The policy and the critic."""
+
+    path: str | None = None
+    """The Hugging Face name or the folder of a causal language model. None: make a nano model."""
+    nano: NanoConfig = NanoConfig()
+    """The sizes of the nano model."""
+    critic: Literal["own", "shared", "detached"] = "own"
+    """The hidden states that value heads read. An estimator without a critic ignores this setting.
+
+    - ``own``: those of a second backbone, which starts as a copy of the policy's.
+    - ``shared``: those of the policy. Both losses train its backbone.
+    - ``detached``: those of the policy, without a gradient. This costs almost nothing and does not change the policy.
+    """
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    """The number format of the weights."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The number format of forward passes. ``auto``: bfloat16 if the hardware supports it, otherwise float32."""
+    gradient_checkpointing: bool = False
+    """If true, compute activations again in the backward pass. This saves memory and takes time."""
+
+
+class ImperfectConfig(StrictModel):
+    """A last stage of the warm start, which imitates the lapses too.
+
+    The policy then starts as a player who makes mistakes. It explores and can improve, and it keeps what it has learned
+    to see.
+    """
+
+    epochs: float = Field(0.0, ge=0)
+    """Passes over the demonstrated tasks. 0: there is no such stage, unless ``turns`` is set."""
+    turns: int | None = Field(None, ge=1)
+    """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides."""
+    perturb: float = Field(0.5, ge=0, le=1)
+    """The probability of a lapse at each turn."""
+    lapses: tuple[Lapse, ...] | None = None
+    """The kinds of lapses. None: those of ``warm_start.lapses``.
+
+    If a lapse loses the episode, the turns that led to it are imitated too.
+    """
+    lr: float = Field(5e-4, gt=0)
+    """The learning rate."""
+
+
+class WarmStartConfig(StrictModel):
+    """Supervised fine-tuning on demonstrations of the expert, before reinforcement learning."""
+
+    tasks: int = Field(64, ge=0)
+    """The number of training tasks that the expert demonstrates. 0: there is no warm start."""
+    perturb: float = Field(0.1, ge=0, le=1)
+    """The probability of a lapse at each turn. Lapses show how to recover; they are not imitated."""
+    lapses: tuple[Lapse, ...] = LAPSES
+    """The kinds of lapses, drawn with equal probability: ``stray``, ``slip``, ``stale-subgoal``."""
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the demonstrated tasks. Each pass plays the tasks again with other lapses."""
+    turns: int | None = Field(None, ge=1)
+    """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides.
+
+    This gives equal practice to environments with short and with long episodes.
+    """
+    batch_turns: int = Field(64, ge=1)
+    """The number of turns in a batch."""
+    lr: float = Field(1e-3, gt=0)
+    """The learning rate."""
+    prompt_loss: float = Field(0.0, ge=0, le=1)
+    """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
+    imperfect: ImperfectConfig = ImperfectConfig()
+    """The last stage, which imitates lapses too."""
+
+
+class RolloutConfig(StrictModel):
+    """How episodes are collected."""
+
+    episodes: int = Field(128, ge=1)
+    """The number of episodes per iteration."""
+    group_size: int = Field(1, ge=1)
+    """The number of episodes per task. ``episodes`` must be a multiple of it."""
+    dynamic_sampling: int = Field(0, ge=0)
+    """The maximum number of rounds of dynamic sampling. 0: there is none.
+
+    Each round replaces the groups whose episodes all have the same return by groups of other tasks.
+    """
+    slots: int = Field(128, ge=1)
+    """The number of episodes that run side by side."""
+    temperature: float = Field(1.0, gt=0)
+    """The sampling temperature during training."""
+    max_response_tokens: int = Field(512, ge=1)
+    """The maximum length of a response in tokens."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.episodes % self.group_size:
+            raise ValueError(f"episodes ({self.episodes}) must be a multiple of group_size ({self.group_size})")
+        if self.dynamic_sampling and self.group_size == 1:
+            raise ValueError("dynamic_sampling compares the episodes of a group: set group_size to 2 or more")
+        return self
+
+
+class SamplerConfig(OpenSection):
+    """The part that samples responses. All other keys are options of the sampler itself."""
+
+    type: str = "transformers"
+    """The name of the sampler. ``transformers`` samples from the model in training, in the same process."""
+
+
+class LearnerConfig(StrictModel):
+    """Proximal policy optimisation (PPO)."""
+
+    lr: float = Field(1e-6, ge=0)
+    """The learning rate of the policy."""
+    critic_lr: float = Field(1e-5, ge=0)
+    """The learning rate of the critic."""
+    weight_decay: float = Field(0.01, ge=0)
+    """The weight decay of AdamW, for policy and critic."""
+    critic_warmup_iterations: int = Field(0, ge=0)
+    """The number of first iterations that train the critic alone. An untrained critic gives misleading advantages."""
+    warmup_iterations: int = Field(0, ge=0)
+    """The number of iterations over which the policy's learning rate rises linearly from zero."""
+    final_lr_fraction: float = Field(1.0, ge=0, le=1)
+    """Both learning rates fall linearly to this fraction at the last iteration. 1: they stay constant."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the collected turns in each iteration."""
+    minibatch_turns: int = Field(256, ge=1)
+    """The number of turns in a mini-batch. Each mini-batch is one optimizer step."""
+    micro_batch_tokens: int = Field(16_384, ge=1)
+    """The maximum number of tokens in one forward pass, with padding. Gradients accumulate over a mini-batch."""
+    clip: float = Field(0.2, gt=0)
+    """The clip range of the PPO ratio: between 1 - clip and 1 + clip."""
+    dual_clip: float = Field(3.0, gt=1)
+    """The bound on the PPO ratio for tokens with a negative advantage."""
+    kl_coef: float = Field(0.01, ge=0)
+    """The weight of the KL divergence from the frozen reference policy. 0: no reference policy is loaded."""
+    target_kl: float | None = Field(None, gt=0)
+    """The maximum KL divergence per token of a mini-batch from the policy that sampled it. None: no maximum.
+
+    Beyond it, the rest of the update leaves the policy unchanged.
+    """
+    entropy_coef: float = Field(0.001, ge=0)
+    """The weight of the entropy bonus."""
+    value_coef: float = Field(1.0, ge=0)
+    """The weight of the value loss."""
+    value_clip: float | None = Field(0.5, gt=0)
+    """The maximum change of a value in the clipped value loss. None: do not clip."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """The maximum norm of gradients. Larger gradients are scaled down."""
+
+
+class EvaluationConfig(StrictModel):
+    """Evaluation on held-out tasks, during and after training."""
+
+    splits: tuple[str, ...] = Field(("valid_seen",), min_length=1)
+    """The splits to evaluate on."""
+    splits_if_present: tuple[str, ...] = ()
+    """Further splits, used only if the data have them. A run's saved settings list those under ``splits``."""
+    tasks: int | None = Field(None, ge=1)
+    """Evaluate during training on a fixed subset of this many tasks per split. None: use all tasks."""
+    every: int = Field(5, ge=0)
+    """The number of iterations between evaluations. 0: evaluate only before and after training."""
+    temperature: float = Field(0.4, ge=0)
+    """The sampling temperature. 0: always choose the most likely token."""
+    final_tasks: int | None = Field(None, ge=1)
+    """Evaluate before and after training on this many tasks per split. None: use all tasks."""
+
+
+class AlarmConfig(StrictModel):
+    """The limits at which training has probably collapsed (:mod:`hiper.training.alarms`). Null disables an alarm."""
+
+    patience: int = Field(3, ge=1)
+    """The number of consecutive iterations beyond a limit that raise the alarm."""
+    entropy: float | None = 0.005
+    """The minimum entropy per token, in nats. None: no alarm."""
+    kl: float | None = 1.0
+    """The maximum KL divergence per token from the reference policy, in nats. None: no alarm."""
+    update_kl: float | None = 0.1
+    """The maximum KL divergence per token that one update causes, in nats. None: no alarm."""
+    never_switched: float | None = 0.95
+    """The maximum fraction of episodes without a second subgoal. None: no alarm."""
+    switch_rate: float | None = 0.95
+    """The maximum fraction of turns that replace the subgoal. None: no alarm."""
+    repeated_actions: float | None = 0.5
+    """The maximum fraction of turns that repeat an action on the same observation. None: no alarm."""
+    invalid: float | None = 0.5
+    """The maximum fraction of turns without a valid response. None: no alarm."""
+    without_spread: float | None = 0.95
+    """The maximum fraction of groups whose episodes all have the same return. None: no alarm.
+
+    An estimator that compares the episodes of a group learns nothing from such a group.
+    """
+    value_low: float | None = -0.5
+    """The minimum explained variance of V_low. None: no alarm."""
+    value_high: float | None = -0.5
+    """The minimum explained variance of V_high. None: no alarm."""
+    value_switch: float | None = -0.5
+    """The minimum explained variance of V_switch. None: no alarm."""
+    value_turn: float | None = -0.5
+    """The minimum explained variance of the value before each response. None: no alarm."""
+    value_token: float | None = -0.5
+    """The minimum explained variance of token values. None: no alarm."""
+
+
+class TrainingConfig(StrictModel):
+    """The training loop."""
+
+    iterations: int = Field(150, ge=0)
+    """The number of iterations. Each collects episodes and updates the policy once."""
+    checkpoint_every: int = Field(10, ge=1)
+    """The number of iterations between checkpoints."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """The number of newest checkpoints to keep."""
+    threads: int | None = Field(None, ge=1)
+    """The number of CPU threads. None: torch decides."""
+    device: str = "auto"
+    """The torch device, for example ``cpu`` or ``cuda:1``. ``auto``: a GPU if there is one, otherwise the CPU."""
+
+
+class Config(StrictModel):
+    """All settings of a run."""
+
+    name: str = "run"
+    """The name of the run. Reports and figures show it."""
+    seed: int = Field(0, ge=0)
+    """The seed of all random choices of the run."""
+    env: EnvConfig = EnvConfig()
+    """The environment."""
+    prompt: PromptConfig = PromptConfig()
+    """How a turn is shown to the model."""
+    model: ModelConfig = ModelConfig()
+    """The policy and the critic."""
+    warm_start: WarmStartConfig = WarmStartConfig()
+    """Supervised fine-tuning before reinforcement learning."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How episodes are collected."""
+    sampler: SamplerConfig = SamplerConfig()
+    """The part that samples responses."""
+    shaping: Shaping = Shaping()
+    """Penalties added to the environment's rewards."""
+    advantages: AdvantageConfig = HAE()
+    """The advantage estimator, chosen by ``type``, and its parameters."""
+    learner: LearnerConfig = LearnerConfig()
+    """Proximal policy optimisation."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Evaluation on held-out tasks."""
+    alarms: AlarmConfig = AlarmConfig()
+    """The limits at which training has probably collapsed."""
+    training: TrainingConfig = TrainingConfig()
+    """The training loop."""
+
+    @model_validator(mode="after")
+    def _check_estimator(self) -> Self:
+        estimator, name = self.advantages, self.advantages.type
+        if estimator.grouped and self.rollout.group_size == 1:
+            raise ValueError(
+                f"advantages.type '{name}' compares episodes of one task: set rollout.group_size to 2 or more "
+                "(published: 8, of 128 episodes)"
+            )
+        if estimator.critic == "none" and self.learner.critic_warmup_iterations:
+            raise ValueError(
+                f"advantages.type '{name}' has no critic to train first: set learner.critic_warmup_iterations to 0"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML, defaults included."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))

@@ -1,0 +1,112 @@
+"""The warm start's loss and its optimizer: the policy alone, trained to say what demonstrations say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hiper.config import LearnerConfig
+from hiper.learner.checkpoint import DAMAGE
+from hiper.models.batches import micro_batches
+from hiper.rows import Row
+
+BETAS, WEIGHT_DECAY = (0.9, 0.95), 0.01
+"""AdamW's settings while imitating."""
+
+
+class Imitation:
+    """AdamW on demonstrations. :meth:`Learner.imitate` begins one; the critic and PPO's optimizer are left alone.
+
+    Args:
+        policy: the model that learns.
+        config: of which micro-batches and the limit of the gradient's norm are used.
+        logprobs: log-probabilities of all response tokens of some rows, at temperature 1.
+    """
+
+    def __init__(
+        self, policy: PreTrainedModel, config: LearnerConfig, logprobs: Callable[[Sequence[Row]], Tensor]
+    ) -> None:
+        self._policy, self._config, self._logprobs = policy, config, logprobs
+        self._optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
+
+    def step(self, rows: Sequence[Row], *, lr: float, prompt_loss: float = 0.0) -> float:
+        """Make one step on a mini-batch and return its loss, the mean over response tokens (plus that of prompts).
+
+        A step whose loss is NaN or infinite is not made.
+
+        Args:
+            rows: prompts and the responses to imitate.
+            lr: learning rate of this step.
+            prompt_loss: weight of the language-modelling loss on prompts.
+        """
+        self._policy.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._accumulate(rows, prompt_loss)
+        if math.isfinite(loss):
+            torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.max_grad_norm)
+            for group in self._optimizer.param_groups:
+                group["lr"] = lr
+            self._optimizer.step()
+        return loss
+
+    def _accumulate(self, rows: Sequence[Row], prompt_weight: float) -> float:
+        """Add the gradient over all rows, micro-batch by micro-batch, and return the loss."""
+        responses = sum(len(row.response_ids) for row in rows)
+        prompts = sum(map(len, rows)) - responses - len(rows)
+        total = 0.0
+        for indices in micro_batches(list(map(len, rows)), self._config.micro_batch_tokens):
+            response_K, prompt_K = self.losses([rows[i] for i in indices], with_prompts=prompt_weight > 0)
+            loss = response_K.sum() / responses + prompt_weight * prompt_K.sum() / max(1, prompts)
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def losses(self, rows: Sequence[Row], *, with_prompts: bool) -> tuple[Tensor, Tensor]:
+        """Return negative log-likelihoods of all response tokens, and of all prompt tokens but each row's first."""
+        # To a language model, all that follows a row's first token is a response.
+        read = [Row(r.prompt_ids[:1], r.prompt_ids[1:] + r.response_ids, None) for r in rows] if with_prompts else rows
+        logprobs_K = self._logprobs(read)
+        lengths = [(len(whole.response_ids), len(row.response_ids)) for whole, row in zip(read, rows, strict=True)]
+        said = [k >= whole - response for whole, response in lengths for k in range(whole)]
+        said_K = torch.tensor(said, device=logprobs_K.device)
+        return -logprobs_K[said_K], -logprobs_K[~said_K]
+
+    def save(self, path: Path, notes: Mapping[str, Any]) -> None:
+        """Write policy and optimizer to a file, with ``notes`` beside them (numbers, text, lists, mappings)."""
+        state = {"policy": self._policy.state_dict(), "optimizer": self._optimizer.state_dict()}
+        torch.save({**notes, **state}, path)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """Restore what :meth:`save` wrote, and return its notes.
+
+        Raises:
+            ValueError: the file is damaged or of another model.
+        """
+        state = self._read(path)
+        try:
+            self._policy.load_state_dict(state.pop("policy"))
+            self._optimizer.load_state_dict(state.pop("optimizer"))
+        except DAMAGE as error:
+            raise ValueError(str(error)) from error
+        return state
+
+    def notes(self, path: Path) -> dict[str, Any]:
+        """Return the notes of a saved file, and restore nothing.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
+        return {key: value for key, value in self._read(path).items() if key not in ("policy", "optimizer")}
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self._policy.device, weights_only=True)
+        except DAMAGE as error:
+            raise ValueError(str(error)) from error
+        return state

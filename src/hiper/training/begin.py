@@ -1,0 +1,118 @@
+"""How a run begins: its parts are built, warm-started, or restored from the newest checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hiper.config import Config
+from hiper.display.console import Display
+from hiper.errors import UnwritableError, UserError
+from hiper.files import atomic_folder, exclusive_lock
+from hiper.imitation.warm_start import WarmStart, describe_progress, unfinished_file
+from hiper.runs.folder import Run
+from hiper.training.build import Parts, build
+from hiper.training.checkpoints import load_checkpoint
+from hiper.training.progress import header
+from hiper.training.recovery import Stop
+
+
+def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
+    """Build the parts of a run; warm-start them, or restore the newest checkpoint.
+
+    Returns:
+        The parts, their weights published to the sampler, and the number of iterations done.
+    """
+    if run.checkpoints:
+        return _restore(run, display)
+    config = run.config
+    parts = build(config)
+    run.save_settings()  # now that they are known to be usable
+    display.note(*header(run.path, parts))
+    if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
+        display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
+    if config.warm_start.tasks:
+        warm_start(parts, run.warm_start, display, stop)
+    elif config.model.path is None:
+        with atomic_folder(run.warm_start) as folder:
+            parts.save_policy(folder)
+    if config.learner.kl_coef:
+        parts.learner.set_reference()
+    parts.learner.publish(parts.agent.sampler, 0)
+    return parts, 0
+
+
+def _restore(run: Run, display: Display) -> tuple[Parts, int]:
+    newest = run.checkpoints[-1]
+    display.note(f"continuing from {newest}")
+    parts = build(run.config, newest / "policy")
+    if run.config.learner.kl_coef:
+        parts.learner.set_reference(_reference(run))
+    done = load_checkpoint(run, newest, parts)
+    parts.learner.publish(parts.agent.sampler, done)
+    return parts, done
+
+
+def _reference(run: Run) -> Path | str:
+    """Where the policy lies that a run under way began from.
+
+    Raises:
+        UserError: it is gone.
+    """
+    config, warm = run.config, run.warm_start
+    if warm.exists():
+        return warm
+    if config.model.path is None or config.warm_start.tasks:
+        raise UserError(f"{warm} is gone, the reference policy of learner.kl_coef; bring it back")
+    if (path := Path(config.model.path)).is_absolute() and not path.exists():
+        raise UserError(
+            f"{path} is gone, the reference policy of learner.kl_coef; bring it back, or say where it lies now in "
+            f"{run.settings_file}, model.path"
+        )
+    return config.model.path
+
+
+def warm_start(parts: Parts, folder: Path, display: Display, stop: Stop) -> None:
+    """Warm-start the policy and save it in ``folder``. A file beside it keeps what is done until the caller deletes it.
+
+    Raises:
+        UserError: see :meth:`WarmStart.run`.
+    """
+    WarmStart(
+        config=parts.config,
+        learner=parts.learner,
+        env=parts.env,
+        prompts=parts.prompts,
+        tokenizer=parts.tokenizer,
+        unfinished=unfinished_file(folder),
+        display=display,
+        check=stop.check,
+    ).run()
+    with atomic_folder(folder) as partial:
+        parts.save_policy(partial)
+
+
+def clone(config: Config, folder: Path, display: Display) -> None:
+    """Run only the warm start and save the policy. Resumes an interrupted warm start.
+
+    Args:
+        config: the settings; what comes after the warm start has no part in it.
+        folder: where the policy goes.
+        display: where progress is shown.
+
+    Raises:
+        UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
+        KeyboardInterrupt: a stop was asked for; what was done has been saved.
+    """
+    with exclusive_lock(folder), Stop(display) as stop:
+        parts = build(config)
+        display.note(*header(folder, parts))
+        try:
+            warm_start(parts, folder, display, stop)
+        except UnwritableError as error:
+            raise UserError(
+                f"{error}; {describe_progress(folder)}. Make room and give the same command again"
+            ) from error
+        except KeyboardInterrupt:
+            display.interrupted(describe_progress(folder), display.command)
+            raise
+        unfinished_file(folder).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""A comparison of the ALFWorld engine with TextWorld. It needs the extra ``textworld``."""
