@@ -1,6 +1,7 @@
 # make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU);
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
+# make test-records the tests of the published records, left out of `make test`; stamps them when they pass
 # make check        lint, format and types, over all of the code
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
@@ -15,13 +16,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test check reference setup clean
+.PHONY: quickstart test test-records check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --cov=hiper --cov-report=term:skip-covered
+
+test-records: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/results -m records
+	$(BIN)/python tools/stamp_records.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

@@ -19,11 +19,29 @@ from tokenizers.trainers import BpeTrainer
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from helpers.missing import skip_without, told_of
 from hiper import cli
 from hiper.config import load_config
 from hiper.display.console import Display
 from hiper.envs.base import EndReason
 from hiper.episode import Episode, Turn
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests of published records, unless `-m` asks for them: they run where records change."""
+    if "records" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("records")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("records")]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many tests were skipped because data outside the repository are missing."""
+    if told := told_of(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])):
+        terminalreporter.write_line(told)
+
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -70,7 +88,7 @@ def official_games() -> Path:
     """The archive of the official ALFWorld games; skips where it is not at hand."""
     archive = Path(__file__).parents[2] / "shared" / "data" / "alfworld" / "json_2.1.1_train_valid_seen.tar.xz"
     if not archive.is_file():
-        pytest.skip(f"the official games are not at {archive}")
+        skip_without("official games", archive)
     return archive
 
 

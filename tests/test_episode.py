@@ -36,6 +36,17 @@ def test_each_line_names_its_version(file: Path):
         assert [json.loads(line)["version"] for line in lines] == [1, 1]
 
 
+def test_a_turn_keeps_the_version_of_the_weights_and_old_records_have_none(make_episode: MakeEpisode):
+    plain = make_episode("SWITCH a > b", "KEEP > c")
+    first, second = plain.turns
+    versioned = dataclasses.replace(plain, turns=(dataclasses.replace(first, policy_version=3), second))
+    record = json.loads(json.dumps(versioned.to_json()))
+    assert [turn.policy_version for turn in Episode.from_json(record).turns] == [3, None]
+    for turn in record["turns"]:
+        del turn["policy_version"]
+    assert Episode.from_json(record) == plain
+
+
 def test_total_reward(make_episode: MakeEpisode):
     assert make_episode("SWITCH a > b", "KEEP > c").total_reward == 1.0
 

@@ -29,7 +29,9 @@ from hiper.config import AlarmConfig, Config, tree
 from hiper.envs import registry
 from hiper.plugins import resolve
 from hiper.rollout.samplers import SAMPLERS
+from hiper.runs import metrics
 from hiper.study import definition
+from hiper.training.alarms import WATCHES
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by tools/reference.py. Change the docstrings in {source}, then run `make reference`. -->\n"
@@ -150,9 +152,6 @@ def studies_page() -> str:
 
 def metrics_page() -> str:
     """Return the reference of metrics and alarms."""
-    from hiper.runs import metrics
-    from hiper.training.alarms import WATCHES
-
     parts = [
         "# Metrics and alarms",
         NOTE.format(source="`hiper.runs.metrics` and `hiper.training.alarms`"),

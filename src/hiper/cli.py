@@ -148,9 +148,9 @@ def evaluate(
     out: given.Out = None,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
-    from hiper.runs.folder import find_policy
+    from hiper.runs.policies import PolicyFolder
 
-    find_policy(policy)  # a wrong path is refused before torch is imported
+    PolicyFolder.find(policy)  # a wrong path is refused before torch is imported
 
     from hiper.commands.evaluate import evaluate_policy
     from hiper.evaluation.saved import SavedPolicy
@@ -189,9 +189,9 @@ def play(
     from hiper.commands import play as table
 
     if agent not in (table.HUMAN, table.EXPERT):
-        from hiper.runs.folder import find_policy
+        from hiper.runs.policies import PolicyFolder
 
-        find_policy(Path(agent))  # a wrong path is refused before torch is imported
+        PolicyFolder.find(Path(agent))  # a wrong path is refused before torch is imported
         _hide_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
     world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
@@ -281,18 +281,18 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
 @_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Folders of runs; the method of the first is the reference.")
+        list[Path],
+        typer.Argument(metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."),
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")] = Path("runs") / "comparison",
 ) -> None:
     """Compare runs on the same held-out tasks: tables, paired tests, and curves over seeds."""
-    from hiper.runs import folder
+    from hiper.runs.records import open_runs
 
-    opened = [folder.Run.open(run) for run in runs]
+    with open_runs(runs) as opened:
+        from hiper.commands.compare import compare_runs
 
-    from hiper.commands.compare import compare_runs
-
-    compare_runs(opened, out, _display())
+        compare_runs(opened, out, _display())
 
 
 @_command(

@@ -1,6 +1,6 @@
-"""The one record of what happened: it feeds training, the disk and every display.
+"""Episodes: the one record of what happened, for training, for the disk and for every display.
 
-An :class:`Episode` is written by the rollout, never changed, and later joined by its :class:`Credit`
+The rollout writes an :class:`Episode`, and nothing changes it afterwards. Credit assignment attaches a :class:`Credit`
 (values, advantages, reward parts). On disk an episode is one JSON object per line, stamped with
 :data:`RECORD_VERSION`.
 """
@@ -20,19 +20,21 @@ from hiper.errors import UserError
 from hiper.files import atomic_file
 
 RECORD_VERSION = 1
+"""Raised when old records can no longer be read. A new field with a default leaves them readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn: what was shown, what was sampled, what it meant, what came of it."""
+    """One turn: the prompt, the response, its meaning, and the reward."""
 
     observation: str
-    """The environment's own text before the turn."""
+    """The environment's text before the turn."""
     admissible: tuple[str, ...] | None
+    """The actions that the environment lists; None: it lists none."""
     prompt_ids: tuple[int, ...]
-    """Exactly the tokens the policy read."""
+    """The exact tokens that the policy read."""
     response_ids: tuple[int, ...]
-    """Exactly the tokens the policy sampled, end-of-sequence token included if it was reached."""
+    """The exact tokens that the policy sampled, with the end-of-sequence token if it came."""
     logprobs: tuple[float, ...]
     """The sampler's log-probability of each response token, at the sampling temperature."""
     kinds: tuple[int, ...]
@@ -42,39 +44,39 @@ class Turn:
     text: str
     """The response, decoded."""
     switch: bool
-    """SWITCH was said (False too where the response is invalid)."""
+    """The response says SWITCH; False for an invalid response."""
     boundary: bool
-    """A segment begins here: SWITCH was said, or it is the first turn."""
+    """A segment begins here: the response says SWITCH, or the turn is the first."""
     subgoal: str
-    """The subgoal followed from this turn on ('' where none was ever stated)."""
+    """The subgoal followed from this turn on; '' if none was stated yet."""
     action: str
-    """What was sent to the environment."""
+    """The text sent to the environment."""
     invalid: str | None
-    """Why the response is invalid (:class:`~hiper.plan_execute.parse.InvalidKind`); None where it is valid."""
+    """Why the response is invalid (:class:`~hiper.plan_execute.parse.InvalidKind`); None: it is valid."""
     copy_differs: bool
-    """KEEP was said, but the subgoal stated is not a copy of the previous one."""
+    """The response says KEEP, but its subgoal is not a copy of the previous one."""
     reward: float
-    """From the environment, before shaping."""
+    """The environment's reward, before shaping."""
     prompt_cut: bool = False
     """The prompt was longer than allowed and was shortened."""
     policy_version: int | None = None
-    """The version of the weights that sampled the response; None where that is unknown, or nothing was sampled."""
+    """Version of the weights that sampled the response; None: unknown, or nothing was sampled."""
     lapse: bool = False
     """A demonstrator's mistake on purpose, which is not to be imitated."""
 
     @property
     def format_valid(self) -> bool:
-        """Whether the response had the right form, whatever the environment thought of its action."""
+        """Whether the response has the required form, even if the environment refused its action."""
         return self.invalid in (None, "inadmissible_action")
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """What credit assignment made of one episode: sequences of one number per turn, by name.
+    """The result of credit assignment for one episode: named sequences of one number per turn.
 
-    Names: ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`); ``advantage/<name>`` for each
-    of :meth:`hiper.advantages.Credit.advantages`; ``reward/<part>`` for each part of the shaped reward. ``value/token``
-    and ``advantage/token`` hold one number per response token, turn after turn.
+    Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
+    each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
+    ``value/token`` and ``advantage/token`` hold one number per response token.
     """
 
     series: Mapping[str, tuple[float, ...]]
@@ -82,7 +84,7 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One episode, whole."""
+    """One complete episode."""
 
     task_id: str
     task_type: str
@@ -93,11 +95,11 @@ class Episode:
     truncated: bool
     won: bool
     end: str
-    """Why it ended (:class:`~hiper.envs.base.EndReason`)."""
+    """Why the episode ended (:class:`~hiper.envs.base.EndReason`)."""
     score: float
-    """Graded outcome in [0, 1]; 1 or 0 by success where the environment has no grades."""
+    """Graded outcome in [0, 1]; without grades 1 for success, else 0."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """What the score is made of, by name, where the environment says so."""
+    """Named parts of the score; empty if the environment names none."""
     credit: Credit | None = None
 
     @property
@@ -106,14 +108,14 @@ class Episode:
         return sum(turn.reward for turn in self.turns)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary, versioned."""
+        """Return a JSON-ready dictionary, stamped with the version."""
         turns = [_fields(turn) for turn in self.turns]
         credit = None if self.credit is None else _fields(self.credit)
         return {"version": RECORD_VERSION, **_fields(self), "turns": turns, "credit": credit}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Episode:
-        """Read back what :meth:`to_json` wrote.
+        """Rebuild an episode from what :meth:`to_json` returned.
 
         Raises:
             UserError: the record is of another version or lacks a field.
@@ -132,7 +134,7 @@ class Episode:
 
 
 def _fields(record: Turn | Credit | Episode) -> dict[str, Any]:
-    """The fields as they are: `dataclasses.asdict` copies every number of them, which takes ten times as long."""
+    """Return the fields without copying them: `dataclasses.asdict` copies every number and takes ten times as long."""
     return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
@@ -141,7 +143,7 @@ def _tupled(value: Any) -> Any:
 
 
 def _opened(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
-    # Scraped texts hold halves of characters, which UTF-8 knows nothing of.
+    # Scraped texts hold lone surrogates, which strict UTF-8 refuses.
     return gzip.open(path, mode, compresslevel=3, encoding="utf-8", errors="surrogatepass")
 
 
@@ -153,7 +155,7 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
-    """Read what :func:`write_episodes` wrote.
+    """Read episodes one by one.
 
     Raises:
         UserError: the file is missing, damaged, or of another version.

@@ -1,4 +1,4 @@
-"""What episodes came to: success with Wilson intervals, overall and per task type."""
+"""Outcomes of episodes: success with Wilson intervals, overall and by task type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from hiper.episode import Episode
 
 
 def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for a proportion (95% by default); Wilson 1927, JASA 22(158).
+    """Return Wilson's score interval for a proportion (Wilson 1927, JASA 22(158)).
+
+    With p = successes / n it is (p + z^2/2n +- z sqrt(p(1 - p)/n + z^2/4n^2)) / (1 + z^2/n).
+
+    Args:
+        successes: number of successes.
+        trials: number of trials, n.
+        z: quantile of the normal distribution; the default gives 95%.
 
     Raises:
         ValueError: there are no trials, or more successes than trials.
@@ -23,7 +30,7 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
     centre = p + z * z / (2 * trials)
     spread = z * math.sqrt(p * (1 - p) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    # At the ends exactly, where rounding would put the bound on the wrong side of p.
+    # Exact at the ends, where rounding could put the bound on the wrong side of p.
     low = (centre - spread) / scale if successes else 0.0
     high = (centre + spread) / scale if successes < trials else 1.0
     return low, high
@@ -31,33 +38,35 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, flo
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Episodes of one task type, or of all."""
+    """The outcome of all episodes, or of those of one task type."""
 
     episodes: int
     won: int
     won_by_task: str
-    """A digit for each episode, in the order of a panel's tasks: 1 if it was won; so outcomes can be paired."""
+    """One digit per episode, in the order of the panel's tasks: 1 if it was won. Paired tests need it."""
     success: float
+    """Share of episodes that were won."""
     interval: tuple[float, float]
-    """Wilson, 95%."""
+    """Wilson interval of the success, 95%."""
     score: float
-    """Mean graded outcome; equals success where the environment has no grades."""
+    """Mean graded outcome; equals success if the environment has no grades."""
     turns: float
-    """Mean length."""
+    """Mean length of an episode."""
     truncated: int
+    """Episodes that ended at the turn limit."""
     invalid: dict[str, float]
     """Share of turns that were invalid, by kind."""
     parts: dict[str, float] = field(default_factory=dict)
-    """Mean of each part of the score, over the episodes that have it."""
+    """Mean of each part of the score, over the episodes that have the part."""
 
     @property
     def graded(self) -> bool:
-        """Whether the score says more than the success."""
+        """Whether the score differs from the success."""
         return not math.isclose(self.score, self.success)
 
 
 def summarize(episodes: Sequence[Episode]) -> dict[str, Outcome]:
-    """One :class:`Outcome` per task type, sorted, and ``all`` first."""
+    """Return one :class:`Outcome` per task type, sorted by name, after ``all``."""
     by_type: dict[str, list[Episode]] = defaultdict(list)
     for episode in episodes:
         by_type[episode.task_type].append(episode)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.missing import skip_without
 from hiper.advantages import HAE, Rewards, Shaping, Turns, shape
 
 HERE = Path(__file__).parent
@@ -109,7 +110,7 @@ def test_shipped_cases(case: Case) -> None:
 @pytest.mark.parametrize("number", range(24))
 def test_all_cases(number: int) -> None:
     if not FULL.exists():
-        pytest.skip("the full set of recorded cases (../shared/fixtures/hae_cases.json) is not here")
+        skip_without("recorded cases", FULL)
     check(load(FULL)[number])
 
 

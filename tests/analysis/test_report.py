@@ -93,8 +93,8 @@ def test_a_damaged_card_is_named(run: Run, content: str):
     ("change", "reason"),
     [
         ({"card": 1}, r"eval-00001-held_out\.json is a result card of version 1, and this hiper reads version 3"),
-        ({"won_by_task": "1"}, "it tells of other outcomes of 'all' by task than in all"),
-        ({"won_by_task": "2" * 8}, "it tells of other outcomes of 'all' by task than in all"),
+        ({"won_by_task": "1"}, "won_by_task of 'all' contradicts its episodes and won"),
+        ({"won_by_task": "2" * 8}, "won_by_task of 'all' contradicts its episodes and won"),
     ],
 )
 def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, change: dict[str, object], reason: str):

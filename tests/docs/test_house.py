@@ -12,7 +12,6 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import house  # noqa: E402
 
-RUNS_IMPORT_TRAINING = pytest.mark.xfail(
     strict=True, reason="hiper.runs.folder imports hiper.training until it is split"
 )
 
@@ -22,17 +21,14 @@ def here() -> house.House:
     return house.House(ROOT)
 
 
-@RUNS_IMPORT_TRAINING
 def test_units_import_each_other_in_no_ring(here: house.House):
     assert here.ring == []
 
 
-@RUNS_IMPORT_TRAINING
 def test_imports_go_down_the_order(here: house.House):
     assert here.against_order == []
 
 
-@RUNS_IMPORT_TRAINING
 def test_comparing_runs_needs_no_torch(here: house.House):
     assert here.loaded_by_command("compare").isdisjoint({"torch", "transformers", "tokenizers", "matplotlib"})
 

@@ -11,7 +11,7 @@ from hiper.rows import Row, Scores
 
 
 def turn(switch: bool = True, **fields: Any) -> Turn:
-    """Ten tokens: two for the switch word, three for the subgoal, four for the action, one beside them."""
+    """Make a turn of ten tokens: two for the switch word, three for the subgoal, four for the action, one outside."""
     usual: dict[str, Any] = {
         "observation": "You see nothing.",
         "admissible": ("look",),
@@ -33,14 +33,14 @@ def turn(switch: bool = True, **fields: Any) -> Turn:
 
 
 def episode(*turns: Turn, won: bool = True, task_type: str = "errand") -> Episode:
-    """Of the turns given; one that was not won ran out of time."""
+    """Make an episode of the turns given. An episode that was not won was truncated."""
     return Episode(
         "house/1", task_type, 0, "do it", turns, won, not won, won, "won" if won else "turn_limit", float(won)
     )
 
 
 def scored(turn: Turn, low: float = 0.0, high: float = 0.0, switch: float = 0.0) -> Scores:
-    """Every token with probability one half, and the values given."""
+    """Make scores: every token has probability one half, and the values are those given."""
     row = Row(turn.prompt_ids, turn.response_ids, turn.low_index, turn.logprobs, turn.policy_version)
     logprobs = np.full(len(turn.response_ids), np.log(0.5), dtype=np.float32)
     return Scores(row, logprobs, np.array([low, high, switch], dtype=np.float32), None)

@@ -34,17 +34,17 @@ class Episode:
 
     @property
     def paid(self) -> list[float]:
-        """Without penalties."""
+        """The rewards without penalties."""
         return [r - p for r, p in zip(self.rewards, self.penalties, strict=True)]
 
     @property
     def scores(self) -> list[float]:
-        """What the episode was paid in all, and each turn's own penalty."""
+        """The sum of the rewards without penalties, plus each turn's own penalty."""
         paid = sum(self.paid)
         return [paid + p for p in self.penalties]
 
     def returns(self, gamma: float) -> list[float]:
-        """Discounted to the end, with each turn's own penalty."""
+        """Return the discounted returns without penalties, plus each turn's own penalty."""
         paid = self.paid
         return [
             sum(gamma ** (i - t) * paid[i] for i in range(t, len(paid))) + self.penalties[t] for t in range(len(paid))
@@ -52,14 +52,14 @@ class Episode:
 
 
 def slow_gae(episode: Episode, gamma: float, decay: float, bootstrap: bool) -> list[float]:
-    """Turn-level GAE, not whitened."""
+    """Compute turn-level GAE, not whitened."""
     return _gae(
         episode.values, episode.rewards, [gamma] * len(episode.values), decay, bootstrap and not episode.terminated
     )
 
 
 def slow_token_gae(episode: Episode, gamma: float, decay: float, bootstrap: bool) -> list[float]:
-    """Token-level GAE, not whitened: one number per token of all turns."""
+    """Compute token-level GAE, not whitened: one number per token of all turns."""
     values = [v for turn in episode.token_values for v in turn]
     rewards, discounts = [], []
     for turn, reward in zip(episode.token_values, episode.rewards, strict=True):
@@ -69,7 +69,7 @@ def slow_token_gae(episode: Episode, gamma: float, decay: float, bootstrap: bool
 
 
 def _gae(values: list[float], rewards: list[float], discounts: list[float], decay: float, goes_on: bool) -> list[float]:
-    """The textbook's recursion, from the end."""
+    """Run the textbook's recursion, from the end."""
     advantages: list[float] = []
     trace, following = 0.0, values[-1] if goes_on else 0.0
     for value, reward, discount in zip(values[::-1], rewards[::-1], discounts[::-1], strict=True):
@@ -145,7 +145,7 @@ def whiten(numbers: Numbers) -> Numbers:
 
 
 def random_batch(rng: np.random.Generator, groups: int = 3, size: int = 4, T: int = 7) -> Turns:
-    """Random turns in groups out of order, with few different observations, and responses of one to five tokens."""
+    """Make random turns in groups out of order, with few different observations and responses of one to five tokens."""
     B = groups * size
     turns = random_turns(rng, B, T)
     tokens_BT = rng.integers(1, 6, (B, T))
@@ -165,7 +165,7 @@ def random_batch(rng: np.random.Generator, groups: int = 3, size: int = 4, T: in
 
 
 def episodes_of(turns: Turns) -> list[Episode]:
-    """The episodes of `turns`, one by one; what is not given is nothing."""
+    """Return the episodes of `turns`, one by one. Arrays that were not given count as zero."""
     zeros = np.zeros(turns.mask_BT.shape)
     B, T = turns.mask_BT.shape
     penalty = zeros if turns.penalty_BT is None else turns.penalty_BT

@@ -57,7 +57,7 @@ def slow_hae(
     segment_of = [k - 1 for k in accumulate(int(turn.boundary) for turn in turns)]
 
     def after(k: int, own_value: float) -> float:
-        """What comes after segment k: the next segment's V_high, or what the episode's end is worth."""
+        """The value after segment k: the next segment's V_high, or that of the episode's end."""
         if k + 1 < K:
             return turns[starts[k + 1]].v_high
         if terminated:
@@ -115,11 +115,11 @@ def slow_hae(
 
 
 SlowEpisode = tuple[list[SlowTurn], bool]
-"""An episode's turns, and whether it terminated."""
+"""The turns of an episode, and whether it terminated."""
 
 
 def slow_episodes(turns: Turns) -> list[SlowEpisode]:
-    """The episodes of `turns`, one by one."""
+    """Return the episodes of `turns`, one by one."""
     zeros = np.zeros_like(turns.reward_BT)
     columns: list[Any] = [
         turns.reward_BT,
@@ -138,7 +138,7 @@ def slow_episodes(turns: Turns) -> list[SlowEpisode]:
 
 
 def slow_episode(episode: SlowEpisode, parameters: HAE) -> SlowCredit:
-    """What `parameters` asks for, but its normalisation."""
+    """Compute the credit that `parameters` asks for, without normalisation."""
     return slow_hae(
         *episode,
         parameters.gamma,
@@ -151,7 +151,7 @@ def slow_episode(episode: SlowEpisode, parameters: HAE) -> SlowCredit:
 
 
 def slow_credit(turns: Turns, parameters: HAE) -> Credit:
-    """The same for all episodes, as (B, T) arrays."""
+    """Compute the same for all episodes, as (B, T) arrays."""
     arrays: dict[str, Any] = {field: np.zeros(turns.mask_BT.shape) for field in SlowCredit.__dataclass_fields__}
     for b, episode in enumerate(slow_episodes(turns)):
         credit = slow_episode(episode, parameters)
@@ -166,7 +166,7 @@ def slow_credit(turns: Turns, parameters: HAE) -> Credit:
 def random_turns(
     rng: np.random.Generator, B: int, T: int, full_length: bool = False, switch_rate: float = 0.25
 ) -> Turns:
-    """Episodes of random length, rewards, values and decisions; padding holds NaN and True."""
+    """Make episodes of random length, rewards, values and decisions. Padding holds NaN and True."""
     lengths = np.full(B, T) if full_length else rng.integers(1, T + 1, B)
     mask = np.arange(T) < lengths[:, None]
     said = rng.random((B, T)) < switch_rate

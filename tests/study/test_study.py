@@ -8,12 +8,10 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -24,8 +22,7 @@ from hiper.commands.study import run_study
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.launch.local import Command, Launch, local_processes
-from hiper.runs.folder import Run, read_metrics
-from hiper.study import tuning as study_tuning
+from hiper.runs.folder import Evaluated, Run
 from hiper.study.definition import load_study
 
 STUDY = """\
@@ -174,14 +171,19 @@ tuning:
     definition.write_text(STUDY.partition("  broken:")[0].replace("[0, 1]", "[0]") + tuning)
     success = {("hiper", 0.002): 0.6, ("grpo", 0.001): 0.5, ("grpo", 0.002): 0.5}
 
-    def judged(run: Run) -> dict[str, list[Any]]:
+    evaluations = Run.evaluations
+
+    def judged(run: Run) -> dict[str, list[Evaluated]]:
+        if "tuning" not in run.path.parts:
+            return evaluations(run)
         name, config = run.config.name.split("-")[0], run.config
         assert config.evaluation.splits == ("train",)
-        return {
-            "train": [SimpleNamespace(overall=SimpleNamespace(success=success.get((name, config.learner.lr), 0.1)))]
-        }
+        last = evaluations(run)["train"][-1]
+        told = success.get((name, config.learner.lr), 0.1)
+        overall = replace(last.overall, success=told, interval=(0.0, 1.0))
+        return {"train": [replace(last, card=replace(last.card, outcomes={"all": overall}))]}
 
-    monkeypatch.setattr(study_tuning, "read_evaluations", judged)
+    monkeypatch.setattr(Run, "evaluations", judged)
     said = shown(definition, folder)
     assert "refused" not in said
     trials = [f"{method}-trial{number}" for method in ("hiper", "grpo") for number in (0, 1)]
@@ -351,7 +353,7 @@ def test_a_study_in_processes_is_interrupted_and_continued(definition: Path, tmp
     run_study(load_study(str(definition)), folder, display)
     assert run.finished
     assert "continuing from" in log.read_text()
-    assert [r["iteration"] for r in read_metrics(run.path) if "policy/loss" in r] == list(range(1, 21))
+    assert [r["iteration"] for r in run.metrics() if "policy/loss" in r] == list(range(1, 21))
     assert (folder / "comparison.json").exists()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
 from rich.console import Console
 
+from helpers.cards import make_card, outcome
 from hiper.display.console import Display
-from hiper.evaluation.evaluate import CARD, write_card
-from hiper.outcomes import Outcome
 from hiper.runs.folder import Run
 from hiper.study.definition import load_study, trials_of
 from hiper.study.jobs import jobs_of
@@ -54,13 +52,6 @@ def test_success_after_training_on_the_first_split_named_over_all_seeds(tiny_rec
 
 
 def put_card(run: Run, iteration: int, split: str, success: float) -> None:
-    """As much of a result card as is read back."""
     won = round(10 * success)
-    outcome = Outcome(10, won, "1" * won + "0" * (10 - won), success, (0.0, 1.0), success, 5.0, 0, {})
-    card = {
-        "card": CARD,
-        "panel": {"name": split, "sha256": "0" * 64},
-        "environment": {"name": "corridor", "version": "1", "max_turns": 6},
-        "outcomes": {"all": asdict(outcome)},
-    }
-    write_card(run.card(iteration, split), card)
+    card = make_card({"all": outcome("1" * won + "0" * (10 - won))})
+    card.write(run.card(iteration, split))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from helpers import kitchen
+from helpers.missing import skip_without
 from hiper.envs.alfworld import Engine, parse_game
 from hiper.envs.alfworld.generate import SIZES, generate_game, write_games
 from hiper.envs.alfworld.library import open_split
@@ -54,7 +55,7 @@ def seed() -> int:
 def official() -> GameSource:
     data = official_data()
     if data is None:
-        pytest.skip("no official games: set ALFWORLD_DATA")
+        skip_without("official games", f"{SHARED}; set ALFWORLD_DATA")
     return open_split("train", data).source
 
 

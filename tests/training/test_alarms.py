@@ -11,7 +11,7 @@ from rich.console import Console
 
 from hiper.config import AlarmConfig, load_config
 from hiper.display.console import Display
-from hiper.runs.folder import Run, read_metrics
+from hiper.runs.folder import Run
 from hiper.training.alarms import WATCHES, Alarm, alarms, as_metrics, newly
 from hiper.training.trainer import train
 
@@ -121,6 +121,6 @@ def test_a_run_shows_each_alarm_once_and_stores_it(tiny_recipe: Path, tiny_run: 
     with pytest.raises(KeyboardInterrupt):
         train(run, make(Stopping))
     train(Run.open(run.path), make(Display))
-    rang = {r["iteration"]: r["alarm/entropy"] for r in read_metrics(run.path) if "alarm/entropy" in r}
+    rang = {r["iteration"]: r["alarm/entropy"] for r in run.metrics() if "alarm/entropy" in r}
     assert rang == {1: 0.0, 2: 1.0, 3: 1.0, 4: 1.0}
     assert screen.getvalue().count("ALARM  policy/entropy is") == 1

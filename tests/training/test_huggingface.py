@@ -21,7 +21,7 @@ from hiper.plan_execute.prompts import Prompt
 from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.samplers import Sample
-from hiper.runs.folder import Run, read_metrics
+from hiper.runs.folder import Run
 from hiper.training.build import build
 from hiper.training.trainer import train
 
@@ -70,7 +70,7 @@ def run(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_one_iteration(run: Run):
-    (metrics,) = [record for record in read_metrics(run.path) if "policy/kl" in record]
+    (metrics,) = [record for record in run.metrics() if "policy/kl" in record]
     assert metrics["mismatch/max_abs"] < 1e-4
     assert metrics["update/skipped_steps"] == 0.0
     assert metrics["policy/kl_reference"] >= 0.0

@@ -20,7 +20,7 @@ from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
 from hiper.rollout.groups import groups_without_spread
 from hiper.rollout.tasks import assignments_of, replacements_for
-from hiper.runs.folder import Run, read_metrics
+from hiper.runs.folder import Run
 from hiper.training.build import build
 from hiper.training.trainer import train
 
@@ -62,7 +62,7 @@ def test_it_trains_with_the_critic_it_needs(settings: Settings, tiny_run: Path, 
     after = load_file(newest / "policy" / "model.safetensors")
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
-    records = [record for record in read_metrics(run.path) if "policy/loss" in record]
+    records = [record for record in run.metrics() if "policy/loss" in record]
     assert len(records) == 2
     for record in records:
         trained_heads = {key.removeprefix("critic/loss_") for key in record if key.startswith("critic/loss_")}
@@ -105,7 +105,7 @@ def test_going_on_is_the_uninterrupted_run(settings: Settings, name: str, tmp_pa
 def test_dynamic_sampling_learns_from_groups_with_spread(settings: Settings, tmp_path: Path):
     plain = trained(settings("advantages={type: grpo}"), tmp_path / "plain")
     dynamic = trained(settings("advantages={type: grpo}", "rollout.dynamic_sampling=3"), tmp_path / "dynamic")
-    before, after = (read_metrics(run.path)[1] for run in (plain, dynamic))
+    before, after = (run.metrics()[1] for run in (plain, dynamic))
     assert before["group/replaced"] == 0
     assert after["group/replaced"] > 0
     assert after["group/without_spread"] <= before["group/without_spread"]
@@ -145,7 +145,7 @@ def test_an_agent_without_plans_trains(tiny_recipe: Path, tmp_path: Path):
     episodes = stored(run, 2)
     assert not any(turn.subgoal or turn.switch for episode in episodes for turn in episode.turns)
     assert {kind for e in episodes for t in e.turns if t.format_valid for kind in t.kinds} == {TokenKind.ACTION}
-    records = [record for record in read_metrics(run.path) if "policy/loss" in record]
+    records = [record for record in run.metrics() if "policy/loss" in record]
     assert records[-1]["success/all"] > 0.4  # the warm start taught it to act
     assert records[-1]["invalid/all"] < 0.5  # an untrained one says nothing valid
     assert "plan/never_switched" not in records[-1]

@@ -27,7 +27,8 @@ from hiper.errors import UnwritableError, UserError
 from hiper.imitation.warm_start import unfinished_file
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
-from hiper.runs.folder import Run, read_metrics
+from hiper.runs.cards import Card
+from hiper.runs.folder import Run
 from hiper.training import trainer as loop
 from hiper.training.build import build
 from hiper.training.schedule import lr_scales, splits_due
@@ -87,9 +88,7 @@ def press_ctrl_c() -> None:
 def content(run: Run) -> dict[str, Any]:
     """All that a run came to, but for times and dates."""
     timed = ("time/", "speed/")
-    metrics = [
-        {k: v for k, v in r.items() if not k.startswith(timed) and "seconds" not in k} for r in read_metrics(run.path)
-    ]
+    metrics = [{k: v for k, v in r.items() if not k.startswith(timed) and "seconds" not in k} for r in run.metrics()]
     newest = run.checkpoints[-1]
     trainer = torch.load(newest / "trainer.pt", weights_only=True)
     return {
@@ -175,7 +174,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: dict[str, Any], tm
     with pytest.raises(PowerCut):
         train(run, Quiet(("iteration", 3), cut))
     assert run.checkpoints[-1].name == "iter-00002"
-    assert [r["iteration"] for r in read_metrics(run.path) if "policy/kl" in r] == [1, 2, 3]
+    assert [r["iteration"] for r in run.metrics() if "policy/kl" in r] == [1, 2, 3]
     train(Run.open(run.path), Quiet())
     assert_same(content(run), whole)
 
@@ -318,11 +317,11 @@ def test_what_an_evaluation_came_to_is_logged_before_its_card_says_it_is_done(
         raise UnwritableError("cannot write the card: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_card", full)
+        patch.setattr(Card, "write", full)
         with pytest.raises(UserError, match="No space left"):
             train(run, Quiet())
     train(run, Quiet())
-    evaluated = [r["iteration"] for r in read_metrics(run.path) if "eval/held_out/success" in r]
+    evaluated = [r["iteration"] for r in run.metrics() if "eval/held_out/success" in r]
     assert evaluated[-1] == 1
     assert run.finished
 

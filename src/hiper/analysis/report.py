@@ -1,52 +1,26 @@
-"""What came of a run, drawn from its folder: outcomes before and after, the learning curve, a sample episode."""
+"""The report of a run: outcomes before and after, the learning curve, a sample episode."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.config import Config
-from hiper.display.plots import Curve, Estimate, draw_learning_curve
 from hiper.display.tables import Table
 from hiper.display.transcript import transcript
-from hiper.episode import Episode, read_episodes
+from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.evaluation.evaluate import CARD
 from hiper.files import write_text
 from hiper.outcomes import Outcome
-from hiper.runs.folder import Run, episodes_played, read_metrics
-
-CURVE = "curve.png"
-REPORT = "report.md"
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation of a run, read back from its card."""
-
-    iteration: int
-    split: str
-    panel: str
-    """Its name and the beginning of its hash."""
-    environment: str
-    """Its name, version and limit of turns."""
-    outcomes: Mapping[str, Outcome]
-
-    @property
-    def overall(self) -> Outcome:
-        """All task types together."""
-        return self.outcomes["all"]
+from hiper.runs.folder import Evaluated, Run, checkpoint_policy
+from hiper.runs.metrics import ITERATION_SECONDS, SUCCESS, episodes_played
 
 
 @dataclass(frozen=True)
 class Report:
-    """See the module."""
+    """The contents of a report."""
 
-    path: Path
-    config: Config
+    run: Run
     training: Sequence[tuple[int, float]]
     """Iteration and success of its training episodes."""
     evaluations: Mapping[str, Sequence[Evaluated]]
@@ -54,91 +28,90 @@ class Report:
     sample: Episode | None
     """A held-out episode of the last evaluation."""
     episodes: int
-    """Played in iterations, those replaced by others among them."""
+    """Episodes played in training, those that dynamic sampling replaced included."""
     seconds: float
-    """Spent in iterations."""
+    """Wall time of all iterations."""
 
     @property
     def title(self) -> str:
-        """Which run this is."""
-        return f"{self.config.name}, seed {self.config.seed}"
+        """Name and seed of the run."""
+        return f"{self.run.config.name}, seed {self.run.config.seed}"
 
     def summary(self) -> list[str]:
-        """What happened, in sentences."""
+        """Say in sentences what happened."""
         minutes = f"{self.seconds / 60:.1f} minutes of training."
         worked = f"{len(self.training)} iterations, {self.episodes:,} episodes, {minutes}"
         return [worked, *map(_rise, self.evaluations.values())]
 
     def tables(self) -> list[Table]:
-        """Before and after by task type, a table per split."""
+        """Make a table per split: success before and after by task type."""
         return [_table(split, evaluations[0], evaluations[-1]) for split, evaluations in self.evaluations.items()]
 
     def places(self) -> list[tuple[str, str]]:
-        """Where everything lies, and what it is."""
-        newest = Run(self.path, self.config).checkpoints[-1:]
+        """List the files of the run and what each holds."""
+        run = self.run
+        newest = [checkpoint_policy(checkpoint) for checkpoint in run.checkpoints[-1:]]
         known = (
-            (REPORT, "this report"),
-            (CURVE, "the learning curve"),
-            *(
-                (str(c.relative_to(self.path) / "policy"), "the trained policy, a Hugging Face directory")
-                for c in newest
-            ),
-            ("warm-start", "the policy as reinforcement learning found it"),
-            ("evaluations", "result cards"),
-            ("episodes", "every episode: turns, tokens, log-probabilities, credit"),
-            ("metrics.jsonl", "metrics of every iteration; the same in tensorboard/"),
-            ("config.yaml", "the settings"),
+            (run.report_file, "this report"),
+            (run.curve_file, "the learning curve"),
+            *((policy, "the trained policy, a Hugging Face directory") for policy in newest),
+            (run.warm_start, "the policy as reinforcement learning found it"),
+            (run.evaluations_folder, "result cards"),
+            (run.episodes_folder, "every episode: turns, tokens, log-probabilities, credit"),
+            (run.metrics_file, f"metrics of every iteration; the same in {run.tensorboard.name}/"),
+            (run.settings_file, "the settings"),
         )
-        return [
-            (str(self.path / name), what)
-            for name, what in known
-            if name in (REPORT, CURVE) or (self.path / name).exists()
-        ]
+        return [(str(path), what) for path, what in known if path in (run.report_file, run.curve_file) or path.exists()]
 
     def markdown(self) -> str:
-        """The report as a document that lies in the run's folder."""
+        """Write the report as a document that lies in the run's folder."""
         parts = [f"# {self.title}", "\n".join(f"- {sentence}" for sentence in self.summary())]
         parts += [table.section() for table in self.tables()]
-        parts += ["## learning curve", f"![success while training, and on held-out tasks]({CURVE})"]
+        curve = self.run.curve_file.name
+        parts += ["## learning curve", f"![success while training, and on held-out tasks]({curve})"]
         if self.sample is not None:
             parts += ["## a held-out episode", "```text\n" + "\n".join(transcript(self.sample)) + "\n```"]
-        rows = [[f"`{Path(place).relative_to(self.path)}`", what] for place, what in self.places()]
+        rows = [[f"`{Path(place).relative_to(self.run.path)}`", what] for place, what in self.places()]
         places = Table("where everything is", ("path", "what"), rows, left=2)
         parts.append(places.section())
         return "\n\n".join(parts) + "\n"
 
 
 def write_report(report: Report) -> None:
-    """Write ``report.md`` and the learning curve into the run's folder."""
-    held_out = {split: [_estimate(e) for e in evaluations] for split, evaluations in report.evaluations.items()}
-    draw_learning_curve(report.path / CURVE, Curve(report.title, report.training, held_out))
-    write_text(report.path / REPORT, report.markdown())
+    """Write the report and the learning curve into the run's folder."""
+    from hiper.display.plots import Curve, Estimate, draw_learning_curve  # matplotlib takes a second to import
+
+    held_out = {
+        split: [Estimate(e.iteration, e.overall.success, *e.overall.interval) for e in evaluations]
+        for split, evaluations in report.evaluations.items()
+    }
+    draw_learning_curve(report.run.curve_file, Curve(report.title, report.training, held_out))
+    write_text(report.run.report_file, report.markdown())
 
 
 def read_report(run: Run) -> Report:
-    """Gather what a run's folder tells.
+    """Gather the contents of a report from the run's folder.
 
     Raises:
-        UserError: the run has not been evaluated yet, or a file of it is damaged.
+        UserError: the run has no evaluation yet, or one of its files is damaged.
     """
-    metrics = [record for record in read_metrics(run.path) if "success/all" in record]
-    evaluations = read_evaluations(run)
+    metrics = run.iteration_metrics()
+    evaluations = run.evaluations()
     if not evaluations:
         raise UserError(f"{run.path} holds no evaluation yet; continue it with: hiper train --resume {run.path}")
     last = next(iter(evaluations.values()))[-1]
     return Report(
-        path=run.path,
-        config=run.config,
-        training=[(record["iteration"], record["success/all"]) for record in metrics],
+        run=run,
+        training=[(record["iteration"], record[SUCCESS.name]) for record in metrics],
         evaluations=evaluations,
-        sample=choose_sample(read_episodes(run.evaluation_episodes(last.iteration, last.split))),
+        sample=choose_sample(run.evaluated_episodes(last.iteration, last.split)),
         episodes=sum(episodes_played(record, run.config) for record in metrics),
-        seconds=sum(record["time/iteration"] for record in metrics),
+        seconds=sum(record[ITERATION_SECONDS.name] for record in metrics),
     )
 
 
 def choose_sample(episodes: Iterable[Episode]) -> Episode | None:
-    """The won episode that followed the most different subgoals; of equals the shortest. A lost one if all were."""
+    """Choose the won episode with the most different subgoals, the shortest of equals; a lost one if none was won."""
 
     def worth(episode: Episode) -> tuple[bool, int, int]:
         return episode.won, len({turn.subgoal for turn in episode.turns}), -len(episode.turns)
@@ -146,55 +119,8 @@ def choose_sample(episodes: Iterable[Episode]) -> Episode | None:
     return max(episodes, key=worth, default=None)
 
 
-def read_evaluations(run: Run) -> dict[str, list[Evaluated]]:
-    """The evaluations of a run by split, in the order of iterations.
-
-    Raises:
-        UserError: a card is damaged.
-    """
-    by_split: dict[str, list[Evaluated]] = {}
-    for path in sorted((run.path / "evaluations").glob("*.json")):
-        if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
-            by_split.setdefault(name[2], []).append(_read_card(path, int(name[1]), name[2]))
-    return by_split
-
-
-def _read_card(path: Path, iteration: int, split: str) -> Evaluated:
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if card["card"] != CARD:
-            raise UserError(
-                f"{path} is a result card of version {card['card']}, and this hiper reads version {CARD}: read the run "
-                "with the hiper that made it"
-            )
-        outcomes = {name: Outcome(**{**o, "interval": tuple(o["interval"])}) for name, o in card["outcomes"].items()}
-        panel, env = card["panel"], card["environment"]
-        for name, of in outcomes.items():
-            if (len(of.won_by_task), of.won_by_task.count("1")) != (of.episodes, of.won):
-                raise ValueError(f"it tells of other outcomes of '{name}' by task than in all")
-        return Evaluated(
-            iteration,
-            split,
-            f"{panel['name']}, sha256 {panel['sha256'][:12]}",
-            f"{env['name']} version {env['version']}, at most {env['max_turns']} turns",
-            outcomes,
-        )
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a readable result card ({error}): move it away to go without it; hiper train --resume "
-            f"{path.parent.parent} makes the last one of a run again"
-        ) from error
-
-
-def _estimate(evaluated: Evaluated) -> Estimate:
-    low, high = evaluated.overall.interval
-    return Estimate(evaluated.iteration, evaluated.overall.success, low, high)
-
-
 def _rise(evaluations: Sequence[Evaluated]) -> str:
-    """One sentence on a split."""
+    """Say in one sentence what training changed on a split."""
     before, after = evaluations[0], evaluations[-1]
     result = f"{after.split}: {_rate(after.overall)} of {after.overall.episodes} tasks ({after.panel})"
     if before is after:

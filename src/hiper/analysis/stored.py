@@ -24,7 +24,7 @@ import numpy as np
 from hiper.advantages import HAE, Estimator, Floats, Head, TokenKind, Turns, on_grid
 from hiper.advantages.values import HIGH, LOW, SWITCH, TOKEN, TURN
 from hiper.config import Config
-from hiper.episode import Episode, Turn, read_episodes
+from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.runs.folder import Run
 from hiper.training.assign import switch_probability, token_mask, turn_mask, turns_of
@@ -61,14 +61,14 @@ def read_stored(run: Run, iteration: int | None = None) -> Stored:
     Raises:
         UserError: There are none, or they cannot be read.
     """
-    files = {int(file.name[5:10]): file for file in (run.path / "episodes").glob("iter-?????.jsonl.gz")}
-    if not files:
+    stored = run.stored_iterations
+    if not stored:
         raise UserError(f"{run.path} holds no training episodes yet; continue it with: hiper train --resume {run.path}")
-    chosen = max(files) if iteration is None else iteration
-    if chosen not in files:
-        raise UserError(f"{run.path} has no episodes of iteration {chosen}; there are {min(files)} to {max(files)}")
+    chosen = max(stored) if iteration is None else iteration
+    if chosen not in stored:
+        raise UserError(f"{run.path} has no episodes of iteration {chosen}; there are {min(stored)} to {max(stored)}")
     # Episodes that dynamic sampling replaced were not learned from, and have no credit.
-    episodes = [episode for episode in read_episodes(files[chosen]) if episode.credit is not None]
+    episodes = [episode for episode in run.episodes(chosen) if episode.credit is not None]
     return Stored(chosen, episodes, stored_turns(episodes, run.config))
 
 

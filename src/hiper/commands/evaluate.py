@@ -9,7 +9,7 @@ from hiper.display.console import Display
 from hiper.display.tables import Table
 from hiper.episode import write_episodes
 from hiper.errors import UserError
-from hiper.evaluation.evaluate import Evaluation, evaluate, result_card, write_card
+from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
 from hiper.evaluation.saved import SavedPolicy
 from hiper.files import exclusive_lock, writing
 
@@ -73,7 +73,7 @@ def evaluate_policy(
                 seed=seed,
                 command=display.command,
             )
-            write_card(folder / f"{split}.json", card)
+            card.write(folder / f"{split}.json")
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
 
 

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import json
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from hiper import __version__
 from hiper.envs.base import TextEnv
 from hiper.envs.panels import Panel
 from hiper.episode import Episode
-from hiper.files import write_text
 from hiper.outcomes import Outcome, summarize
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.players import Assignment
+from hiper.runs.cards import Card, CardEnvironment, CardPanel, CardSampling
 from hiper.seeding import derive_seed
-
-CARD = 3
-"""The version of result cards."""
 
 
 @dataclass(frozen=True)
@@ -81,37 +74,42 @@ def result_card(
     weights_sha256: str,
     seed: int,
     command: str,
-) -> dict[str, Any]:
-    """All that someone needs to reproduce, compare or distrust the number."""
-    return {
-        "card": CARD,
-        "hiper": __version__,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "checkpoint": checkpoint,
-        "weights_sha256": weights_sha256,
-        "environment": {
-            "name": env.name,
-            "version": env.version,
-            "max_turns": env.max_turns,
-            "options": {name: value for name, value in env.options.items() if name != "split"},
-        },
-        "panel": {
-            "name": evaluation.panel.name,
-            "tasks": len(evaluation.panel),
-            "sha256": evaluation.panel.hash,
-            "official": env.official if evaluation.panel.hash == env.panel.hash else None,
-        },
-        "template": agent.prompts.template.label,
-        "history_window": agent.prompts.history_window,
-        "sampling": dataclasses.asdict(agent.params),
-        "seed": seed,
-        "seconds": round(evaluation.seconds, 1),
-        "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "outcomes": {name: dataclasses.asdict(outcome) for name, outcome in evaluation.outcomes.items()},
-    }
+) -> Card:
+    """Make the card of an evaluation.
 
-
-def write_card(path: Path, card: dict[str, Any]) -> None:
-    """Write a card, whole or not at all."""
-    write_text(path, json.dumps(card, indent=2, default=str) + "\n")
+    Args:
+        evaluation: what was played.
+        env: the environment.
+        agent: the player.
+        checkpoint: whose weights they were, in words.
+        weights_sha256: hash of the weights.
+        seed: seed of the evaluation.
+        command: the command line.
+    """
+    panel = evaluation.panel
+    return Card(
+        hiper=__version__,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+        checkpoint=checkpoint,
+        weights_sha256=weights_sha256,
+        environment=CardEnvironment(
+            name=env.name,
+            version=env.version,
+            max_turns=env.max_turns,
+            options={name: value for name, value in env.options.items() if name != "split"},
+        ),
+        panel=CardPanel(
+            name=panel.name,
+            tasks=len(panel),
+            sha256=panel.hash,
+            official=env.official if panel.hash == env.panel.hash else None,
+        ),
+        template=agent.prompts.template.label,
+        history_window=agent.prompts.history_window,
+        sampling=CardSampling(agent.params.temperature, agent.params.max_tokens),
+        seed=seed,
+        seconds=round(evaluation.seconds, 1),
+        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        outcomes=evaluation.outcomes,
+    )

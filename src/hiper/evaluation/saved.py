@@ -15,9 +15,7 @@ from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, make_agent, make_prompts
-from hiper.runs.folder import find_policy
-from hiper.strict_yaml import read_mapping
-from hiper.training.build import SETTINGS, own_template
+from hiper.runs.policies import PolicyFolder
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
 """Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
@@ -42,14 +40,14 @@ class SavedPolicy:
         Raises:
             UserError: there is no policy, or a setting is wrong.
         """
-        policy = find_policy(path)
-        tree = {key: value for key, value in read_mapping(policy / SETTINGS).items() if key in TO_PLAY}
+        folder = PolicyFolder.find(path)
+        tree = {key: value for key, value in folder.settings_tree().items() if key in TO_PLAY}
         if env is not None and env != tree.get("env", {}).get("name"):
             tree["env"] = {"name": env}
-        if template := own_template(policy):
+        if template := folder.template:
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
-        config = validate_config(tree, str(policy / SETTINGS))
-        return cls(policy, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
+        config = validate_config(tree, str(folder.settings_file))
+        return cls(folder.path, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
         """The environment of its settings over one split."""

@@ -30,6 +30,7 @@ from hiper.models.batches import micro_batches, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy
 from hiper.models.weights import PolicyWeights
 from hiper.rows import Array, Row, Scores, TrainRow
+from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
 
 
@@ -264,7 +265,7 @@ class Learner:
         kl = 0.0
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self.config.micro_batch_tokens)
-        meter.add("update/padding", padding_share(lengths, batches))
+        meter.add(names.PADDING.name, padding_share(lengths, batches))
         self._optimizer.zero_grad(set_to_none=True)
         for indices in batches:
             loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
@@ -273,17 +274,17 @@ class Learner:
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # Skipped rather than taken: one broken step would cost the whole run.
-            meter.add("update/skipped_steps", 1.0)
+            meter.add(names.SKIPPED_STEPS.name, 1.0)
             return
-        meter.add("update/skipped_steps", 0.0)
-        meter.add("update/grad_norm", float(policy_norm))
+        meter.add(names.SKIPPED_STEPS.name, 0.0)
+        meter.add(names.GRAD_NORM.name, float(policy_norm))
         if self._model.heads.names:
-            meter.add("critic/grad_norm", float(critic_norm))
+            meter.add(names.CRITIC_GRAD_NORM.name, float(critic_norm))
         if self.config.target_kl is not None:
             policy, _ = self._optimizer.param_groups
             if kl > self.config.target_kl:
                 policy["lr"], self._stopped = 0.0, True  # until the next update sets them; the critic goes on
-            meter.add("policy/stopped", float(self._stopped))
+            meter.add(names.POLICY_STOPPED.name, float(self._stopped))
         self._optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
@@ -305,13 +306,13 @@ class Learner:
             reference_K = self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))
             kl_K = k3(outputs.logprobs_K, reference_K)
             loss = loss + config.kl_coef * kl_K.sum() / counts.said
-            meter.add_all("policy/kl_reference", kl_K)
+            meter.add_all(names.REFERENCE_KL.name, kl_K)
         with torch.no_grad():
             ratio_K = log_ratio_K.exp()
-            meter.add_all("policy/loss", surrogate_K)
-            meter.add_all("policy/entropy", outputs.entropy_K)
-            kl_sum = meter.add_all("policy/kl", ratio_K - 1 - log_ratio_K)
-            meter.add_all("policy/clip_fraction", ((ratio_K - 1).abs() > config.clip).float())
+            meter.add_all(names.POLICY_LOSS.name, surrogate_K)
+            meter.add_all(names.ENTROPY.name, outputs.entropy_K)
+            kl_sum = meter.add_all(names.POLICY_KL.name, ratio_K - 1 - log_ratio_K)
+            meter.add_all(names.CLIP_FRACTION.name, ((ratio_K - 1).abs() > config.clip).float())
         loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts.places_H, meter)
         return loss, kl_sum
 
@@ -323,7 +324,7 @@ class Learner:
         mask_PH = self._tensor(self._at_places([row.target_mask for row in rows]))
         loss_PH = value_loss(values_PH, old_PH, target_PH, self.config.value_clip) * mask_PH
         for h, name in enumerate(self._model.heads.names):
-            meter.add_all(f"critic/loss_{name}", loss_PH[:, h][mask_PH[:, h]].detach())
+            meter.add_all(names.VALUE_LOSS.of(name), loss_PH[:, h][mask_PH[:, h]].detach())
         return (loss_PH.sum(0) / self._tensor(places_H)).sum()
 
     def _at_places(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,52 +1,84 @@
-"""The run directory: settings, metrics, every episode, checkpoints.
+"""The run folder: names of its files, and everything that is read from them.
 
-RUN/config.yaml                     the resolved settings
-    warm-start                      the policy that training began from; until it is there, warm-start.unfinished
+RUN/config.yaml                     resolved settings
+    warm-start                      the policy that training began from; warm-start.unfinished until it is complete
     metrics.jsonl                   one line per iteration and per evaluation; the same in tensorboard/
-    episodes/iter-00012.jsonl.gz    every training episode, with its credit
-    episodes/eval-...jsonl.gz       every evaluation episode
-    evaluations/*.json              result cards
-    checkpoints/iter-00010/policy   a Hugging Face directory; critic and optimiser beside it
-    diverged                        if training diverged: where, and what to do
+    episodes/iter-00012.jsonl.gz    training episodes with their credit
+    episodes/eval-00010-SPLIT.jsonl.gz    evaluation episodes
+    evaluations/eval-00010-SPLIT.json     result cards
+    checkpoints/iter-00010/policy   a Hugging Face directory; critic and optimizer beside it
+    report.md, curve.png            the report
+    diverged                        present if training diverged: where, and what to do
 """
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import Any, Self
 
 from hiper.config import Config, validate_config
+from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
-from hiper.files import write_text, writing
+from hiper.files import write_text
+from hiper.outcomes import Outcome
+from hiper.runs.cards import Card
+from hiper.runs.metrics import SUCCESS, MetricsLog, read_metrics
 from hiper.strict_yaml import read_mapping
-from hiper.training.build import SETTINGS
 
 
-def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
-    """In an iteration, by its metrics: those that dynamic sampling replaced by others are among them."""
-    return int(metrics.get("group/episodes_played", config.rollout.episodes))
+@dataclass(frozen=True)
+class Evaluated:
+    """One evaluation of a run, read back from its card."""
+
+    iteration: int
+    """How many iterations came before it."""
+    split: str
+    card: Card
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """Outcomes by task type; ``all`` first."""
+        return self.card.outcomes
+
+    @property
+    def overall(self) -> Outcome:
+        """The outcome over all task types."""
+        return self.card.overall
+
+    @property
+    def panel(self) -> str:
+        """Name of the panel and the beginning of its hash."""
+        return f"{self.card.panel.name}, sha256 {self.card.panel.sha256[:12]}"
+
+    @property
+    def environment(self) -> str:
+        """Name, version and turn limit of the environment."""
+        env = self.card.environment
+        return f"{env.name} version {env.version}, at most {env.max_turns} turns"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run directory."""
+    """A run folder.
+
+    Reading needs neither torch nor a model. The tensors of a checkpoint are the learner's business.
+    """
 
     path: Path
     config: Config
+    origin: Path | None = None
+    """Where the run was packed, if ``path`` is only a temporary copy (:mod:`hiper.runs.records`)."""
 
     @classmethod
-    def create(cls, path: Path, config: Config) -> Run:
-        """A new run. Nothing is written before :meth:`save_settings`.
+    def create(cls, path: Path, config: Config) -> Self:
+        """Describe a new run. Nothing is written before :meth:`save_settings`.
 
         Raises:
-            UserError: there is one already.
+            UserError: the folder holds a run already.
         """
         run = cls(path, config)
         if run.checkpoints and not run.begun:
@@ -60,156 +92,223 @@ class Run:
             )
         return run
 
-    def save_settings(self) -> None:
-        """Make the folder, with the settings in it."""
-        write_text(self.path / "config.yaml", self.config.to_yaml())
-
     @classmethod
-    def open(cls, path: Path) -> Run:
-        """A run that exists.
+    def open(cls, path: Path, origin: Path | None = None) -> Self:
+        """Open an existing run.
 
         Raises:
-            UserError: there is none, or its settings cannot be read.
+            UserError: the folder holds no run, or the settings are invalid.
         """
-        return cls(path, read_settings(path / "config.yaml"))
+        return cls(path, read_settings(_settings_file(path)), origin)
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether ``path`` is the folder of a run that has begun."""
+        return _settings_file(path).is_file()
+
+    @property
+    def shown_path(self) -> Path:
+        """The path to show to people."""
+        return self.origin or self.path
+
+    # Settings and state
+
+    @property
+    def settings_file(self) -> Path:
+        """The resolved settings."""
+        return _settings_file(self.path)
+
+    def save_settings(self) -> None:
+        """Make the folder and write the settings."""
+        write_text(self.settings_file, self.config.to_yaml())
 
     @property
     def begun(self) -> bool:
-        """Whether it is there to be continued."""
-        return (self.path / "config.yaml").exists()
+        """Whether the run can be continued."""
+        return self.exists(self.path)
 
     @property
     def diverged(self) -> str | None:
-        """What was said when training diverged, if it did and was not continued since."""
+        """The message of the divergence that ended training; None: no divergence, or the run was continued since."""
         return self._divergence.read_text(encoding="utf-8").strip() if self._divergence.exists() else None
 
-    def set_diverged(self, told: str | None) -> None:
-        """Note that training diverged; None: that it is continued."""
-        if told is None:
+    def set_diverged(self, message: str | None) -> None:
+        """Note that training diverged; None removes the note."""
+        if message is None:
             self._divergence.unlink(missing_ok=True)
         else:
-            write_text(self._divergence, f"{told}\n")
+            write_text(self._divergence, f"{message}\n")
 
     @property
     def _divergence(self) -> Path:
         return self.path / "diverged"
 
     @property
+    def finished(self) -> bool:
+        """Whether the last iteration is saved and evaluated."""
+        last = self.config.training.iterations
+        return all(self.card(last, split).exists() for split in self.config.evaluation.splits) and (
+            self.checkpoints[-1:] == [self.checkpoint(last)]
+        )
+
+    # Policies
+
+    @property
     def warm_start(self) -> Path:
-        """Where the policy lies that training began from, if it was made for this run."""
+        """Folder of the policy that training began from, if it was made for this run."""
         return self.path / "warm-start"
+
+    def checkpoint(self, iteration: int) -> Path:
+        """Folder of the checkpoint after ``iteration``."""
+        return self._checkpoints / f"iter-{iteration:05d}"
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
-        return sorted(p for p in (self.path / "checkpoints").glob("iter-*") if re.fullmatch(r"iter-\d+", p.name))
-
-    def training_episodes(self, iteration: int) -> Path:
-        """Where the episodes of an iteration are stored."""
-        return self.path / "episodes" / f"iter-{iteration:05d}.jsonl.gz"
-
-    def evaluation_episodes(self, iteration: int, split: str) -> Path:
-        """Where the episodes of an evaluation are stored."""
-        return self.path / "episodes" / f"eval-{iteration:05d}-{split}.jsonl.gz"
-
-    def card(self, iteration: int, split: str) -> Path:
-        """Where the result card of an evaluation is stored."""
-        return self.path / "evaluations" / f"eval-{iteration:05d}-{split}.json"
+        """Complete checkpoints, oldest first."""
+        found = {n: folder for folder in self._checkpoints.glob("iter-*") if (n := _number(folder.name)) is not None}
+        return [found[number] for number in sorted(found)]
 
     @property
-    def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        last = self.config.training.iterations
-        return all(self.card(last, split).exists() for split in self.config.evaluation.splits) and (
-            bool(self.checkpoints) and self.checkpoints[-1].name == checkpoint_name(last)
-        )
-
-    def checkpoint(self, iteration: int) -> Path:
-        """Where the checkpoint after so many iterations goes."""
-        return self.path / "checkpoints" / checkpoint_name(iteration)
+    def _checkpoints(self) -> Path:
+        return self.path / "checkpoints"
 
     def prune(self, keep: int) -> None:
         """Delete all but the newest ``keep`` checkpoints."""
         for old in self.checkpoints[:-keep]:
             shutil.rmtree(old)
 
+    # Metrics
 
-def checkpoint_name(iteration: int) -> str:
-    """The folder of a checkpoint."""
-    return f"iter-{iteration:05d}"
+    @property
+    def metrics_file(self) -> Path:
+        """Metrics, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read all metrics in the order written; a half-written last line is left out.
+
+        Raises:
+            UserError: another line than the last is damaged.
+        """
+        return read_metrics(self.metrics_file)
+
+    def iteration_metrics(self) -> list[dict[str, Any]]:
+        """Read the metrics of training iterations, without those of evaluations.
+
+        Raises:
+            UserError: see :meth:`metrics`.
+        """
+        return [record for record in self.metrics() if SUCCESS.name in record]
+
+    def open_log(self, after: int) -> MetricsLog:
+        """Open the metrics for writing; see :class:`~hiper.runs.metrics.MetricsLog`."""
+        return MetricsLog(self.metrics_file, self.tensorboard, after)
+
+    # Episodes
+
+    @property
+    def episodes_folder(self) -> Path:
+        """Folder of all stored episodes."""
+        return self.path / "episodes"
+
+    def training_episodes(self, iteration: int) -> Path:
+        """File of the episodes of an iteration."""
+        return self.episodes_folder / f"iter-{iteration:05d}.jsonl.gz"
+
+    def evaluation_episodes(self, iteration: int, split: str) -> Path:
+        """File of the episodes of an evaluation."""
+        return self.episodes_folder / f"eval-{iteration:05d}-{split}.jsonl.gz"
+
+    @property
+    def stored_iterations(self) -> list[int]:
+        """Iterations whose training episodes are stored, in order."""
+        files = self.episodes_folder.glob("iter-*.jsonl.gz")
+        return sorted(n for f in files if (n := _number(f.name.removesuffix(".jsonl.gz"))) is not None)
+
+    def episodes(self, iteration: int) -> Iterator[Episode]:
+        """Read the training episodes of an iteration.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_episodes(self.training_episodes(iteration))
+
+    def evaluated_episodes(self, iteration: int, split: str) -> Iterator[Episode]:
+        """Read the episodes of an evaluation.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return read_episodes(self.evaluation_episodes(iteration, split))
+
+    # Evaluations
+
+    @property
+    def evaluations_folder(self) -> Path:
+        """Folder of the result cards."""
+        return self.path / "evaluations"
+
+    def card(self, iteration: int, split: str) -> Path:
+        """File of the result card of an evaluation."""
+        return self.evaluations_folder / f"eval-{iteration:05d}-{split}.json"
+
+    def evaluations(self) -> dict[str, list[Evaluated]]:
+        """Read all evaluations by split, in the order of iterations.
+
+        Raises:
+            UserError: a card is damaged or of another version.
+        """
+        by_split: dict[str, list[Evaluated]] = {}
+        for path in sorted(self.evaluations_folder.glob("*.json")):
+            if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
+                by_split.setdefault(name[2], []).append(Evaluated(int(name[1]), name[2], Card.read(path)))
+        return {split: sorted(found, key=lambda e: e.iteration) for split, found in by_split.items()}
+
+    # Reports and records
+
+    @property
+    def report_file(self) -> Path:
+        """The report."""
+        return self.path / "report.md"
+
+    @property
+    def curve_file(self) -> Path:
+        """The learning curve of the report."""
+        return self.path / "curve.png"
+
+    @property
+    def record_files(self) -> list[Path]:
+        """The files that a published record keeps: settings, metrics, cards, and the note of a divergence."""
+        files = [self.settings_file, self.metrics_file, self._divergence]
+        return [*(f for f in files if f.is_file()), *sorted(self.evaluations_folder.glob("*.json"))]
+
+
+def checkpoint_policy(checkpoint: Path) -> Path:
+    """The policy folder inside a checkpoint."""
+    return checkpoint / "policy"
 
 
 def read_settings(path: Path) -> Config:
-    """The settings saved with a run or a policy.
+    """Read the settings saved with a run or a policy.
 
     Raises:
-        UserError: there are none, or they are not valid.
+        UserError: the file is missing or invalid.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
     return validate_config(read_mapping(path), str(path))
 
 
-def find_policy(path: Path) -> Path:
-    """The policy directory meant by a run, a checkpoint, or a policy directory itself.
-
-    Raises:
-        UserError: it is none of them.
-    """
-    if (path / SETTINGS).is_file():
-        return path
-    if (path / "policy" / SETTINGS).is_file():
-        return path / "policy"
-    if (path / "config.yaml").is_file() and (checkpoints := Run.open(path).checkpoints):
-        return checkpoints[-1] / "policy"
-    raise UserError(f"{path} is neither a run with a checkpoint, nor a checkpoint, nor a policy directory")
+def _settings_file(path: Path) -> Path:
+    return path / "config.yaml"
 
 
-class MetricsLog:
-    """Appends metrics to ``metrics.jsonl`` and to TensorBoard.
-
-    Args:
-        run: whose.
-        after: drop what an earlier, interrupted process wrote of later iterations than this.
-    """
-
-    def __init__(self, run: Run, after: int) -> None:
-        self._path = run.path / "metrics.jsonl"
-        kept = [record for record in read_metrics(run.path) if record["iteration"] <= after]
-        write_text(self._path, "".join(json.dumps(record) + "\n" for record in kept))
-        board = run.path / "tensorboard"
-        with writing(board):
-            self._board = SummaryWriter(str(board), purge_step=after + 1)
-
-    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """One line."""
-        with writing(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
-        with writing(Path(self._board.log_dir)):
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, iteration)
-            self._board.flush()
-
-    def close(self) -> None:
-        """Flush TensorBoard's file."""
-        self._board.close()
-
-
-def read_metrics(run_path: Path) -> list[dict[str, Any]]:
-    """The metrics of a run, in the order written; a half-written last line is left out.
-
-    Raises:
-        UserError: another line than the last is damaged.
-    """
-    path = run_path / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(
-                    f"{path}:{number} is damaged ({error}): mend the line, or delete it to go without what it told"
-                ) from error
-    return records
+def _number(name: str) -> int | None:
+    """The iteration in the name of a checkpoint or of a file of episodes."""
+    match = re.fullmatch(r"iter-(\d+)", name)
+    return int(match[1]) if match else None

@@ -19,9 +19,9 @@ from hiper.errors import UserError
 from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.launch.local import Command
 from hiper.rollout.environment import resolve_splits
-from hiper.runs.folder import Run, read_settings
+from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder
 from hiper.study.definition import Study, settings_of, within
-from hiper.training.build import SETTINGS
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Job:
     @property
     def begun(self) -> bool:
         """Whether there is a run to continue."""
-        return (self.folder / "config.yaml").exists()
+        return Run.exists(self.folder)
 
     @property
     def command(self) -> Command:
@@ -85,11 +85,12 @@ class Job:
         Raises:
             UserError: it was made under other settings.
         """
-        saved = self.folder / (SETTINGS if self.warm_start else "config.yaml")
-        if not saved.exists():
+        there = PolicyFolder(self.folder).settings_file.exists() if self.warm_start else self.begun
+        if not there:
             return
+        saved = PolicyFolder(self.folder).settings() if self.warm_start else Run.open(self.folder).config
         settings = self.config if self.warm_start else resolve_splits(self.config)
-        keys = set(differing([flat(read_settings(saved)), flat(settings)])) - RUN_SPECIFIC_KEYS
+        keys = set(differing([flat(saved), flat(settings)])) - RUN_SPECIFIC_KEYS
         keys = {key for key in keys if not any(within(key, section) for section in undecided)}
         if self.warm_start:
             keys = {key for key in keys if key.startswith(WARM_START_PREFIXES)}

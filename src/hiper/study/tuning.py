@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from hiper.analysis.report import read_evaluations
 from hiper.display.console import Display
 from hiper.files import write_text
 from hiper.runs.folder import Run
@@ -71,8 +70,7 @@ def choose_settings(study: Study, tuning: Tuning, folder: Path, display: Display
 def _trial(method: str, combination: dict[str, Any], folders: Sequence[Path]) -> Trial:
     runs = [Run.open(folder) for folder in folders]
     success = [
-        0.0 if run.diverged else read_evaluations(run)[run.config.evaluation.splits[0]][-1].overall.success
-        for run in runs
+        0.0 if run.diverged else run.evaluations()[run.config.evaluation.splits[0]][-1].overall.success for run in runs
     ]
     return Trial(method, combination, float(np.mean(success)), sum(run.diverged is not None for run in runs))
 

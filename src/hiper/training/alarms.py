@@ -8,6 +8,7 @@ from typing import Literal
 
 from hiper.advantages import HEADS
 from hiper.config import AlarmConfig
+from hiper.runs import metrics as names
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,30 @@ class Watch:
 
 
 WATCHES = (
-    Watch("entropy", "policy/entropy", "below", "the policy hardly explores: lower learner.lr, raise entropy_coef"),
-    Watch("kl", "policy/kl_reference", "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
-    Watch("update_kl", "policy/kl", "above", "one update moves the policy too far: lower learner.lr"),
-    Watch("never_switched", "plan/never_switched", "above", "subgoals are never replaced: see shaping.keep_penalty"),
-    Watch("switch_rate", "plan/switch_rate", "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
-    Watch("repeated_actions", "plan/repeated_actions", "above", "the agent goes round in circles"),
+    Watch("entropy", names.ENTROPY.name, "below", "the policy hardly explores: lower learner.lr, raise entropy_coef"),
+    Watch("kl", names.REFERENCE_KL.name, "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
+    Watch("update_kl", names.POLICY_KL.name, "above", "one update moves the policy too far: lower learner.lr"),
     Watch(
-        "invalid", "invalid/form", "above", "responses lose their form: warm-start longer, see shaping.invalid_penalty"
+        "never_switched", names.NEVER_SWITCHED.name, "above", "subgoals are never replaced: see shaping.keep_penalty"
+    ),
+    Watch("switch_rate", names.SWITCH_RATE.name, "above", "subgoals are replaced every turn: see shaping.keep_penalty"),
+    Watch("repeated_actions", names.REPEATED_ACTIONS.name, "above", "the agent goes round in circles"),
+    Watch(
+        "invalid",
+        names.INVALID_FORM.name,
+        "above",
+        "responses lose their form: warm-start longer, see shaping.invalid_penalty",
     ),
     Watch(
         "without_spread",
-        "group/without_spread",
+        names.GROUPS_WITHOUT_SPREAD.name,
         "above",
         "groups have nothing to compare: other tasks, more episodes a group, or see rollout.dynamic_sampling",
     ),
     *(
         Watch(
             f"value_{head}",
-            f"critic/explained_variance_{head}",
+            names.EXPLAINED_VARIANCE.of(head),
             "below",
             "the critic is worse than none: see learner.critic_lr",
         )
@@ -101,10 +107,10 @@ def _beyond(value: float, limit: float, side: Literal["below", "above"]) -> bool
 
 def as_metrics(ringing: Sequence[Alarm]) -> dict[str, float]:
     """Return a metric per alarm: 1 if it rings, else 0."""
-    names = {alarm.name for alarm in ringing}
-    return {f"alarm/{watch.limit}": float(watch.limit in names) for watch in WATCHES}
+    ringing_names = {alarm.name for alarm in ringing}
+    return {names.ALARM.of(watch.limit): float(watch.limit in ringing_names) for watch in WATCHES}
 
 
 def newly(ringing: Sequence[Alarm], before: Mapping[str, float]) -> list[Alarm]:
     """Return the alarms that did not ring in ``before``, the metrics of the previous iteration."""
-    return [alarm for alarm in ringing if not before.get(f"alarm/{alarm.name}")]
+    return [alarm for alarm in ringing if not before.get(names.ALARM.of(alarm.name))]

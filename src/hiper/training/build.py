@@ -10,7 +10,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper.config import Config
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import write_text
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_policy, make_nano, use_threads
@@ -21,12 +20,8 @@ from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, make_agent, make_prompts
+from hiper.runs.policies import PolicyFolder
 from hiper.seeding import derive_seed
-
-SETTINGS = "hiper.yaml"
-"""Beside a saved policy: the settings under which it reads prompts, so that the directory stands on its own."""
-TEMPLATE = "template.yaml"
-"""Likewise: what its prompts look like."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,7 @@ class Parts:
         """Write the policy as an ordinary Hugging Face directory, with the settings and the template it needs."""
         self.learner.export(folder)
         self.tokenizer.save_pretrained(folder)
-        write_text(folder / SETTINGS, self.config.to_yaml())
-        write_text(folder / TEMPLATE, self.prompts.template.to_yaml())
+        PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
 
     def close(self) -> None:
         """Release sampler and environments."""
@@ -72,7 +66,7 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
     env = make_env(config, config.env.train_split)
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
     held_out = {split: make_env(config, split) for split in config.evaluation.splits}
-    own = None if policy_path is None else own_template(policy_path)
+    own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
@@ -91,11 +85,6 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
     agent = make_agent(config, prompts, tokenizer)
     learner.publish(agent.sampler, 0)
     return Parts(config, env, held_out, tokenizer, prompts, learner, agent)
-
-
-def own_template(policy: Path) -> Path | None:
-    """The template that a policy directory brings along; None where it brings none, and its settings name one."""
-    return path if (path := policy / TEMPLATE).is_file() else None
 
 
 def check_form(config: Config, template: Template) -> None:

@@ -12,6 +12,7 @@ from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
 from hiper.rollout.groups import Collected, groups_without_spread
 from hiper.rows import Scores
+from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
 
 
@@ -25,21 +26,21 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
     turns = [turn for episode in episodes for turn in episode.turns]
     outcomes = summarize(episodes)
     return {
-        **{f"success/{name}": outcome.success for name, outcome in outcomes.items()},
-        "episode/return": _mean([episode.total_reward for episode in episodes]),
-        "episode/score": outcomes["all"].score,
-        "episode/turns": outcomes["all"].turns,
-        "episode/truncated": outcomes["all"].truncated / len(episodes),
-        "invalid/all": _mean([turn.invalid is not None for turn in turns]),
-        "invalid/form": _mean([not turn.format_valid for turn in turns]),
-        **{f"invalid/{kind}": share for kind, share in outcomes["all"].invalid.items()},
+        **{names.SUCCESS_OF_TYPE.of(name): outcome.success for name, outcome in outcomes.items()},
+        names.RETURN.name: _mean([episode.total_reward for episode in episodes]),
+        names.SCORE.name: outcomes["all"].score,
+        names.TURNS.name: outcomes["all"].turns,
+        names.TRUNCATED.name: outcomes["all"].truncated / len(episodes),
+        names.INVALID.name: _mean([turn.invalid is not None for turn in turns]),
+        names.INVALID_FORM.name: _mean([not turn.format_valid for turn in turns]),
+        **{names.INVALID_OF_KIND.of(kind): share for kind, share in outcomes["all"].invalid.items()},
         **(_plan_metrics(episodes) if any(turn.subgoal for turn in turns) else {}),
-        "plan/repeated_actions": _mean([_repeats(episode.turns) for episode in episodes]),
-        "prompt/cut": _mean([turn.prompt_cut for turn in turns]),
-        "prompt/unknown": sum(turn.prompt_ids.count(unknown_id) for turn in turns if unknown_id is not None)
+        names.REPEATED_ACTIONS.name: _mean([_repeats(episode.turns) for episode in episodes]),
+        names.PROMPT_CUT.name: _mean([turn.prompt_cut for turn in turns]),
+        names.PROMPT_UNKNOWN.name: sum(turn.prompt_ids.count(unknown_id) for turn in turns if unknown_id is not None)
         / sum(len(turn.prompt_ids) for turn in turns),
-        "tokens/prompt": _mean([len(turn.prompt_ids) for turn in turns]),
-        "tokens/response": _mean([len(turn.response_ids) for turn in turns]),
+        names.PROMPT_TOKENS.name: _mean([len(turn.prompt_ids) for turn in turns]),
+        names.RESPONSE_TOKENS.name: _mean([len(turn.response_ids) for turn in turns]),
     }
 
 
@@ -51,10 +52,10 @@ def _plan_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
     longer = [episode for episode in episodes if len(episode.turns) > 1]
     return {
         # The first turn is always a boundary, so it says nothing about how often the policy switches.
-        "plan/switch_rate": _mean([turn.switch for turn in later]),
-        "plan/segment_turns": len(turns) / max(1, sum(turn.boundary for turn in turns)),
-        "plan/never_switched": _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
-        "plan/copies_that_differ": _mean([turn.copy_differs for turn in kept]),
+        names.SWITCH_RATE.name: _mean([turn.switch for turn in later]),
+        names.SEGMENT_TURNS.name: len(turns) / max(1, sum(turn.boundary for turn in turns)),
+        names.NEVER_SWITCHED.name: _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
+        names.COPIES_THAT_DIFFER.name: _mean([turn.copy_differs for turn in kept]),
     }
 
 
@@ -64,9 +65,9 @@ def group_metrics(collected: Collected, size: int) -> dict[str, float]:
         return {}
     groups = len(collected.episodes) // size
     return {
-        "group/without_spread": len(groups_without_spread(collected.episodes, size)) / groups,
-        "group/replaced": len(collected.replaced) / size,
-        "group/episodes_played": float(len(collected.played)),
+        names.GROUPS_WITHOUT_SPREAD.name: len(groups_without_spread(collected.episodes, size)) / groups,
+        names.GROUPS_REPLACED.name: len(collected.replaced) / size,
+        names.EPISODES_PLAYED.name: float(len(collected.played)),
     }
 
 
@@ -78,7 +79,7 @@ def credit_metrics(assigned: Assigned) -> dict[str, float]:
     """
     turns, credit = assigned.turns, assigned.credit
     metrics = {
-        f"reward/{name}": float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
+        names.REWARD.of(name): float(part_BT.sum() / len(part_BT)) for name, part_BT in assigned.rewards.parts().items()
     }
     advantages = credit.advantages(turns)
     if "token" in advantages:
@@ -88,13 +89,13 @@ def credit_metrics(assigned: Assigned) -> dict[str, float]:
         if values is None or targets is None:
             continue
         used = head.trained_in(turns)
-        metrics[f"critic/explained_variance_{head.name}"] = explained_variance(values, targets, used)
-        metrics[f"critic/value_{head.name}"] = float(values[used].mean())
+        metrics[names.EXPLAINED_VARIANCE.of(head.name)] = explained_variance(values, targets, used)
+        metrics[names.VALUE.of(head.name)] = float(values[used].mean())
         if head.baseline_of in advantages:
             advantages[head.baseline_of] = targets - values, used
     for name, (advantage, used) in advantages.items():
-        metrics[f"advantage/{name}_mean"] = float(advantage[used].mean())
-        metrics[f"advantage/{name}_std"] = float(advantage[used].std())
+        metrics[names.ADVANTAGE_MEAN.of(name)] = float(advantage[used].mean())
+        metrics[names.ADVANTAGE_STD.of(name)] = float(advantage[used].std())
     return metrics
 
 
@@ -113,9 +114,9 @@ def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
     learner = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
     difference = learner - sampler
     return {
-        "mismatch/kl": float((np.exp(difference) - 1 - difference).mean()),
-        "mismatch/mean_abs": float(np.abs(difference).mean()),
-        "mismatch/max_abs": float(np.abs(difference).max()),
+        names.MISMATCH_KL.name: float((np.exp(difference) - 1 - difference).mean()),
+        names.MISMATCH_MEAN.name: float(np.abs(difference).mean()),
+        names.MISMATCH_MAX.name: float(np.abs(difference).max()),
     }
 
 
@@ -123,10 +124,10 @@ def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> d
     """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update."""
     total = sum(seconds.values())
     return {
-        "time/iteration": total,
-        **{f"time/{name}_share": part / total for name, part in seconds.items()},
-        "speed/generated_tokens": generated / max(seconds["generation"], 1e-9),
-        "speed/update_tokens": tokens / max(seconds["update"], 1e-9),
+        names.ITERATION_SECONDS.name: total,
+        **{names.PHASE_SHARE.of(name): part / total for name, part in seconds.items()},
+        names.GENERATION_SPEED.name: generated / max(seconds["generation"], 1e-9),
+        names.UPDATE_SPEED.name: tokens / max(seconds["update"], 1e-9),
     }
 
 

@@ -8,25 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hiper.advantages import HEADS
+from hiper.runs import metrics as names
 
 if TYPE_CHECKING:
     from hiper.evaluation.evaluate import Evaluation
     from hiper.training.build import Parts
 
-EXPLAINED_VARIANCE = "critic/explained_variance_"
+EXPLAINED_VARIANCE = names.EXPLAINED_VARIANCE.of("")
 """Prefix of metrics that only runs with the value head have. Other runs show no column for it."""
 
 COLUMNS = (
-    ("success", "success/all", "{:7.1%}"),
-    ("turns", "episode/turns", "{:5.1f}"),
-    ("invalid", "invalid/all", "{:7.1%}"),
-    ("switch", "plan/switch_rate", "{:6.1%}"),
-    ("segment", "plan/segment_turns", "{:7.1f}"),
+    ("success", names.SUCCESS.name, "{:7.1%}"),
+    ("turns", names.TURNS.name, "{:5.1f}"),
+    ("invalid", names.INVALID.name, "{:7.1%}"),
+    ("switch", names.SWITCH_RATE.name, "{:6.1%}"),
+    ("segment", names.SEGMENT_TURNS.name, "{:7.1f}"),
     *((f"EV {head.name}", f"{EXPLAINED_VARIANCE}{head.name}", f"{{:{3 + len(head.name)}.2f}}") for head in HEADS),
-    ("entropy", "policy/entropy", "{:7.3f}"),
-    ("KL", "policy/kl", "{:7.4f}"),
-    ("clipped", "policy/clip_fraction", "{:7.1%}"),
-    ("seconds", "time/iteration", "{:7.1f}"),
+    ("entropy", names.ENTROPY.name, "{:7.3f}"),
+    ("KL", names.POLICY_KL.name, "{:7.4f}"),
+    ("clipped", names.CLIP_FRACTION.name, "{:7.1%}"),
+    ("seconds", names.ITERATION_SECONDS.name, "{:7.1f}"),
 )
 """Heading, metric and format of each column of an iteration's line."""
 

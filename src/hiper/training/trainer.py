@@ -9,14 +9,15 @@ from contextlib import contextmanager, suppress
 from hiper.display.console import Display
 from hiper.episode import Episode, write_episodes
 from hiper.errors import DivergedError, UnwritableError
-from hiper.evaluation.evaluate import evaluate, result_card, write_card
+from hiper.evaluation.evaluate import evaluate, result_card
 from hiper.files import exclusive_lock
 from hiper.imitation.warm_start import unfinished_file
 from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
 from hiper.rollout.tasks import assignments_of, replacements_for
-from hiper.runs.folder import MetricsLog, Run, read_metrics
+from hiper.runs import metrics as names
+from hiper.runs.folder import Run
 from hiper.seeding import derive_seed
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
@@ -70,8 +71,8 @@ class Trainer:
         """False from the beginning of an update until its iteration counts as done. What is saved in between would be
         the weights of no iteration."""
         self._lines = IterationLines()
-        self._log = MetricsLog(run, after=done)
-        self._history = [record for record in read_metrics(run.path) if "policy/loss" in record]
+        self._log = run.open_log(after=done)
+        self._history = run.iteration_metrics()
 
     def train(self) -> None:
         """Run to the last iteration."""
@@ -115,7 +116,7 @@ class Trainer:
             scales = lr_scales(config, self.done)
             update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales)
             learner.publish(self.parts.agent.sampler, self.done + 1)
-        if not math.isfinite(update["policy/loss"]):
+        if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
         trained = sum(map(len, rows)) * config.learner.epochs
         generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
@@ -192,13 +193,14 @@ class Trainer:
             result = evaluate(env, agent, tasks=tasks, slots=slots, seed=seed, on_episode=on_episode)
         self.display.note(evaluation_line(self.done, split, result))
         write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
+        by_type = {kind: outcome for kind, outcome in result.outcomes.items() if kind != "all"}
         self._log.write(
             self.done,
             {
-                f"eval/{split}/success": result.overall.success,
-                f"eval/{split}/turns": result.overall.turns,
-                f"eval/{split}/seconds": result.seconds,
-                **{f"eval/{split}/success/{kind}": o.success for kind, o in result.outcomes.items() if kind != "all"},
+                names.EVAL_SUCCESS.of(split): result.overall.success,
+                names.EVAL_TURNS.of(split): result.overall.turns,
+                names.EVAL_SECONDS.of(split): result.seconds,
+                **{names.EVAL_SUCCESS_OF_TYPE.of(split, kind): outcome.success for kind, outcome in by_type.items()},
             },
         )
         card = result_card(
@@ -210,4 +212,4 @@ class Trainer:
             seed=seed,
             command=self.display.command,
         )
-        write_card(self.run.card(self.done, split), card)
+        card.write(self.run.card(self.done, split))

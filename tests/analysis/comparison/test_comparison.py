@@ -20,13 +20,14 @@ from rich.console import Console
 from hiper.analysis.comparison.comparison import compare
 from hiper.analysis.comparison.paired import crossed_mean
 from hiper.analysis.comparison.report import LEGEND, markdown, notes, tables
-from hiper.analysis.comparison.traces import SUCCESS, read_trace
+from hiper.analysis.comparison.traces import read_trace
 from hiper.commands.compare import compare_runs
 from hiper.display.console import Display
 from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.outcomes import summarize, wilson
-from hiper.runs.folder import Run, read_metrics
+from hiper.runs.folder import Run
+from hiper.runs.metrics import SUCCESS
 
 MakeRun = Callable[..., Run]
 
@@ -129,9 +130,9 @@ def test_curves_are_means_with_the_worst_and_the_best_seed(make_run: MakeRun):
     }
     half = math.ceil(tasks / 2) / tasks
     assert (points[-1].mean, points[-1].low, points[-1].high) == pytest.approx(((1 + half) / 2, half, 1.0))
-    seconds = [record["time/iteration"] for record in read_metrics(runs[0].path) if SUCCESS in record]
+    seconds = [record["time/iteration"] for record in runs[0].metrics() if SUCCESS.name in record]
     assert points[-1].minutes == pytest.approx(sum(seconds) / 60)
-    assert [p.iteration for p in method.training(SUCCESS)] == [1, 2]
+    assert [p.iteration for p in method.training(SUCCESS.name)] == [1, 2]
     assert method.training("no such metric") == []
 
 
@@ -284,7 +285,7 @@ def test_metrics_that_are_missing_or_damaged_are_refused(make_run: MakeRun):
     file.unlink()
     with pytest.raises(UserError, match=r"metrics\.jsonl lacks 2 of the 2 iterations .*, the first of them 1"):
         compared(run)
-    damaged = next(n for n, line in enumerate(lines) if SUCCESS in line)
+    damaged = next(n for n, line in enumerate(lines) if SUCCESS.name in line)
     file.write_text("\n".join([*lines[:damaged], lines[damaged][:40], *lines[damaged + 1 :]]))
     with pytest.raises(UserError, match=rf"metrics\.jsonl:{damaged + 1} is damaged"):
         compared(run)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from helpers.missing import skip_without
 from hiper.envs.webshop.product import Product
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.sources import open_shop
@@ -21,7 +22,7 @@ def official_folder() -> Path:
     """The folder of the official 1,000 products; skips where it is not at hand."""
     folder = SHARED / "data" / "webshop"
     if not folder.is_dir():
-        pytest.skip(f"the official products are not at {folder}")
+        skip_without("official products", folder)
     return folder
 
 
@@ -35,7 +36,7 @@ def recorded() -> dict[str, Any]:
     """What the original answered; skips where it is not at hand."""
     file = SHARED / "fixtures" / "webshop_episodes.json"
     if not file.is_file():
-        pytest.skip(f"the recorded episodes are not at {file}")
+        skip_without("recorded cases", file)
     answers: dict[str, Any] = json.loads(file.read_text())
     return answers
 

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from helpers.missing import skip_without
 from hiper.envs.webshop import generate
 from hiper.envs.webshop.catalogue import Catalogue
 from hiper.envs.webshop.generate import PRODUCTS_PER_KIND, assortment, generate_files, generate_products, write_files
@@ -53,7 +54,7 @@ def test_files_read_as_the_official_ones_do(tmp_path: Path):
 def test_entries_have_the_keys_of_the_official_files():
     data = Path(__file__).parents[4] / "shared" / "data" / "webshop"
     if not data.is_dir():
-        pytest.skip(f"the official files are not at {data}")
+        skip_without("official products", data)
     items, attributes = generate_files(200)
     official = json.loads((data / "items_shuffle_1000.json").read_text())
     known = {key for item in official for key in item}

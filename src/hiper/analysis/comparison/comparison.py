@@ -11,10 +11,11 @@ import numpy as np
 
 from hiper.analysis.comparison.paired import Mean, Paired, compare_paired, crossed_mean, holm
 from hiper.analysis.comparison.settings import MACHINE_KEYS, differing, flat, method_settings
-from hiper.analysis.comparison.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method, Trace
-from hiper.analysis.report import Evaluated
+from hiper.analysis.comparison.traces import Method, Trace
 from hiper.errors import UserError
 from hiper.outcomes import wilson
+from hiper.runs.folder import Evaluated
+from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
 BUDGET_KEYS = ("training.iterations", "rollout.episodes", "learner.epochs", "evaluation.temperature")
 """Settings of effort, in which methods should not differ; the same holds for all settings of the environment."""
@@ -80,7 +81,10 @@ class Comparison:
                     "runs": [str(trace.path) for trace in method.traces],
                     "settings": method_settings(method.traces[0].config),
                     "held_out": {split: _plain(method.held_out(split)) for split in self.panels},
-                    "training": {name: _plain(method.training(name)) for name in (SUCCESS, SWITCH_RATE, SEGMENT)},
+                    "training": {
+                        metric.name: _plain(method.training(metric.name))
+                        for metric in (SUCCESS, SWITCH_RATE, SEGMENT_TURNS)
+                    },
                 }
                 for method in self.methods
             },

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiper.analysis.comparison.comparison import Comparison, Result
-from hiper.analysis.comparison.traces import SEGMENT, SUCCESS, SWITCH_RATE, Point
+from hiper.analysis.comparison.traces import Point
 from hiper.display.plots import COLOURS, INK, colour_of, integer_axis, new_figure, percent_axis, plain, save
+from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,9 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
         _held_out(by_time, "The same, against time", "minutes of training", curves, lambda point: point.minutes)
         _by_type(by_type, comparison.results[split])
     for panel, title, metric, unit in (
-        (axes[-1, 0], "Success while training", SUCCESS, "success"),
-        (axes[-1, 1], "Turns that switch the subgoal", SWITCH_RATE, "share of turns"),
-        (axes[-1, 2], "Turns of a segment", SEGMENT, None),
+        (axes[-1, 0], "Success while training", SUCCESS.name, "success"),
+        (axes[-1, 1], "Turns that switch the subgoal", SWITCH_RATE.name, "share of turns"),
+        (axes[-1, 2], "Turns of a segment", SEGMENT_TURNS.name, None),
     ):
         _while_training(panel, title, [method.training(metric) for method in comparison.methods], unit)
     handles = [axes[0, 0].plot([], [], **_line(n), label=m.label)[0] for n, m in enumerate(comparison.methods)]

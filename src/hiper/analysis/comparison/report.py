@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from hiper.analysis.comparison.comparison import Comparison, Result
 from hiper.analysis.comparison.settings import differing, method_settings
-from hiper.analysis.comparison.traces import SEGMENT, SUCCESS, SWITCH_RATE, Method
+from hiper.analysis.comparison.traces import Method
 from hiper.display.tables import Table
+from hiper.runs.metrics import SEGMENT_TURNS, SUCCESS, SWITCH_RATE
 
-LAST_ITERATION = ((SUCCESS, "{:.1%}"), (SWITCH_RATE, "{:.1%}"), (SEGMENT, "{:.1f}"))
+LAST_ITERATION = ((SUCCESS.name, "{:.1%}"), (SWITCH_RATE.name, "{:.1%}"), (SEGMENT_TURNS.name, "{:.1f}"))
 """Metrics of the last iteration that are shown, with their formats. Agents without plans have only the first."""
 
 
@@ -112,7 +113,7 @@ def _row(result: Result, graded: bool) -> list[str]:
 
 
 def _training_row(method: Method) -> list[str]:
-    effort = [cell for p in method.training(SUCCESS)[-1:] for cell in (f"{p.episodes:,.0f}", f"{p.minutes:.1f}")]
+    effort = [cell for p in method.training(SUCCESS.name)[-1:] for cell in (f"{p.episodes:,.0f}", f"{p.minutes:.1f}")]
     metrics = (shape.format(points[-1].mean) if (points := method.training(m)) else "-" for m, shape in LAST_ITERATION)
     return [method.label, *(effort or ("-", "-")), *metrics]
 

@@ -1,4 +1,4 @@
-"""What runs left behind, as far as it can be compared: evaluations, outcomes per task, metrics of the iterations."""
+"""What a comparison reads of each run: evaluations, outcomes per task, metrics of the iterations."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from hiper.advantages import Floats
-from hiper.analysis.report import Evaluated, read_evaluations
 from hiper.config import Config
 from hiper.errors import UserError
-from hiper.runs.folder import Run, episodes_played, read_metrics
-
-SUCCESS, SWITCH_RATE, SEGMENT = "success/all", "plan/switch_rate", "plan/segment_turns"
+from hiper.runs.folder import Evaluated, Run
+from hiper.runs.metrics import ITERATION_SECONDS, alarms_in, episodes_played
 
 
 @dataclass(frozen=True)
@@ -23,30 +21,30 @@ class Trace:
     """One run."""
 
     path: Path
+    """The path to show to people."""
     config: Config
     evaluations: Mapping[str, Sequence[Evaluated]]
     """By split, in the order of iterations; at least one each."""
     iterations: Sequence[Mapping[str, Any]]
-    """Metrics of training, from the first iteration on."""
+    """Metrics of the training iterations, in order."""
     diverged: bool = False
-    """It stopped short, and would again."""
+    """Training diverged and stopped early."""
 
     @property
     def alarms(self) -> list[str]:
-        """The names of the alarms that rang, see :mod:`hiper.training.alarms`."""
-        names = [key for record in self.iterations for key in record if key.startswith("alarm/") and record[key]]
-        return list(dict.fromkeys(name.removeprefix("alarm/") for name in names))
+        """Names of the alarms that rang (:mod:`hiper.training.alarms`), in the order of their first ring."""
+        return list(dict.fromkeys(name for record in self.iterations for name in alarms_in(record)))
 
     def effort(self, iteration: int) -> tuple[int, float]:
-        """Episodes played, and minutes spent in iterations, until ``iteration`` was done."""
+        """Count the episodes and the minutes of all iterations up to and including ``iteration``."""
         done = [record for record in self.iterations if record["iteration"] <= iteration]
         episodes = sum(episodes_played(record, self.config) for record in done)
-        return episodes, sum(record["time/iteration"] for record in done) / 60
+        return episodes, sum(record[ITERATION_SECONDS.name] for record in done) / 60
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place on a curve: means over a method's seeds, and the worst and the best of them."""
+    """A point of a curve: the mean over a method's seeds, with the lowest and the highest seed."""
 
     iteration: int
     episodes: float
@@ -55,40 +53,40 @@ class Point:
     low: float
     high: float
     tasks: int | None = None
-    """Held-out ones, where success is on these."""
+    """Number of held-out tasks; None for metrics of training."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seeds alone, in the order of these."""
+    """Runs that differ in their seeds alone, ordered by seed."""
 
     label: str
     traces: Sequence[Trace]
 
     @property
     def seeds(self) -> list[int]:
-        """One per run."""
+        """The seed of each run."""
         return [trace.config.seed for trace in self.traces]
 
     def outcomes(self, split: str, seeds: Sequence[int] | None = None, task_type: str = "all") -> Floats:
-        """(S, N) of the last evaluation, 1 where a task was won; tasks in the order of their panel.
+        """Return (S, N) outcomes of the last evaluation by seed and task: 1 if the task was won, else 0.
 
         Args:
-            split: which tasks.
-            seeds: whose; None: all, in order.
-            task_type: of which type, alone.
+            split: the split; its N tasks are in the order of the panel.
+            seeds: the S seeds; None: all, in order.
+            task_type: only tasks of this type.
         """
         of = {trace.config.seed: trace.evaluations[split][-1].outcomes[task_type] for trace in self.traces}
         return np.array([[float(won) for won in of[seed].won_by_task] for seed in seeds or self.seeds])
 
     def held_out(self, split: str) -> list[Point]:
-        """Success at the iterations after which all runs were evaluated."""
+        """Curve of held-out success, at iterations after which all runs were evaluated."""
         values = [{e.iteration: e.overall.success for e in trace.evaluations[split]} for trace in self.traces]
         tasks = {e.iteration: e.overall.episodes for e in self.traces[0].evaluations[split]}
         return [replace(point, tasks=tasks[point.iteration]) for point in self._curve(values)]
 
     def training(self, metric: str) -> list[Point]:
-        """A metric of the iterations that all runs have it of."""
+        """Curve of a training metric, at iterations for which all runs have it."""
         values = [{r["iteration"]: r[metric] for r in trace.iterations if metric in r} for trace in self.traces]
         return self._curve(values)
 
@@ -104,21 +102,22 @@ class Method:
 
 
 def read_trace(run: Run) -> Trace:
-    """Gather them from a run's folder.
+    """Read what a comparison needs from a run's folder.
 
     Raises:
-        UserError: the run has not been evaluated yet, or a card or the metrics of it are damaged.
+        UserError: the run has no evaluation yet, or a card or the metrics are damaged or incomplete.
     """
-    evaluations = read_evaluations(run)
+    evaluations = run.evaluations()
     if not evaluations:
         advice = f"; continue it with: hiper train --resume {run.path}" if run.diverged is None else f": {run.diverged}"
-        raise UserError(f"{run.path} holds no evaluation yet{advice}")
-    iterations = [record for record in read_metrics(run.path) if SUCCESS in record]
+        raise UserError(f"{run.shown_path} holds no evaluation yet{advice}")
+    iterations = run.iteration_metrics()
     known = {record["iteration"] for record in iterations}
     evaluated = max(of[-1].iteration for of in evaluations.values())
     if missing := [n for n in range(1, evaluated + 1) if n not in known]:
+        file = run.shown_path / run.metrics_file.name
         raise UserError(
-            f"{run.path / 'metrics.jsonl'} lacks {len(missing)} of the {evaluated} iterations before the last "
+            f"{file} lacks {len(missing)} of the {evaluated} iterations before the last "
             f"evaluation, the first of them {missing[0]}: bring back the file, or leave the run out"
         )
-    return Trace(run.path, run.config, evaluations, iterations, run.diverged is not None)
+    return Trace(run.shown_path, run.config, evaluations, iterations, run.diverged is not None)

@@ -18,7 +18,8 @@ from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.plan_execute.tokenizer import load_tokenizer
-from hiper.runs.folder import Run, find_policy
+from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder
 from hiper.training.assign import responses_of
 
 DISPUTED = 8
@@ -154,7 +155,7 @@ def _opinion(stored: Stored, estimator: Estimator) -> Opinion:
 def _decoded(run: Run, turn: Turn) -> list[str]:
     """Decode the tokens of a response one by one; return their ids if the run has no tokenizer."""
     try:
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(find_policy(run.path))
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer(PolicyFolder.find(run.path).path)
     except UserError:
         return [str(token) for token in turn.response_ids]
     return [str(tokenizer.decode([token])) for token in turn.response_ids]

@@ -1,0 +1,251 @@
+"""Every metric of a run, declared once; and the file that metrics are written to.
+
+Names group by their first part. A part in angle brackets varies: ``success/<type>`` is a family with one metric per
+task type, and :meth:`Metric.of` fills in the type.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from hiper.config import Config
+from hiper.errors import UserError
+from hiper.files import write_text, writing
+
+Unit = Literal["share", "number", "count", "nats", "seconds", "tokens", "turns", "tokens per second", "0 or 1"]
+
+_VARIABLE = re.compile(r"<\w+>")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, or a family of metrics whose names have variable parts."""
+
+    name: str
+    """Variable parts stand in angle brackets."""
+    unit: Unit
+    meaning: str
+    """One sentence for a researcher."""
+
+    def of(self, *parts: str) -> str:
+        """Return the name of one member of a family.
+
+        Args:
+            parts: one text for each variable part, in order.
+
+        Raises:
+            ValueError: the family has another number of variable parts.
+        """
+        fixed = _VARIABLE.split(self.name)
+        if len(parts) != len(fixed) - 1:
+            raise ValueError(f"{self.name} has {len(fixed) - 1} variable parts, not {len(parts)}")
+        return fixed[0] + "".join(part + rest for part, rest in zip(parts, fixed[1:], strict=True))
+
+    def matches(self, name: str) -> bool:
+        """Whether ``name`` is this metric or a member of this family."""
+        return self._pattern.fullmatch(name) is not None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile("(.+)".join(map(re.escape, _VARIABLE.split(self.name))))
+
+
+# Outcomes of the iteration's episodes, those that dynamic sampling replaced among them.
+SUCCESS = Metric("success/all", "share", "Share of training episodes that were won.")
+SUCCESS_OF_TYPE = Metric("success/<type>", "share", "Share of training episodes of one task type that were won.")
+RETURN = Metric("episode/return", "number", "Mean undiscounted sum of the environment's rewards, before shaping.")
+SCORE = Metric("episode/score", "number", "Mean graded outcome in [0, 1]; equals success where there are no grades.")
+TURNS = Metric("episode/turns", "turns", "Mean length of an episode.")
+TRUNCATED = Metric("episode/truncated", "share", "Share of episodes that ended at the turn limit.")
+
+# Responses.
+INVALID = Metric("invalid/all", "share", "Share of turns whose response was invalid in form or in action.")
+INVALID_FORM = Metric("invalid/form", "share", "Share of turns whose response broke the required form.")
+INVALID_OF_KIND = Metric("invalid/<kind>", "share", "Share of turns that were invalid for one reason.")
+PROMPT_CUT = Metric("prompt/cut", "share", "Share of turns whose prompt was too long and was shortened.")
+PROMPT_UNKNOWN = Metric(
+    "prompt/unknown", "share", "Share of prompt tokens that stand for words unknown to the tokenizer."
+)
+PROMPT_TOKENS = Metric("tokens/prompt", "tokens", "Mean length of a prompt.")
+RESPONSE_TOKENS = Metric("tokens/response", "tokens", "Mean length of a response.")
+
+# Plans.
+SWITCH_RATE = Metric(
+    "plan/switch_rate", "share", "Share of SWITCH among well-formed responses after the first turn of an episode."
+)
+SEGMENT_TURNS = Metric("plan/segment_turns", "turns", "Mean turns per segment: all turns over all segment boundaries.")
+NEVER_SWITCHED = Metric(
+    "plan/never_switched", "share", "Share of episodes of two or more turns that kept their first subgoal to the end."
+)
+COPIES_THAT_DIFFER = Metric(
+    "plan/copies_that_differ", "share", "Share of KEEP responses whose subgoal is not a copy of the previous one."
+)
+REPEATED_ACTIONS = Metric(
+    "plan/repeated_actions",
+    "share",
+    "Share of turns whose action was already played on the same observation, mean over episodes.",
+)
+
+# Groups of episodes of one task.
+GROUPS_WITHOUT_SPREAD = Metric(
+    "group/without_spread", "share", "Share of groups whose episodes all have the same return: nothing to compare."
+)
+GROUPS_REPLACED = Metric("group/replaced", "count", "Groups that dynamic sampling replaced by other tasks.")
+EPISODES_PLAYED = Metric("group/episodes_played", "count", "Episodes played, those of replaced groups included.")
+
+# Rewards, values and advantages. Heads: low, high and switch for HAE; token for token-level critics.
+REWARD = Metric("reward/<part>", "number", "Sum over an episode of one part of the shaped reward, mean over episodes.")
+EXPLAINED_VARIANCE = Metric(
+    "critic/explained_variance_<head>",
+    "number",
+    "1 - Var(return - value) / Var(return) over the entries a value head is trained on; 0 for constant returns.",
+)
+VALUE = Metric("critic/value_<head>", "number", "Mean value of a head over the entries it is trained on.")
+VALUE_LOSS = Metric("critic/loss_<head>", "number", "Mean value loss of a head, clipped if learner.value_clip is set.")
+ADVANTAGE_MEAN = Metric(
+    "advantage/<head>_mean", "number", "Mean advantage over the entries that use it, before normalisation if possible."
+)
+ADVANTAGE_STD = Metric("advantage/<head>_std", "number", "Standard deviation of the same advantages.")
+
+# The sampler against the learner, on the sampled tokens.
+MISMATCH_KL = Metric(
+    "mismatch/kl",
+    "nats",
+    "k3 estimate of KL(sampler || learner): mean of exp(d) - 1 - d with d = log p_learner - log p_sampler.",
+)
+MISMATCH_MEAN = Metric("mismatch/mean_abs", "nats", "Mean of |log p_learner - log p_sampler| over sampled tokens.")
+MISMATCH_MAX = Metric("mismatch/max_abs", "nats", "Maximum of |log p_learner - log p_sampler| over sampled tokens.")
+
+# The update. r = p_new / p_old is the probability ratio of a token.
+POLICY_LOSS = Metric("policy/loss", "number", "Mean clipped PPO surrogate over the tokens that earn credit.")
+ENTROPY = Metric("policy/entropy", "nats", "Mean entropy of the policy's next-token distribution over responses.")
+POLICY_KL = Metric(
+    "policy/kl", "nats", "k3 estimate of KL(old || new): mean of r - 1 - log r over the tokens that earn credit."
+)
+CLIP_FRACTION = Metric("policy/clip_fraction", "share", "Share of these tokens with |r - 1| > learner.clip.")
+REFERENCE_KL = Metric(
+    "policy/kl_reference",
+    "nats",
+    "k3 estimate of KL(policy || reference) over response tokens, if learner.kl_coef > 0.",
+)
+POLICY_STOPPED = Metric(
+    "policy/stopped", "share", "Share of steps without a policy update because policy/kl exceeded learner.target_kl."
+)
+GRAD_NORM = Metric("update/grad_norm", "number", "Mean gradient norm of the policy before clipping.")
+CRITIC_GRAD_NORM = Metric("critic/grad_norm", "number", "Mean gradient norm of the critic before clipping.")
+SKIPPED_STEPS = Metric(
+    "update/skipped_steps", "share", "Share of optimizer steps skipped for NaN or infinite gradients."
+)
+PADDING = Metric("update/padding", "share", "Share of padding among the tokens of the micro-batches.")
+
+# Time.
+ITERATION_SECONDS = Metric("time/iteration", "seconds", "Wall time of the iteration, without evaluations.")
+PHASE_SHARE = Metric("time/<phase>_share", "share", "Share of the iteration's wall time spent in one phase.")
+GENERATION_SPEED = Metric("speed/generated_tokens", "tokens per second", "Response tokens per second of generation.")
+UPDATE_SPEED = Metric(
+    "speed/update_tokens", "tokens per second", "Prompt and response tokens per second of the update, over all epochs."
+)
+
+ALARM = Metric("alarm/<name>", "0 or 1", "Whether an alarm rings: its metric was beyond its limit for some iterations.")
+
+# Held-out tasks.
+EVAL_SUCCESS = Metric("eval/<split>/success", "share", "Share of held-out episodes of a split that were won.")
+EVAL_SUCCESS_OF_TYPE = Metric(
+    "eval/<split>/success/<type>", "share", "Share of held-out episodes of one task type that were won."
+)
+EVAL_TURNS = Metric("eval/<split>/turns", "turns", "Mean length of a held-out episode.")
+EVAL_SECONDS = Metric("eval/<split>/seconds", "seconds", "Wall time of the evaluation.")
+
+METRICS = tuple(declared for declared in list(globals().values()) if isinstance(declared, Metric))
+"""All of the above, in this order."""
+
+
+def metric_of(name: str) -> Metric:
+    """Find the declaration of a metric's name; a metric of its own comes before a family.
+
+    Raises:
+        ValueError: the name is not declared.
+    """
+    found = [metric for metric in METRICS if metric.matches(name)]
+    if not found:
+        raise ValueError(f"metric '{name}' is not declared in hiper.runs.metrics")
+    return next((metric for metric in found if metric.name == name), found[0])
+
+
+def alarms_in(metrics: Mapping[str, Any]) -> list[str]:
+    """Names of the alarms that ring in the metrics of one iteration."""
+    prefix = ALARM.of("")
+    return [name.removeprefix(prefix) for name, value in metrics.items() if name.startswith(prefix) and value]
+
+
+def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
+    """Number of episodes of an iteration, those that dynamic sampling replaced included."""
+    return int(metrics.get(EPISODES_PLAYED.name, config.rollout.episodes))
+
+
+class MetricsLog:
+    """Appends metrics to a file of JSON lines and to TensorBoard.
+
+    Args:
+        file: the JSON lines.
+        tensorboard: folder of TensorBoard's event files.
+        after: lines of later iterations than this are dropped; an interrupted process left them.
+
+    Raises:
+        UserError: a line of the file is damaged.
+    """
+
+    def __init__(self, file: Path, tensorboard: Path, after: int) -> None:
+        # Readers of runs do without TensorBoard, which takes a second to import.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._file = file
+        kept = [record for record in read_metrics(file) if record["iteration"] <= after]
+        write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+        with writing(tensorboard):
+            self._board = SummaryWriter(str(tensorboard), purge_step=after + 1)
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Append one line.
+
+        Raises:
+            ValueError: a name is not declared.
+            UnwritableError: the disk refused.
+        """
+        for name in metrics:
+            metric_of(name)
+        with writing(self._file), self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+        with writing(Path(self._board.log_dir)):
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, iteration)
+            self._board.flush()
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        self._board.close()
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """Read metrics in the order written; a half-written last line is left out.
+
+    Raises:
+        UserError: another line than the last is damaged.
+    """
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number < len(lines):
+                raise UserError(
+                    f"{file}:{number} is damaged ({error}): mend the line, or delete it to go without its metrics"
+                ) from error
+    return records

@@ -1,0 +1,77 @@
+"""Policy folders: a saved policy together with the settings and the template that it plays under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hiper.config import Config
+from hiper.errors import UserError
+from hiper.files import write_text
+from hiper.runs.folder import Run, checkpoint_policy, read_settings
+from hiper.strict_yaml import read_mapping
+
+
+@dataclass(frozen=True)
+class PolicyFolder:
+    """A Hugging Face directory with ``hiper.yaml`` and ``template.yaml`` beside the weights.
+
+    The two files make the folder stand on its own: no recipe or template elsewhere is needed to play the policy.
+    """
+
+    path: Path
+
+    @classmethod
+    def find(cls, path: Path) -> Self:
+        """Find the policy meant by a run (its newest checkpoint), a checkpoint, or a policy folder itself.
+
+        Raises:
+            UserError: ``path`` is none of them.
+        """
+        for folder in (path, checkpoint_policy(path)):
+            if cls(folder).settings_file.is_file():
+                return cls(folder)
+        if Run.exists(path) and (checkpoints := Run.open(path).checkpoints):
+            return cls(checkpoint_policy(checkpoints[-1]))
+        raise UserError(f"{path} is neither a run with a checkpoint, nor a checkpoint, nor a policy directory")
+
+    @property
+    def settings_file(self) -> Path:
+        """The settings under which the policy was trained."""
+        return self.path / "hiper.yaml"
+
+    @property
+    def template(self) -> Path | None:
+        """The prompt template that the folder brings along; None: its settings name one."""
+        return self._template_file if self._template_file.is_file() else None
+
+    @property
+    def _template_file(self) -> Path:
+        return self.path / "template.yaml"
+
+    def write(self, config: Config, template: str) -> None:
+        """Write settings and template beside the weights.
+
+        Args:
+            config: the settings of the run.
+            template: the prompt template, as YAML.
+        """
+        write_text(self.settings_file, config.to_yaml())
+        write_text(self._template_file, template)
+
+    def settings(self) -> Config:
+        """Read the settings.
+
+        Raises:
+            UserError: the file is missing or invalid.
+        """
+        return read_settings(self.settings_file)
+
+    def settings_tree(self) -> dict[str, Any]:
+        """Read the settings without validation: a policy may be older than today's training settings.
+
+        Raises:
+            UserError: the file is no YAML mapping.
+        """
+        return read_mapping(self.settings_file)

@@ -1,0 +1,121 @@
+"""Metrics: declared once, written line by line, read without half lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hiper.config import load_config
+from hiper.errors import UserError
+from hiper.runs import metrics as names
+from hiper.runs.folder import Run
+from hiper.runs.metrics import METRICS, Metric, alarms_in, metric_of
+from hiper.training.progress import COLUMNS
+
+
+@pytest.fixture
+def run(tiny_recipe: Path, tmp_path: Path) -> Run:
+    run = Run.create(tmp_path / "run", load_config(tiny_recipe))
+    run.save_settings()
+    return run
+
+
+def test_metrics_of_later_iterations_are_dropped(run: Run):
+    log = run.open_log(after=0)
+    for iteration in (0, 1, 2, 3):
+        log.write(iteration, {"policy/kl": iteration / 2})
+    log.close()
+    log = run.open_log(after=2)
+    log.write(3, {"policy/kl": 9.0})
+    log.close()
+    written = [(record["iteration"], record["policy/kl"]) for record in run.metrics()]
+    assert written == [(0, 0.0), (1, 0.5), (2, 1.0), (3, 9.0)]
+
+
+def test_a_half_written_line_of_metrics_is_left_out(run: Run):
+    (run.path / "metrics.jsonl").write_text('{"iteration": 1, "policy/kl": 1.0}\n{"iteration": 2, "policy/kl"')
+    assert run.metrics() == [{"iteration": 1, "policy/kl": 1.0}]
+    log = run.open_log(after=5)
+    log.write(2, {"policy/kl": 2.0})
+    log.close()
+    assert [record["iteration"] for record in run.metrics()] == [1, 2]
+
+
+def test_a_damaged_line_of_metrics_is_named_and_the_rest_is_not_thrown_away(run: Run):
+    file = run.path / "metrics.jsonl"
+    file.write_text('{"iteration": 1}\n{"iterat\n{"iteration": 3}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged"):
+        run.open_log(after=3)
+    assert len(file.read_text().splitlines()) == 3
+
+
+def test_metrics_go_to_tensorboard(run: Run):
+    log = run.open_log(after=0)
+    log.write(1, {"policy/kl": 0.5})
+    log.close()
+    assert any((run.path / "tensorboard").iterdir())
+
+
+def test_an_undeclared_name_is_refused_before_anything_is_written(run: Run):
+    log = run.open_log(after=0)
+    with pytest.raises(ValueError, match="metric 'policy/kll' is not declared"):
+        log.write(1, {"policy/kl": 0.5, "policy/kll": 0.5})
+    log.close()
+    assert run.metrics() == []
+
+
+def test_no_metric_is_declared_twice():
+    declared = [metric.name for metric in METRICS]
+    assert len(set(declared)) == len(declared) > 40
+
+
+def test_each_metric_is_explained_in_a_sentence():
+    for metric in METRICS:
+        assert metric.meaning[0].isupper() or metric.meaning.startswith(("k3", "1 - ")), metric.name
+        assert metric.meaning.endswith("."), metric.name
+
+
+def test_members_of_families():
+    assert names.EVAL_SUCCESS_OF_TYPE.of("held_out", "locked") == "eval/held_out/success/locked"
+    assert names.PHASE_SHARE.of("update") == "time/update_share"
+    with pytest.raises(ValueError, match="has 1 variable parts, not 2"):
+        names.REWARD.of("format", "keep")
+    with pytest.raises(ValueError, match="has 1 variable parts, not 0"):
+        names.REWARD.of()
+    with pytest.raises(ValueError, match="has 0 variable parts, not 1"):
+        names.SUCCESS.of("all")
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("success/all", names.SUCCESS),
+        ("success/pick/two", names.SUCCESS_OF_TYPE),
+        ("invalid/form", names.INVALID_FORM),
+        ("invalid/cut_off", names.INVALID_OF_KIND),
+        ("critic/grad_norm", names.CRITIC_GRAD_NORM),
+        ("critic/loss_low", names.VALUE_LOSS),
+        ("time/iteration", names.ITERATION_SECONDS),
+        ("eval/held_out/success", names.EVAL_SUCCESS),
+        ("eval/held_out/success/locked", names.EVAL_SUCCESS_OF_TYPE),
+    ],
+)
+def test_a_name_has_one_declaration(name: str, metric: Metric):
+    assert metric_of(name) == metric
+
+
+@pytest.mark.parametrize("name", ["success", "success/", "successes/all", "policy/kl2", "time/_share", "iteration"])
+def test_a_name_that_is_almost_declared_is_not(name: str):
+    with pytest.raises(ValueError, match="is not declared"):
+        metric_of(name)
+
+
+def test_all_that_training_writes_is_declared_and_so_are_the_columns(tiny_run: Path):
+    written = {name for record in Run.open(tiny_run).metrics() for name in record} - {"iteration"}
+    assert {metric_of(name) for name in written} >= {names.SUCCESS, names.EVAL_SUCCESS, names.ALARM, names.POLICY_KL}
+    assert all(metric_of(name) for _, name, _ in COLUMNS)
+
+
+def test_alarms_that_ring():
+    assert alarms_in({"alarm/kl": 1.0, "alarm/entropy": 0.0, "policy/kl": 3.0, "iteration": 2}) == ["kl"]
