@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
+import house
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
-
-import house  # noqa: E402
-
-    strict=True, reason="hiper.runs.folder imports hiper.training until it is split"
-)
 
 
 @pytest.fixture(scope="module")
