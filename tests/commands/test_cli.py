@@ -489,7 +489,7 @@ def test_a_full_disk_ends_a_run_with_its_checkpoint_intact(
         save_file(tensors, path)
 
     with monkeypatch.context() as full:
-        full.setattr("hiper.training.checkpoints.save_file", save_once)
+        full.setattr("hiper.learner.checkpoint.save_file", save_once)
         result = hiper("train", tiny_recipe, "warm_start.epochs=1", "--out", out)
     refused(result, out / "checkpoints" / "iter-00001", "No space left", f"hiper train --resume {out}")
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["iter-00000"]

@@ -21,14 +21,6 @@ LIGHT = (
         if file.stem != "__init__"
     ),
 )
-NOT_YET = {
-    "hiper.analysis.comparison.figure": "draws, and imports matplotlib at the top",
-    "hiper.display.plots": "draws, and imports matplotlib at the top",
-    "hiper.study.sweep": "draws, and imports matplotlib at the top",
-    "hiper.study.jobs": "takes settle_splits from hiper.training.build and OF_A_WARM_START from hiper.imitation",
-    "hiper.launch.local": "imports hiper.study.jobs",
-}
-"""Modules that load something heavy still, and why."""
 
 # Each module is imported in a fork of one light process, so that none sees what another loaded.
 PROGRAM = """
@@ -53,18 +45,11 @@ def loaded() -> dict[str, set[str]]:
     return {name: set(modules) for name, modules in map(json.loads, done.stdout.splitlines())}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=NOT_YET[name])] if name in NOT_YET else [])
-        for name in LIGHT
-    ],
-)
+@pytest.mark.parametrize("name", LIGHT)
 def test_it_starts_without_heavy_libraries(name: str, loaded: dict[str, set[str]]):
     assert loaded[name] & HEAVY == set()
 
 
-@pytest.mark.xfail(strict=True, reason="hiper.config takes types from modules that read prompts with tokenizers")
 def test_settings_need_no_tokenizers(loaded: dict[str, set[str]]):
     assert "tokenizers" not in loaded["hiper.config"]
 
