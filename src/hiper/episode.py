@@ -59,10 +59,10 @@ class Turn:
     """The environment's reward, before shaping."""
     prompt_cut: bool = False
     """The prompt was longer than allowed and was shortened."""
-    lapse: bool = False
-    """A demonstrator's mistake on purpose, which is not imitated."""
     policy_version: int | None = None
-    """Version of the weights that sampled the response; None in records from before it was stored."""
+    """Version of the weights that sampled the response; None: unknown, or nothing was sampled."""
+    lapse: bool = False
+    """A demonstrator's mistake on purpose, which is not to be imitated."""
 
     @property
     def format_valid(self) -> bool:
@@ -74,9 +74,9 @@ class Turn:
 class Credit:
     """The result of credit assignment for one episode: named sequences of one number per turn.
 
-    ``value/low``, ``value/high`` and ``value/switch`` are there as far as the critic has these heads. So are
-    ``advantage/*``; an estimator that does not tell decisions apart has ``low`` alone. ``reward/<part>`` is there for
-    each part of the shaped reward. ``value/token`` and ``advantage/token`` hold one number per response token.
+    Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
+    each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
+    ``value/token`` and ``advantage/token`` hold one number per response token.
     """
 
     series: Mapping[str, tuple[float, ...]]

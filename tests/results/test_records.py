@@ -93,7 +93,7 @@ def test_a_comparison_is_that_of_its_records(file: Path, record: Record):
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
-def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, tmp_path: Path):
+def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record):
     stored = rounded(file.read_text())
     values = next(iter(stored["success"].values()))
     points = {value: file.parent / f"{stored['setting']}={value}" for value in values}

@@ -27,6 +27,7 @@ from hiper.errors import UnwritableError, UserError
 from hiper.imitation.warm_start import unfinished_file
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
+from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.training import trainer as loop
 from hiper.training.build import build
@@ -316,7 +317,7 @@ def test_what_an_evaluation_came_to_is_logged_before_its_card_says_it_is_done(
         raise UnwritableError("cannot write the card: No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_card", full)
+        patch.setattr(Card, "write", full)
         with pytest.raises(UserError, match="No space left"):
             train(run, Quiet())
     train(run, Quiet())

@@ -61,7 +61,7 @@ class Report:
             (run.metrics_file, f"metrics of every iteration; the same in {run.tensorboard.name}/"),
             (run.settings_file, "the settings"),
         )
-        return [(str(path), what) for path, what in known if path == run.report_file or path.exists()]
+        return [(str(path), what) for path, what in known if path in (run.report_file, run.curve_file) or path.exists()]
 
     def markdown(self) -> str:
         """Write the report as a document that lies in the run's folder."""
@@ -81,13 +81,12 @@ def write_report(report: Report) -> None:
     """Write the report and the learning curve into the run's folder."""
     from hiper.display.plots import Curve, Estimate, draw_learning_curve  # matplotlib takes a second to import
 
-    run = report.run
     held_out = {
         split: [Estimate(e.iteration, e.overall.success, *e.overall.interval) for e in evaluations]
         for split, evaluations in report.evaluations.items()
     }
-    draw_learning_curve(run.curve_file, Curve(report.title, report.training, held_out))
-    write_text(run.report_file, report.markdown())
+    draw_learning_curve(report.run.curve_file, Curve(report.title, report.training, held_out))
+    write_text(report.run.report_file, report.markdown())
 
 
 def read_report(run: Run) -> Report:

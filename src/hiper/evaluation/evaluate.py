@@ -80,10 +80,10 @@ def result_card(
     Args:
         evaluation: what was played.
         env: the environment.
-        agent: who played.
+        agent: the player.
         checkpoint: whose weights they were, in words.
-        weights_sha256: the name of the weights (:meth:`PolicyWeights.sha256`).
-        seed: of the evaluation.
+        weights_sha256: hash of the weights.
+        seed: seed of the evaluation.
         command: the command line.
     """
     panel = evaluation.panel

@@ -62,7 +62,7 @@ class Card:
     checkpoint: str
     """Whose weights were evaluated, in words."""
     weights_sha256: str | None
-    """Hash over the names and bytes of all parameters; None: the sampler cannot tell."""
+    """Hash over the names and bytes of all parameters; None in cards of samplers that could not tell."""
     environment: CardEnvironment
     panel: CardPanel
     template: str

@@ -1,4 +1,4 @@
-"""Alarms that say early when training collapses: a metric beyond its limit, several iterations in a row."""
+"""Early alarms for a training that collapses: a metric beyond its limit for several iterations in a row."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from hiper.advantages import HEADS
 from hiper.config import AlarmConfig
 from hiper.runs import metrics as names
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What is watched."""
+    """A metric that is watched, and the side of its limit that is wrong."""
 
     limit: str
-    """The setting of :class:`~hiper.config.AlarmConfig`, and the alarm's name."""
+    """The setting of :class:`~hiper.config.AlarmConfig` with the limit. It is the alarm's name too."""
     metric: str
     side: Literal["below", "above"]
-    """On which side of the limit there is something wrong."""
+    """The side of the limit that rings the alarm."""
     meaning: str
-    """What it may mean, and what helps."""
+    """What the alarm may mean, and what helps."""
 
 
 WATCHES = (
@@ -51,23 +52,23 @@ WATCHES = (
             "below",
             "the critic is worse than none: see learner.critic_lr",
         )
-        for head in ("low", "high", "switch", "token")
+        for head in (head.name for head in HEADS)
     ),
 )
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """An alarm that rings."""
+    """A ringing alarm."""
 
     name: str
     metric: str
     value: float
-    """The newest."""
+    """The metric's latest value."""
     limit: float
     side: Literal["below", "above"]
     iterations: int
-    """For how many it has been so, at least."""
+    """The number of iterations in a row beyond the limit, at least."""
     meaning: str
 
     def __str__(self) -> str:
@@ -78,9 +79,13 @@ class Alarm:
 
 
 def alarms(history: Sequence[Mapping[str, float]], limits: AlarmConfig) -> list[Alarm]:
-    """Which alarms ring after the last of ``history``, the metrics of iterations in order.
+    """Return the alarms that ring after the last iteration of ``history``.
 
-    An iteration without a metric (methods without a critic, for example) silences its alarm.
+    An iteration without the metric, as in methods without a critic, silences its alarm.
+
+    Args:
+        history: The metrics of iterations, in order.
+        limits: The limits, and for how many iterations a metric must be beyond one.
     """
     recent = history[-limits.patience :]
     if len(recent) < limits.patience:
@@ -96,16 +101,16 @@ def alarms(history: Sequence[Mapping[str, float]], limits: AlarmConfig) -> list[
 
 
 def _beyond(value: float, limit: float, side: Literal["below", "above"]) -> bool:
-    """A number that is none is beyond any limit."""
+    """Whether a value is beyond its limit. NaN is beyond any."""
     return not (value >= limit if side == "below" else value <= limit)
 
 
 def as_metrics(ringing: Sequence[Alarm]) -> dict[str, float]:
-    """One for each alarm that rings, zero for the others."""
+    """Return a metric per alarm: 1 if it rings, else 0."""
     ringing_names = {alarm.name for alarm in ringing}
     return {names.ALARM.of(watch.limit): float(watch.limit in ringing_names) for watch in WATCHES}
 
 
 def newly(ringing: Sequence[Alarm], before: Mapping[str, float]) -> list[Alarm]:
-    """Those that did not ring in ``before``, the metrics of the iteration before."""
+    """Return the alarms that did not ring in ``before``, the metrics of the previous iteration."""
     return [alarm for alarm in ringing if not before.get(names.ALARM.of(alarm.name))]

@@ -66,7 +66,7 @@ def _reference(run: Run) -> Path | str:
     if (path := Path(config.model.path)).is_absolute() and not path.exists():
         raise UserError(
             f"{path} is gone, the reference policy of learner.kl_coef; bring it back, or say where it lies now in "
-            f"{run.path / 'config.yaml'}, model.path"
+            f"{run.settings_file}, model.path"
         )
     return config.model.path
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hiper.errors import UserError
 from hiper.files import atomic_folder
-from hiper.runs.folder import Run
+from hiper.runs.folder import Run, checkpoint_policy
 from hiper.training.build import Parts
 
 
@@ -18,7 +18,7 @@ def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
     """
     path = run.checkpoint(iteration)
     with atomic_folder(path) as folder:
-        parts.save_policy(folder / "policy")
+        parts.save_policy(checkpoint_policy(folder))
         parts.learner.save(folder, iteration)
     run.prune(run.config.training.keep_checkpoints)
     return path

@@ -35,8 +35,9 @@ def advising(run: Run, display: Display) -> Iterator[None]:
     except UserError as error:
         if not run.checkpoints:
             raise
-        settings = run.path / "config.yaml"
-        raise UserError(f"{error}\n{_kept(run)}; once this is mended ({settings} may be edited): {resume}") from error
+        raise UserError(
+            f"{error}\n{_kept(run)}; once this is mended ({run.settings_file} may be edited): {resume}"
+        ) from error
 
 
 def _kept(run: Run) -> str:
