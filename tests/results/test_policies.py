@@ -9,6 +9,7 @@ import pytest
 
 from hiper.evaluation.evaluate import evaluate
 from hiper.evaluation.saved import SavedPolicy
+from hiper.runs.records import read_archive
 
 RESULTS = Path(__file__).parents[2] / "results"
 POLICIES = sorted(path.parent for path in RESULTS.glob("*/policy"))
@@ -31,4 +32,7 @@ def test_a_policy_that_ships_plays(folder: Path):
 @pytest.mark.parametrize("folder", POLICIES, ids=lambda path: path.name)
 def test_its_card_is_of_its_weights(folder: Path):
     hashes = {SavedPolicy.open(folder / "policy").load().weights.sha256()}
-    assert hashes & {json.loads(card.read_text()).get("weights_sha256") for card in folder.rglob("*.json")}
+    cards = [
+        text for name, text in read_archive(RESULTS / "cards.tar.xz").items() if name.startswith(f"{folder.name}/")
+    ]
+    assert hashes & {json.loads(card).get("weights_sha256") for card in cards}
