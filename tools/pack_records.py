@@ -3,7 +3,7 @@
     python tools/pack_records.py runs/study-ablations results/ablations/records.tar.xz
 
 Runs are in the order of the study's comparison, so that `hiper compare RECORDS` has the same reference. Those of a
-tuning and of each value of a sweep keep their folders.
+tuning and of each value of a sweep keep their folders, and so do their tables, which are packed as well.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ def runs_of(study: Path) -> list[Run]:
     return [Run.open(folder) for folder in folders]
 
 
+def documents_of(study: Path) -> list[Path]:
+    """Find the tables and figures of a study's tuning and of the values of its sweep."""
+    files = [*study.rglob("comparison.*"), *study.rglob("tuning.json")]
+    return sorted(file for file in files if file.parent != study)
+
+
 def _compared(runs: Path) -> list[Path]:
     """The runs in a folder that the comparison beside it names, in its order."""
     comparison = runs.parent / "comparison.json"
@@ -39,7 +45,8 @@ def main() -> None:
     parser.add_argument("study", type=Path, help="the study's folder")
     parser.add_argument("records", type=Path, nargs="?", help=f"the file to write; by default STUDY/{RECORDS}")
     given = parser.parse_args()
-    pack(runs_of(given.study), given.study, given.records or given.study / RECORDS)
+    records = given.records or given.study / RECORDS
+    pack(runs_of(given.study), given.study, records, documents_of(given.study))
 
 
 if __name__ == "__main__":

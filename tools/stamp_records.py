@@ -17,7 +17,6 @@ PATTERNS = (
     "results/**/*.tar.xz",
     "results/**/comparison.*",
     "results/**/sweep.*",
-    "results/**/tuning.json",
     "docs/results.md",
     "src/hiper/analysis/comparison/*.py",
     "src/hiper/display/tables.py",

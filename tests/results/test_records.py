@@ -23,14 +23,17 @@ pytestmark = pytest.mark.records
 RESULTS = Path(__file__).parents[2] / "results"
 DOCUMENT = RESULTS.parent / "docs" / "results.md"
 STUDIES = sorted(file.parent for file in RESULTS.glob(f"*/{RECORDS}"))
-TUNINGS = sorted(RESULTS.rglob("tuning.json"))
-COMPARISONS = sorted(path for study in STUDIES for path in study.rglob("comparison.json"))
-SWEEPS = sorted(RESULTS.rglob("sweep.json"))
-WHOLE = [file for file in COMPARISONS if file.parent.parent == RESULTS]
-"""Those that are no point of a sweep."""
+NAMES = [study / name for study in STUDIES for name in read_archive(study / RECORDS)]
+"""Where the packed files would lie, if they were not packed."""
+TUNINGS = [file for file in NAMES if file.name == "tuning.json"]
+SWEEPS = sorted(RESULTS.glob("*/sweep.json"))
+WHOLE = sorted(study / "comparison.json" for study in STUDIES if (study / "comparison.json").exists())
+"""Comparisons that are no point of a sweep."""
+COMPARISONS = [*WHOLE, *(file for file in NAMES if file.name == "comparison.json")]
 
 Records = Callable[[Path], PackedRuns]
 Record = Callable[[Path, str], Trace]
+Text = Callable[[Path], str]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +62,17 @@ def record(records: Records) -> Record:
     return read
 
 
+@pytest.fixture(scope="module")
+def text(records: Records) -> Text:
+    """The content of a published file, packed or not."""
+
+    def read(file: Path) -> str:
+        study = next(study for study in STUDIES if file.is_relative_to(study))
+        return (file if file.exists() else records(study).folder / file.relative_to(study)).read_text()
+
+    return read
+
+
 def test_there_are_some():
     assert len(STUDIES) >= 3
     assert TUNINGS
@@ -68,36 +82,36 @@ def test_there_are_some():
 
 
 @pytest.mark.parametrize("file", TUNINGS, ids=lambda file: str(file.parent.relative_to(RESULTS)))
-def test_a_tuning_is_that_of_its_records(file: Path, record: Record):
+def test_a_tuning_is_that_of_its_records(file: Path, record: Record, text: Text):
     numbers: Counter[str] = Counter()
-    for trial in json.loads(file.read_text())["trials"]:
+    for trial in json.loads(text(file))["trials"]:
         trace = record(file.parent, f"{trial['method']}-trial{numbers[trial['method']]}-seed100")
         numbers[trial["method"]] += 1
         assert trial["settings"] == {"learner.lr": trace.config.learner.lr}
         assert [evaluations[-1].overall.success for evaluations in trace.evaluations.values()] == [trial["success"]]
 
 
-def recomputed(file: Path, record: Record) -> Comparison:
+def recomputed(file: Path, record: Record, text: Text) -> Comparison:
     """A comparison that is published, made anew from its records."""
-    methods = json.loads(file.read_text())["methods"].values()
+    methods = json.loads(text(file))["methods"].values()
     return compare([record(file.parent, Path(run).name) for method in methods for run in method["runs"]])
 
 
 @pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: str(file.parent.relative_to(RESULTS)))
-def test_a_comparison_is_that_of_its_records(file: Path, record: Record):
-    comparison = recomputed(file, record)
-    stored, again = rounded(file.read_text()), rounded(json.dumps(comparison.to_json()))
+def test_a_comparison_is_that_of_its_records(file: Path, record: Record, text: Text):
+    comparison = recomputed(file, record, text)
+    stored, again = rounded(text(file)), rounded(json.dumps(comparison.to_json()))
     assert again["panels"] == stored["panels"]
     assert again["results"] == stored["results"]
-    assert file.with_suffix(".md").read_text() == markdown(comparison, file.with_suffix(".png").name)
+    assert text(file.with_suffix(".md")) == markdown(comparison, file.with_suffix(".png").name)
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
-def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record):
+def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, text: Text):
     stored = rounded(file.read_text())
     values = next(iter(stored["success"].values()))
     points = {value: file.parent / f"{stored['setting']}={value}" for value in values}
-    comparisons = {value: recomputed(point / "comparison.json", record) for value, point in points.items()}
+    comparisons = {value: recomputed(point / "comparison.json", record, text) for value, point in points.items()}
     report = SweepReport.of(stored["setting"], comparisons)
     assert rounded(json.dumps(report.to_json())) == stored
     assert report.markdown("sweep.png") == file.with_suffix(".md").read_text()
@@ -115,8 +129,12 @@ def test_the_document_shows_the_tables_of_a_study(file: Path):
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_records_can_be_packed_again(study: Path, records: Records, tmp_path: Path):
     packed = records(study)
-    pack([run for name in packed.names for run in packed.at(name)], packed.folder, tmp_path / RECORDS)
-    again, published = read_archive(tmp_path / RECORDS), read_archive(study / RECORDS)
+    published = read_archive(study / RECORDS)
+    runs = [run for name in packed.names for run in packed.at(name)]
+    kept = {file.relative_to(packed.folder).as_posix() for run in runs for file in run.record_files}
+    documents = [packed.folder / name for name in published if name not in kept]
+    pack(runs, packed.folder, tmp_path / RECORDS, documents)
+    again = read_archive(tmp_path / RECORDS)
     assert list(again.items()) == list(published.items())
 
 

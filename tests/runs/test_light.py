@@ -21,11 +21,6 @@ LIGHT = (
         if file.stem != "__init__"
     ),
 )
-NOT_YET = {
-    "hiper.launch.local": "takes Stop from hiper.training.recovery, which imports the warm start",
-    "hiper.study.jobs": "imports hiper.launch.local",
-}
-"""Modules that load something heavy still, and why."""
 
 # Each module is imported in a fork of one light process, so that none sees what another loaded.
 PROGRAM = """
@@ -50,13 +45,7 @@ def loaded() -> dict[str, set[str]]:
     return {name: set(modules) for name, modules in map(json.loads, done.stdout.splitlines())}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=True, reason=NOT_YET[name])] if name in NOT_YET else [])
-        for name in LIGHT
-    ],
-)
+@pytest.mark.parametrize("name", LIGHT)
 def test_it_starts_without_heavy_libraries(name: str, loaded: dict[str, set[str]]):
     assert loaded[name] & HEAVY == set()
 

@@ -182,6 +182,15 @@ def test_an_archive_is_read_in_the_order_written(tmp_path: Path):
     assert list(read_archive(tmp_path / "a.tar.xz").items()) == list(members.items())
 
 
+def test_documents_come_last(study: list[Run], tmp_path: Path):
+    table = tmp_path / "study" / "tuning" / "tuning.json"
+    table.write_text("{}")
+    pack(study[:1], tmp_path / "study", tmp_path / "records.tar.xz", [table])
+    assert list(read_archive(tmp_path / "records.tar.xz"))[-1] == "tuning/tuning.json"
+    with open_runs([tmp_path / "records.tar.xz"]) as runs:
+        assert [run.config.seed for run in runs] == [0]
+
+
 def test_a_run_outside_the_study_is_not_packed(study: list[Run], tmp_path: Path):
     with pytest.raises(ValueError, match="is not in the subpath"):
         pack(study, tmp_path / "study" / "runs", tmp_path / "records.tar.xz")

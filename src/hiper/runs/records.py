@@ -5,7 +5,7 @@ inside keep the structure of the study's folder:
 
 runs/METHOD-seed0/config.yaml, metrics.jsonl, evaluations/*.json
 tuning/runs/METHOD-trial0-seed100/...
-SETTING=VALUE/runs/METHOD-seed0/...     one folder for each value of a sweep
+SETTING=VALUE/runs/METHOD-seed0/...     one folder for each value of a sweep, with its comparison.md, .json, .png
 
 A path may lead into the file as if it were a folder: ``records.tar.xz/env.boxes=1`` names the runs of one value.
 """
@@ -31,19 +31,20 @@ LARGEST = 1 << 29
 """Bytes that an archive may hold in all, unpacked; more is refused."""
 
 
-def pack(runs: Sequence[Run], root: Path, path: Path) -> None:
+def pack(runs: Sequence[Run], root: Path, path: Path, documents: Sequence[Path] = ()) -> None:
     """Pack the records of runs, in this order. The first run's method is the reference of comparisons.
 
     Args:
         runs: the runs, all of them below ``root``.
         root: the study's folder; names in the archive are relative to it.
         path: the file to write.
+        documents: other files below ``root``, such as the tables of a tuning; they come last.
 
     Raises:
         ValueError: a run lies outside ``root``.
         UnwritableError: the disk refused.
     """
-    files = [file for run in runs for file in run.record_files]
+    files = [*(file for run in runs for file in run.record_files), *documents]
     write_archive(path, {file.relative_to(root).as_posix(): file.read_bytes() for file in files})
 
 
