@@ -206,12 +206,15 @@ class House:
     @property
     def files_of_an_estimator(self) -> list[str]:
         """The modules that name one estimator, apart from its own."""
-        own = f"hiper.advantages.{EXAMPLE_ESTIMATOR[1]}"
-        pattern = re.compile(rf"\b({'|'.join(EXAMPLE_ESTIMATOR)})\b")
+        return self.naming(*EXAMPLE_ESTIMATOR, own=f"hiper.advantages.{EXAMPLE_ESTIMATOR[1]}")
+
+    def naming(self, *words: str, own: str) -> list[str]:
+        """Return the modules whose code has one of the words, apart from those whose name begins with ``own``."""
+        pattern = re.compile(rf"\b({'|'.join(words)})\b")
         return sorted(
             module.name
             for module in self.modules.values()
-            if module.name != own and pattern.search(without_docstrings(module.tree))
+            if not module.name.startswith(own) and pattern.search(without_docstrings(module.tree))
         )
 
     @property
