@@ -339,6 +339,24 @@ def measures(house: House) -> dict[str, str]:
     }
 
 
+def faults(house: House) -> list[str]:
+    """Return what must not be: rings, imports against the order, reach-ins, modules and functions that are too long."""
+    found = [f"{unit} imports itself through other units" for unit in house.ring]
+    found += house.against_order
+    found += [f"{place} touches what belongs to the learner" for place in house.reach_ins]
+    found += [
+        f"{name} has {module.lines} lines, more than {MOST_LINES_OF_A_MODULE}"
+        for name, module in house.modules.items()
+        if module.lines > MOST_LINES_OF_A_MODULE
+    ]
+    found += [
+        f"{function.place} has {function.lines} lines, more than {MOST_LINES_OF_A_FUNCTION}, and no reason is given"
+        for function in house.functions
+        if function.lines > MOST_LINES_OF_A_FUNCTION and function.place not in LONG_FUNCTIONS
+    ]
+    return found
+
+
 def table(trees: Sequence[Path]) -> str:
     """Return the measures as a table in Markdown, one column per tree."""
     columns = [measures(House(tree)) for tree in trees]
@@ -352,7 +370,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("trees", nargs="*", type=Path, default=[Path(__file__).parents[1]], metavar="TREE")
     parser.add_argument("--places", action="store_true", help="list the places behind the counts of the last tree")
+    parser.add_argument("--check", action="store_true", help="print no table; fail if the last tree breaks a rule")
     given = parser.parse_args()
+    if given.check:
+        if found := faults(House(given.trees[-1])):
+            sys.exit("\n".join(["the structure of the package is broken (tools/house.py):", *found]))
+        return
     sys.stdout.write(table(given.trees))
     if given.places:
         house = House(given.trees[-1])

@@ -52,6 +52,26 @@ def test_functions_are_small_or_have_a_reason(here: house.House):
     assert long - house.LONG_FUNCTIONS.keys() == set()
 
 
+def test_no_rule_is_broken(here: house.House):
+    assert house.faults(here) == []
+
+
+def test_every_broken_rule_is_told(tmp_path: Path):
+    long = "def f(parts):\n" + "    parts.learner.optimizer()\n" * 400
+    made = tree(
+        tmp_path, {"__init__.py": "", "files.py": f"import hiper.runs\n{long}", "runs.py": "import hiper.files"}
+    )
+    told = "\n".join(house.faults(made))
+    for part in (
+        "files imports itself",
+        "hiper.files imports hiper.runs",
+        "files:3 touches",
+        "402 lines",
+        "files:f has 401",
+    ):
+        assert part in told
+
+
 def tree(folder: Path, files: dict[str, str]) -> house.House:
     for name, text in files.items():
         path = folder / "src" / "hiper" / name
