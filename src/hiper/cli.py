@@ -78,27 +78,19 @@ def train(
         raise UserError("name a recipe (`hiper recipes` lists them), or a run to continue: --resume RUN")
     if out is not None and resume is not None:
         raise UserError("--resume continues in the run's own folder: leave out --out")
-    config = None if recipe is None else load_config(recipe, settings or [])
-
-    from hiper.rollout.environment import resolve_splits
-    from hiper.runs import folder as runs
-
-    if config is not None:
-        config = resolve_splits(config)
-        run = runs.Run.create(out or Path("runs") / f"{config.name}-seed{config.seed}", config)
-    else:
-        run = runs.Run.open(Path(str(resume)))
-
+    from hiper import api
     from hiper.commands.report import report_run
 
     display = _display()
-    if run.finished:
-        display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
+    if recipe is not None:
+        config = load_config(recipe, settings or [])
+        run = api.train(config, out=out, display=display)
     else:
-        from hiper.training.trainer import train as run_training
-
-        _hide_loading_bars()
-        run_training(run, display)
+        run = api.open_run(Path(str(resume)))
+        if run.finished:
+            display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
+        else:
+            api.resume(run, display)
     report_run(run, display)
 
 
@@ -111,18 +103,11 @@ def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = 
     from hiper.config import load_config
 
     config = load_config(recipe, settings or [])
-    path = out or Path("runs") / f"{config.name}-sft-seed{config.seed}"
-    if path.exists():
-        raise UserError(f"{path} exists already; choose another folder with --out")
-    if config.warm_start.tasks == 0:
-        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
 
-    from hiper.rollout.environment import resolve_splits
-    from hiper.training.begin import clone
+    from hiper import api
 
     display = _display()
-    _hide_loading_bars()
-    clone(resolve_splits(config), path, display)
+    path = api.clone_expert(config, out=out, display=display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
@@ -158,7 +143,6 @@ def evaluate(
     saved = SavedPolicy.open(policy, env, settings or [])
     splits = saved.config.evaluation.splits if split is None else (split,)
     folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
-    _hide_loading_bars()
     evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
 
 
@@ -192,7 +176,6 @@ def play(
         from hiper.runs.policies import PolicyFolder
 
         PolicyFolder.find(Path(agent))  # a wrong path is refused before torch is imported
-        _hide_loading_bars()
     console = Console(highlight=False, soft_wrap=True)
     world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
@@ -361,15 +344,6 @@ def _display() -> Display:
     from hiper.display.console import Display
 
     return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
-
-
-def _hide_loading_bars() -> None:
-    """Hide transformers' bars of reading and writing weights; those of downloads stay."""
-    from huggingface_hub.utils.tqdm import enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    enable_progress_bars()
 
 
 def main() -> None:

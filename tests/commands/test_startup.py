@@ -34,7 +34,6 @@ for package in sys.argv[1:]:
         importlib.import_module(name)
 print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
-RUNS_NEED_TORCH = pytest.mark.xfail(strict=True, reason="hiper.runs.folder imports torch until it is split")
 
 
 def loaded_by(*arguments: object) -> tuple[int, list[str]]:
@@ -60,12 +59,12 @@ def test_help_and_mistyped_commands_load_nothing(arguments: tuple[str, ...]):
         ("train", "quikstart"),
         ("train", "quickstart", "learner.clop=1"),
         ("study", "ablation"),
-        pytest.param(("train", "--resume", "nowhere"), marks=RUNS_NEED_TORCH),
-        pytest.param(("report", "nowhere"), marks=RUNS_NEED_TORCH),
-        pytest.param(("eval", "nowhere"), marks=RUNS_NEED_TORCH),
-        pytest.param(("compare", "nowhere"), marks=RUNS_NEED_TORCH),
-        pytest.param(("credit", "nowhere"), marks=RUNS_NEED_TORCH),
-        pytest.param(("verify", "--run", "nowhere"), marks=RUNS_NEED_TORCH),
+        ("train", "--resume", "nowhere"),
+        ("report", "nowhere"),
+        ("eval", "nowhere"),
+        ("compare", "nowhere"),
+        ("credit", "nowhere"),
+        ("verify", "--run", "nowhere"),
     ],
     ids=" ".join,
 )
@@ -75,7 +74,6 @@ def test_lists_and_mistakes_load_no_model_libraries(arguments: tuple[str, ...]):
     assert loaded == []
 
 
-@RUNS_NEED_TORCH
 @pytest.mark.parametrize("command", ["report", "compare"])
 def test_reading_a_run_loads_matplotlib_alone(command: str, tiny_run: Path, tmp_path: Path):
     out = ("--out", tmp_path) if command == "compare" else ()
@@ -87,9 +85,9 @@ def test_reading_a_run_loads_matplotlib_alone(command: str, tiny_run: Path, tmp_
     [
         "hiper.display",
         "hiper.launch",
-        pytest.param("hiper.study", marks=RUNS_NEED_TORCH),
-        pytest.param("hiper.analysis.comparison", marks=RUNS_NEED_TORCH),
-        pytest.param("hiper.analysis.proofs", marks=RUNS_NEED_TORCH),
+        "hiper.study",
+        "hiper.analysis.comparison",
+        "hiper.analysis.proofs",
     ],
 )
 def test_importing_a_package_loads_no_model_libraries(package: str):
@@ -97,9 +95,7 @@ def test_importing_a_package_loads_no_model_libraries(package: str):
     assert json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == []
 
 
-@RUNS_NEED_TORCH
 def test_the_scheduler_of_studies_loads_no_model_libraries():
-    command = [sys.executable, "-c", IMPORTS.replace("sys.argv[1:]", "()") + "\n", ""]
-    script = command[2].replace("print(", "import hiper.commands.study\nprint(")
-    ended = subprocess.run([*command[:2], script], capture_output=True, text=True, check=True)
+    script = f"import json, sys, hiper.commands.study; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == []

@@ -122,7 +122,7 @@ def test_policies_from_before_alfworlds_templates_were_its_own(tmp_path: Path):
     (tmp_path / "run.yaml").write_text(settings.read_text())
 
     label = parts.prompts.template.label
-    assert SavedPolicy.open(policy).load()[0].prompts.template.label == label
+    assert SavedPolicy.open(policy).load().agent.prompts.template.label == label
     assert build(load_config(tmp_path / "run.yaml"), policy).prompts.template.label == label
 
     (policy / "template.yaml").unlink()
@@ -131,4 +131,4 @@ def test_policies_from_before_alfworlds_templates_were_its_own(tmp_path: Path):
     with pytest.raises(UserError, match="name 'alfworld/terse', or a file"):
         build(load_config(tmp_path / "run.yaml"), policy)
     told = SavedPolicy.open(policy, overrides=["prompt.template=alfworld/terse"])
-    assert told.load()[0].prompts.template.label == label
+    assert told.load().agent.prompts.template.label == label

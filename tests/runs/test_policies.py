@@ -46,7 +46,7 @@ def test_a_policy_keeps_the_template_it_was_trained_with(tiny_recipe: Path, tmp_
     label = parts.prompts.template.label
     file.unlink()
     saved = SavedPolicy.open(tmp_path / "policy")
-    assert saved.load()[0].prompts.template.label == label
+    assert saved.load().agent.prompts.template.label == label
     assert build(parts.config, tmp_path / "policy").prompts.template.label == label
     chosen = SavedPolicy.open(tmp_path / "policy", overrides=["prompt.template=terse"])
-    assert chosen.load()[0].prompts.template.data.name == "terse"
+    assert chosen.load().agent.prompts.template.data.name == "terse"

@@ -261,7 +261,7 @@ def test_a_run_that_diverges_is_missing_and_the_reference_stays(
     cli.app([*study, "--methods", "grpo"], standalone_mode=False)
     lr = Run.open(folder / "runs" / "grpo-seed0").config.learner.lr
     definition.write_text(definition.read_text().replace("hiper: {}", "hiper: {settings: {learner.lr: 1.0e+30}}"))
-    with pytest.raises(UserError, match="hiper-seed0: hiper: the policy gives no probabilities any more"):
+    with pytest.raises(UserError, match="hiper-seed0: hiper: the policy's probabilities are NaN"):
         cli.app([*study, "--methods", "hiper", "--seeds", "0"], standalone_mode=False)
     config = folder / "runs" / "hiper-seed0" / "config.yaml"
     config.write_text(config.read_text().replace("1.0e+30", str(lr)))
@@ -271,7 +271,7 @@ def test_a_run_that_diverges_is_missing_and_the_reference_stays(
     before, _, failures = shown(definition, folder).partition("refused: ")
     assert in_this_process == ["hiper-seed1"]
     assert failures.startswith("1 of 6 failed")
-    assert "note: hiper-seed0 is missing: the policy gives no probabilities any more" in before
+    assert "note: hiper-seed0 is missing: the policy's probabilities are NaN" in before
     assert "note: methods differ in seeds (hiper: 1; grpo: 0, 1)" in before
     assert "against hiper, on the same tasks and seeds" in before
 

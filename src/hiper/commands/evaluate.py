@@ -7,11 +7,9 @@ from pathlib import Path
 
 from hiper.display.console import Display
 from hiper.display.tables import Table
-from hiper.episode import write_episodes
-from hiper.errors import UserError
-from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
+from hiper.evaluation.evaluate import Evaluation
 from hiper.evaluation.saved import SavedPolicy
-from hiper.files import exclusive_lock, writing
+from hiper.evaluation.splits import evaluate_splits
 
 
 def evaluate_policy(
@@ -24,7 +22,7 @@ def evaluate_policy(
     temperature: float | None = None,
     seed: int | None = None,
 ) -> None:
-    """Play the panel of each split; write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
+    """Play the panel of each split, show the outcomes, and write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
 
     Args:
         saved: the policy that plays.
@@ -36,45 +34,13 @@ def evaluate_policy(
         seed: seed of sampling and environment; None: the policy's own.
 
     Raises:
-        UserError: a split does not exist or has fewer tasks, or ``folder`` holds a card, cannot be written, or is in
-            use by another process.
+        UserError: see :func:`~hiper.evaluation.splits.evaluate_splits`.
         KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
-    with exclusive_lock(folder):
-        if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
-            raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
-        config = saved.config
-        seed = config.seed if seed is None else seed
-        agent, weights = saved.load()
-        agent = agent if temperature is None else agent.at(temperature)
-        envs = {split: saved.env(split) for split in splits}
-        for env in envs.values():
-            if episodes is not None and episodes > len(env.panel):
-                raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {episodes} episodes were asked for")
-        with writing(folder):  # a folder that cannot be written is refused before anything is played
-            folder.mkdir(parents=True, exist_ok=True)
-        for split, env in envs.items():
-            count = len(env.panel) if episodes is None else episodes
-            with display.bar(split, count) as advance:
-                slots, on_episode = config.rollout.slots, lambda _: advance()
-                try:
-                    result = evaluate(env, agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
-                except KeyboardInterrupt:
-                    display.note(f"stopped: {split} was not played to its end, and nothing of it is written")
-                    raise
-            display.table(outcome_table(result))
-            write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
-            card = result_card(
-                result,
-                env,
-                agent,
-                checkpoint=str(saved.path),
-                weights_sha256=weights.sha256(),
-                seed=seed,
-                command=display.command,
-            )
-            card.write(folder / f"{split}.json")
-            display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
+    policy = saved.load(temperature)
+    for split, result, _ in evaluate_splits(policy, splits, display, tasks=episodes, seed=seed, folder=folder):
+        display.table(outcome_table(result))
+        display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
 
 
 def outcome_table(result: Evaluation) -> Table:

@@ -153,10 +153,7 @@ def seat(
         from hiper.evaluation.saved import SavedPolicy
 
         saved = SavedPolicy.open(Path(who), env, [f"env.{option}" for option in options])
-        agent, _ = saved.load()
-        return saved.env(split or saved.config.evaluation.splits[0]), (
-            agent if temperature is None else agent.at(temperature)
-        )
+        return saved.env(split or saved.config.evaluation.splits[0]), saved.load(temperature).agent
     world = envs.make(env, **apply_overrides({} if split is None else {"split": split}, options))
     if who == HUMAN:
         return world, Human(console)

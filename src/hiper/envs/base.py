@@ -34,7 +34,7 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the agent sees before a turn."""
+    """The agent's view before a turn."""
 
     text: str
     admissible: tuple[str, ...] | None = None
@@ -46,7 +46,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What the agent does not see: outcome and bookkeeping."""
+    """Outcome and bookkeeping, which the agent does not see."""
 
     won: bool = False
     end: EndReason | None = None

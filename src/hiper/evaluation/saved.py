@@ -8,12 +8,15 @@ from pathlib import Path
 
 from hiper.config import Config, apply_overrides, validate_config
 from hiper.envs.base import TextEnv
+from hiper.episode import Episode
 from hiper.models.build import use_threads
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
+from hiper.rollout.collector import collect
 from hiper.rollout.environment import make_env
+from hiper.rollout.players import Assignment
 from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 
@@ -53,8 +56,11 @@ class SavedPolicy:
         """The environment of its settings over one split."""
         return make_env(self.config, split)
 
-    def load(self) -> tuple[Agent, PolicyWeights]:
-        """Load the weights, and give them and an agent that samples from them at the evaluation temperature.
+    def load(self, temperature: float | None = None) -> LoadedPolicy:
+        """Load the weights.
+
+        Args:
+            temperature: of the sampling; None: that of evaluations in training.
 
         Raises:
             UserError: they are damaged, or do not fit their own config.
@@ -67,4 +73,31 @@ class SavedPolicy:
         tokenizer = load_tokenizer(self.path)
         agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer)
         agent.sampler.load(weights, 0)
-        return agent.at(config.evaluation.temperature), weights
+        agent = agent.at(config.evaluation.temperature if temperature is None else temperature)
+        return LoadedPolicy(self.path, config, agent, weights)
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy that is ready to play."""
+
+    path: Path
+    config: Config
+    """The settings it plays under."""
+    agent: Agent
+    weights: PolicyWeights
+
+    def env(self, split: str) -> TextEnv:
+        """Make the environment of its settings over one split."""
+        return make_env(self.config, split)
+
+    def play(self, env: TextEnv, task_id: str, seed: int = 0) -> Episode:
+        """Play one episode.
+
+        Args:
+            env: where; it is not touched itself.
+            task_id: a task of its panel.
+            seed: of the environment and of the sampling.
+        """
+        (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], self.agent, slots=1)
+        return episode

@@ -27,7 +27,7 @@ from hiper.learner.losses import k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
 from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, padding_share
-from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy
+from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
 from hiper.models.weights import PolicyWeights
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
@@ -162,7 +162,8 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Write the policy into ``folder`` as an ordinary Hugging Face directory (without a tokenizer)."""
-        self._model.policy.save_pretrained(folder)
+        with without_loading_bars():
+            self._model.policy.save_pretrained(folder)
 
     def save(self, folder: Path, iteration: int) -> None:
         """Write what continuing needs beside the policy; see :mod:`hiper.learner.checkpoint`."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from hiper.advantages import Critic
 from hiper.config import ModelConfig
@@ -22,6 +25,19 @@ from hiper.plan_execute.tokenizer import build_word_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 """What transformers raises about files that are missing, damaged, or at odds with each other."""
+
+
+@contextmanager
+def without_loading_bars() -> Iterator[None]:
+    """Hide transformers' bars of reading and writing weights for a while; those of downloads stay."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def use_threads(count: int | None) -> None:
@@ -69,9 +85,10 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     """
     try:
         AutoConfig.from_pretrained(path)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
-        )
+        with without_loading_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
+            )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except UNLOADABLE as error:
         raise UserError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error

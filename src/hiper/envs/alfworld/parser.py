@@ -13,6 +13,9 @@ from hiper.envs.alfworld.goal_patterns import read_goal
 from hiper.envs.alfworld.pddl import Problem, printed_names
 from hiper.errors import UserError
 
+_KNIVES = ("knifetype", "butterknifetype")
+"""The types of objects that slice."""
+
 
 def parse_game(text: str | bytes, where: str) -> Game:
     """Read a game file's text.
@@ -99,9 +102,7 @@ def _build(problem: Problem, where: str, task: str, dialect: Dialect, walkthroug
         pickupable=those("pickupable"),
         toggleable=those("toggleable"),
         sliceable=those("sliceable"),
-        knives=shared(
-            frozenset(objects[o] for o, kind in problem.pairs("objecttype") if kind in ("knifetype", "butterknifetype"))
-        ),
+        knives=shared(frozenset(objects[o] for o, kind in problem.pairs("objecttype") if kind in _KNIVES)),
         inside={objects[o]: inside.get(objects[o], ()) for o in problem.those("isreceptacleobject")},
         start=locations[starts[0][2]],
         contents=tuple(contents.get(number, ()) for number in range(len(receptacles))),

@@ -32,7 +32,7 @@ class ObjectKind:
     family: str
     """Objects of one family are easily confused."""
     abilities: frozenset[str]
-    """What can be done to it: clean, heat, cool, slice, light, hold (things in it). "fixed" if it cannot be taken."""
+    """Its abilities: clean, heat, cool, slice, light, hold (things in it). "fixed": it cannot be taken."""
     places: Mapping[str, int]
     """Receptacle types that it may be put in, each with the weight of starting there."""
 

@@ -1,0 +1,99 @@
+"""A saved policy on the held-out tasks of some splits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from hiper.display.console import Display
+from hiper.episode import Episode, write_episodes
+from hiper.errors import UserError
+from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
+from hiper.evaluation.saved import LoadedPolicy
+from hiper.files import exclusive_lock, writing
+from hiper.runs.cards import Card
+
+
+class EvaluatedSplit(NamedTuple):
+    """What came of one split."""
+
+    split: str
+    evaluation: Evaluation
+    card: Card
+
+
+def evaluate_splits(
+    policy: LoadedPolicy,
+    splits: Sequence[str],
+    display: Display,
+    *,
+    tasks: int | None = None,
+    seed: int | None = None,
+    folder: Path | None = None,
+) -> Iterator[EvaluatedSplit]:
+    """Play the panel of each split, and yield the outcomes one by one.
+
+    Args:
+        policy: who plays.
+        splits: what is played.
+        display: where progress is shown.
+        tasks: the size of a fixed subset of tasks per split; None: all tasks.
+        seed: the seed of sampling and environment; None: the policy's own.
+        folder: where to write ``SPLIT.json`` (the card) and ``SPLIT.jsonl.gz`` (the episodes); None: nowhere.
+
+    Raises:
+        UserError: a split does not exist or has fewer tasks, or ``folder`` holds a card, cannot be written, or is in
+            use by another process.
+        KeyboardInterrupt: the user stopped; splits that were played before have been written.
+    """
+    with exclusive_lock(folder) if folder else nullcontext():
+        yield from _evaluate_splits(policy, splits, display, tasks, seed, folder)
+
+
+def _evaluate_splits(
+    policy: LoadedPolicy,
+    splits: Sequence[str],
+    display: Display,
+    tasks: int | None,
+    seed: int | None,
+    folder: Path | None,
+) -> Iterator[EvaluatedSplit]:
+    if folder is not None:
+        if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
+            raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
+        with writing(folder):  # a folder that cannot be written is refused before anything is played
+            folder.mkdir(parents=True, exist_ok=True)
+    envs = {split: policy.env(split) for split in splits}
+    for env in envs.values():
+        if tasks is not None and tasks > len(env.panel):
+            raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {tasks} episodes were asked for")
+    seed = policy.config.seed if seed is None else seed
+    for split, env in envs.items():
+        count = len(env.panel) if tasks is None else tasks
+        with display.bar(split, count) as advance:
+            slots, on_episode = policy.config.rollout.slots, partial(_advance, advance)
+            try:
+                result = evaluate(env, policy.agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
+            except KeyboardInterrupt:
+                display.note(f"stopped: {split} was not played to its end, and nothing of it is written")
+                raise
+        card = result_card(
+            result,
+            env,
+            policy.agent,
+            checkpoint=str(policy.path),
+            weights_sha256=policy.weights.sha256(),
+            seed=seed,
+            command=display.command,
+        )
+        if folder is not None:
+            write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
+            card.write(folder / f"{split}.json")
+        yield EvaluatedSplit(split, result, card)
+
+
+def _advance(advance: Callable[[], None], _: Episode) -> None:
+    advance()
