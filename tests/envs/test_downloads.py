@@ -435,7 +435,7 @@ def test_the_official_games_are_known_by_their_panels(official_games: Path):
     assert seen.state is State.RIGHT
     assert "140 games that say 'move'" in seen.detail
     assert unseen.state is State.MISSING
-    with pytest.raises(UserError, match="is a file, and games are unpacked into a folder"):
+    with pytest.raises(UserError, match="is a file, but games are unpacked into a folder"):
         Games().install(official_games, quiet)
 
 

@@ -302,7 +302,7 @@ def test_the_policy_held_on_to_must_be_there_after_a_resume(tmp_path: Path):
 def test_a_run_whose_policy_never_learns_is_told(tmp_path: Path):
     told: list[str] = []
     display = Quiet()
-    display.note = told.append  # type: ignore[method-assign, assignment]
+    display.note = lambda *lines: told.extend(lines)  # type: ignore[method-assign]
     settings = config(training={"iterations": 1}, learner={"critic_warmup_iterations": 1}, warm_start={"tasks": 0})
     train(Run.create(tmp_path / "run", settings), display)
     assert "the policy will not learn: learner.critic_warmup_iterations (1) takes every iteration" in told
