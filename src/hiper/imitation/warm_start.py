@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
+from hiper.config import WARM_START_PREFIXES, Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
-from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row

@@ -17,7 +17,6 @@ from transformers import PreTrainedModel
 
 from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
-from hiper.models.logits import scaled_logprobs
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
@@ -188,6 +187,14 @@ def hidden_states(
     if shortcut and qwen2.understands(decoder):
         return qwen2.read(decoder, ids_NL, row_M, position_M)
     return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])
+
+
+def scaled_logprobs(logits: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities in float32 at ``temperature``; 0 leaves the logits as they are.
+
+    Sampler and learner both call this, so both mean the same distribution.
+    """
+    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
 
 
 def token_scores(

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import DivergedError
+from hiper.models.actor_critic import scaled_logprobs
 from hiper.models.batches import micro_batches
 from hiper.models.build import stop_ids
-from hiper.models.logits import scaled_logprobs
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
