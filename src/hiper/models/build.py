@@ -103,7 +103,8 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         )
     if not _head_gives_logits(policy):
         raise UserError(
-            f"'{path}' changes its logits after the language head, which the learner does not support; choose another model"
+            f"'{path}' changes its logits after the language head, which the learner does not support; choose "
+            "another model"
         )
     for parameter in policy.parameters():
         # A file's tensors are mapped to memory without alignment. Arithmetic on addresses that are no multiple of 64
