@@ -55,7 +55,7 @@ class Move:
     logprobs: tuple[float, ...] = ()
     """The sampler's log-probability of each response token."""
     kinds: tuple[int, ...] = ()
-    """The kind of each response token (:class:`~hiper.plan_execute.spans.TokenKind`)."""
+    """The kind of each response token (:class:`~hiper.advantages.types.TokenKind`)."""
     low_index: int | None = None
     """The index of the response token where V_low is read. None: V_low is read before the first token."""
     version: int | None = None
