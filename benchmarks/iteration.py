@@ -1,11 +1,12 @@
-"""Where an iteration's time goes, and how fast generation and update are beside the plain way of doing both.
+"""Measure where an iteration's time goes, and how fast generation and update are beside the plain way.
 
     python benchmarks/iteration.py [RECIPE] [dotted.key=value ...]
 
-The plain way is what transformers offers out of the box: `generate()` on prompts padded at the left to one width, and
-an update on rows in random order, padded to the longest of each batch, with the logits of every position. Both sides
-have the same weights, prompts, rows, losses and optimiser, and one thread. They take turns, and of each the best time
-counts; on a CPU, time is the processor's. So a busy machine does not tilt the comparison.
+The plain way is what transformers offers out of the box. Generation is `generate()` on prompts padded at the left to
+one width. The update reads rows in random order, padded to the longest of each batch, with the logits of every
+position. Both sides have the same weights, prompts, rows, losses, optimizer and number format, and one thread. They
+take turns, and the best time of each counts. On a CPU, time is processor time. So a busy machine does not tilt the
+comparison.
 """
 
 from __future__ import annotations
@@ -47,19 +48,23 @@ SETTINGS = (
     "warm_start.epochs=1",
     "rollout.episodes=64",
     "learner.kl_coef=0",
+    "learner.target_kl=null",
     "model.critic=shared",
     "training.threads=1",
 )
 PROMPTS, ROWS, ROUNDS = 128, 512, 4
 PLAIN_BATCH = 64
-"""Rows of one forward pass of the plain update."""
+"""The number of rows in one forward pass of the plain update."""
 MOST_ENVIRONMENT, LEAST_RATIO = 0.02, 2.0
+"""The targets: the environment's largest share of an iteration, and the least speed-up of both phases together."""
+LEAST_SIMILARITY = 0.99
+"""The least cosine similarity of the two updates' changes to the weights."""
 
 T = TypeVar("T")
 
 
 def main() -> int:
-    """Print where time goes and both comparisons; 1 if a target is missed."""
+    """Print where time goes and both comparisons; return 1 if a target is missed."""
     disable_progress_bar()
     recipe, *overrides = sys.argv[1:] or ["quickstart"]
     config = load_config(recipe, [*SETTINGS, *overrides])
@@ -96,7 +101,7 @@ def main() -> int:
 
 
 def iteration(config: Config, parts: Parts) -> tuple[dict[str, float], list[TrainRow]]:
-    """Seconds by phase of one iteration, and its rows."""
+    """Return the seconds by phase of one iteration, and its rows."""
     assignments = assignments_of(config, parts.env.panel, 0)
     episodes, timing = collect(parts.env, assignments, parts.agent, slots=config.rollout.slots)
     scoring, scores = timed(lambda: parts.learner.score(rows_of(episodes)))
@@ -118,14 +123,14 @@ def iteration(config: Config, parts: Parts) -> tuple[dict[str, float], list[Trai
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Wall time and result of one call."""
+    """Return the wall time in seconds and the result of one call."""
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result
 
 
 def spread_out(rows: Sequence[TrainRow], count: int) -> list[TrainRow]:
-    """So many of the rows, from all parts of the iteration."""
+    """Return at most ``count`` of the rows, evenly spaced over the iteration."""
     return [rows[i] for i in np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)]
 
 
@@ -133,7 +138,10 @@ def spread_out(rows: Sequence[TrainRow], count: int) -> list[TrainRow]:
 
 
 def race(slow: Callable[[], int], fast: Callable[[], int]) -> tuple[float, float]:
-    """Tokens per second of both, which return how many tokens they made: the best of several rounds in turns."""
+    """Return the tokens per second of both sides: the best of several rounds, taken in turns.
+
+    Each side returns the number of its tokens.
+    """
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     best = [0.0, 0.0]
     for _ in range(ROUNDS):
@@ -145,7 +153,7 @@ def race(slow: Callable[[], int], fast: Callable[[], int]) -> tuple[float, float
 
 
 def generate(parts: Parts, prompts: Sequence[tuple[int, ...]]) -> int:
-    """Our sampler; the number of tokens sampled."""
+    """Sample with our sampler; return the number of tokens sampled."""
     agent = parts.agent
     requests = [Request(prompt, agent.params, seed) for seed, prompt in enumerate(prompts)]
     return sum(len(sample.ids) for sample in sample_all(agent.sampler, requests))
@@ -153,38 +161,44 @@ def generate(parts: Parts, prompts: Sequence[tuple[int, ...]]) -> int:
 
 @torch.no_grad()
 def generate_plainly(parts: Parts, prompts: Sequence[tuple[int, ...]]) -> int:
-    """`generate()`, which does not even tell log-probabilities; the number of tokens sampled."""
+    """Sample with `generate()`, which gives no log-probabilities; return the number of tokens sampled."""
     policy: Any = parts.learner.weights().model.eval()
     pad, eos, params = parts.tokenizer.pad_token_id, parts.tokenizer.eos_token_id, parts.agent.params
     width = max(map(len, prompts))
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=policy.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=policy.device)
     torch.manual_seed(0)
-    sampled = policy.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        do_sample=True,
-        temperature=params.temperature,
-        top_k=0,
-        top_p=1.0,
-        max_new_tokens=params.max_tokens,
-        pad_token_id=pad,
-        eos_token_id=eos,
-    )[:, width:]
+    with parts.learner._precision():
+        whole = policy.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=params.temperature,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=params.max_tokens,
+            pad_token_id=pad,
+            eos_token_id=eos,
+        )
+    sampled = whole[:, width:]
     ended = (sampled == eos).cumsum(1)
     return int((ended - (sampled == eos).long() == 0).sum())
 
 
 def update(learner: Learner, rows: Sequence[TrainRow]) -> int:
-    """Our update; the number of tokens read."""
+    """Make our update; return the number of tokens read."""
     learner.update(rows, seed=0)
     return sum(map(len, rows))
 
 
 def check_same_step(learner: Learner, rows: Sequence[TrainRow]) -> None:
-    """Both updates move the weights alike. (Not by equal amounts: AdamW makes whole steps of rounding errors.)
+    """Check that both updates move the weights in one direction.
 
-    In float32: in bfloat16, two ways of computing the same gradient part by more than this check allows.
+    The amounts may differ, because AdamW turns rounding errors into whole steps. The check computes in float32 on
+    every machine. In bfloat16, two ways of computing one gradient differ by more than the check allows.
+
+    Raises:
+        AssertionError: The directions differ, so the comparison would time two different computations.
     """
     moves = []
     for work in (update, update_plainly):
@@ -193,19 +207,22 @@ def check_same_step(learner: Learner, rows: Sequence[TrainRow]) -> None:
         work(moved, rows)
         pairs = zip(moved._model.parameters(), learner._model.parameters(), strict=True)
         moves.append(torch.cat([(after - before).detach().flatten() for after, before in pairs]))
-    assert torch.cosine_similarity(moves[0], moves[1], dim=0) > 0.99
+    similarity = float(torch.cosine_similarity(moves[0], moves[1], dim=0))
+    assert similarity > LEAST_SIMILARITY, f"the two updates differ: their cosine similarity is {similarity:.4f}"
 
 
 def update_plainly(learner: Learner, rows: Sequence[TrainRow]) -> int:
-    """The same losses on padded batches with all logits; the number of tokens read."""
+    """Make the same update on padded batches with all logits; return the number of tokens read."""
     learner._model.train()
+    for group, lr in zip(learner._optimizer.param_groups, (learner.config.lr, learner.config.critic_lr), strict=True):
+        group["lr"], group["weight_decay"] = lr, learner.config.weight_decay
     for chosen in minibatches(rows, learner.config.minibatch_turns, derive_seed(0, 0)):
-        tokens = sum(int(row.mask.sum()) for row in chosen)
+        counts = sum(int(row.mask.sum()) for row in chosen), sum(row.mask.size for row in chosen)
         turns_3 = torch.tensor(np.stack([row.target_mask for row in chosen]).sum(0), device=learner._device)
         learner._optimizer.zero_grad(set_to_none=True)
         for start in range(0, len(chosen), PLAIN_BATCH):
             with learner._precision():
-                loss = _plain_loss(learner, chosen[start : start + PLAIN_BATCH], tokens, turns_3)
+                loss = _plain_loss(learner, chosen[start : start + PLAIN_BATCH], counts, turns_3)
             loss.backward()
         for group in learner._optimizer.param_groups:
             torch.nn.utils.clip_grad_norm_(group["params"], learner.config.max_grad_norm)
@@ -213,7 +230,15 @@ def update_plainly(learner: Learner, rows: Sequence[TrainRow]) -> int:
     return sum(map(len, rows))
 
 
-def _plain_loss(learner: Learner, rows: Sequence[TrainRow], tokens: int, turns_3: Tensor) -> Tensor:
+def _plain_loss(learner: Learner, rows: Sequence[TrainRow], counts: tuple[int, int], turns_3: Tensor) -> Tensor:
+    """Compute this batch's part of the mini-batch's loss.
+
+    Args:
+        learner: The learner whose model is read.
+        rows: The rows of the batch.
+        counts: The numbers of credited tokens and of response tokens in the mini-batch.
+        turns_3: The number of trained values of each head in the mini-batch.
+    """
     model, config, device = learner._model, learner.config, learner._device
     width = max(map(len, rows))
     arrays = _padded([row.row for row in rows], width, learner._pad_id)
@@ -224,13 +249,15 @@ def _plain_loss(learner: Learner, rows: Sequence[TrainRow], tokens: int, turns_3
     logprobs = logprobs_NLV.gather(2, ids[:, 1:, None]).squeeze(2)
     entropy = -(logprobs_NLV.exp() * logprobs_NLV).sum(-1)
 
-    old, advantage, trained = (torch.zeros_like(logprobs) for _ in range(3))
+    old, advantage, trained, responses = (torch.zeros_like(logprobs) for _ in range(4))
     for n, row in enumerate(rows):
         said = slice(len(row.row.prompt_ids) - 1, len(row) - 1)
         for padded, array in ((old, row.scores.logprobs), (advantage, row.advantages), (trained, row.mask)):
             padded[n, said] = torch.from_numpy(array.astype(np.float32))
+        responses[n, said] = 1.0
     surrogate = policy_loss((logprobs - old).exp(), advantage, config.clip, config.dual_clip)
-    loss = ((surrogate - config.entropy_coef * entropy) * trained).sum() / tokens
+    credited, said_in_all = counts
+    loss = (surrogate * trained).sum() / credited - config.entropy_coef * (entropy * responses).sum() / said_in_all
 
     places = torch.tensor(arrays["value places"], device=device)
     hidden = output.hidden_states[-1][torch.arange(len(rows), device=device).unsqueeze(1), places]
@@ -248,7 +275,7 @@ def _plain_loss(learner: Learner, rows: Sequence[TrainRow], tokens: int, turns_3
 
 
 def _padded(rows: Sequence[Row], width: int, pad_id: int) -> Mapping[str, list[Any]]:
-    """Rows padded at the end, and the positions of the values."""
+    """Pad rows at the end, and find the positions of their values."""
     whole = [[*row.prompt_ids, *row.response_ids] for row in rows]
     before = [len(row.prompt_ids) - 1 for row in rows]
     low = [at if row.low_index is None else at + 1 + row.low_index for at, row in zip(before, rows, strict=True)]

@@ -1,6 +1,6 @@
-"""HiPER from Python: train, resume, evaluate, load a policy, read a run. The command line calls the same functions.
+"""The Python interface: train, resume, evaluate, load a policy, read a run. The command line calls it too.
 
-Importing this module imports no torch; the functions that need it do so themselves.
+Importing this module does not import torch. The functions that need torch import it themselves.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def train(
     >>> run = train("quickstart", "seed=1", "learner.lr=1e-4", out="runs/first")  # doctest: +SKIP
 
     Args:
-        recipe: a shipped recipe's name, a YAML file, or the settings themselves.
-        settings: ``dotted.key=value`` overrides.
-        out: the folder of the run; None: ``runs/NAME-seedSEED``.
-        display: where progress is shown; None: standard output.
+        recipe: A shipped recipe's name, a YAML file, or the settings themselves.
+        settings: The ``dotted.key=value`` overrides.
+        out: The folder of the run. None: ``runs/NAME-seedSEED``.
+        display: The display of progress. None: standard output.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: a setting, the data or the model is not usable, or the folder holds a run already.
+        UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
     config = resolve_splits(_config(recipe, settings))
     run = Run.create(Path(out) if out else default_folder(config), config)
@@ -45,14 +45,14 @@ def train(
 
 
 def resume(run: Run | str | Path, display: Display | None = None) -> Run:
-    """Continue a run where it stopped, under its own settings. A finished run is returned as it is.
+    """Resume a run from its newest checkpoint, under its own settings. A finished run is returned unchanged.
 
     Args:
-        run: the run or its folder.
-        display: where progress is shown; None: standard output.
+        run: The run or its folder.
+        display: The display of progress. None: standard output.
 
     Raises:
-        UserError: there is no such run, or its newest checkpoint is damaged.
+        UserError: There is no such run, or its newest checkpoint is damaged.
     """
     return _trained(run if isinstance(run, Run) else open_run(run), display)
 
@@ -63,16 +63,16 @@ def clone_expert(
     """Run only the warm start of a recipe, and save the policy. An interrupted warm start is resumed.
 
     Args:
-        recipe: a shipped recipe's name, a YAML file, or the settings themselves.
-        settings: ``dotted.key=value`` overrides.
-        out: the policy's folder; None: ``runs/NAME-sft-seedSEED``.
-        display: where progress is shown; None: standard output.
+        recipe: A shipped recipe's name, a YAML file, or the settings themselves.
+        settings: The ``dotted.key=value`` overrides.
+        out: The policy's folder. None: ``runs/NAME-sft-seedSEED``.
+        display: The display of progress. None: standard output.
 
     Returns:
         The policy's folder.
 
     Raises:
-        UserError: there is nothing to imitate, the loss diverged, or the folder is there already.
+        UserError: There is nothing to imitate, the loss diverged, or the folder already exists.
     """
     config = _config(recipe, settings)
     folder = Path(out) if out else default_folder(config, "sft-")
@@ -96,13 +96,13 @@ def load_policy(
     >>> policy.play(env, env.panel.tasks[0].id).won  # doctest: +SKIP
 
     Args:
-        path: a run (its newest checkpoint), a checkpoint, or a policy folder.
-        settings: ``dotted.key=value`` overrides of the settings it plays under.
-        env: another environment than it was trained on; None: the same.
-        temperature: of the sampling; None: that of evaluations in training.
+        path: A run (its newest checkpoint), a checkpoint, or a policy folder.
+        settings: The ``dotted.key=value`` overrides of the policy's saved settings.
+        env: The name of another environment than the policy was trained on. None: the same environment.
+        temperature: The sampling temperature. None: the temperature of evaluations during training.
 
     Raises:
-        UserError: there is no policy, it is damaged, or a setting is wrong.
+        UserError: There is no policy, it is damaged, or a setting is wrong.
     """
     from hiper.evaluation.saved import SavedPolicy
 
@@ -121,18 +121,18 @@ def evaluate(
     """Play held-out tasks.
 
     Args:
-        policy: a loaded policy, or whatever :func:`load_policy` takes.
-        splits: what is played; None: the policy's own held-out splits.
-        tasks: the size of a fixed subset of tasks per split; None: all tasks.
-        seed: the seed of sampling and environment; None: the policy's own.
-        out: where to write cards and episodes; None: nowhere.
-        display: where progress is shown; None: standard output.
+        policy: A loaded policy, or a path for :func:`load_policy`.
+        splits: The names of the splits. None: the policy's own held-out splits.
+        tasks: The size of a fixed subset of tasks in each split. None: all tasks.
+        seed: The seed of sampling and environment. None: the policy's own seed.
+        out: The folder of the cards and episodes. None: write nothing.
+        display: The display of progress. None: standard output.
 
     Returns:
-        By split: the episodes, their outcomes by task type with intervals, and the result card.
+        The results by split: the episodes, their outcomes by task type with intervals, and the result card.
 
     Raises:
-        UserError: a split does not exist or has fewer tasks, or ``out`` holds a card already.
+        UserError: A split does not exist or has fewer tasks, or ``out`` already holds a card.
     """
     from hiper.evaluation.splits import evaluate_splits
 
@@ -144,19 +144,19 @@ def evaluate(
 
 
 def open_run(path: str | Path) -> Run:
-    """Open a run to read it: settings, metrics, episodes with their credit, evaluations. Needs no torch.
+    """Open a run to read its settings, metrics, episodes with credit, and evaluations. Needs no torch.
 
     >>> run = open_run("runs/first")  # doctest: +SKIP
     >>> run.metrics()[-1]["success/all"], run.evaluations()["valid_unseen"][-1].overall.success  # doctest: +SKIP
 
     Raises:
-        UserError: the folder holds no run, or its settings are invalid.
+        UserError: The folder holds no run, or its settings are invalid.
     """
     return Run.open(Path(path))
 
 
 def default_folder(config: Config, kind: str = "") -> Path:
-    """Where a run goes if nobody says where."""
+    """Return the folder of a run or policy when the caller names none."""
     return Path("runs") / f"{config.name}-{kind}seed{config.seed}"
 
 

@@ -1,4 +1,4 @@
-"""What crosses between the learner and credit assignment: one row per turn, numpy alone.
+"""The records between the learner and credit assignment: one row per turn, with numpy alone.
 
 Legend: K response tokens of one row, H value heads of its critic.
 """
@@ -18,17 +18,19 @@ class Row:
     """One turn, as a model reads it."""
 
     prompt_ids: tuple[int, ...]
+    """The tokens of the prompt."""
     response_ids: tuple[int, ...]
+    """The tokens of the response."""
     low_index: int | None
-    """The response token at which V_low is read. None for an invalid response: V_low is read before the first token.
+    """The index of the response token where V_low is read. None: V_low is read before the first token.
 
-    All tokens of an invalid response answer to V_low, and a baseline must not depend on the action. Read after the
-    response, it would already reflect the formatting error.
+    Invalid responses have None. V_low is the baseline of all their tokens, and a baseline must not depend on the
+    action. After the response, V_low would already reflect the formatting error.
     """
     sampled_logprobs: tuple[float, ...] = ()
-    """The sampler's log-probability of each response token; empty where nothing was sampled (demonstrations)."""
+    """The sampler's log-probability of each response token. Demonstrations are not sampled, and have none."""
     version: int | None = None
-    """The version of the weights that sampled the response; None where that is unknown."""
+    """The version of the weights that sampled the response. None: unknown."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -36,31 +38,32 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A row under the weights that are about to be updated."""
+    """A row, scored under the weights before the update."""
 
     row: Row
-    """What was scored."""
+    """The row that was scored."""
     logprobs: Array
-    """(K,) log-probabilities of the response tokens under the learner's forward pass."""
+    """The log-probabilities (K,) of the response tokens in the learner's forward pass."""
     values: Array
-    """(H,) values in the order of the critic's heads; (K,) for a critic of tokens; (0,) without a critic."""
+    """The values (H,) in the order of the critic's heads; (K,) for a critic of tokens; (0,) without a critic."""
     reference: Array | None
-    """(K,) log-probabilities under the frozen reference policy; None without one."""
+    """The log-probabilities (K,) under the frozen reference policy. None: there is no reference policy."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRow:
-    """A scored row with all that the losses need."""
+    """A scored row with all inputs of the losses."""
 
     scores: Scores
+    """The row and its scores before the update."""
     advantages: Array
-    """(K,) one per response token."""
+    """The advantages (K,), one for each response token."""
     mask: NDArray[np.bool_]
-    """(K,) the token has a policy loss."""
+    """Whether each response token (K,) has a policy loss."""
     targets: Array
-    """A regression target for each value."""
+    """The regression target of each value, in the shape of :attr:`Scores.values`."""
     target_mask: NDArray[np.bool_]
-    """The value is trained."""
+    """Whether each value is trained, in the same shape."""
 
     @property
     def row(self) -> Row:

@@ -57,3 +57,9 @@ def test_the_sum_stands_out_and_columns_are_aligned():
     assert "\x1b[1m" in first
     assert "\x1b[1m" not in second
     assert "    9" in second
+
+
+def test_a_table_as_markdown():
+    table = Table("success", ("method", "after"), [["hiper", "70.1%"], ["a|b", "-"]])
+    assert table.markdown() == "| method | after |\n| --- | ---: |\n| hiper | 70.1% |\n| a\\|b | - |"
+    assert table._replace(left=2).markdown().splitlines()[1] == "| --- | --- |"

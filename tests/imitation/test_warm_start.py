@@ -170,7 +170,7 @@ def test_an_interrupted_one_is_gone_on_with(
     stopped, on = Watch((what, units), press_ctrl_c), Watch()
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, stopped)
-    assert "the warm start is saved as far as it came. Continue with: hiper sft tiny" in stopped.said
+    assert "the warm start's progress is saved. Continue with: hiper sft tiny" in stopped.said
     assert unfinished_file(folder).exists()
     assert not folder.exists()
 
@@ -229,5 +229,7 @@ def test_a_full_disk_is_said(config: Config, tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"cannot write .*policy\.unfinished: No space.*Make room and give the same"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*policy\.unfinished: No space.*Free some space, then give the same"
+    ):
         clone(config, tmp_path / "policy", Watch())

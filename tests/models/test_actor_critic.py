@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Fo
 from hiper.advantages import HEADS_OF, Critic
 from hiper.models import actor_critic
 from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads, token_logprobs
+from hiper.models.batches import micro_batches, padding_share
 from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -189,3 +191,38 @@ def test_what_each_critic_values(make_qwen2: MakeQwen2, own: bool):
     # V_low of the first row is read behind token 1, where token 2 begins.
     torch.testing.assert_close(values["token"][2, 0], values["decisions"][0, 0])
     assert values["token"][:, 0].unique().numel() == 7
+
+
+def test_micro_batches_by_hand():
+    assert micro_batches([3, 9, 4, 4, 2], max_tokens=12, most_padding=1.0) == [[4, 0, 2], [3], [1]]
+    assert micro_batches([3, 9, 4, 4, 2], max_tokens=12, most_padding=0.2) == [[4, 0], [2, 3], [1]]
+    assert micro_batches([3, 9, 4, 4, 2], max_tokens=12, most_padding=0.0) == [[4], [0], [2, 3], [1]]
+    assert padding_share([3, 9, 4, 4, 2], [[4, 0, 2], [3], [1]]) == pytest.approx(3 / 25)
+
+
+def test_a_sequence_that_is_too_long_is_a_batch_of_its_own():
+    assert micro_batches([3, 50, 3], max_tokens=12) == [[0, 2], [1]]
+
+
+def test_no_sequences_give_no_batches():
+    assert micro_batches([], max_tokens=12) == []
+    assert padding_share([], []) == 0.0
+
+
+def test_every_sequence_is_in_one_batch_that_fits():
+    rng = random.Random(0)
+    lengths = [rng.randrange(1, 90) for _ in range(300)]
+    batches = micro_batches(lengths, max_tokens=500)
+    assert all(padding_share([lengths[i] for i in batch], [range(len(batch))]) <= 0.1 for batch in batches)
+    assert sorted(i for batch in batches for i in batch) == list(range(300))
+    assert max(len(batch) * max(lengths[i] for i in batch) for batch in batches) <= 500
+
+
+def test_little_is_padding_with_lengths_as_in_games():
+    """Prompts grow over an episode from some 40 tokens to a hundred; a mini-batch is 256 turns."""
+    rng = random.Random(0)
+    lengths = [int(rng.triangular(40, 110, 75)) + rng.randrange(10, 20) for _ in range(256)]
+    for max_tokens, most in ((4096, 7), (16_384, 5)):
+        batches = micro_batches(lengths, max_tokens)
+        assert padding_share(lengths, batches) < 0.1
+        assert len(batches) <= most  # without cutting them up too far

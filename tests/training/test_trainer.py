@@ -184,7 +184,7 @@ def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
         raise UserError("something is wrong with a task")
 
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
-    message = r"wrong with a task\nsaved up to iter-00001; once this is mended .*: hiper train --resume"
+    message = r"wrong with a task\nsaved up to iter-00001; fix this .*config\.yaml may be edited\), then resume with: hiper train --resume"
     with pytest.raises(UserError, match=message):
         train(run, Quiet(("iteration", 1), fail))
     assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001"]
@@ -214,7 +214,9 @@ def test_a_disk_that_is_full_at_the_episodes_costs_no_iteration(
 ):
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
     (run.path / "episodes" / "iter-00003.jsonl.gz.partial").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"iter-00003.*; saved up to iter-00002\. Make room, then continue with: hiper"):
+    with pytest.raises(
+        UserError, match=r"iter-00003.*; saved up to iter-00002\. Free some space, then resume with: hiper"
+    ):
         train(run, Quiet())
     (run.path / "episodes" / "iter-00003.jsonl.gz.partial").rmdir()
     train(Run.open(run.path), Quiet())
@@ -225,7 +227,7 @@ def test_a_warm_start_is_kept_until_there_is_a_checkpoint(whole: dict[str, Any],
     run = Run.create(tmp_path / "run", config())
     (run.path / "checkpoints").parent.mkdir()
     (run.path / "checkpoints").write_text("in the way")
-    with pytest.raises(UserError, match=r"the warm start is saved as far as it came\. Make room"):
+    with pytest.raises(UserError, match=r"the warm start's progress is saved\. Free some space"):
         train(run, Quiet())
     (run.path / "checkpoints").unlink()
     again = Quiet()
@@ -283,8 +285,14 @@ def test_the_policy_held_on_to_must_be_there_after_a_resume(tmp_path: Path):
     onward = config(model={"path": str(first.warm_start)}, warm_start={"tasks": 0})
     for number, (settings, message) in enumerate(
         (
-            (onward, r"first/warm-start is gone, .* say where it lies now in .*config\.yaml, model\.path"),
-            (config(model={"path": str(first.warm_start)}), r"run1/warm-start is gone, .*; bring it back"),
+            (
+                onward,
+                r"first/warm-start, the reference .* is missing; restore it, or set model\.path in .*config\.yaml",
+            ),
+            (
+                config(model={"path": str(first.warm_start)}),
+                r"run1/warm-start, the reference .* is missing; restore the folder",
+            ),
         )
     ):
         run = Run.create(tmp_path / f"run{number}", settings)
@@ -332,7 +340,7 @@ def test_an_error_says_how_to_go_on_once_it_is_mended(tmp_path: Path):
         train(run, Quiet(("iteration", 3), press_ctrl_c))
     older, newest = run.checkpoints
     (newest / "trainer.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=rf"damaged .*; delete it to go on from {older.name}\n.*once this is mended"):
+    with pytest.raises(UserError, match=rf"damaged .*; delete it to resume from {older.name}\n.*fix this"):
         train(run, Quiet())
     shutil.rmtree(newest)
     train(run, Quiet())

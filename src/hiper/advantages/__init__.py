@@ -7,11 +7,11 @@ spread over tokens after (:mod:`~hiper.advantages.spread`). :data:`ESTIMATORS` n
 
 from __future__ import annotations
 
+from hiper.advantages.checks import on_grid, prefix_mask
 from hiper.advantages.contract import check_estimator
 from hiper.advantages.estimator import Estimator
 from hiper.advantages.gae import TokenGAE, TurnGAE
 from hiper.advantages.gigpo import GiGPO
-from hiper.advantages.grids import on_grid, prefix_mask
 from hiper.advantages.grpo import GRPO
 from hiper.advantages.hae import HAE
 from hiper.advantages.registry import ESTIMATORS, find_estimator, register_estimator

@@ -1,20 +1,59 @@
-"""Conversion of a caller's arrays to ones that an estimator can trust: right shape, right type, padding set to zero.
+"""Checks of an estimator's parameters, and padded arrays that it can trust: right shape, right type, zero padding.
 
-The results are copies in Fortran order. So turn t of all episodes is contiguous, and recurrences along turns are fast.
+Checked arrays are copies in Fortran order. So turn t of all episodes is contiguous, and recurrences along turns are
+fast. Messages about parameters name the setting.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from hiper.errors import UserError
 
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 Ints: TypeAlias = NDArray[np.int64]
 Objects: TypeAlias = NDArray[np.object_]
 Array = TypeVar("Array", bound=NDArray[Any])
+
+
+def check_fractions(parameters: object, *names: str) -> None:
+    """Check that each named parameter lies in [0, 1].
+
+    Raises:
+        UserError: One does not.
+    """
+    for name in names:
+        if not 0.0 <= (value := getattr(parameters, name)) <= 1.0:
+            raise UserError(f"{name} is {value}; it must lie between 0 and 1")
+
+
+def check_choices(parameters: object, **choices: Any) -> None:
+    """Check that each named parameter is one of the strings of its ``Literal``.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name, choice in choices.items():
+        if (value := getattr(parameters, name)) not in get_args(choice):
+            raise UserError(f"{name} is '{value}'; it must be one of {', '.join(get_args(choice))}")
+
+
+def prefix_mask(lengths_B: Sequence[int]) -> Bools:
+    """Return the mask (B, T) that is True for the first ``lengths_B[b]`` places of row b; T is the longest length."""
+    mask_BT: Bools = np.arange(max(lengths_B)) < np.array(lengths_B)[:, None]
+    return mask_BT
+
+
+def on_grid(x_N: ArrayLike, mask_BT: Bools, dtype: type = float) -> NDArray[Any]:
+    """Lay out one number per place of ``mask_BT``, in row-major order; zero elsewhere. ``x_BT[mask_BT]`` undoes it."""
+    x_BT: NDArray[Any] = np.zeros(mask_BT.shape, dtype=dtype)
+    x_BT[mask_BT] = x_N
+    return x_BT
 
 
 def needed(array: Array | None, name: str, who: str) -> Array:

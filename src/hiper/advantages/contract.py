@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hiper.advantages.checks import prefix_mask
 from hiper.advantages.estimator import Estimator
-from hiper.advantages.grids import prefix_mask
 from hiper.advantages.registry import check_estimator_class
 from hiper.advantages.types import Bools, Credit, Floats, Turns
 from hiper.advantages.values import HEADS

@@ -28,10 +28,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from hiper.advantages.checks import needed
+from hiper.advantages.checks import check_fractions, needed
 from hiper.advantages.estimator import Estimator
 from hiper.advantages.normalize import standardize
-from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import flat_mix, following, lambda_returns
 from hiper.advantages.types import Credit, Floats, Turns
 from hiper.advantages.values import Critic

@@ -24,12 +24,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from hiper.advantages.checks import needed
+from hiper.advantages.checks import check_fractions, needed, on_grid
 from hiper.advantages.estimator import Estimator
-from hiper.advantages.grids import on_grid
 from hiper.advantages.groups import paid_and_penalty, statistics_within
 from hiper.advantages.grpo import GRPO
-from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import returns_to_go
 from hiper.advantages.types import Credit, Floats, Ints, Turns
 from hiper.errors import UserError

@@ -21,10 +21,9 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from hiper.advantages.checks import check_choices, on_grid
 from hiper.advantages.estimator import Estimator
-from hiper.advantages.grids import on_grid
 from hiper.advantages.groups import Statistics, group_statistics
-from hiper.advantages.parameters import check_choices
 from hiper.advantages.types import Credit, Turns
 
 

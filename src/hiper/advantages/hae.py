@@ -64,10 +64,9 @@ from typing import ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 
-from hiper.advantages.checks import needed
+from hiper.advantages.checks import check_choices, check_fractions, needed
 from hiper.advantages.estimator import Estimator
 from hiper.advantages.normalize import normalized
-from hiper.advantages.parameters import check_choices, check_fractions
 from hiper.advantages.recurrence import flat_mix, following, lambda_returns
 from hiper.advantages.types import Credit, Floats, Turns
 from hiper.advantages.values import HIGH, LOW, SWITCH, Critic, Head

@@ -17,10 +17,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
+from hiper.advantages.checks import check_fractions
 from hiper.advantages.estimator import Estimator
 from hiper.advantages.groups import paid_and_penalty
 from hiper.advantages.normalize import standardize
-from hiper.advantages.parameters import check_fractions
 from hiper.advantages.recurrence import returns_to_go
 from hiper.advantages.types import Credit, Turns
 

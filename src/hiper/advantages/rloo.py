@@ -16,10 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from hiper.advantages.checks import check_choices, on_grid
 from hiper.advantages.estimator import Estimator
-from hiper.advantages.grids import on_grid
 from hiper.advantages.groups import Statistics, group_statistics, paid_and_penalty
-from hiper.advantages.parameters import check_choices
 from hiper.advantages.types import Credit, Turns
 
 

@@ -10,8 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from hiper.advantages.checks import Bools, Floats, masked_bools, masked_floats, played_mask
-from hiper.advantages.parameters import check_choices
+from hiper.advantages.checks import Bools, Floats, check_choices, masked_bools, masked_floats, played_mask
 from hiper.errors import UserError
 
 KeepMode: TypeAlias = Literal["fixed", "normalized"]

@@ -1,4 +1,4 @@
-"""`hiper play`: one episode in the terminal, turn by turn, with the plan behind each action."""
+"""The command `hiper play`, which shows one episode turn by turn with the plan behind each action."""
 
 from __future__ import annotations
 
@@ -25,28 +25,36 @@ HELP = "a number or an action; `: words` states a subgoal; q leaves"
 
 
 class Human:
-    """Reads the keyboard, or lines of standard input."""
+    """A person who plays through the keyboard or standard input.
+
+    Args:
+        console: The console to read from and write to.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def seat(self, env: TextEnv, assignment: Assignment) -> Human:
-        """Play the episode."""
+        """Return this person as the player."""
         return self
 
     def run(self) -> None:
-        """Do nothing: a person is asked when it is their turn."""
+        """Do nothing, because :meth:`decide` asks the person."""
 
     def begin(self, start: Start) -> None:
-        """Say how to play."""
+        """Show how to play."""
         self._console.print(f"[dim]{HELP}[/dim]")
 
     def ask(self, context: PromptContext) -> Future[Any]:
-        """Need nothing from elsewhere."""
+        """Return a fulfilled future, because :meth:`decide` waits for the person."""
         return answered()
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
-        """Ask until an action is given."""
+        """Ask until the person gives an action.
+
+        Raises:
+            EOFError: The person quits, or standard input ends.
+        """
         actions = context.admissible or ()
         self._console.print(
             Columns([f"[dim]{n:>3}[/dim] {escape(a)}" for n, a in enumerate(actions, 1)], padding=(0, 3))
@@ -65,7 +73,7 @@ class Human:
                 return Move.of(Decision(subgoal != context.subgoal, subgoal or "", action), context, accepts)
 
     def saw(self, action: str, observation: Observation) -> None:
-        """Do nothing: the screen shows it already."""
+        """Do nothing, because the screen shows the outcome already."""
 
     def _fill_in(self, action: str) -> str:
         """Ask for the words of a form such as "search[<your query>]"."""
@@ -73,21 +81,21 @@ class Human:
 
 
 class Shown:
-    """Players whose episode is shown on a console as they play it.
+    """A wrapper of players that shows their episode on a console.
 
     Args:
-        players: who plays.
-        console: where everything is shown.
-        wait: for Enter after every turn.
+        players: The players to show.
+        console: The console that shows everything.
+        wait: Whether to wait for Enter after every turn.
     """
 
     def __init__(self, players: Players, console: Console, *, wait: bool) -> None:
         self._players, self._console, self._wait = players, console, wait
         self.turns = 0
-        """Played so far."""
+        """The number of turns played so far."""
 
     def seat(self, env: TextEnv, assignment: Assignment) -> Shown:
-        """Seat the player that is shown."""
+        """Make the player to show, and return this wrapper."""
         self._player: Player = self._players.seat(env, assignment)
         return self
 
@@ -102,13 +110,13 @@ class Shown:
         self._console.print(escape(start.observation.text))
 
     def ask(self, context: PromptContext) -> Future[Any]:
-        """Wait for Enter, then let the player begin to decide."""
+        """Wait for Enter, then ask the player."""
         if self._wait and self.turns:
             self._console.input("[dim]Enter goes on, Ctrl-C stops[/dim]")
         return self._player.ask(context)
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
-        """Show the move."""
+        """Let the player decide, and show its move."""
         move = self._player.decide(context, accepts, answer)
         self.turns += 1
         word = "[yellow]SWITCH[/yellow]" if move.switch else "[dim]KEEP[/dim]"
@@ -119,7 +127,7 @@ class Shown:
         return move
 
     def saw(self, action: str, observation: Observation) -> None:
-        """Show what came of it."""
+        """Show the outcome of a move."""
         self._player.saw(action, observation)
         self._console.print(escape(observation.text))
 
@@ -133,23 +141,23 @@ def seat(
     temperature: float | None,
     console: Console,
 ) -> tuple[TextEnv, Players]:
-    """Make the environment and whoever plays it.
+    """Make the environment and its player.
 
-    A policy plays the environment with the options it was trained under, unless ``options`` say otherwise.
+    A policy plays the environment with its saved options, unless ``options`` override them.
 
     Args:
-        env: the environment's name.
-        options: ``option=value`` settings of the environment.
-        who: "human", "expert", or where a policy is saved.
-        split: None: the environment's default, or the policy's first held-out split.
-        temperature: a policy's sampling temperature; None: as it was evaluated in training.
-        console: where a human reads and writes.
+        env: The name of the environment.
+        options: The ``option=value`` settings of the environment.
+        who: "human", "expert", or the path of a saved policy.
+        split: The split. None: the environment's default, or the policy's first held-out split.
+        temperature: The sampling temperature of a policy. None: the temperature of evaluations during training.
+        console: The console of a human player.
 
     Raises:
-        UserError: there is no such environment, option, split or policy, or the environment has no expert.
+        UserError: There is no such environment, option, split or policy.
     """
     if who not in (HUMAN, EXPERT):
-        # Importing torch takes a while, and the other players do without.
+        # Importing torch is slow, and the other players do not need it.
         from hiper.evaluation.saved import SavedPolicy
 
         saved = SavedPolicy.open(Path(who), env, [f"env.{option}" for option in options])
@@ -161,15 +169,18 @@ def seat(
 
 
 def play(env: TextEnv, players: Players, task_id: str, seed: int, console: Console, *, wait: bool) -> bool:
-    """Play one episode; whether it was won.
+    """Play one episode, and return whether it was won.
 
     Args:
-        env: where.
-        players: who.
-        task_id: which task of the environment's panel.
-        seed: of the environment and of the player's choices.
-        console: where everything is shown.
-        wait: for Enter after every turn.
+        env: The environment. The episode runs in a spawn of it.
+        players: The source of the player.
+        task_id: A task of the environment's panel.
+        seed: The seed of the environment and of the player's choices.
+        console: The console that shows everything.
+        wait: Whether to wait for Enter after every turn.
+
+    Raises:
+        UserError: The environment has no expert, and the expert is to play.
     """
     console.print(f"[dim]{env.panel.name}: {escape(task_id)}[/dim]")
     shown = Shown(players, console, wait=wait)

@@ -17,6 +17,7 @@ from hiper.config.load import (
 )
 from hiper.config.tree import (
     LAPSES,
+    WARM_START_PREFIXES,
     AlarmConfig,
     Config,
     EnvConfig,
@@ -36,6 +37,7 @@ from hiper.config.tree import (
 
 __all__ = [
     "LAPSES",
+    "WARM_START_PREFIXES",
     "AdvantageConfig",
     "AlarmConfig",
     "Config",

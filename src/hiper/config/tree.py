@@ -157,6 +157,10 @@ class ImperfectConfig(StrictModel):
     """The learning rate."""
 
 
+WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
+"""Prefixes of the settings a warm start depends on. Other settings may change without invalidating it."""
+
+
 class WarmStartConfig(StrictModel):
     """Supervised fine-tuning on demonstrations of the expert, before reinforcement learning."""
 

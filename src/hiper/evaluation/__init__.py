@@ -1,1 +1,1 @@
-"""Playing a panel with the training rollout code, and saying honestly what came of it."""
+"""Evaluation on held-out panels with the rollout code of training."""

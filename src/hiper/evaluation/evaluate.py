@@ -1,4 +1,4 @@
-"""Evaluation: the training rollout code on a panel, and the result card that makes the number reproducible."""
+"""Evaluation of an agent on a panel, and the result card that makes the number reproducible."""
 
 from __future__ import annotations
 
@@ -22,16 +22,20 @@ from hiper.seeding import derive_seed
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A panel, played once."""
+    """The results of playing a panel once."""
 
     panel: Panel
+    """The tasks that were played."""
     episodes: list[Episode]
+    """One episode for each task, in the order of the panel."""
     outcomes: dict[str, Outcome]
+    """The outcome of each task type, and of all tasks under "all"."""
     seconds: float
+    """The wall time of playing."""
 
     @property
     def overall(self) -> Outcome:
-        """All task types together."""
+        """The outcome over all task types."""
         return self.outcomes["all"]
 
 
@@ -48,13 +52,13 @@ def evaluate(
     """Play every task of the environment's panel once.
 
     Args:
-        env: its panel is played.
-        agent: who plays.
-        tasks: play a fixed subset of so many tasks; None, or more than there are: all.
-        slots: episodes side by side.
-        seed: of sampling and of the environment.
-        on_turn: called after each turn of any episode.
-        on_episode: called as episodes end.
+        env: The environment with the panel.
+        agent: The agent that plays.
+        tasks: The size of a fixed subset of tasks. None, or more than the panel has: all tasks.
+        slots: The number of episodes that run at once.
+        seed: The seed of sampling and of the environment.
+        on_turn: A function called after each turn of any episode.
+        on_episode: A function called with each finished episode.
     """
     began = time.perf_counter()
     panel = env.panel if tasks is None or tasks >= len(env.panel) else env.panel.subset(tasks)
@@ -78,13 +82,13 @@ def result_card(
     """Make the card of an evaluation.
 
     Args:
-        evaluation: what was played.
-        env: the environment.
-        agent: the player.
-        checkpoint: whose weights they were, in words.
-        weights_sha256: hash of the weights.
-        seed: seed of the evaluation.
-        command: the command line.
+        evaluation: The results of the evaluation.
+        env: The environment.
+        agent: The agent that played.
+        checkpoint: The origin of the weights, in words.
+        weights_sha256: The hash of the weights.
+        seed: The seed of the evaluation.
+        command: The command line.
     """
     panel = evaluation.panel
     return Card(

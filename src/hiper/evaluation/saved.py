@@ -1,4 +1,4 @@
-"""A saved policy, ready to play: it brings the settings under which it reads prompts."""
+"""Saved policies, which play under their own saved settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
-"""Sections that a policy is played under. Of how it was trained there is no need to know: recipes change."""
+"""The sections of the settings that playing needs. Training settings are ignored, because recipes change."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class SavedPolicy:
 
     @classmethod
     def open(cls, path: Path, env: str | None = None, overrides: Sequence[str] = ()) -> SavedPolicy:
-        """The policy meant by ``path``: a run (its newest checkpoint), a checkpoint, or a policy directory.
+        """Find a policy and its settings.
 
         Args:
-            path: where it is.
-            env: another environment than it was trained on; the options of that one are left behind.
-            overrides: ``dotted.key=value`` settings in place of the saved ones.
+            path: A run (its newest checkpoint), a checkpoint, or a policy directory.
+            env: The name of another environment than the policy was trained on. The saved options do not apply to it.
+            overrides: The ``dotted.key=value`` settings that replace saved ones.
 
         Raises:
-            UserError: there is no policy, or a setting is wrong.
+            UserError: There is no policy, or a setting is wrong.
         """
         folder = PolicyFolder.find(path)
         tree = {key: value for key, value in folder.settings_tree().items() if key in TO_PLAY}
@@ -53,17 +53,17 @@ class SavedPolicy:
         return cls(folder.path, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
 
     def env(self, split: str) -> TextEnv:
-        """The environment of its settings over one split."""
+        """Make the environment of the settings over one split."""
         return make_env(self.config, split)
 
     def load(self, temperature: float | None = None) -> LoadedPolicy:
-        """Load the weights.
+        """Load the weights and make an agent.
 
         Args:
-            temperature: of the sampling; None: that of evaluations in training.
+            temperature: The sampling temperature. None: the temperature of evaluations during training.
 
         Raises:
-            UserError: they are damaged, or do not fit their own config.
+            UserError: The weights are damaged or do not fit their own config.
         """
         config = self.config
         template = Template.load_for(config.env.name, config.prompt.template)
@@ -82,10 +82,13 @@ class LoadedPolicy:
     """A policy that is ready to play."""
 
     path: Path
+    """The policy directory."""
     config: Config
-    """The settings it plays under."""
+    """The settings that the policy plays under."""
     agent: Agent
+    """The agent, at the temperature given to :meth:`SavedPolicy.load`."""
     weights: PolicyWeights
+    """The weights that the agent's sampler holds."""
 
     def env(self, split: str) -> TextEnv:
         """Make the environment of its settings over one split."""
@@ -95,9 +98,9 @@ class LoadedPolicy:
         """Play one episode.
 
         Args:
-            env: where; it is not touched itself.
-            task_id: a task of its panel.
-            seed: of the environment and of the sampling.
+            env: The environment. The episode runs in a spawn of it; ``env`` itself does not change.
+            task_id: A task of the environment's panel.
+            seed: The seed of the environment and of the sampling.
         """
         (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], self.agent, slots=1)
         return episode

@@ -1,4 +1,4 @@
-"""A saved policy on the held-out tasks of some splits."""
+"""Evaluation of a saved policy on the held-out tasks of some splits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from hiper.runs.cards import Card
 
 
 class EvaluatedSplit(NamedTuple):
-    """What came of one split."""
+    """The results of one split."""
 
     split: str
+    """The name of the split."""
     evaluation: Evaluation
+    """The episodes and their outcomes."""
     card: Card
+    """The result card."""
 
 
 def evaluate_splits(
@@ -34,20 +37,20 @@ def evaluate_splits(
     seed: int | None = None,
     folder: Path | None = None,
 ) -> Iterator[EvaluatedSplit]:
-    """Play the panel of each split, and yield the outcomes one by one.
+    """Play the panel of each split, and yield the results one by one.
 
     Args:
-        policy: who plays.
-        splits: what is played.
-        display: where progress is shown.
-        tasks: the size of a fixed subset of tasks per split; None: all tasks.
-        seed: the seed of sampling and environment; None: the policy's own.
-        folder: where to write ``SPLIT.json`` (the card) and ``SPLIT.jsonl.gz`` (the episodes); None: nowhere.
+        policy: The policy that plays.
+        splits: The names of the splits.
+        display: The display of progress.
+        tasks: The size of a fixed subset of tasks in each split. None: all tasks.
+        seed: The seed of sampling and environment. None: the policy's own seed.
+        folder: The folder of ``SPLIT.json`` (the card) and ``SPLIT.jsonl.gz`` (the episodes). None: write nothing.
 
     Raises:
-        UserError: a split does not exist or has fewer tasks, or ``folder`` holds a card, cannot be written, or is in
-            use by another process.
-        KeyboardInterrupt: the user stopped; splits that were played before have been written.
+        UserError: A split does not exist or has fewer tasks. Or ``folder`` already holds a card, cannot be written, or
+            is in use by another process.
+        KeyboardInterrupt: The user stopped. Splits that were finished before have been written.
     """
     with exclusive_lock(folder) if folder else nullcontext():
         yield from _evaluate_splits(policy, splits, display, tasks, seed, folder)
@@ -64,7 +67,7 @@ def _evaluate_splits(
     if folder is not None:
         if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
             raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
-        with writing(folder):  # a folder that cannot be written is refused before anything is played
+        with writing(folder):  # fail before playing if the folder cannot be written
             folder.mkdir(parents=True, exist_ok=True)
     envs = {split: policy.env(split) for split in splits}
     for env in envs.values():

@@ -1,1 +1,1 @@
-"""The warm start: an expert's demonstrations, and a policy that imitates them."""
+"""The warm start, in which a policy imitates an expert's demonstrations."""

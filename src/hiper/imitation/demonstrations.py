@@ -1,8 +1,8 @@
-"""Demonstrations: an environment's expert at play, with lapses on purpose so that recovery is shown too.
+"""Demonstrations by an environment's expert, with deliberate lapses that show how to recover.
 
-A learner that has only seen flawless play does not know what to do after its first mistake. So at some turns
-something else is played than the expert would: it strays, slips, or follows a subgoal that no longer fits. Such a
-turn is not imitated (:attr:`Turn.lapse`); the expert's decisions afterwards are.
+A learner that has only seen flawless play does not know what to do after its first mistake. So some turns are lapses:
+the expert strays, slips, or follows a subgoal that no longer fits. A lapse is marked (:attr:`Turn.lapse`) and not
+imitated. The expert's later decisions are imitated.
 
 A demonstration is an :class:`~hiper.episode.Episode` like any other. It can be stored, reported and compared.
 """
@@ -25,10 +25,10 @@ from hiper.rollout.players import Accepts, Assignment, Move, answered
 
 @runtime_checkable
 class Fallible(Protocol):
-    """An expert that knows how one gets its environment wrong."""
+    """An expert that knows the likely mistakes in its environment."""
 
     def slip(self, observation: Observation, rng: random.Random) -> Decision | None:
-        """Return a mistake that a learner is likely to make now, or None. Nothing is remembered of it."""
+        """Return a mistake that a learner is likely to make now, or None. The expert's state does not change."""
 
 
 def demonstrate(
@@ -42,23 +42,25 @@ def demonstrate(
 ) -> Episode:
     """Let the expert play one episode, with a lapse in each turn with probability ``perturb``.
 
-    A lapse is, with equal chances where it is possible: a random other admissible action under the right subgoal
-    (straying); the expert's own idea of a likely mistake (see :class:`Fallible`); or the right action under a
-    subgoal of earlier in the episode (a missed or a false switch).
+    The possible kinds of lapse are equally probable:
 
-    Equal arguments give equal episodes. ``switch`` of every turn is stated relative to the subgoal that was in force.
-    After a lapse that need not be the one the expert believed in.
+    - stray: a random other admissible action under the right subgoal;
+    - slip: a likely mistake that the expert names (see :class:`Fallible`);
+    - stale-subgoal: the right action under an earlier subgoal, which is a missed or a false switch.
+
+    Equal arguments give equal episodes. ``switch`` of a turn is relative to the subgoal of the turn before. After a
+    lapse, the expert may have followed another subgoal.
 
     Args:
-        env: the environment; it is not touched itself.
-        task_id: which task of its panel.
-        seed: for the environment and for the lapses.
-        perturb: probability of a lapse per turn.
-        expert: who plays; None: the environment's own.
-        lapses: the kinds that happen.
+        env: The environment. The episode runs in a spawn of it; ``env`` itself does not change.
+        task_id: A task of the environment's panel.
+        seed: The seed of the environment and of the lapses.
+        perturb: The probability of a lapse in each turn.
+        expert: The expert. None: the environment's own.
+        lapses: The kinds of lapse that may happen.
 
     Raises:
-        UserError: the environment has no expert, or ``perturb`` is no probability.
+        UserError: The environment has no expert, or ``perturb`` is not a probability.
     """
     players = Experts(perturb, lapses, expert)
     (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], players, slots=1)
@@ -66,7 +68,7 @@ def demonstrate(
 
 
 class Experts:
-    """Gives each episode the environment's expert as its player; see :func:`demonstrate`."""
+    """A source of players that gives each episode the environment's expert; see :func:`demonstrate`."""
 
     def __init__(self, perturb: float = 0.0, lapses: Sequence[Lapse] = LAPSES, expert: Expert | None = None) -> None:
         if not 0.0 <= perturb <= 1.0:
@@ -77,7 +79,7 @@ class Experts:
         """Make the player of one episode.
 
         Raises:
-            UserError: the environment has no expert.
+            UserError: The environment has no expert.
         """
         expert = self._expert or env.expert()
         if expert is None:
@@ -86,18 +88,18 @@ class Experts:
         return ExpertPlayer(expert, rng, self._perturb, self._lapses, env.hidden_actions)
 
     def run(self) -> None:
-        """Do nothing: experts answer at once."""
+        """Do nothing, because experts answer at once."""
 
 
 class ExpertPlayer:
-    """An expert at one episode.
+    """An expert as the player of one episode.
 
     Args:
-        expert: who decides.
-        rng: draws lapses.
-        perturb: probability of a lapse per turn.
-        lapses: the kinds that happen.
-        hidden: actions that agents are not shown; straying leaves them out.
+        expert: The expert that decides.
+        rng: The generator of lapses.
+        perturb: The probability of a lapse in each turn.
+        lapses: The kinds of lapse that may happen.
+        hidden: The actions that agents are not shown. Straying never chooses them.
     """
 
     def __init__(
@@ -108,15 +110,15 @@ class ExpertPlayer:
         self._subgoals: list[str] = []
 
     def begin(self, start: Start) -> None:
-        """Read the task."""
+        """Show the task to the expert."""
         self._expert.reset(start)
 
     def ask(self, context: PromptContext) -> Future[Any]:
-        """Need nothing from elsewhere."""
+        """Return a fulfilled future, because an expert waits for nothing."""
         return answered()
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
-        """Ask the expert, and now and then do something else."""
+        """Return the expert's decision, or sometimes a lapse."""
         observation = Observation(context.observation, context.admissible)
         decision, lapse = self._expert.act(observation), None
         if self._rng.random() < self._perturb:
@@ -126,11 +128,11 @@ class ExpertPlayer:
         return Move.of(decision, context, accepts, lapse=lapse is not None)
 
     def saw(self, action: str, observation: Observation) -> None:
-        """Tell the expert."""
+        """Tell the expert the outcome."""
         self._expert.acted(action, observation)
 
     def _lapse(self, decision: Decision, observation: Observation) -> Decision | None:
-        """Something else than ``decision``, of a kind drawn among those that are possible; None where none is."""
+        """Return a lapse in place of ``decision``, of a random possible kind; None if no kind is possible."""
 
         def stray() -> Decision | None:
             listed = (a for a in observation.admissible or () if a not in self._hidden and not BLANK.search(a))

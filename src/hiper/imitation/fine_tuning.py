@@ -32,17 +32,17 @@ def demonstration_rows(
     lapses_too: bool = False,
     seed: int,
 ) -> list[Row]:
-    """Demonstrate each task once, and return one row per decision to be imitated.
+    """Demonstrate each task once, and return one row for each decision to imitate.
 
     Args:
-        env: where they are demonstrated.
-        task_ids: what is demonstrated.
-        prompts: what the imitator reads.
-        tokenizer: the imitator's.
-        perturb: share of turns that are lapses.
-        lapses: their kinds.
-        lapses_too: see :func:`imitation_rows`.
-        seed: of the episodes and of the lapses.
+        env: The environment of the demonstrations.
+        task_ids: The tasks to demonstrate.
+        prompts: The builder of the imitator's prompts.
+        tokenizer: The imitator's tokenizer.
+        perturb: The probability of a lapse in each turn.
+        lapses: The kinds of lapse that may happen.
+        lapses_too: Whether lapses are imitated; see :func:`imitation_rows`.
+        seed: The seed of the episodes and of the lapses.
     """
     rows: list[Row] = []
     for task_id in task_ids:
@@ -54,13 +54,13 @@ def demonstration_rows(
 def imitation_rows(
     episode: Episode, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase, *, lapses_too: bool = False
 ) -> list[Row]:
-    """Return one row per decision of an episode that is worth imitating; none of an episode that was not won.
+    """Return one row for each decision of an episode to imitate. An episode that was not won gives none.
 
     Args:
-        episode: a demonstration, or any other episode.
-        prompts: what the imitator reads.
-        tokenizer: the imitator's.
-        lapses_too: imitate lapses as well, and what went before a lapse that lost the episode.
+        episode: A demonstration, or any other episode.
+        prompts: The builder of the imitator's prompts.
+        tokenizer: The imitator's tokenizer.
+        lapses_too: Whether lapses, and episodes that a lapse lost, are imitated as well.
     """
     if not (episode.won or (lapses_too and episode.end == EndReason.LOST)):
         return []
@@ -75,25 +75,25 @@ def imitation_rows(
 
 
 class FineTuning:
-    """Steps of imitation under a schedule: the learning rate rises briefly, then falls linearly to zero.
+    """Imitation under a schedule: the learning rate rises briefly, then falls linearly to zero.
 
     Args:
-        imitation: makes the steps.
-        steps: how many there will be.
-        lr: learning rate at its highest.
-        prompt_loss: weight of the language-modelling loss on the prompt.
+        imitation: The object that makes the steps.
+        steps: The total number of steps.
+        lr: The highest learning rate.
+        prompt_loss: The weight of the language-modelling loss on prompts.
     """
 
     def __init__(self, imitation: Imitation, steps: int, lr: float, prompt_loss: float = 0.0) -> None:
         self.imitation, self._steps, self._lr, self._prompt_loss = imitation, steps, lr, prompt_loss
         self.losses: list[float] = []
-        """One per step done, the mean per response token."""
+        """The losses of the steps so far, as :meth:`Imitation.step` returns them."""
 
     def step(self, rows: Sequence[Row]) -> None:
         """Make one step on a mini-batch of rows.
 
         Raises:
-            UserError: the loss is NaN or infinite.
+            UserError: The loss is NaN or infinite.
         """
         step = len(self.losses)
         lr = self._lr * lr_scale(step, self._steps)
@@ -104,13 +104,16 @@ class FineTuning:
 
 
 def lr_scale(step: int, steps: int) -> float:
-    """Share of the highest learning rate at a step, counted from 0: up within a tenth of all or 20, then down."""
+    """Return the factor on the highest learning rate at a step, counted from 0.
+
+    The factor rises over a tenth of all steps, but at most 20. Then it falls linearly.
+    """
     warmup = max(1, min(20, steps // 10))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
 def shuffled_batches(rows: Sequence[Row], size: int, seed: int) -> Iterator[list[Row]]:
-    """Yield mini-batches for ever, each pass over the rows in a new order."""
+    """Yield endless mini-batches. Each pass over the rows has a new order; an incomplete last batch is dropped."""
     rng = random.Random(seed)
     while True:
         order = list(rows)

@@ -1,4 +1,4 @@
-"""The language of an environment, as a nano model must know it: what the expert reads and says on a sample of tasks."""
+"""The language of an environment: the prompts and responses of its expert on a sample of tasks."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.collector import contexts_of
 
 LANGUAGE_TASKS = 400
-"""Tasks played by the expert to learn the words of an environment's language."""
+"""The number of tasks that the expert plays to collect the words of an environment."""
 
 
 class Said(NamedTuple):
-    """What was known before a turn, and what was decided."""
+    """The state before a turn, and the expert's decision."""
 
     context: PromptContext
     decision: Decision
 
 
 def language(env: TextEnv) -> Iterator[Said]:
-    """Yield what is read and said in an environment: the expert at play on a sample of tasks."""
+    """Yield the turns of the expert on a sample of tasks."""
     for task in env.panel.subset(min(LANGUAGE_TASKS, len(env.panel))):
         episode = demonstrate(env, task.id, perturb=0.2)
         for turn, context in zip(episode.turns, contexts_of(episode), strict=True):
@@ -35,27 +35,27 @@ def language(env: TextEnv) -> Iterator[Said]:
 
 
 def texts(template: Template, said: Said) -> tuple[str, str]:
-    """The prompt and the response of a turn, in words."""
+    """Return the prompt and the response of a turn as text."""
     response = response_text(template.phrase(said.decision, said.context), template.form)
     return str(template.render(said.context)), response
 
 
 def check_sayable(env: TextEnv, template: Template, tokenizer: PreTrainedTokenizerBase, turns: list[Said]) -> None:
-    """Make sure that a tokenizer can say every action.
+    """Check that a tokenizer can express every action.
 
     Raises:
-        UserError: it cannot; one such action is named.
+        UserError: It cannot. The message names one such action.
     """
     if unsaid := sorted({said.decision.action for said in turns if not _can_say(template, tokenizer, said)}):
         raise UserError(
-            f"a nano model cannot say {len(unsaid)} actions of '{env.name}', such as {unsaid[0]!r}: it knows words "
-            "with single spaces between them; use a template that words actions so, or name a model with a tokenizer "
-            "of its own in model.path"
+            f"a nano model cannot say {len(unsaid)} actions of '{env.name}', such as {unsaid[0]!r}: it knows only "
+            "words with single spaces between them; use a template that words actions so, or set model.path to a model "
+            "with its own tokenizer"
         )
 
 
 def _can_say(template: Template, tokenizer: PreTrainedTokenizerBase, said: Said) -> bool:
-    """Whether an action means itself once it has been said, or another that differs in white space alone."""
+    """Return whether an action survives encoding and decoding, up to differences in white space."""
     action, listed = said.decision.action, said.context.admissible or ()
     spoken = round_trip(tokenizer, template.phrase(said.decision, said.context).action)
     understood = template.understand(spoken, said.context)

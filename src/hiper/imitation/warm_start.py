@@ -1,4 +1,4 @@
-"""The warm start: the policy imitates demonstrations, in one stage or two, and resumes where it was interrupted."""
+"""The warm start: the policy imitates demonstrations in one or two stages. An interrupted warm start can resume."""
 
 from __future__ import annotations
 
@@ -13,54 +13,56 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
+from hiper.config import WARM_START_PREFIXES, Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
-from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row
 from hiper.seeding import derive_seed
 
 SECONDS_BETWEEN_SAVES = 600.0
+"""The least time between two saves during a stage."""
 
 
 class _Stage(NamedTuple):
-    """Some passes over the demonstrated tasks, each played anew."""
+    """A stage: some passes over the demonstrated tasks. Each pass plays them anew."""
 
     name: str
+    """The name in messages, which also seeds the stage."""
     config: WarmStartConfig | ImperfectConfig
-    """How much is imitated, and how."""
+    """The settings of the stage."""
     lapses: Sequence[Lapse]
+    """The kinds of lapse that may happen."""
     lapses_too: bool
-    """Lapses are imitated as well."""
+    """Whether lapses are imitated as well."""
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A warm start, ready to be run."""
+    """A warm start that is ready to run."""
 
     config: Config
     learner: Learner
     env: TextEnv
-    """Over the training tasks."""
+    """The environment, with the training tasks as its panel."""
     prompts: PromptBuilder
     tokenizer: PreTrainedTokenizerBase
     unfinished: Path
-    """A file that keeps what is done. The caller deletes it when it is needed no more."""
+    """The file that stores progress. The caller deletes it when it is no longer needed."""
     display: Display
     check: Callable[[], None] = lambda: None
-    """Called between steps; an interrupt that it raises ends the warm start, saved."""
+    """A function called between steps. If it raises KeyboardInterrupt, progress is saved and the warm start ends."""
 
     def run(self) -> None:
         """Fine-tune the policy on demonstrations of training tasks, then copy it into the critic's backbone.
 
         Raises:
-            UserError: there is nothing to imitate, the loss diverged, or what was done so far is of no use.
-            UnwritableError: the disk refused.
+            UserError: There is nothing to imitate, the loss diverged, or the stored progress cannot be used.
+            UnwritableError: The progress cannot be written.
         """
         saved = _Unfinished(self.unfinished, self.config)
         begun = saved.read(self.learner)
@@ -106,9 +108,9 @@ class WarmStart:
         )
 
     def _demonstrated(self, stage: _Stage, tasks: Sequence[str], seed: int) -> tuple[list[Row], float]:
-        """The rows of a stage's passes, and how many turns are imitated, which may be a part of the last pass."""
+        """Return the rows of a stage's passes and the number of turns to imitate, which may end within the last pass."""
         config = stage.config
-        # A task takes a turn at least, so that this is the most passes that so many turns can take.
+        # Every task takes at least one turn, so this many passes are always enough.
         passes = math.ceil(config.epochs if config.turns is None else config.turns / len(tasks))
         enough = math.inf if config.turns is None else config.turns
         rows: list[Row] = []
@@ -132,17 +134,17 @@ class WarmStart:
 
 
 def unfinished_file(folder: Path) -> Path:
-    """Where a warm start keeps what is done before its policy is saved in ``folder``."""
+    """Return the file that stores a warm start's progress until its policy is saved in ``folder``."""
     return folder.with_name(folder.name + ".unfinished")
 
 
 def describe_progress(folder: Path) -> str:
-    """What an interrupt has left of a warm start, in words."""
-    return "the warm start is saved as far as it came" if unfinished_file(folder).exists() else "nothing was done yet"
+    """Describe in words what an interrupt has left of a warm start."""
+    return "the warm start's progress is saved" if unfinished_file(folder).exists() else "nothing was done yet"
 
 
 class _Unfinished:
-    """A warm start's file of what is done."""
+    """The file that stores a warm start's progress."""
 
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
@@ -151,38 +153,40 @@ class _Unfinished:
         self._saved = time.monotonic()
 
     def read(self, learner: Learner) -> dict[str, Any] | None:
-        """What an earlier process did, if any; nothing is restored yet.
+        """Return the notes of an earlier process, or None. Nothing is restored yet.
 
         Raises:
-            UserError: it cannot be read, or was done under other settings.
+            UserError: The file cannot be read, or was written under other settings.
         """
         if not self._path.exists():
             return None
-        what = f"{self._path}, a warm start as far as it came,"
+        what = f"{self._path}, the progress of a warm start,"
         notes = self._checked(learner.imitate().notes)
         before, now = notes["settings"], self._settings
         if other := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
             changes = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in other)
-            raise UserError(f"{what} was begun with {changes}: give these again, or delete it to begin anew")
+            raise UserError(
+                f"{what} was made with {changes}; use these settings again, or delete the file to start again"
+            )
         return notes
 
     def restore(self, tuning: FineTuning) -> None:
-        """Put policy, optimizer and losses back.
+        """Restore policy, optimizer and losses.
 
         Raises:
-            UserError: the file is damaged.
+            UserError: The file is damaged.
         """
         tuning.losses = list(self._checked(tuning.imitation.load)["losses"])
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        """Keep what is done."""
+        """Save the progress."""
         with atomic_file(self._path) as partial:
             tuning.imitation.save(partial, {"settings": self._settings, "stage": stage, "losses": tuning.losses})
         self._saved = time.monotonic()
 
     @property
     def old(self) -> bool:
-        """Whether it is time to save."""
+        """Whether the last save is long ago."""
         return time.monotonic() - self._saved > SECONDS_BETWEEN_SAVES
 
     def _checked(self, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
@@ -192,6 +196,6 @@ class _Unfinished:
                 raise ValueError("it lacks its notes")
         except ValueError as error:
             raise UserError(
-                f"{self._path}, a warm start as far as it came, is damaged; delete it to begin anew"
+                f"{self._path}, the progress of a warm start, is damaged; delete the file to start again"
             ) from error
         return notes

@@ -1,4 +1,4 @@
-"""Rows cut at random into the mini-batches of optimiser steps."""
+"""Random mini-batches of rows, one for each optimizer step."""
 
 from __future__ import annotations
 

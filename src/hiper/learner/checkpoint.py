@@ -1,4 +1,4 @@
-"""The learner's files in a checkpoint: everything beside the policy that continuing needs.
+"""The learner's files in a checkpoint: everything that resuming needs beside the policy.
 
     heads.safetensors    the value heads
     critic.safetensors   the critic's own backbone
@@ -22,7 +22,7 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
-"""What reading a damaged file, or putting it into another architecture, may raise."""
+"""The exceptions of reading a damaged file, or of loading it into another architecture."""
 
 
 def save_state(folder: Path, model: ActorCritic, optimizer: Optimizer, iteration: int) -> None:
@@ -38,7 +38,7 @@ def load_state(folder: Path, model: ActorCritic, optimizer: Optimizer) -> int:
     """Restore critic and optimizer; return the number of iterations done.
 
     Raises:
-        UserError: a file is damaged or of another architecture.
+        UserError: A file is damaged or of another architecture.
     """
     try:
         if model.heads.names:

@@ -1,4 +1,4 @@
-"""The warm start's loss and its optimizer: the policy alone, trained to say what demonstrations say."""
+"""Supervised training of the policy on demonstrations: the warm start's loss and optimizer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from hiper.models.batches import micro_batches
 from hiper.rows import Row
 
 BETAS, WEIGHT_DECAY = (0.9, 0.95), 0.01
-"""AdamW's settings while imitating."""
+"""The settings of AdamW during imitation."""
 
 
 class Imitation:
-    """AdamW on demonstrations. :meth:`Learner.imitate` begins one; the critic and PPO's optimizer are left alone.
+    """AdamW on demonstrations. :meth:`Learner.imitate` makes it. The critic and PPO's optimizer do not change.
 
     Args:
-        policy: the model that learns.
-        config: of which micro-batches and the limit of the gradient's norm are used.
-        logprobs: log-probabilities of all response tokens of some rows, at temperature 1.
+        policy: The model that learns.
+        config: The learner's settings. Imitation uses its micro-batches and its limit of the gradient's norm.
+        logprobs: A function that returns the log-probabilities of all response tokens of some rows, at temperature 1.
     """
 
     def __init__(
@@ -36,14 +36,15 @@ class Imitation:
         self._optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
     def step(self, rows: Sequence[Row], *, lr: float, prompt_loss: float = 0.0) -> float:
-        """Make one step on a mini-batch and return its loss, the mean over response tokens (plus that of prompts).
+        """Make one step on a mini-batch and return its loss in nats.
 
-        A step whose loss is NaN or infinite is not made.
+        The loss is the mean over response tokens, plus ``prompt_loss`` times the mean over prompt tokens. A step whose
+        loss is NaN or infinite is skipped.
 
         Args:
-            rows: prompts and the responses to imitate.
-            lr: learning rate of this step.
-            prompt_loss: weight of the language-modelling loss on prompts.
+            rows: The prompts, and the responses to imitate.
+            lr: The learning rate of this step.
+            prompt_loss: The weight of the language-modelling loss on prompts.
         """
         self._policy.train()
         self._optimizer.zero_grad(set_to_none=True)
@@ -69,7 +70,7 @@ class Imitation:
 
     def losses(self, rows: Sequence[Row], *, with_prompts: bool) -> tuple[Tensor, Tensor]:
         """Return negative log-likelihoods of all response tokens, and of all prompt tokens but each row's first."""
-        # To a language model, all that follows a row's first token is a response.
+        # A language model reads everything after a row's first token as a response.
         read = [Row(r.prompt_ids[:1], r.prompt_ids[1:] + r.response_ids, None) for r in rows] if with_prompts else rows
         logprobs_K = self._logprobs(read)
         lengths = [(len(whole.response_ids), len(row.response_ids)) for whole, row in zip(read, rows, strict=True)]
@@ -78,15 +79,15 @@ class Imitation:
         return -logprobs_K[said_K], -logprobs_K[~said_K]
 
     def save(self, path: Path, notes: Mapping[str, Any]) -> None:
-        """Write policy and optimizer to a file, with ``notes`` beside them (numbers, text, lists, mappings)."""
+        """Write policy, optimizer and ``notes`` (numbers, text, lists, mappings) to one file."""
         state = {"policy": self._policy.state_dict(), "optimizer": self._optimizer.state_dict()}
         torch.save({**notes, **state}, path)
 
     def load(self, path: Path) -> dict[str, Any]:
-        """Restore what :meth:`save` wrote, and return its notes.
+        """Restore policy and optimizer from a file of :meth:`save`, and return its notes.
 
         Raises:
-            ValueError: the file is damaged or of another model.
+            ValueError: The file is damaged or belongs to another model.
         """
         state = self._read(path)
         try:
@@ -97,10 +98,10 @@ class Imitation:
         return state
 
     def notes(self, path: Path) -> dict[str, Any]:
-        """Return the notes of a saved file, and restore nothing.
+        """Return the notes of a saved file without restoring anything.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: The file is damaged.
         """
         return {key: value for key, value in self._read(path).items() if key not in ("policy", "optimizer")}
 

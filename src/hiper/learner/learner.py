@@ -1,7 +1,7 @@
-"""The learner: scores rows under the current weights, then improves policy and critic on them.
+"""The learner, which scores rows under the current weights and then improves policy and critic on them.
 
-Legend: N rows (turns), K response tokens of all rows together, H value heads, P places where all of them are read: one
-a row, or one a response token.
+Legend: N rows (turns), K response tokens of all rows, H value heads, P places where the heads are read (one for each
+row, or one for each response token).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from hiper.seeding import derive_seed
 
 
 class Loads(Protocol):
-    """Whatever takes weights: a sampler."""
+    """Anything that takes weights, such as a sampler."""
 
     def load(self, weights: PolicyWeights, version: int) -> None:
         """Use these weights from now on."""
@@ -43,27 +43,29 @@ class Loads(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LearnerDescription:
-    """A learner in a few words and numbers."""
+    """A short description of a learner for people."""
 
     policy_parameters: int
+    """The number of the policy's parameters."""
     critic: str
-    """What the critic reads."""
+    """The backbone that the critic reads, in words."""
     device: str
+    """The device of all parameters."""
 
     def __str__(self) -> str:
         return f"{self.policy_parameters:,} parameters, {self.critic}, {self.device}"
 
 
 class Learner:
-    """Policy and critic, trained by PPO on rows. Nobody else touches the model, the optimizer or the number format.
+    """Policy and critic, trained by PPO on rows. No other class touches the model, the optimizer or the number format.
 
     Args:
-        model: policy and critic, on their device.
-        config: see :class:`~hiper.config.LearnerConfig`.
-        pad_id: token that fills batches.
-        temperature: the sampling temperature; log-probabilities are taken at it.
-        autocast: number format of the forward passes, None for that of the parameters.
-        model_config: how a reference policy is loaded.
+        model: Policy and critic, on their device.
+        config: The settings; see :class:`~hiper.config.LearnerConfig`.
+        pad_id: The token that fills batches.
+        temperature: The sampling temperature. Log-probabilities are computed at it.
+        autocast: The number format of forward passes. None: the format of the parameters.
+        model_config: The settings under which a reference policy is loaded.
     """
 
     def __init__(
@@ -97,19 +99,19 @@ class Learner:
         pad_id: int,
         temperature: float,
     ) -> Learner:
-        """Put a policy on its device, give it the critic that an estimator asks for, and make a learner of both.
+        """Move a policy to its device, add the critic that the estimator needs, and make a learner of both.
 
         Args:
-            policy: a causal language model.
-            critic: see :data:`~hiper.advantages.Critic`.
-            config: of the updates.
-            model_config: of the critic's backbone and the number formats.
-            device: as ``training.device`` names it.
-            pad_id: token that fills batches.
-            temperature: the sampling temperature.
+            policy: A causal language model.
+            critic: The kind of critic; see :data:`~hiper.advantages.Critic`.
+            config: The settings of the updates.
+            model_config: The settings of the critic's backbone and the number formats.
+            device: The name of the device, as in ``training.device``.
+            pad_id: The token that fills batches.
+            temperature: The sampling temperature.
 
         Raises:
-            UserError: the device is not there, or the number formats do not go together.
+            UserError: The device is missing, or the number formats do not fit each other.
         """
         place = choose_device(device)
         policy.to(place)  # type: ignore[arg-type]
@@ -132,7 +134,7 @@ class Learner:
         )
 
     def weights(self) -> PolicyWeights:
-        """Give the policy's weights as a sampler loads them. They are shared, not copied: updates change them."""
+        """Return the policy's weights as a sampler loads them. They are shared, so updates change them."""
         return PolicyWeights(self._model.policy, self._autocast, self._model.shortcut)
 
     def publish(self, sampler: Loads, version: int) -> None:
@@ -140,20 +142,20 @@ class Learner:
         sampler.load(self.weights(), version)
 
     def set_reference(self, source: str | Path | None = None) -> None:
-        """Freeze the policy that the KL term keeps the policy near.
+        """Set and freeze the reference policy of the KL term.
 
         Args:
-            source: a Hugging Face directory or name; None: a copy of the current policy.
+            source: A Hugging Face directory or name; None: a copy of the current policy.
 
         Raises:
-            UserError: no model can be loaded from ``source``.
+            UserError: No model can be loaded from ``source``.
         """
         policy = copy.deepcopy(self._model.policy) if source is None else load_policy(source, self._model_config)
         policy.to(self._device)  # type: ignore[arg-type]
         self._reference = policy.eval().requires_grad_(False)
 
     def imitate(self) -> Imitation:
-        """Begin to imitate demonstrations: a warm start's loss, with an optimizer of its own."""
+        """Begin supervised training on demonstrations, with an optimizer of its own."""
         return Imitation(self._model.policy, self.config, self._policy_logprobs)
 
     def copy_policy_to_critic(self) -> None:
@@ -166,7 +168,7 @@ class Learner:
             self._model.policy.save_pretrained(folder)
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Write what continuing needs beside the policy; see :mod:`hiper.learner.checkpoint`."""
+        """Write what resuming needs beside the policy; see :mod:`hiper.learner.checkpoint`."""
         save_state(folder, self._model, self._optimizer, iteration)
 
     def load(self, folder: Path) -> int:
@@ -175,7 +177,7 @@ class Learner:
         The policy itself is loaded when the learner is built.
 
         Raises:
-            UserError: the checkpoint is damaged or of another architecture.
+            UserError: The checkpoint is damaged or of another architecture.
         """
         return load_state(folder, self._model, self._optimizer)
 
@@ -184,12 +186,15 @@ class Learner:
         return next(self._model.parameters()).device
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        """AdamW with one parameter group each for policy and critic; :meth:`update` sets their learning rates."""
+        """Make AdamW with one parameter group each for policy and critic. :meth:`update` sets the learning rates."""
         parts = self._model.policy.parameters(), self._model.critic_parameters()
         return torch.optim.AdamW([{"params": list(parameters)} for parameters in parts])
 
     def _clip_gradients(self) -> list[Tensor]:
-        """Clip policy and critic apart: a large error of the critic must not stop the policy from learning."""
+        """Clip the gradients of policy and critic separately, and return their norms before clipping.
+
+        A large error of the critic must not stop the policy from learning.
+        """
         limit = self.config.max_grad_norm
         return [torch.nn.utils.clip_grad_norm_(group["params"], limit) for group in self._optimizer.param_groups]
 
@@ -200,18 +205,18 @@ class Learner:
             return self._model(batch, self._temperature)  # type: ignore[no-any-return]
 
     def _policy_logprobs(self, rows: Sequence[Row]) -> Tensor:
-        """Log-probabilities of all response tokens under the policy at temperature 1, without the critic."""
+        """Return the log-probabilities (K,) of all response tokens under the policy at temperature 1."""
         batch = RowBatch.of(rows, self._pad_id, self._device)
         with self._precision():
             return token_logprobs(self._model.policy, batch, 1.0, self._model.shortcut)
 
     def _precision(self) -> torch.autocast:
-        """The number format of forward passes."""
+        """Return a context in which forward passes use their number format."""
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
     def score(self, rows: Sequence[Row]) -> list[Scores]:
-        """Log-probabilities and values of every row under the current weights, in the order given."""
+        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
         self._model.eval()
         scores: dict[int, Scores] = {}
         for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
@@ -237,16 +242,19 @@ class Learner:
     def update(
         self, rows: Sequence[TrainRow], *, seed: int, lr_scales: tuple[float, float] = (1.0, 1.0)
     ) -> dict[str, float]:
-        """Improve policy and critic; metrics are averaged over the tokens, turns or steps they are about.
+        """Improve policy and critic on the rows of an iteration.
 
         Args:
-            rows: one per turn.
-            seed: of the shuffling.
-            lr_scales: factors on the learning rates of policy and critic, for schedules.
+            rows: One row for each turn.
+            seed: The seed of the shuffling.
+            lr_scales: The factors on the learning rates of policy and critic, for schedules.
+
+        Returns:
+            The metrics of the update. Each is the mean over its own tokens, turns or steps.
         """
         rates = self.config.lr, self.config.critic_lr
         for group, rate, scale in zip(self._optimizer.param_groups, rates, lr_scales, strict=True):
-            # A checkpoint brings along the rates that it was saved under, and they may have been mended since.
+            # A checkpoint holds the rates that it was saved under, and the settings may have changed since.
             group["lr"], group["weight_decay"] = rate * scale, self.config.weight_decay
         self._stopped = False
         self._model.train()
@@ -257,7 +265,7 @@ class Learner:
         return meter.means()
 
     def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
-        """One optimiser step over a mini-batch, its gradient accumulated over micro-batches."""
+        """Make one optimizer step on a mini-batch. The gradient is accumulated over micro-batches."""
         counts = _Counts(
             credited=max(1, sum(int(row.mask.sum()) for row in rows)),
             said=sum(len(row.mask) for row in rows),
@@ -274,7 +282,7 @@ class Learner:
             kl += kl_sum / counts.credited
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
-            # Skipped rather than taken: one broken step would cost the whole run.
+            # One broken step would spoil the whole run, so it is skipped.
             meter.add(names.SKIPPED_STEPS.name, 1.0)
             return
         meter.add(names.SKIPPED_STEPS.name, 0.0)
@@ -284,16 +292,19 @@ class Learner:
         if self.config.target_kl is not None:
             policy, _ = self._optimizer.param_groups
             if kl > self.config.target_kl:
-                policy["lr"], self._stopped = 0.0, True  # until the next update sets them; the critic goes on
+                policy["lr"], self._stopped = 0.0, True  # until the next update sets the rates; the critic still learns
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
         self._optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
-        """This micro-batch's part of the mini-batch's loss: token means for the policy, place means for each head.
+        """Compute this micro-batch's part of the mini-batch's loss.
 
-        The surrogate is of the credited tokens. Entropy and KL are of all that was said: copies of a subgoal earn
-        nothing, and would drift away with nothing to hold them. Beside the loss, the estimated KL divergences of the
-        credited tokens from the policy that sampled them, summed.
+        The policy's terms are means over tokens, and each head's term is a mean over places. The surrogate covers the
+        credited tokens. Entropy and KL cover all response tokens. Copies of a subgoal get no credit, so without these
+        terms they would drift.
+
+        Returns:
+            The loss, and a sum over the credited tokens: the estimated KL divergence from the policy that sampled.
         """
         config = self.config
         outputs = self._forward([row.row for row in rows])
@@ -329,7 +340,7 @@ class Learner:
         return (loss_PH.sum(0) / self._tensor(places_H)).sum()
 
     def _at_places(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """(P, H) from the arrays of rows."""
+        """Join the arrays of rows into one of shape (P, H)."""
         heads = len(self._model.heads.names)
         return np.concatenate(arrays).reshape(-1, heads) if heads else np.stack(arrays)
 
@@ -338,14 +349,14 @@ class Learner:
 
 
 class _Counts(NamedTuple):
-    """What the parts of a mini-batch's loss are means over."""
+    """The denominators of the means in a mini-batch's loss."""
 
     credited: int
-    """Tokens with an advantage."""
+    """The number of tokens with an advantage."""
     said: int
-    """Response tokens."""
+    """The number of response tokens."""
     places_H: NDArray[np.int64]
-    """Values trained, by head."""
+    """The number of trained values, by head."""
 
 
 def _given(reference: Array | None) -> Array:

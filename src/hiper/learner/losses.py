@@ -1,7 +1,7 @@
-"""The losses of proximal policy optimisation, as pure functions over flat arrays of tokens or turns.
+"""The losses of proximal policy optimization, as pure functions over flat arrays of tokens or turns.
 
-Schulman et al. 2017 (arXiv 1707.06347); dual clip: Ye et al. 2020 (arXiv 1912.09729); k3: Schulman, "Approximating KL
-Divergence" (2020).
+Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); dual clip, Ye et al. 2020 (arXiv 1912.09729); k3, Schulman,
+"Approximating KL Divergence" (2020).
 """
 
 from __future__ import annotations
@@ -10,30 +10,35 @@ import torch
 from torch import Tensor
 
 K3_CAP = 10.0
+"""The largest k3 estimate of one token, as in verl."""
 
 
 def policy_loss(ratio: Tensor, advantage: Tensor, clip: float, dual_clip: float) -> Tensor:
-    """Clipped surrogate loss of each token.
+    """Return the clipped surrogate loss of each token.
 
-    max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)), and for A < 0 at most -A * dual_clip.
+    The loss is max(-A * ratio, -A * clamp(ratio, 1 - clip, 1 + clip)). For A < 0 it is at most -A * dual_clip.
     """
     loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
 
 
 def k3(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
-    """The k3 estimate of KL(policy || reference) at each token: exp(d) - d - 1 with d = log ref - log policy.
+    """Return the k3 estimate of KL(policy || reference) at each token: exp(d) - d - 1 with d = log ref - log policy.
 
-    Non-negative, and unbiased for tokens drawn from the policy; but capped at 10, as in verl, beyond which there is no
-    gradient. An update pushes single tokens far down, whose estimate grows as 1 / probability: one of them would
-    outweigh all the others.
+    The estimate is non-negative, and unbiased for tokens drawn from the policy. It is capped at :data:`K3_CAP`; beyond
+    the cap there is no gradient. An update can push single tokens far down, and their estimates grow as
+    1 / probability. Without the cap, one such token would outweigh all others.
     """
     difference = (reference_logprob - logprob).clamp(-20, 20)
     return (difference.exp() - difference - 1).clamp(max=K3_CAP)
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error of each value; with ``clip``, the larger of it and that of the value kept near the old."""
+    """Return half the squared error of each value.
+
+    With ``clip``, the error is the larger of two: the value's own, and that of the value clipped to within ``clip`` of
+    the old value.
+    """
     error = (value - target).square()
     if clip is not None:
         near = old_value + (value - old_value).clamp(-clip, clip)

@@ -1,4 +1,4 @@
-"""Means over everything that was added under a name."""
+"""Running means of numbers by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Meter:
-    """Sums and counts by name."""
+    """Sums and counts of numbers by name."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = defaultdict(float)
@@ -27,5 +27,5 @@ class Meter:
         return total
 
     def means(self) -> dict[str, float]:
-        """Return the mean under each name that got a number."""
+        """Return the mean of each name with at least one number."""
         return {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}

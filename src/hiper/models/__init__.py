@@ -1,1 +1,1 @@
-"""Policies and critics through transformers, and the nano model with its tokenizer."""
+"""Policies and critics on transformers models, and the nano model."""

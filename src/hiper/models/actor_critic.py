@@ -1,7 +1,7 @@
-"""Policy and critic as one module: token log-probabilities and values, in one call.
+"""Policy and critic as one module that returns token log-probabilities and values in one call.
 
-Legend: N rows, L tokens, M positions read and K response tokens of all
-rows together, V words, D hidden size, H value heads, P places where all of them are read.
+Legend: N rows, L tokens of a row, M positions read in all rows, K response tokens of all rows, V vocabulary size, D
+hidden size, H value heads, P places where the heads are read.
 """
 
 from __future__ import annotations
@@ -17,40 +17,45 @@ from transformers import PreTrainedModel
 
 from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
-from hiper.models.logits import scaled_logprobs
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
-"""The value heads of a critic of decisions, in the order of its outputs."""
+"""The value heads of a critic of decisions, in the order of the critic's outputs."""
 
 MOST_LOGITS = 1 << 25
-"""Most logits held at once (128 MB in float32)."""
+"""The most logits held in memory at once (128 MiB in float32)."""
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Rows padded at the end to a common length, with the places where something is read.
+    """Rows padded at the end to a common length, with the positions to read.
 
-    A row is read from its last prompt token, which predicts the first response token, to its end.
+    Reading begins at the last prompt token, because it predicts the first response token. It ends with the row.
     """
 
     input_ids_NL: Tensor
     row_M: Tensor
-    """Row of each position read, rows in order."""
+    """The row of each position read, in ascending order."""
     position_M: Tensor
-    """The positions read, in order within each row."""
+    """The positions read, in ascending order within each row."""
     state_K: Tensor
-    """Which of the positions read predicts each response token (the one before it); tokens in order."""
+    """The index into M of the position that predicts each response token, which is the one before it."""
     target_K: Tensor
+    """The response tokens."""
     value_state_N3: Tensor
-    """At which of the positions read each head of :data:`HEADS` is read, in their order."""
+    """The index into M of the position where each head of :data:`HEADS` is read."""
 
     @classmethod
     def of(cls, rows: Sequence[Row], pad_id: int, device: torch.device) -> RowBatch:
         """Collate rows.
 
+        Args:
+            rows: One row at least.
+            pad_id: The token that fills rows up to the common length.
+            device: The device of the tensors.
+
         Raises:
-            ValueError: a row has an empty prompt or response, or a value position outside its response.
+            ValueError: A row has an empty prompt or response, or a value position outside its response.
         """
         width = max(map(len, rows))
         ids: list[list[int]] = []
@@ -76,18 +81,24 @@ class RowBatch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a forward pass gives."""
+    """The results of a forward pass."""
 
     logprobs_K: Tensor
+    """The log-probability of each response token."""
     entropy_K: Tensor
+    """The entropy in nats of the distribution each token was drawn from."""
     values_PH: Tensor
-    """In the order of the critic's heads; (N, 0) without a critic."""
+    """The values, in the order of the critic's heads; (N, 0) without a critic."""
 
 
 class ValueHeads(nn.Module):
-    """Scalar heads on one hidden layer. Values begin at zero, so that an untrained critic adds no noise.
+    """Scalar value heads on one shared hidden layer.
 
-    Without heads it has no parameters.
+    Values begin at zero, so an untrained critic adds no noise. Without heads the module has no parameters.
+
+    Args:
+        hidden: The size of the hidden states.
+        names: The heads, in the order of the outputs.
     """
 
     def __init__(self, hidden: int, names: tuple[str, ...] = HEADS) -> None:
@@ -96,7 +107,7 @@ class ValueHeads(nn.Module):
         if not names:
             return
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # equal runs begin equal, whatever was drawn before
+            torch.manual_seed(0)  # equal runs begin with equal heads, whatever was drawn before
             self.norm = nn.LayerNorm(hidden)
             self.up = nn.Linear(hidden, hidden)
             self.out = nn.Linear(hidden, len(names))
@@ -104,22 +115,25 @@ class ValueHeads(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, hidden_PHD: Tensor) -> Tensor:
-        """Values (P, H): head h reads place h. In float32: in bfloat16 no two values between 8 and 8.06 differ."""
+        """Return the values (P, H). Head h reads column h of ``hidden_PHD``.
+
+        Values are computed in float32. The steps of bfloat16 are too coarse: 1/16 between 8 and 16.
+        """
         with torch.autocast(hidden_PHD.device.type, enabled=False):
             values_PHH = self.out(nn.functional.gelu(self.up(self.norm(hidden_PHD.float()))))
         return cast(Tensor, values_PHH.diagonal(dim1=1, dim2=2))
 
 
 class ActorCritic(nn.Module):
-    """A causal language model, and a critic with a backbone of its own or the policy's, or none.
+    """A causal language model with a critic. The critic reads its own backbone or the policy's; it may also be absent.
 
     Args:
-        policy: any causal LM of transformers.
-        backbone: the critic's own backbone (a model without a language head), or None to read the policy's.
-        detached: the policy's hidden states are read as they are: value losses do not reach the policy.
-        critic: what it values.
-        shortcut: models that :mod:`hiper.models.qwen2` understands are run by it, past each layer's ``forward``.
-            Wrapped modules (sharded ones, for example) whose wrappers must see every call need it off.
+        policy: Any causal language model of transformers.
+        backbone: The critic's own backbone, a model without a language head. None: the critic reads the policy's.
+        detached: Whether value losses stop at the policy's hidden states and do not train the policy.
+        critic: The kind of values that the critic estimates.
+        shortcut: Whether :mod:`hiper.models.qwen2` may run the models it supports. It does not call each layer's
+            ``forward``. Turn it off for wrapped modules, such as sharded ones, whose wrappers must see every call.
     """
 
     def __init__(
@@ -139,7 +153,7 @@ class ActorCritic(nn.Module):
         self.heads = ValueHeads(policy.config.get_text_config().hidden_size, head_names(critic))
 
     def critic_parameters(self) -> list[nn.Parameter]:
-        """What the value losses alone train."""
+        """Return the parameters that only the value losses train."""
         return [*self.heads.parameters(), *(self.backbone.parameters() if self.backbone is not None else ())]
 
     def copy_backbone(self) -> None:
@@ -148,7 +162,7 @@ class ActorCritic(nn.Module):
             self.backbone.load_state_dict(self.policy.get_decoder().state_dict())
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
-        """Log-probabilities at ``temperature``, entropies, and values."""
+        """Return log-probabilities and entropies at ``temperature``, and values."""
         decoder = self.policy.get_decoder()
         states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
@@ -157,7 +171,7 @@ class ActorCritic(nn.Module):
         return Outputs(*scores, self.heads(self._critic_states(batch, states_MD)))
 
     def _critic_states(self, batch: RowBatch, states_MD: Tensor) -> Tensor:
-        """Hidden states (P, H, D) at the heads' places."""
+        """Return the hidden states (P, H, D) that the heads read."""
         places_PH = batch.value_state_N3
         if self.critic == "token":
             places_PH = batch.state_K.unsqueeze(1)
@@ -173,7 +187,7 @@ class ActorCritic(nn.Module):
 
 
 def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float, shortcut: bool = True) -> Tensor:
-    """Log-probabilities (K,) of the response tokens under a policy alone."""
+    """Return the log-probabilities (K,) of the response tokens under a policy without a critic."""
     states_MD = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M, shortcut)
     return token_scores(policy, states_MD[batch.state_K], batch.target_K, temperature)[0]
 
@@ -181,21 +195,36 @@ def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float,
 def hidden_states(
     decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, shortcut: bool = True
 ) -> Tensor:
-    """Last hidden states (M, D) at the given positions, of rows in ascending order.
+    """Return the last layer's hidden states (M, D) at the given positions.
 
-    Padding stands at the end, so causal attention alone keeps it from every real token: no mask is needed.
+    No mask is needed. Padding stands at the end, so causal attention hides it from every real token.
+
+    Args:
+        decoder: A model without its language head.
+        ids_NL: The rows, padded at the end.
+        row_M: The row of each position, in ascending order.
+        position_M: The positions to read.
+        shortcut: See :class:`ActorCritic`.
     """
     if shortcut and qwen2.understands(decoder):
         return qwen2.read(decoder, ids_NL, row_M, position_M)
     return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])
 
 
+def scaled_logprobs(logits: Tensor, temperature: float) -> Tensor:
+    """Return log-probabilities in float32 at ``temperature``; 0 leaves the logits as they are.
+
+    Sampler and learner both call this, so both mean the same distribution.
+    """
+    return torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
+
+
 def token_scores(
     policy: PreTrainedModel, hidden_KD: Tensor, target_K: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability (K,) of each target, and the entropy (K,) of the distribution it is from.
+    """Return the log-probability (K,) of each target, and the entropy (K,) of its distribution.
 
-    Beyond :data:`MOST_LOGITS`, logits are computed piece by piece, and once more for the gradient rather than kept.
+    Beyond :data:`MOST_LOGITS`, logits are computed in pieces. They are computed again for the gradient, not stored.
     """
     head = cast(nn.Module, policy.get_output_embeddings())
 

@@ -1,4 +1,4 @@
-"""Sequences cut into batches by length, so that little is padding."""
+"""Batches of sequences of similar length, which need little padding."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float = 0.1) -> list[list[int]]:
-    """Indices of ``lengths`` grouped by length.
+    """Group the indices of ``lengths`` by length.
 
     Args:
-        lengths: of the sequences.
-        max_tokens: count * longest of a batch stays within it, unless it is a single sequence that is longer.
-        most_padding: no batch has a larger share of padding.
+        lengths: The lengths of the sequences in tokens.
+        max_tokens: The most tokens of a batch, with padding. A longer sequence gets a batch of its own.
+        most_padding: The largest share of padding in a batch, between 0 and 1.
     """
     batches: list[list[int]] = []
     tokens = 0  # of the last batch, without padding
@@ -26,6 +26,6 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float =
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
-    """Share of the tokens in ``batches`` that is padding."""
+    """Return the share of padding among the tokens of ``batches``."""
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     return 1.0 - sum(lengths) / padded if padded else 0.0

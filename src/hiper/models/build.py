@@ -1,4 +1,4 @@
-"""Policies and critics: loaded from Hugging Face directories or names, or made on the spot."""
+"""Loading of policies from Hugging Face directories or names, and making of nano models and critics."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
-"""What transformers raises about files that are missing, damaged, or at odds with each other."""
+"""The exceptions that transformers raises for missing, damaged or inconsistent files."""
 
 
 @contextmanager
 def without_loading_bars() -> Iterator[None]:
-    """Hide transformers' bars of reading and writing weights for a while; those of downloads stay."""
+    """Hide transformers' progress bars of reading and writing weights. Bars of downloads stay."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     enable_progress_bars()
@@ -41,16 +41,16 @@ def without_loading_bars() -> Iterator[None]:
 
 
 def use_threads(count: int | None) -> None:
-    """Compute with so many CPU threads; None: torch's own choice."""
+    """Set the number of CPU threads of torch. None leaves the choice to torch."""
     if count is not None:
         torch.set_num_threads(count)
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``: a CUDA device if there is one, else the CPU.
+    """Return the device called ``name``. ``auto`` is a CUDA device if there is one, else the CPU.
 
     Raises:
-        UserError: torch does not know or have the device.
+        UserError: Torch does not know the device or cannot find it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,12 +61,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | None:
-    """The number format of forward passes where it differs from that of the parameters.
+    """Return the number format of forward passes. None: the format of the parameters.
 
-    On CPUs without bfloat16 instructions bfloat16 is emulated and many times slower, so ``auto`` leaves it alone there.
+    CPUs without bfloat16 instructions emulate the format and are many times slower. ``auto`` chooses float32 there.
 
     Raises:
-        UserError: parameters of few digits are to be computed with in more, which autocast does not do.
+        UserError: The parameters have fewer digits than the computation, which autocast does not support.
     """
     compute, held = config.compute_dtype, config.param_dtype
     if compute == "auto":
@@ -78,10 +78,14 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
 
 
 def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
-    """The causal language model saved at, or named, ``path``.
+    """Load a causal language model, without dropout.
+
+    Args:
+        path: A Hugging Face directory or name.
+        config: The number format of the parameters, and whether to checkpoint gradients.
 
     Raises:
-        UserError: there is none, it is of another kind, or its weights do not fit its config.
+        UserError: There is no such model, it is of another kind, or its weights do not fit its config.
     """
     try:
         AutoConfig.from_pretrained(path)
@@ -98,10 +102,13 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
             f"the weights at '{path}' do not fit their config: {len(missing)} missing, such as {missing[0]}"
         )
     if not _head_gives_logits(policy):
-        raise UserError(f"'{path}' changes its logits behind the language head, which the learner does not reproduce")
+        raise UserError(
+            f"'{path}' changes its logits after the language head, which the learner does not support; choose "
+            "another model"
+        )
     for parameter in policy.parameters():
-        # Files are mapped to memory wherever their tensors happen to begin. Arithmetic on addresses that are no
-        # multiple of 64 rounds differently, and a resumed run would part from an uninterrupted one.
+        # A file's tensors are mapped to memory without alignment. Arithmetic on addresses that are no multiple of 64
+        # rounds differently, so the weights of a resumed run would differ from an uninterrupted run's.
         parameter.data = parameter.data.clone()
     _without_dropout(policy)
     if config.gradient_checkpointing:
@@ -110,9 +117,10 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
 
 
 def _without_dropout(policy: PreTrainedModel) -> None:
-    """What is sampled and what is updated must be one policy: the ratio of PPO would else be noise.
+    """Set every dropout rate to zero.
 
-    Transformers' modules hold rates of their own beside ``nn.Dropout``, applied by functions.
+    The policy that samples and the policy that is updated must be the same, or PPO's ratios are noise. Modules of
+    transformers hold rates of their own beside ``nn.Dropout``.
     """
     for module in policy.modules():
         for name, value in vars(module).items():
@@ -123,13 +131,20 @@ def _without_dropout(policy: PreTrainedModel) -> None:
 def make_nano(
     config: ModelConfig, language: Iterable[str], seed: int, wording: Iterable[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A nano model, and a tokenizer for the language of the texts given and of ``wording``."""
+    """Make a nano model, and a tokenizer that knows the words of ``language`` and ``wording``.
+
+    Args:
+        config: The model's sizes.
+        language: The texts of an environment.
+        seed: The seed of the weights.
+        wording: Further texts, such as the template's.
+    """
     tokenizer = build_word_tokenizer(language, wording)
     return build_nano(config.nano, tokenizer, seed), tokenizer
 
 
 def add_critic(policy: PreTrainedModel, config: ModelConfig, critic: Critic = "decisions") -> ActorCritic:
-    """Policy and critic; a backbone of the critic's own begins as a copy of the policy's, if there is a critic."""
+    """Join a policy with a critic. The critic's own backbone, if it has one, begins as a copy of the policy's."""
     own = config.critic == "own" and critic != "none"
     backbone = copy.deepcopy(policy.get_decoder()) if own else None
     return ActorCritic(policy, backbone, detached=config.critic == "detached", critic=critic)
@@ -137,9 +152,9 @@ def add_critic(policy: PreTrainedModel, config: ModelConfig, critic: Critic = "d
 
 @torch.no_grad()
 def _head_gives_logits(policy: PreTrainedModel) -> bool:
-    """Whether logits are what the language head makes of the last hidden states, and nothing else.
+    """Return whether logits are the language head's output on the last hidden states.
 
-    The learner asks the head alone, at the places it reads; some models scale or cap what it says.
+    The learner calls the head alone, at the positions it reads. Some models scale or cap the head's output.
     """
     ids = torch.arange(4, device=policy.device).unsqueeze(0)
     head = cast(nn.Module, policy.get_output_embeddings())
@@ -148,7 +163,7 @@ def _head_gives_logits(policy: PreTrainedModel) -> bool:
 
 
 def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a response: the tokenizer's, and those the model names itself (chat models have several)."""
+    """Return the tokens that end a response: the tokenizer's and the model's own. Chat models have several."""
     generation = getattr(policy, "generation_config", None)
     named = getattr(generation, "eos_token_id", None)
     named = [named] if isinstance(named, int) else named or []

@@ -1,14 +1,14 @@
-"""A head start for small models: attention heads that find equal words.
+"""Initialisation of small models with attention heads that find equal words.
 
-An agent must see whether the thing its subgoal names is among the things it may take. A transformer does so in two
-steps (an induction circuit: Olsson et al. 2022, arXiv 2209.11895): a head of one layer copies the word that stands some
-places back, and a head of the next looks for where that word occurs. Large models have such heads. A small model
-trained for minutes finds them late or not at all, so its first two layers begin with them, as structure that training
-is known to arrive at is given to vision models (mimetic initialisation: Trockman and Kolter 2023, arXiv 2305.09828).
-It is a beginning, nothing more: every weight is trained.
+An agent must see whether the object its subgoal names is among the objects it may take. A transformer finds equal words
+with an induction circuit (Olsson et al. 2022, arXiv 2209.11895). A head of one layer copies the word some places back.
+A head of the next layer looks for other places with that word. Large models have such heads. A small model trained for
+minutes learns them late or never. So its first two layers begin with them. Vision models have been given learned
+structure in the same way (mimetic initialisation: Trockman and Kolter 2023, arXiv 2305.09828). Every weight is still
+trained.
 
-The embedding begins in the first half of the residual stream and the copies in the second, so that the one is not
-mistaken for the other.
+The embedding begins in the first half of the residual stream, and the copies begin in the second. So the model does not
+confuse them.
 """
 
 from __future__ import annotations
@@ -20,21 +20,23 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 _PLACES_BACK = (1, 2)
-"""Heads of the first layer, by how far back they look; the second skips a full stop."""
+"""How many places each head of the first layer looks back. The second head skips a full stop."""
 
 _SEARCHES = (("query", 1), ("query", 0), ("key", 0))
-"""Heads of the second layer: whether the query or the key is a copied word, and by which head of the first layer; the
-other side is the word itself. "key" finds what followed this word before."""
+"""The heads of the second layer: which side is a copied word, and which head of the first layer copied it.
+
+The other side is the word itself. "key" finds the word that followed this word before."""
 
 _LOCAL = 5.0
-"""Length of the queries' and keys' bias in each rotating pair of a head that looks back: nearly all of its attention
-falls on one place."""
+"""The length of the query and key biases in each rotary pair of a head that looks back.
+
+It is so large that nearly all of the head's attention falls on one place."""
 
 _MATCH = 1.4
-"""Gain of queries and keys that are words: of 60 words, only equal ones draw attention."""
+"""The gain of queries and keys that are words. Among 60 words, only equal words attract attention."""
 
 _REST = 0.1
-"""What is left of the random weights beside the planted ones, which they would drown."""
+"""The factor on the random weights beside the planted ones. Full random weights would drown them."""
 
 
 @torch.no_grad()
@@ -42,8 +44,8 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
     """Overwrite parts of the first two layers of a freshly initialised model, in place.
 
     Args:
-        model: of two layers or more, with as many key-value heads as heads, and three of them or more.
-        generator: of the random bases.
+        model: A model of at least two layers and three heads, with one key-value head for each head.
+        generator: The generator of the random bases.
     """
     config, decoder = model.config, model.model
     first, second = decoder.layers[0], decoder.layers[1]
@@ -54,7 +56,7 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
     word[:, :half] *= math.sqrt(2)
     word[:, half:] *= 0.05
 
-    # What a rotary pair turns per place decides what it is good for: fast ones tell places, slow ones carry words.
+    # Fast rotary pairs tell places apart, and slow ones carry words.
     base = cast(dict[str, float], config.rope_parameters)["rope_theta"]
     turns = [base ** (-2 * pair / size) for pair in range(size // 2)]
     fast = [(pair, turn) for pair, turn in enumerate(turns) if turn > 0.05]
@@ -90,16 +92,16 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
 
 
 def _look_back(attention: Any, head: slice, rates: list[tuple[int, float]], places: int) -> None:
-    """Let a head attend to the position so many ``places`` back.
+    """Let a head attend to the position that is ``places`` back.
 
-    A rotary pair that turns at rate w scores biases q at m and k at n as |q| |k| cos(w (m - n) + angle between them),
-    so an angle of -w * places puts the maximum where m - n = places.
+    A rotary pair of rate w scores the biases q at m and k at n as |q| |k| cos(w (m - n) + angle between them). An
+    angle of -w * places puts the maximum at m - n = places.
 
     Args:
-        attention: Qwen2's.
-        head: its rows.
-        rates: rotary pairs to use, with their rates in radians per place.
-        places: how far back.
+        attention: An attention module of Qwen2.
+        head: The head's rows in the projections.
+        rates: The rotary pairs to use, with their rates in radians per place.
+        places: The distance in places.
     """
     query, key = attention.q_proj, attention.k_proj
     query.weight[head].mul_(_REST)

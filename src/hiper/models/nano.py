@@ -1,7 +1,7 @@
-"""`nano`: a causal language model of the Qwen2 architecture, small enough to train on a laptop's CPU.
+"""`nano`, a causal language model of the Qwen2 architecture that trains on a laptop's CPU.
 
-It is made on the spot, with a tokenizer built from the environment's own language, and saved as an ordinary
-Hugging Face directory: whatever loads Qwen2.5 loads it.
+Its weights begin at random, and its tokenizer is built from the environment's own language. It is saved as an ordinary
+Hugging Face directory, so any program that loads Qwen2.5 loads it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from hiper.models.induction import plant_induction_heads
 
 
 def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
-    """A freshly initialised model for ``tokenizer``; the same seed gives the same weights."""
+    """Make a new model for ``tokenizer``. Equal seeds give equal weights."""
     qwen = Qwen2Config(
-        vocab_size=len(tokenizer),  # no spare rows, which could be sampled but mean nothing
+        vocab_size=len(tokenizer),  # a spare row could be sampled, but would mean nothing
         hidden_size=config.hidden,
         intermediate_size=config.feed_forward,
         num_hidden_layers=config.layers,

@@ -1,13 +1,13 @@
-"""Qwen2's forward pass for those who read only some positions, on the weights of a transformers model.
+"""Qwen2's forward pass at chosen positions, on the weights of a transformers model.
 
-transformers computes every layer at every position. But most positions of a prompt are never read: they matter to
-others as keys and values only. So in the last layer everything else (queries, attention, feed-forward) is computed at
-the positions that are read and nowhere else, which of a two-layer model's work saves a third. The first layer's
-projections depend on the token alone, so with a small vocabulary they are computed once for each word. And decoding
-is given a cache that it does not have to copy at every token. The numbers are those of transformers; tests compare
-them.
+transformers computes every layer at every position. But most positions of a prompt are never read; other positions only
+need their keys and values. So the last layer computes queries, attention and feed-forward at the read positions alone.
+This saves a third of a two-layer model's work. The first layer's projections depend on the token alone, so a small
+vocabulary needs them once for each word. Decoding uses a cache that is not copied at every token. Tests compare the
+results with those of transformers.
 
-Legend: N rows, L tokens, M positions read (of all rows together), H hidden size, D size of a head, S slots of a cache.
+Legend: N rows, L tokens of a row, M positions read in all rows, H hidden size, D size of a head, S slots of a cache,
+V vocabulary size, R queries of a row.
 """
 
 from __future__ import annotations
@@ -21,26 +21,29 @@ from torch.nn.functional import embedding, scaled_dot_product_attention
 from transformers import Qwen2Model
 
 Decoder: TypeAlias = Any
-"""A model without its language head, a Qwen2Model; what its parts are, types do not know."""
+"""A Qwen2Model, which is a model without its language head. Its parts have no useful types."""
 
 Rotary: TypeAlias = tuple[Tensor, Tensor]
-"""Cosines, and sines with the sign that :func:`_rotate` needs; of the shape (L, D) or one that goes with it."""
+"""Cosines and signed sines for :func:`_rotate`, of shape (L, D) or one that broadcasts with it."""
 
 Store: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Is given a layer's number and its new keys and values (N, heads, L, D); returns all that are to be attended to."""
+"""A function of a layer's number and its new keys and values (N, heads, L, D).
+
+It returns all keys and values to attend to."""
 
 Project: TypeAlias = Callable[..., Tensor]
-"""Applies a linear map to a layer's normed input, at all positions or at those given."""
+"""A function that applies a linear map to a layer's normalised input, at all positions or at the given ones."""
 
 ATTENTION = {"cpu": torch.float32}
-"""The format in which attention is computed, by device, where it is not the layers'. On a CPU, torch's attention is
-slower in bfloat16, backwards by a factor of three."""
+"""The number format of attention by device, where it differs from the layers'.
+
+On a CPU, torch's attention is slower in bfloat16. Its backward pass takes three times as long."""
 
 
 def understands(decoder: Decoder) -> bool:
-    """Whether this module computes what ``decoder`` does.
+    """Return whether this module supports ``decoder``.
 
-    Not if a module of it is wrapped or hooked: its parts are called here past each layer's ``forward``.
+    A decoder with a wrapped or hooked module is not supported, because layers' ``forward`` methods are not called here.
     """
     if type(decoder) is not Qwen2Model or any(map(_is_wrapped, decoder.modules())):
         return False
@@ -51,20 +54,20 @@ def understands(decoder: Decoder) -> bool:
 
 
 def _is_wrapped(module: torch.nn.Module) -> bool:
-    """Whether something else than transformers or torch has its part in the module's ``forward``."""
+    """Return whether a hook or another library takes part in the module's ``forward``."""
     hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers")
 
 
 def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, store: Store | None = None) -> Tensor:
-    """Hidden states (M, H) at the given positions of rows that begin at position 0 and are padded at the end.
+    """Return the hidden states (M, H) at the given positions of rows that begin at position 0.
 
     Args:
-        decoder: the model without its language head.
-        ids_NL: the rows. Padding stands at the end, so causal attention alone keeps it from every real token.
-        row_M: which rows to read, in ascending order; a row may be read at several positions.
-        position_M: where to read them.
-        store: is given the keys and values of each layer.
+        decoder: The model without its language head.
+        ids_NL: The rows, padded at the end. Causal attention hides the padding from every real token.
+        row_M: The row of each position, in ascending order. A row may be read at several positions.
+        position_M: The positions to read.
+        store: A function that receives the keys and values of each layer.
     """
     rotary = rotations(decoder, ids_NL.shape[1])
     hidden = decoder.embed_tokens(ids_NL)
@@ -89,15 +92,15 @@ def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, st
 def extend(
     decoder: Decoder, ids_N: Tensor, position_N: Tensor, rotary: Rotary, unseen_NS: Tensor, store: Store
 ) -> Tensor:
-    """Hidden states (N, H) at one further token of each row.
+    """Return the hidden states (N, H) at one further token of each row.
 
     Args:
-        decoder: the model without its language head.
-        ids_N: the tokens.
-        position_N: their positions.
-        rotary: of all positions, from :func:`rotations`.
-        unseen_NS: of the keys that ``store`` returns: 0 for those each row attends to, minus infinity for the others.
-        store: takes this token's keys and values; returns all.
+        decoder: The model without its language head.
+        ids_N: The tokens.
+        position_N: The positions of the tokens.
+        rotary: The rotary embeddings of all positions, from :func:`rotations`.
+        unseen_NS: The mask of the keys that ``store`` returns: 0 where a row attends, minus infinity elsewhere.
+        store: A function that takes this token's keys and values and returns all of them.
     """
     hidden = decoder.embed_tokens(ids_N)
     here = _at(rotary, position_N)
@@ -113,7 +116,7 @@ def extend(
 
 
 def rotations(decoder: Decoder, length: int) -> Rotary:
-    """The rotary embeddings of positions 0 up to ``length``."""
+    """Return the rotary embeddings of the positions below ``length``."""
     weight = decoder.embed_tokens.weight
     cos, sin = decoder.rotary_emb(weight, torch.arange(length, device=weight.device).unsqueeze(0))
     first, second = sin[0].chunk(2, dim=-1)
@@ -140,18 +143,18 @@ def _of_states(layer: Any, hidden: Tensor) -> Project:
 
 
 def _of_words(decoder: Decoder, ids_NL: Tensor) -> Project:
-    """The first layer's: for each word once, and then looked up."""
+    """Return the first layer's projection, computed once for each word and then looked up."""
     normed_VH = decoder.layers[0].input_layernorm(decoder.embed_tokens.weight)
     return lambda linear, at=...: embedding(ids_NL[at], linear(normed_VH))
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
-    """What R queries of each row (N, heads, R, D) find, (N, R, H).
+    """Compute attention of ``queries`` (N, heads, R, D); return its result (N, R, H).
 
-    ``seen`` says which keys a query attends to, in truth values or as what is added; None: up to its own position.
+    ``seen`` masks keys with booleans or with numbers to add. None: each query sees the keys up to its own position.
     """
     rows, heads, count, size = queries.shape
-    if count == 1:  # queries that share a key-value head are then like as many queries of it, and no key is repeated
+    if count == 1:  # queries that share a key-value head count as queries of one head, so no key is repeated
         queries = queries.view(rows, keys.shape[1], -1, size)
     dtype, own = queries.dtype, ATTENTION.get(queries.device.type)
     if own:
@@ -162,12 +165,12 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
         found = scaled_dot_product_attention(
             queries, keys, values, attn_mask=seen, is_causal=seen is None, enable_gqa=queries.shape[1] != keys.shape[1]
         )
-    found = found.to(dtype) if own else found  # else it is in the format that the next layer reads
+    found = found.to(dtype) if own else found  # otherwise the next layer reads this format
     return found.reshape(rows, heads, count, size).transpose(1, 2).reshape(rows, count, -1)
 
 
 def _attend_at(queries_M: Tensor, keys: Tensor, values: Tensor, row_M: Tensor, position_M: Tensor) -> Tensor:
-    """What single queries (M, heads, D) find in their rows, (M, H)."""
+    """Compute attention of single queries (M, heads, D) to their rows; return its result (M, H)."""
     counts_N = torch.bincount(row_M, minlength=len(keys))
     place_M = torch.arange(len(row_M), device=row_M.device) - (counts_N.cumsum(0) - counts_N)[row_M]
     padded = len(keys), int(counts_N.max())
@@ -178,6 +181,6 @@ def _attend_at(queries_M: Tensor, keys: Tensor, values: Tensor, row_M: Tensor, p
 
 
 def _finish(layer: Any, hidden: Tensor, found: Tensor) -> Tensor:
-    """The rest of a layer, behind its attention."""
+    """Compute the rest of a layer after its attention."""
     hidden = hidden + layer.self_attn.o_proj(found)
     return cast(Tensor, hidden + layer.mlp(layer.post_attention_layernorm(hidden)))

@@ -1,4 +1,4 @@
-"""A policy's weights on their way from whoever holds them to a sampler."""
+"""The weights of a policy, as a learner or a saved policy gives them to a sampler."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from hiper.models.build import choose_autocast, choose_device, load_policy
 
 @dataclass(frozen=True, eq=False)
 class PolicyWeights:
-    """What a sampler loads: a causal language model on its device, and the number format to run it in."""
+    """A causal language model on its device, and the number format to run it in."""
 
     model: PreTrainedModel
     autocast: torch.dtype | None = None
-    """Number format of forward passes; None for that of the parameters."""
+    """The number format of forward passes. None: the format of the parameters."""
     shortcut: bool = True
-    """Models that :mod:`hiper.models.qwen2` understands may be run by it, past each layer's ``forward``."""
+    """Whether :mod:`hiper.models.qwen2` may run the models it supports without calling each layer's ``forward``."""
 
     @classmethod
     def load(cls, path: str | Path, config: ModelConfig, device: str) -> PolicyWeights:
         """Load a saved or named policy for sampling alone.
 
         Args:
-            path: a Hugging Face directory or name.
-            config: number formats.
-            device: as ``training.device`` names it.
+            path: A Hugging Face directory or name.
+            config: The number formats.
+            device: The name of the device, as in ``training.device``.
 
         Raises:
-            UserError: there is no such model, its files are damaged, or the device is not there.
+            UserError: There is no such model, its files are damaged, or the device is missing.
         """
         place = choose_device(device)
         policy = load_policy(path, config)
@@ -42,12 +42,12 @@ class PolicyWeights:
 
     @property
     def positions(self) -> int | None:
-        """The most tokens a prompt and a response may have together; None where the model names no limit."""
+        """The most tokens of a prompt and its response together. None: the model states no limit."""
         limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return limit
 
     def sha256(self) -> str:
-        """Name the weights: a hash over names and bytes of all parameters, tied ones once."""
+        """Return a hash over the names and bytes of all parameters. Tied parameters count once."""
         digest = hashlib.sha256()
         for name, parameter in sorted(self.model.named_parameters()):
             digest.update(name.encode())

@@ -1,1 +1,1 @@
-"""Playing many episodes at once with one language model."""
+"""The playing of many episodes at once by language models, experts or people."""

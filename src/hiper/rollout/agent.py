@@ -1,4 +1,4 @@
-"""One language model as planner and executor: contexts in, moves out, for many episodes at once."""
+"""A language model as planner and executor of many episodes at once."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hiper.seeding import derive_seed
 
 
 class Agent:
-    """A sampler, with what it takes to ask it and to understand it.
+    """A language model that plays: it builds prompts, samples responses and parses them into moves.
 
     Args:
-        sampler: who answers; its owner loads weights into it and closes it.
-        tokenizer: of the model.
-        prompts: what the model reads.
-        params: how responses are sampled.
-        include_tags: tags of a block share its advantage.
+        sampler: The sampler of responses. Its owner loads weights into it and closes it.
+        tokenizer: The tokenizer of the model.
+        prompts: The builder of the prompts that the model reads.
+        params: The temperature and length of responses.
+        include_tags: Whether the tags of a block share the block's advantage.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Agent:
         self._include_tags = include_tags
 
     def at(self, temperature: float) -> Agent:
-        """The same agent at another temperature."""
+        """Return the same agent at another temperature."""
         other = object.__new__(Agent)
         other.__dict__.update(self.__dict__, params=replace(self.params, temperature=temperature))
         return other
@@ -53,11 +53,18 @@ class Agent:
         return AgentPlayer(self, assignment.sampling_seed)
 
     def run(self) -> None:
-        """Let the sampler work, where it does so in this thread."""
+        """Let the sampler work, if it needs the caller's thread."""
         self.sampler.run()
 
     def understand(self, context: PromptContext, accepts: Accepts, prompt: Prompt, sample: Sample) -> Move:
-        """Read a sampled response. Everything in the move derives from the sampled ids themselves."""
+        """Parse a sampled response into a move. Every field of the move derives from the sampled ids.
+
+        Args:
+            context: The state before the turn.
+            accepts: Whether the environment would understand an action.
+            prompt: The prompt that was answered.
+            sample: The response.
+        """
         tokens = self._reader.read(sample.ids, ended=sample.finished)
         template = self.prompts.template
         parsed = parse_response(
@@ -87,14 +94,14 @@ class Agent:
 
 
 class AgentPlayer:
-    """An agent at one episode."""
+    """An agent as the player of one episode."""
 
     def __init__(self, agent: Agent, sampling_seed: int) -> None:
         self._agent, self._seed = agent, sampling_seed
         self._prompt = Prompt([])
 
     def begin(self, start: Start) -> None:
-        """Do nothing: all that the model knows is in its prompts."""
+        """Do nothing, because prompts hold everything that the model knows."""
 
     def ask(self, context: PromptContext) -> Future[Sample]:
         """Submit the turn's prompt to the sampler."""
@@ -103,8 +110,8 @@ class AgentPlayer:
         return self._agent.sampler.submit(Request(self._prompt.ids, self._agent.params, seed))
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Sample) -> Move:
-        """Read the response."""
+        """Parse the response into a move."""
         return self._agent.understand(context, accepts, self._prompt, answer)
 
     def saw(self, action: str, observation: Observation) -> None:
-        """Do nothing: it will be in the next prompt."""
+        """Do nothing, because the next prompt shows it."""

@@ -1,4 +1,4 @@
-"""The one loop that plays episodes: many at once, each going on as soon as its own answer is there."""
+"""The one loop that plays episodes. It plays many at once, and each continues as soon as its own answer arrives."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from hiper.plan_execute.render import PromptContext
 from hiper.rollout.players import Assignment, Move, Player, Players
 
 THREADS = 32
-"""The most steps of concurrent environments that are played side by side."""
+"""The most steps that run in parallel, for environments that allow it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds spent, for the share of time that metrics show."""
+    """Seconds spent by phase."""
 
     environment: float
-    """In the environment; where its steps run side by side, waiting for them alone."""
+    """The seconds in the environment. Where steps run in parallel, only the time spent waiting for them counts."""
     generation: float
-    """In the sampler, or waiting for it."""
+    """The seconds in the sampler, or waiting for it."""
     prompts: float
-    """Writing prompts and reading responses."""
+    """The seconds of building prompts and parsing responses."""
 
     def __add__(self, other: Timing) -> Timing:
         return Timing(
@@ -38,7 +38,7 @@ class Timing:
 
 
 class Playing:
-    """An episode under way in one slot."""
+    """A running episode in one slot."""
 
     def __init__(self, env: TextEnv, player: Player, index: int, assignment: Assignment) -> None:
         self.env = env
@@ -46,32 +46,32 @@ class Playing:
         self.index = index
         self.assignment = assignment
         self.move: Move | None = None
-        """The move whose outcome is not there yet."""
+        """The move whose outcome is not known yet."""
         self._turns: list[Turn] = []
         self._history: list[tuple[str, str]] = []
         self._subgoal: str | None = None
         self._last: Step | None = None
 
     def reset(self) -> Start:
-        """Begin the environment's episode."""
+        """Reset the environment for the assigned task."""
         return self.env.reset(self.assignment.task_id, self.assignment.seed)
 
     def began(self, start: Start) -> None:
-        """Take in how the episode begins."""
+        """Record how the episode begins, and show it to the player."""
         self._goal, self._observation = start.goal, start.observation
         self.player.begin(start)
 
     def ask(self) -> Future[Any]:
-        """Let the player begin to decide."""
+        """Ask the player for its next move."""
         return self.player.ask(self.context())
 
     def decide(self, answer: Any) -> str:
-        """Let the player decide; the action."""
+        """Let the player decide, and return its action."""
         self.move = self.player.decide(self.context(), self._accepts, answer)
         return self.move.action
 
     def context(self) -> PromptContext:
-        """What is known before the next turn."""
+        """Return the state before the next turn."""
         return PromptContext(
             goal=self._goal,
             history=self._history,
@@ -82,7 +82,7 @@ class Playing:
         )
 
     def stepped(self, step: Step) -> bool:
-        """Take in what came of the move; whether the episode is over."""
+        """Record the outcome of the move, and return whether the episode is over."""
         move, before = self.move, self._observation
         assert move is not None
         self._turns.append(
@@ -113,7 +113,7 @@ class Playing:
         return step.terminated or step.truncated
 
     def episode(self) -> Episode:
-        """The record of the finished episode."""
+        """Return the record of the finished episode."""
         last = self._last
         if last is None or last.info.end is None:
             raise RuntimeError(f"episode of {self.assignment.task_id} is not over")
@@ -136,7 +136,7 @@ class Playing:
 
 
 def contexts_of(episode: Episode) -> Iterator[PromptContext]:
-    """What was known before each turn of a finished episode."""
+    """Yield the state before each turn of a finished episode."""
     history: tuple[tuple[str, str], ...] = ()
     subgoal: str | None = None
     for number, turn in enumerate(episode.turns):
@@ -153,24 +153,24 @@ def collect(
     on_turn: Callable[[], None] = lambda: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
 ) -> tuple[list[Episode], Timing]:
-    """Play every assignment once; episodes come back in the order of the assignments.
+    """Play every assignment once, and return the episodes in the order of the assignments.
 
-    An episode depends on its assignment, its player and the weights, not on ``slots`` or on the episodes beside it, but
-    for the rounding of sums in batches of another shape.
+    An episode depends on its assignment, its player and the weights. It does not depend on ``slots`` or on other
+    episodes, except that sums round differently in batches of another shape.
 
     Args:
-        env: its spawns play; it is not touched itself.
-        assignments: what to play.
-        players: who plays.
-        slots: how many episodes run side by side.
-        on_turn: called after each turn of any episode; what it raises ends the collection.
-        on_episode: likewise, as episodes end.
+        env: The environment. Each episode runs in a spawn of it; ``env`` itself does not change.
+        assignments: The episodes to play.
+        players: The players of the episodes.
+        slots: The number of episodes that run at once.
+        on_turn: A function called after each turn of any episode. An exception that it raises ends the collection.
+        on_episode: A function called with each finished episode. Its exceptions do the same.
     """
     return _Collection(env, assignments, players, slots, on_turn, on_episode).play()
 
 
 class _Collection:
-    """One call of :func:`collect`. Events (answers, steps) queue up from any thread; this thread alone handles them."""
+    """One call of :func:`collect`. Any thread may queue events (answers, steps); the caller's thread handles them."""
 
     def __init__(
         self,
@@ -186,16 +186,16 @@ class _Collection:
         self._waiting = iter(enumerate(assignments))
         self._count = len(assignments)
         self._running: dict[int, Future[Any]] = {}
-        """What each running episode waits for, by its index."""
+        """The future that each running episode waits for, by the episode's index."""
         self._stepping = 0
-        """How many of them wait for the environment."""
+        """The number of running episodes that wait for the environment."""
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._finished: dict[int, Episode] = {}
         self._environment = self._generation = 0.0
         self._pool: ThreadPoolExecutor | None = None
 
     def play(self) -> tuple[list[Episode], Timing]:
-        """Play all of it."""
+        """Play all assignments."""
         began = time.perf_counter()
         threads = max(1, min(THREADS, self._slots))
         with ThreadPoolExecutor(threads) if self._env.concurrent else nullcontext() as self._pool:
@@ -212,7 +212,7 @@ class _Collection:
         return [self._finished[index] for index in range(self._count)], timing
 
     def _fill(self) -> None:
-        """Begin episodes while slots are free."""
+        """Start episodes while slots are free."""
         while len(self._running) < self._slots and (following := next(self._waiting, None)):
             index, assignment = following
             env = self._env.spawn()
@@ -220,7 +220,7 @@ class _Collection:
             self._in_environment(playing, playing.reset, partial(self._began, playing))
 
     def _wait(self) -> None:
-        """Handle at least one event, and all that are there; where there is none, let the sampler work."""
+        """Handle every queued event, at least one. If none is queued, let the sampler work first."""
         mark = time.perf_counter()
         if self._events.empty():
             self._players.run()
@@ -259,7 +259,7 @@ class _Collection:
         self._on_episode(self._finished[playing.index])
 
     def _in_environment(self, playing: Playing, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do ``work`` in the environment, then go on with its result: at once, or beside others in threads."""
+        """Do ``work`` in the environment and pass its result to ``then``, in a thread if steps run in parallel."""
         if self._pool is None:
             with self._clock():
                 result = work()

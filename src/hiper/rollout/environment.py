@@ -1,4 +1,4 @@
-"""The environment of a run's settings, and the held-out splits that its data contain; free of torch."""
+"""The environment of a run's settings, and the held-out splits that its data contain. Imports no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def resolve_splits(config: Config) -> Config:
     """Return the settings with ``evaluation.splits`` completed by the optional splits that the data contain.
 
     Raises:
-        UserError: the data of an optional split exist but are not usable.
+        UserError: The data of an optional split exist but cannot be used.
     """
     found = []
     for split in config.evaluation.splits_if_present:

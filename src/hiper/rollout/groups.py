@@ -1,8 +1,9 @@
-"""Groups of episodes of one task, and replacing those that comparison learns nothing from (dynamic sampling).
+"""Groups of episodes of one task, and dynamic sampling: the replacement of groups without spread.
 
-Where all episodes of a group were paid the same, a comparison of episodes learns nothing. Yu et al., "DAPO" (arXiv
-2503.14476) play other tasks in their place; here for a bounded number of rounds, after which what is left is kept.
-(GiGPO's comparison of turns might yet have learned from them, if they were of unlike lengths: that is given up.)
+A group has no spread if all its episodes got the same reward. A comparison of its episodes then teaches nothing. DAPO
+(Yu et al., arXiv 2503.14476) plays other tasks instead. Here the number of rounds is bounded. Groups that still have no
+spread are kept. GiGPO's comparison of turns can learn from such groups if their episodes differ in length. Dynamic
+sampling gives this up.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ class Collected:
     """The episodes of an iteration."""
 
     episodes: list[Episode]
-    """To learn from: as many as were asked for, group after group."""
+    """The episodes to learn from, as many as were assigned, group after group."""
     replaced: list[Episode]
-    """Played as well, and given up."""
+    """The episodes of replaced groups."""
     timing: Timing
+    """The seconds of all rounds."""
 
     @property
     def played(self) -> list[Episode]:
-        """All of them: the success of those kept alone would say little about the tasks."""
+        """All episodes played. Metrics use them, because the kept episodes alone are a biased sample of the tasks."""
         return [*self.episodes, *self.replaced]
 
 
@@ -42,11 +44,11 @@ def collect_groups(
     """Play groups, and replace those without spread.
 
     Args:
-        play: plays assignments and gives their episodes in order.
-        first: the groups of round 0, each of ``size`` assignments.
-        further: given a round and the assignments so far, groups of other tasks, as many as there are.
-        size: of a group.
-        rounds: most rounds after the first.
+        play: A function that plays assignments and returns their episodes in order.
+        first: The groups of round 0, each of ``size`` assignments.
+        further: A function of a round and the assignments so far that returns groups of all other tasks.
+        size: The number of episodes in a group.
+        rounds: The most rounds after the first.
     """
     episodes, timing = play(first)
     assigned, replaced = list(first), list[Episode]()
@@ -66,6 +68,6 @@ def collect_groups(
 
 
 def groups_without_spread(episodes: Sequence[Episode], size: int) -> list[int]:
-    """The numbers of the groups whose episodes were all paid the same."""
+    """Return the indices of the groups whose episodes all got the same total reward."""
     paid = [episode.total_reward for episode in episodes]
     return [group for group in range(len(paid) // size) if len(set(paid[group * size : (group + 1) * size])) == 1]

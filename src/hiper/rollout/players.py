@@ -1,4 +1,4 @@
-"""Whoever plays an episode: a language model, an expert, a person. All play through one loop, :mod:`.collector`."""
+"""The interface of players: language models, experts and people. One loop, :mod:`.collector`, plays them all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hiper.plan_execute.parse import InvalidKind, response_text
 from hiper.plan_execute.render import PromptContext
 
 Accepts = Callable[[str], bool]
-"""Whether the environment would understand an action now."""
+"""A function that returns whether the environment would understand an action now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,46 +21,49 @@ class Assignment:
 
     task_id: str
     seed: int
-    """Of the environment; episodes of a group have it in common."""
+    """The seed of the environment. The episodes of a group share it."""
     sampling_seed: int
-    """Of the player's choices: what is sampled at a turn depends on this and on the turn's number."""
+    """The seed of the player's choices. The sampling at a turn depends on it and on the turn's number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What a player does in a turn, and how it came to it."""
+    """A player's action in a turn, with the plan and the response behind it."""
 
     action: str
-    """What is sent to the environment."""
+    """The action that is sent to the environment."""
     subgoal: str | None
-    """The subgoal followed from this turn on; None where none was ever stated."""
+    """The subgoal from this turn on. None: no subgoal was ever stated."""
     switch: bool
-    """SWITCH was said."""
+    """Whether the player decided SWITCH."""
     boundary: bool
-    """A segment begins here."""
+    """Whether a segment begins at this turn."""
     text: str
     """The response that states the move."""
     invalid: str | None = None
-    """Why the response is invalid (:class:`~hiper.plan_execute.parse.InvalidKind`)."""
+    """The reason why the response is invalid (:class:`~hiper.plan_execute.parse.InvalidKind`). None: it is valid."""
     copy_differs: bool = False
-    """KEEP was said, but the subgoal stated is not a copy of the previous one."""
+    """Whether the player decided KEEP but stated a subgoal that differs from the previous one."""
     lapse: bool = False
-    """A demonstrator's mistake on purpose, which is not to be imitated."""
+    """Whether a demonstrator erred on purpose. Such a move is not imitated."""
     prompt_ids: tuple[int, ...] = ()
-    """The tokens that a model read; empty for other players."""
+    """The tokens that a model read. Empty for other players."""
     prompt_cut: bool = False
-    """The prompt was longer than allowed and was shortened."""
+    """Whether the prompt was too long and was shortened."""
     response_ids: tuple[int, ...] = ()
-    """The tokens that a model sampled; those below belong to them."""
+    """The tokens that a model sampled. Empty for other players."""
     logprobs: tuple[float, ...] = ()
+    """The sampler's log-probability of each response token."""
     kinds: tuple[int, ...] = ()
+    """The kind of each response token (:class:`~hiper.advantages.types.TokenKind`)."""
     low_index: int | None = None
+    """The index of the response token where V_low is read. None: V_low is read before the first token."""
     version: int | None = None
-    """The version of the weights that sampled them."""
+    """The version of the weights that sampled the response. None: unknown."""
 
     @classmethod
     def of(cls, decision: Decision, context: PromptContext, accepts: Accepts, *, lapse: bool = False) -> Move:
-        """The move of a player who decides without a language model."""
+        """Make the move of a player that decides without a language model."""
         switch = decision.subgoal != (context.subgoal or "")
         return cls(
             action=decision.action,
@@ -74,41 +77,46 @@ class Move:
 
 
 class Player(Protocol):
-    """Plays one episode.
+    """A player of one episode.
 
-    A turn has two halves, so that many episodes can wait for their answers at once: :meth:`ask` begins to decide, and
-    :meth:`decide` is called with the answer.
+    A turn has two halves, so many episodes can wait for answers at once. :meth:`ask` requests an answer, and
+    :meth:`decide` receives it.
     """
 
     def begin(self, start: Start) -> None:
         """Read the task."""
 
     def ask(self, context: PromptContext) -> Future[Any]:
-        """Begin to decide; :func:`answered` for players who need nothing from elsewhere."""
+        """Request an answer. Players that need none return :func:`answered`."""
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
-        """Choose what to do, given what :meth:`ask` was answered.
+        """Choose a move, given the answer to :meth:`ask`.
+
+        Args:
+            context: The state before the turn.
+            accepts: Whether the environment would understand an action.
+            answer: The result of the future that :meth:`ask` returned.
 
         Raises:
-            EOFError: the player leaves.
+            EOFError: The player quits.
         """
 
     def saw(self, action: str, observation: Observation) -> None:
-        """Learn what came of a move. ``action`` was played, and ``observation`` came back."""
+        """Receive the outcome of a move: ``action`` was played, and ``observation`` came back."""
 
 
 class Players(Protocol):
-    """Gives each episode its player."""
+    """A source of players, one for each episode."""
 
     def seat(self, env: TextEnv, assignment: Assignment) -> Player:
-        """Make the player of one episode, which will be played in ``env``."""
+        """Make the player of one episode in ``env``."""
 
     def run(self) -> None:
-        """Work on what players asked for, where that needs the caller's thread (:meth:`Sampler.run`)."""
+        """Work on the players' requests, if that needs the caller's thread (:meth:`Sampler.run`)."""
 
 
 def answered() -> Future[Any]:
-    """A future that is fulfilled already, with None."""
+    """Return a future that already holds the result None."""
     future: Future[Any] = Future()
     future.set_result(None)
     return future

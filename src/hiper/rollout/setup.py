@@ -1,4 +1,4 @@
-"""What playing needs, built from settings: environment, prompts, sampler, agent."""
+"""Construction of an agent from settings: prompts, sampler, and a check that responses fit the model."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokeni
 
 
 def make_agent(config: Config, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Agent:
-    """Make an agent with a sampler of its own, into which weights are still to be loaded. It has the training
-    temperature; see :meth:`Agent.at`.
+    """Make an agent at the training temperature. Its new sampler still needs weights.
 
     Raises:
-        UserError: the settings name no sampler that there is.
+        UserError: The settings name an unknown sampler.
     """
     sampler: Sampler = make_sampler(config.sampler.type, tokenizer, config.sampler.options)
     params = SamplingParams(config.rollout.temperature, config.rollout.max_response_tokens)
@@ -38,10 +37,10 @@ def make_agent(config: Config, prompts: PromptBuilder, tokenizer: PreTrainedToke
 
 
 def check_room(config: Config, weights: PolicyWeights) -> None:
-    """Make sure that the longest prompt and response together fit the model.
+    """Check that the longest prompt and the longest response together fit the model.
 
     Raises:
-        UserError: they do not.
+        UserError: They do not fit.
     """
     prompt, response = config.prompt.max_tokens, config.rollout.max_response_tokens
     if weights.positions is not None and prompt + response > weights.positions:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.analysis.comparison.settings import RUN_SPECIFIC_KEYS, WARM_STARTS, differing, flat
-from hiper.config import Config, load_config
+from hiper.config import WARM_START_PREFIXES, Config, load_config
 from hiper.errors import UserError
-from hiper.imitation.settings import WARM_START_PREFIXES
 from hiper.launch.local import Command
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run

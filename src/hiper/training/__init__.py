@@ -1,1 +1,1 @@
-"""Warm start, PPO updates, the training loop, and the run directory."""
+"""The training loop, and the parts that begin, schedule, measure and recover a run."""

@@ -1,4 +1,4 @@
-"""How a run begins: its parts are built, warm-started, or restored from the newest checkpoint."""
+"""The beginning of a run: its parts are built and warm-started, or restored from the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from hiper.training.stop import Stop
 
 
 def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
-    """Build the parts of a run; warm-start them, or restore the newest checkpoint.
+    """Build the parts of a run. Warm-start them, or restore the newest checkpoint.
 
     Returns:
-        The parts, their weights published to the sampler, and the number of iterations done.
+        The parts and the number of iterations done. The sampler has the current weights.
+
+    Raises:
+        UserError: A setting, the data, a model or a checkpoint cannot be used.
     """
     if run.checkpoints:
         return _restore(run, display)
     config = run.config
     parts = build(config)
-    run.save_settings()  # now that they are known to be usable
+    run.save_settings()  # building has shown that they are usable
     display.note(*header(run.path, parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
@@ -53,29 +56,31 @@ def _restore(run: Run, display: Display) -> tuple[Parts, int]:
 
 
 def _reference(run: Run) -> Path | str:
-    """Where the policy lies that a run under way began from.
+    """Return the place of the policy that a resumed run began with.
 
     Raises:
-        UserError: it is gone.
+        UserError: The policy no longer exists.
     """
     config, warm = run.config, run.warm_start
     if warm.exists():
         return warm
     if config.model.path is None or config.warm_start.tasks:
-        raise UserError(f"{warm} is gone, the reference policy of learner.kl_coef; bring it back")
+        raise UserError(f"{warm}, the reference policy of learner.kl_coef, is missing; restore the folder")
     if (path := Path(config.model.path)).is_absolute() and not path.exists():
         raise UserError(
-            f"{path} is gone, the reference policy of learner.kl_coef; bring it back, or say where it lies now in "
-            f"{run.settings_file}, model.path"
+            f"{path}, the reference policy of learner.kl_coef, is missing; restore it, or set model.path in "
+            f"{run.settings_file} to its new place"
         )
     return config.model.path
 
 
 def warm_start(parts: Parts, folder: Path, display: Display, stop: Stop) -> None:
-    """Warm-start the policy and save it in ``folder``. A file beside it keeps what is done until the caller deletes it.
+    """Warm-start the policy and save it in ``folder``.
+
+    A file beside the folder stores the progress. The caller deletes it.
 
     Raises:
-        UserError: see :meth:`WarmStart.run`.
+        UserError: See :meth:`WarmStart.run`.
     """
     WarmStart(
         config=parts.config,
@@ -95,13 +100,13 @@ def clone(config: Config, folder: Path, display: Display) -> None:
     """Run only the warm start and save the policy. Resumes an interrupted warm start.
 
     Args:
-        config: the settings; what comes after the warm start has no part in it.
-        folder: where the policy goes.
-        display: where progress is shown.
+        config: The settings. Those of later stages have no effect.
+        folder: The folder of the policy.
+        display: The display of progress.
 
     Raises:
-        UserError: another process is at it, there is nothing to imitate, the loss diverged, or the disk is full.
-        KeyboardInterrupt: a stop was asked for; what was done has been saved.
+        UserError: Another process uses the folder, there is nothing to imitate, the loss diverged, or the disk is full.
+        KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     with exclusive_lock(folder), Stop(display) as stop:
         parts = build(config)
@@ -110,7 +115,7 @@ def clone(config: Config, folder: Path, display: Display) -> None:
             warm_start(parts, folder, display, stop)
         except UnwritableError as error:
             raise UserError(
-                f"{error}; {describe_progress(folder)}. Make room and give the same command again"
+                f"{error}; {describe_progress(folder)}. Free some space, then give the same command again"
             ) from error
         except KeyboardInterrupt:
             display.interrupted(describe_progress(folder), display.command)

@@ -1,4 +1,4 @@
-"""Everything a run is made of, built from its settings."""
+"""Construction of the parts of a run from its settings."""
 
 from __future__ import annotations
 
@@ -30,18 +30,22 @@ class Parts:
     """The parts of a run."""
 
     config: Config
+    """The settings."""
     env: TextEnv
-    """Over the training tasks."""
+    """The environment, with the training tasks as its panel."""
     held_out: dict[str, TextEnv]
-    """By split."""
+    """The environments with held-out tasks, by split."""
     tokenizer: PreTrainedTokenizerBase
+    """The tokenizer of the policy."""
     prompts: PromptBuilder
+    """The builder of prompts."""
     learner: Learner
+    """The learner, which holds policy and critic."""
     agent: Agent
-    """At the training temperature; its sampler has the weights that the learner published last."""
+    """The agent at the training temperature. Its sampler has the weights that the learner published last."""
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary Hugging Face directory, with the settings and the template it needs."""
+        """Write the policy as an ordinary Hugging Face directory, with its settings and template."""
         self.learner.export(folder)
         self.tokenizer.save_pretrained(folder)
         PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
@@ -54,14 +58,14 @@ class Parts:
 
 
 def build(config: Config, policy_path: Path | None = None) -> Parts:
-    """Build everything. The learner's weights are published to the sampler as version 0.
+    """Build all parts. The sampler gets the learner's weights as version 0.
 
     Args:
-        config: the settings.
-        policy_path: a checkpoint's policy to continue from; None: as the settings say.
+        config: The settings.
+        policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
 
     Raises:
-        UserError: data, a model or a setting is not usable.
+        UserError: The data, a model or a setting cannot be used.
     """
     find_trackers(config)  # a wrong name is told now, not after the warm start
     use_threads(config.training.threads)
@@ -72,7 +76,7 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
     policy, tokenizer = _policy(config, policy_path, env, template)
-    env.panel = tasks  # a nano model knows the words of all of them
+    env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
         critic=config.advantages.critic,
@@ -90,10 +94,10 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
 
 
 def check_form(config: Config, template: Template) -> None:
-    """Make sure that what is credited and paid for is asked for.
+    """Check that the template asks for every decision that gets credit or reward.
 
     Raises:
-        UserError: credit or rewards are for plans, and the template asks for none.
+        UserError: Plans get credit or reward, but the template asks for none.
     """
     if template.form is Form.PLAN_EXECUTE:
         return

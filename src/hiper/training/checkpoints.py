@@ -1,4 +1,4 @@
-"""Checkpoints: everything that resuming a run needs, whole or not at all."""
+"""Checkpoints, which hold everything that resuming a run needs. They are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from hiper.training.build import Parts
 
 
 def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
-    """Save a checkpoint after ``iteration`` iterations; then delete all but the newest ones.
+    """Save a checkpoint after ``iteration`` iterations, then delete all but the newest checkpoints.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
-        UnwritableError: the disk refused; what was there is untouched.
+        UnwritableError: The checkpoint cannot be written. Older checkpoints are unchanged.
     """
     path = run.checkpoint(iteration)
     with atomic_folder(path) as folder:
@@ -25,16 +28,16 @@ def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
 
 
 def load_checkpoint(run: Run, path: Path, parts: Parts) -> int:
-    """Restore critic and optimizer from a checkpoint whose policy ``parts`` were built from.
+    """Restore critic and optimizer from a checkpoint. ``parts`` were built from the checkpoint's policy.
 
     Returns:
         The number of iterations done.
 
     Raises:
-        UserError: the checkpoint is damaged or of another architecture; an older one is named, if there is one.
+        UserError: The checkpoint is damaged or of another architecture. The message names an older one, if any.
     """
     try:
         return parts.learner.load(path)
     except UserError as error:
         older = [other for other in run.checkpoints if other.name < path.name]
-        raise UserError(f"{error}; delete it to go on from {older[-1].name}" if older else str(error)) from error
+        raise UserError(f"{error}; delete it to resume from {older[-1].name}" if older else str(error)) from error

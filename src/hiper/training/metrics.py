@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -118,6 +120,24 @@ def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
         names.MISMATCH_MEAN.name: float(np.abs(difference).mean()),
         names.MISMATCH_MAX.name: float(np.abs(difference).max()),
     }
+
+
+class Clock:
+    """A stopwatch that adds up seconds by phase.
+
+    Args:
+        seconds: The seconds of phases measured elsewhere. Timed phases are added to this mapping.
+    """
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self.seconds = seconds
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time the block as part of ``phase``. A block that raises is not counted."""
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
 def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> dict[str, float]:

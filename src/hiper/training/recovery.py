@@ -1,4 +1,4 @@
-"""Saying what a run that ended early kept, and how to resume it."""
+"""Advice on what a stopped run has saved and how to resume it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from hiper.runs.folder import Run
 
 @contextmanager
 def advising(run: Run, display: Display) -> Iterator[None]:
-    """Say what is kept and how to resume, whatever ends a run early."""
+    """Add to every error that ends a run what is saved and how to resume.
+
+    Raises:
+        UserError: The run diverged, the disk is full, or a setting must change.
+    """
     resume = f"hiper train --resume {run.path}"
     try:
         yield
     except DivergedError as error:
-        # Resuming would only do the same again.
+        # Resuming would only diverge again.
         kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
         anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
         reason = f"{error}: {anew}"
@@ -28,7 +32,7 @@ def advising(run: Run, display: Display) -> Iterator[None]:
     except UnwritableError as error:
         if not run.begun:
             raise
-        raise UserError(f"{error}; {_kept(run)}. Make room, then continue with: {resume}") from error
+        raise UserError(f"{error}; {_kept(run)}. Free some space, then resume with: {resume}") from error
     except KeyboardInterrupt:
         display.interrupted(_kept(run), resume)
         raise
@@ -36,10 +40,10 @@ def advising(run: Run, display: Display) -> Iterator[None]:
         if not run.checkpoints:
             raise
         raise UserError(
-            f"{error}\n{_kept(run)}; once this is mended ({run.settings_file} may be edited): {resume}"
+            f"{error}\n{_kept(run)}; fix this ({run.settings_file} may be edited), then resume with: {resume}"
         ) from error
 
 
 def _kept(run: Run) -> str:
-    """What is there to resume from, in words."""
+    """Describe in words what a resumed run starts from."""
     return f"saved up to {run.checkpoints[-1].name}" if run.checkpoints else describe_progress(run.warm_start)

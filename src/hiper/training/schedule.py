@@ -1,4 +1,4 @@
-"""What depends on the number of iterations done: learning rates, evaluations, checkpoints."""
+"""The schedule of a run: evaluations, checkpoints and learning rates by the number of iterations done."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from hiper.config import Config
 
 
 def splits_due(config: Config, done: int) -> tuple[str, ...]:
-    """The splits to be evaluated after ``done`` iterations."""
+    """Return the splits to evaluate after ``done`` iterations."""
     evaluation = config.evaluation
     always = done in (0, config.training.iterations)
     return evaluation.splits if always or (evaluation.every and done % evaluation.every == 0) else ()
 
 
 def checkpoint_due(config: Config, done: int) -> bool:
-    """Whether to save a checkpoint after ``done`` iterations."""
+    """Return whether to save a checkpoint after ``done`` iterations."""
     return done == config.training.iterations or done % config.training.checkpoint_every == 0
 
 
 def lr_scales(config: Config, iteration: int) -> tuple[float, float]:
-    """Factors on the learning rates of policy and critic in an iteration, counted from 0.
+    """Return the factors on the learning rates of policy and critic in an iteration, counted from 0.
 
-    First the critic learns alone; then the policy's rate rises linearly. Both fall linearly to the end.
+    At first only the critic learns. Then the policy's rate rises linearly. Both rates fall linearly to the end.
     """
     learner, total = config.learner, config.training.iterations
     fall = 1.0 - (1.0 - learner.final_lr_fraction) * iteration / max(1, total - 1)

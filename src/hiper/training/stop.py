@@ -1,4 +1,4 @@
-"""Stopping at a safe point: the first Ctrl-C asks, the second one insists."""
+"""Stopping at a safe point. The first Ctrl-C requests a stop; the second stops at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from hiper.display.console import Display
 
 
 class Stop:
-    """A wish to stop. While it is entered, SIGINT and SIGTERM set :attr:`asked`; a second one raises at once.
+    """A request to stop, set by signals.
 
-    Outside the main thread, where Python takes no signals, it does nothing.
+    Inside the context, SIGINT and SIGTERM set :attr:`asked`. A second signal raises KeyboardInterrupt at once. Outside
+    the main thread Python delivers no signals, so the context has no effect there.
+
+    Args:
+        display: The display of the note that the run is stopping.
     """
 
     def __init__(self, display: Display) -> None:
@@ -37,13 +41,13 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._display.note("stopping at the next safe point; once more to stop at once")
+        self._display.note("stopping at the next safe point; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
-        """A safe point: nothing is half done.
+        """Mark a safe point, where no work is half done.
 
         Raises:
-            KeyboardInterrupt: a stop was asked for.
+            KeyboardInterrupt: A stop was requested.
         """
         if self.asked:
             raise KeyboardInterrupt

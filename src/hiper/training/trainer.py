@@ -1,4 +1,4 @@
-"""The training loop: collect -> score -> assign credit -> update -> log, and evaluate now and then."""
+"""The training loop: collect -> score -> assign credit -> update -> log, with evaluations on a schedule."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
 from hiper.training.build import Parts
 from hiper.training.checkpoints import save_checkpoint
-from hiper.training.clock import Clock
-from hiper.training.metrics import credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.metrics import Clock, credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.progress import IterationLines, evaluation_line
 from hiper.training.recovery import advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
@@ -35,12 +34,13 @@ Metrics = dict[str, float]
 
 
 def train(run: Run, display: Display) -> None:
-    """Run to the last iteration, from the beginning or from the newest checkpoint.
+    """Train to the last iteration, from the beginning or from the newest checkpoint.
 
-    An interrupt ends it at the next safe point, with a checkpoint. A resumed run ends as an uninterrupted one does.
+    An interrupt ends the run at the next safe point, with a checkpoint. A resumed run ends like an uninterrupted one.
 
     Raises:
-        UserError: another process is at it already, or what it is made of is not usable.
+        UserError: Another process trains this run, or a setting, the data or a model cannot be used.
+        KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     with exclusive_lock(run.path), Stop(display) as stop, advising(run, display):
         run.set_diverged(None)
@@ -52,14 +52,14 @@ def train(run: Run, display: Display) -> None:
 
 
 class Trainer:
-    """A run under way.
+    """The training loop of one run.
 
     Args:
-        run: where everything is written.
-        parts: what is trained, on what.
-        done: iterations done so far.
-        display: where progress is shown.
-        stop: a wish to stop, heeded at safe points.
+        run: The run, which stores all results.
+        parts: The parts of the run.
+        done: The number of iterations done so far.
+        display: The display of progress.
+        stop: The user's request to stop, checked at safe points.
     """
 
     def __init__(self, run: Run, parts: Parts, done: int, display: Display, stop: Stop) -> None:
@@ -68,14 +68,17 @@ class Trainer:
         self.done = self._begun = done
         self._saved = done
         self._weights_whole = True
-        """False from the beginning of an update until its iteration counts as done. What is saved in between would be
-        the weights of no iteration."""
+        """Whether the weights are those of iteration ``done``. False from the start of an update until it is logged."""
         self._lines = IterationLines()
         self._log = run.open_log(after=done)
         self._history = run.iteration_metrics()
 
     def train(self) -> None:
-        """Run to the last iteration."""
+        """Train to the last iteration.
+
+        Raises:
+            DivergedError: The loss is NaN or infinite.
+        """
         try:
             if not self.run.checkpoints:
                 self._save()
@@ -89,7 +92,7 @@ class Trainer:
         except DivergedError:
             raise
         except (Exception, KeyboardInterrupt):
-            # Whatever it was, what was learned before it is kept; and the disk may be the trouble.
+            # Save the finished iterations whatever the error is. It may be a full disk, so saving may fail too.
             if self._saved < self.done and self._weights_whole:
                 with suppress(UnwritableError):
                     self._save()
@@ -98,7 +101,7 @@ class Trainer:
             self._log.close()
 
     def _iterate(self) -> Metrics:
-        """One iteration."""
+        """Do one iteration, and return its metrics."""
         config, learner = self.config, self.parts.learner
         seed = derive_seed(config.seed, "iteration", self.done)
         collected = self._collect()
@@ -109,7 +112,7 @@ class Trainer:
             scores = learner.score(rows)
         with clock("credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
-        with clock("writing"):  # before the update: a disk may be full, and what was learned so far can be saved now
+        with clock("writing"):  # before the update, so that an error leaves the weights of a whole iteration
             write_episodes(self.run.training_episodes(self.done + 1), [*assigned.episodes, *collected.replaced])
         with clock("update"):
             self._weights_whole = False
@@ -147,7 +150,7 @@ class Trainer:
 
     @contextmanager
     def _episodes_bar(self, what: str, total: int) -> Iterator[Callable[[Episode], None]]:
-        """Show a bar of episodes; each one that ends is a safe point to stop at."""
+        """Show a progress bar of episodes. The end of each episode is a safe point."""
         with self.display.bar(what, total) as advance:
 
             def on_episode(_: Episode) -> None:
@@ -157,7 +160,7 @@ class Trainer:
             yield on_episode
 
     def _finish_iteration(self, metrics: Metrics) -> None:
-        """Log an iteration, count it as done, show it, and save a checkpoint where one is due."""
+        """Log an iteration, count it as done, show it, and save a checkpoint if one is due."""
         ringing = alarms([*self._history, metrics], self.config.alarms)
         metrics |= as_metrics(ringing)
         self._log.write(self.done + 1, metrics)
@@ -176,12 +179,12 @@ class Trainer:
 
     def _evaluate_where_due(self) -> None:
         for split in splits_due(self.config, self.done):
-            # An earlier process may have come as far as the evaluation that follows its last checkpoint.
+            # An earlier process may already have done the evaluation after its last checkpoint.
             if self.done != self._begun or not self.run.card(self.done, split).exists():
                 self._evaluate(split)
 
     def _evaluate(self, split: str) -> None:
-        """Play a held-out panel; store the episodes and, last of all, the card."""
+        """Play a held-out panel, and store the episodes, the metrics and last the card."""
         config, env = self.config.evaluation, self.parts.held_out[split]
         agent = self.parts.agent.at(config.temperature)
         at_an_end = self.done in (0, self.config.training.iterations)

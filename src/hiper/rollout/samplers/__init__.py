@@ -1,4 +1,4 @@
-"""Samplers: prompts as token ids in, responses as token ids and log-probabilities out."""
+"""Samplers, which turn prompts of token ids into responses of token ids with log-probabilities."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hiper.validation import parse_model
 __all__ = ["SAMPLERS", "Request", "Sample", "Sampler", "SamplingParams", "make_sampler", "sample_all"]
 
 SAMPLERS = {"transformers": "hiper.rollout.samplers.transformers:TransformersSampler"}
-"""Sampler classes by ``sampler.type``, as the place to import them from.
+"""The sampler classes by ``sampler.type``, as ``module:Class``.
 
-A sampler's class has an attribute ``options``, a :class:`~hiper.validation.StrictModel` of its settings. It is called
-with the model's tokenizer and with these options.
+A sampler's class has an attribute ``options``, a :class:`~hiper.validation.StrictModel` of its settings. Its
+constructor takes the model's tokenizer and these options.
 """
 
 
@@ -25,12 +25,12 @@ def make_sampler(name: str, tokenizer: PreTrainedTokenizerBase, options: Mapping
     """Build a sampler.
 
     Args:
-        name: one of :data:`SAMPLERS`, or ``module:Class`` for one of the user's own.
-        tokenizer: of the model that will be sampled.
-        options: the other keys of the section ``sampler``.
+        name: A name in :data:`SAMPLERS`, or ``module:Class`` for a user's own class.
+        tokenizer: The tokenizer of the model to sample from.
+        options: The other keys of the section ``sampler``.
 
     Raises:
-        UserError: there is no such sampler, it has no such option, or an option's value is wrong.
+        UserError: The sampler is unknown, it has no such option, or an option's value is wrong.
     """
     needs = "a class with an attribute 'options'"
     made = resolve("sampler", name, SAMPLERS, fits=lambda found: hasattr(found, "options"), needs=needs)

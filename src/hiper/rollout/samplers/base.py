@@ -1,4 +1,4 @@
-"""What a sampler is: requests in, answers out, each as it is finished, under weights of a known version."""
+"""The interface of samplers: they answer requests one by one, under weights of a known version."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to sample."""
+    """The settings of sampling."""
 
     temperature: float
-    """0 is greedy."""
+    """The temperature. 0 means greedy decoding."""
     max_tokens: int
     """The most tokens of a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt to be continued."""
+    """A prompt to continue."""
 
     prompt: Sequence[int]
-    """Token ids."""
+    """The token ids of the prompt."""
     params: SamplingParams
+    """The settings of sampling."""
     seed: int
-    """What is sampled depends on this, the prompt, the parameters and the weights, never on other requests."""
+    """The seed. The response depends on it, the prompt, the parameters and the weights, never on other requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +38,37 @@ class Sample:
     """One sampled response."""
 
     ids: tuple[int, ...]
-    """With the end-of-sequence token, if it was reached."""
+    """The response tokens, with the end-of-sequence token if it was reached."""
     logprobs: tuple[float, ...]
-    """Of each token, under the distribution it was drawn from (at temperature 0: under the model's own)."""
+    """The log-probability of each token at the sampling temperature, or at temperature 1 for greedy decoding."""
     finished: bool
-    """The end-of-sequence token was reached (False: cut off at ``max_tokens``)."""
+    """Whether the end-of-sequence token was reached. False: the response was cut off at ``max_tokens``."""
     version: int | None = None
-    """The version of the weights that sampled it."""
+    """The version of the weights that sampled the response. None: unknown."""
 
 
 class Sampler(Protocol):
-    """Whatever turns prompts into responses. It is built once, and lives as long as its run.
+    """Anything that turns prompts into responses. A sampler is built once and lives as long as its run.
 
-    A caller submits requests, and calls :meth:`run` whenever it has nothing else to do. Futures are fulfilled one by
-    one, as responses are finished, by :meth:`run` or by a thread of the sampler's own. A future may be cancelled.
+    A caller submits requests, and calls :meth:`run` whenever it has nothing else to do. :meth:`run` or the sampler's
+    own thread sets the results of futures one by one, as responses are finished. A future may be cancelled.
     """
 
     def load(self, weights: PolicyWeights, version: int) -> None:
-        """Sample from these weights from now on. No request may be under way."""
+        """Sample from these weights from now on. All earlier requests must be done."""
 
     def submit(self, request: Request) -> Future[Sample]:
-        """Take a request; the answer comes through the future, and so do errors."""
+        """Take a request, and return the future of its response or error."""
 
     def run(self) -> None:
-        """Work on what was submitted, if that needs the caller's thread; finish at least one request that is left."""
+        """Work on submitted requests, if that needs the caller's thread. Finish at least one open request."""
 
     def close(self) -> None:
-        """Give back what the sampler holds. Requests under way are cancelled."""
+        """Release resources and cancel open requests."""
 
 
 def sample_all(sampler: Sampler, requests: Sequence[Request]) -> list[Sample]:
-    """Sample a response for each request, in order."""
+    """Sample a response for each request, and return the responses in the order of the requests."""
     futures = [sampler.submit(request) for request in requests]
     while not all(future.done() for future in futures):
         sampler.run()

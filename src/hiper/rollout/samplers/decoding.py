@@ -1,6 +1,6 @@
-"""Continuing a batch of prompts token by token: next-token logits out, chosen tokens in.
+"""Decoding of a batch of prompts token by token, with a key-value cache.
 
-Legend: N rows still in the batch, V words, S slots of the cache.
+Legend: N rows still in the batch, V vocabulary size, H hidden size, S slots of the cache.
 """
 
 from __future__ import annotations
@@ -16,34 +16,35 @@ from hiper.models import qwen2
 from hiper.models.batches import micro_batches
 
 PREFILL_TOKENS = {"cpu": 4_096}
-"""Most tokens of a prompt batch read at once, by device: on a CPU, what its caches can hold."""
+"""The most prompt tokens read at once, by device. A CPU's caches hold about this many."""
 DEFAULT_PREFILL_TOKENS = 65_536
+"""The most prompt tokens read at once on other devices."""
 
 
 class Decoding(Protocol):
-    """Prompts, and what has been chosen to follow them."""
+    """A batch of prompts and the tokens chosen so far."""
 
     def prefill(self) -> Tensor:
-        """Read the prompts; the logits (N, V) of what follows them."""
+        """Read the prompts, and return the logits (N, V) of the first response tokens."""
 
     def extend(self, token_N: Tensor) -> Tensor:
-        """Append a token to each row; the logits (N, V) of what follows."""
+        """Append a token to each row, and return the logits (N, V) of the next tokens."""
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only."""
+        """Drop all rows but these."""
 
 
 def begin(
     model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int, pad_id: int, shortcut: bool = True
 ) -> Decoding:
-    """A decoding of ``prompts`` by up to ``room`` tokens, the fastest there is for ``model``.
+    """Make the fastest decoding that supports ``model``.
 
     Args:
-        model: a causal language model.
-        prompts: token ids.
-        room: the most tokens that can be appended.
-        pad_id: token that fills batches.
-        shortcut: allow :class:`Qwen2Decoding`, which does not call each layer's ``forward``.
+        model: A causal language model.
+        prompts: The token ids of each prompt.
+        room: The most tokens that can be appended.
+        pad_id: The token that fills batches.
+        shortcut: Whether :class:`Qwen2Decoding`, which does not call each layer's ``forward``, is allowed.
     """
     if shortcut and qwen2.understands(model.get_decoder()):
         return Qwen2Decoding(model, prompts, room, pad_id)
@@ -51,7 +52,7 @@ def begin(
 
 
 class TransformersDecoding:
-    """Any causal language model, as transformers runs it."""
+    """Decoding with transformers' own forward pass, for any causal language model."""
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
         self._model = model
@@ -62,7 +63,7 @@ class TransformersDecoding:
 
     def prefill(self) -> Tensor:
         """See :class:`Decoding`."""
-        # Position ids come from the mask: with padding on the left, the default would shift every prompt.
+        # Position ids come from the mask, because the default would count the padding on the left.
         self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
         return self._forward(self._ids)
 
@@ -90,10 +91,10 @@ class TransformersDecoding:
 
 
 class Qwen2Decoding:
-    """Models that :mod:`hiper.models.qwen2` understands: prompts by length, and a cache that never moves.
+    """Decoding of the models that :mod:`hiper.models.qwen2` supports, with prompts sorted by length and a fixed cache.
 
-    Row n's prompt takes slots 0 up to its length. The t-th chosen token of every row takes the same slot, behind the
-    longest prompt's; slots between are not attended to.
+    Each row's prompt takes the first slots. The t-th chosen tokens of all rows share one slot, behind the longest
+    prompt. The slots between a shorter prompt and the chosen tokens are masked.
     """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int, pad_id: int) -> None:
@@ -104,7 +105,7 @@ class Qwen2Decoding:
         self._used = max(map(len, prompts))
         self._slots = self._used + room
         slots = torch.arange(self._slots, device=self._device)
-        # Added to what a query finds: with a mask of truth values, each layer would make these numbers anew.
+        # The mask is added to attention scores. A boolean mask would be converted to numbers in every layer.
         seen_NS = slots < self._length_N.unsqueeze(1)
         self._unseen_NS = torch.zeros(seen_NS.shape, device=self._device).masked_fill(~seen_NS, float("-inf"))
         self._chosen = 0
@@ -121,13 +122,13 @@ class Qwen2Decoding:
         return self._logits(hidden[order.argsort()])
 
     def _read(self, rows: Tensor) -> Tensor:
-        """Fill the cache with some prompts; their last hidden states."""
+        """Fill the cache with some prompts, and return the hidden states (N, H) of their last tokens."""
         prompts = [self._prompts[row] for row in rows.tolist()]
         width = max(map(len, prompts))
         ids = torch.tensor([[*p, *[self._pad_id] * (width - len(p))] for p in prompts], device=self._device)
 
         def store(layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            # Zeros rather than whatever memory holds: a masked key may be anything but NaN.
+            # The cache begins with zeros, because uninitialised memory may hold NaN, which a mask does not remove.
             for cache, new in ((self._keys, keys), (self._values, values)):
                 if layer not in cache:
                     size = (len(self._prompts), new.shape[1], self._slots, new.shape[3])

@@ -1,4 +1,7 @@
-"""Sampling through transformers, in this process, with a key-value cache."""
+"""Sampling through transformers in this process, with a key-value cache.
+
+Legend: N rows, T tokens of a response, V vocabulary size.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import DivergedError
+from hiper.models.actor_critic import scaled_logprobs
 from hiper.models.batches import micro_batches
 from hiper.models.build import stop_ids
-from hiper.models.logits import scaled_logprobs
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
@@ -24,10 +27,10 @@ from hiper.validation import StrictModel
 
 
 class TransformersOptions(StrictModel):
-    """Options of :class:`TransformersSampler`, in the section ``sampler`` of the settings."""
+    """The options of :class:`TransformersSampler`, in the section ``sampler`` of the settings."""
 
     batch_tokens: int = Field(131_072, ge=1)
-    """The most tokens in one generation batch, with padding and room for responses."""
+    """The most tokens of one generation batch, with padding and room for responses."""
 
 
 class _Submitted(NamedTuple):
@@ -37,14 +40,14 @@ class _Submitted(NamedTuple):
 
 
 class TransformersSampler:
-    """The simplest sampler: it runs the weights it was given where they are, those of the model in training included.
+    """The simplest sampler. It uses the loaded model in place, which may be the model in training.
 
-    What was submitted is sorted by length and cut into batches; each call of :meth:`run` samples one batch. Rows that
-    are finished leave the batch once they are half of it.
+    Requests are sorted by length and cut into batches. Each call of :meth:`run` samples one batch. Finished rows leave
+    the batch once they are half of it.
 
     Args:
-        tokenizer: of the model: its padding, and the tokens that end a response.
-        options: see :class:`TransformersOptions`.
+        tokenizer: The tokenizer of the model. It gives the padding and the tokens that end a response.
+        options: The options; see :class:`TransformersOptions`.
     """
 
     options = TransformersOptions
@@ -56,7 +59,7 @@ class TransformersSampler:
         self._version: int | None = None
         self._submitted: list[_Submitted] = []
         self._batches: list[list[_Submitted]] = []
-        """Of what was submitted earlier; their turn comes before newer requests."""
+        """The batches of earlier requests. They are sampled before newer requests."""
 
     def load(self, weights: PolicyWeights, version: int) -> None:
         """See :class:`Sampler`."""
@@ -86,7 +89,7 @@ class TransformersSampler:
         self._batches, self._submitted, self._weights = [], [], None
 
     def _cut(self, submitted: Sequence[_Submitted]) -> list[list[_Submitted]]:
-        """Cut requests into batches of about equal lengths; those of a batch have their parameters in common."""
+        """Cut requests into batches of similar lengths and equal parameters."""
         by_params: dict[SamplingParams, list[_Submitted]] = {}
         for item in submitted:
             by_params.setdefault(item.request.params, []).append(item)
@@ -98,7 +101,7 @@ class TransformersSampler:
         return batches
 
     def _sample(self, batch: Sequence[_Submitted]) -> None:
-        """Sample a batch. Answers come in the order of submission; an error is told to every request of the batch."""
+        """Sample a batch. Results are set in the order of submission. An error goes to every request of the batch."""
         try:
             samples = self._sample_batch([item.request for item in batch])
         except Exception as error:
@@ -125,10 +128,10 @@ class TransformersSampler:
         model, params, prompts = weights.model, requests[0].params, [request.prompt for request in requests]
         count, device = len(prompts), model.device
         eos_ids = torch.tensor(self._stop_ids, device=device)
-        rows = torch.arange(count, device=device)  # which prompts are still in the batch
+        rows = torch.arange(count, device=device)  # the prompts that are still in the batch
         done = torch.zeros(count, dtype=torch.bool, device=device)
         lengths = torch.zeros(count, dtype=torch.long, device=device)
-        # What a finished row goes on to draw until it leaves the batch is cut off by its length.
+        # A finished row still draws tokens until it leaves the batch. Its length cuts them off.
         ids = torch.zeros((count, params.max_tokens), dtype=torch.long, device=device)
         logprobs = torch.zeros((count, params.max_tokens), device=device)
         chance_NT = uniforms([request.seed for request in requests], params.max_tokens).to(device)
@@ -153,25 +156,29 @@ class TransformersSampler:
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """Draw numbers (N, ``count``) evenly from [0, 1), row n from seed n alone."""
+    """Draw uniform numbers (N, ``count``) from [0, 1). Row n depends on seed n alone."""
     rows = [np.random.Generator(np.random.Philox(key=seed)).random(count) for seed in seeds]
     return torch.from_numpy(np.array(rows).reshape(len(seeds), count))
 
 
 def draw(logits: Tensor, temperature: float, chance_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample a token per row of ``logits`` (N, V); returns token ids (N,) and their log-probabilities (N,).
+    """Sample a token for each row by inverse transform sampling.
+
+    The token is the first whose cumulative probability exceeds the row's number. So it depends on that row alone.
 
     Args:
-        logits: of the next token.
-        temperature: 0 takes the likeliest token.
-        chance_N: a number in [0, 1) per row, in double precision. The token drawn is the first whose cumulative
-            probability exceeds it (inverse transform sampling), so a row's token depends on its own number alone.
+        logits: The logits (N, V) of the next token.
+        temperature: The sampling temperature. 0 takes the most probable token.
+        chance_N: A number in [0, 1) for each row, in double precision.
+
+    Returns:
+        Token ids (N,) and their log-probabilities (N,).
 
     Raises:
-        DivergedError: a row has no finite logit.
+        DivergedError: A row has no finite logit.
     """
     logprobs = scaled_logprobs(logits, temperature)
-    if not bool(logprobs.isfinite().any(-1).all()):  # on a GPU, drawing from such would end the process
+    if not bool(logprobs.isfinite().any(-1).all()):  # on a GPU, drawing from NaN would end the process
         raise DivergedError(
             "the policy's probabilities are NaN: its weights hold NaN or infinity; an earlier checkpoint may be sound"
         )
@@ -180,7 +187,7 @@ def draw(logits: Tensor, temperature: float, chance_N: Tensor) -> tuple[Tensor, 
     else:
         cumulated = logprobs.double().exp().cumsum(-1)
         total = cumulated[:, -1]
-        # Rounding must not reach the total itself, behind which there is no token.
+        # Rounding must not reach the total, because no token lies beyond it.
         sought = torch.minimum(chance_N * total, torch.nextafter(total, torch.zeros_like(total)))
         token = torch.searchsorted(cumulated, sought.unsqueeze(1), right=True).squeeze(1)
     return token, logprobs.gather(1, token.unsqueeze(1)).squeeze(1)
