@@ -108,7 +108,7 @@ class WarmStart:
         )
 
     def _demonstrated(self, stage: _Stage, tasks: Sequence[str], seed: int) -> tuple[list[Row], float]:
-        """Return the rows of a stage's passes and the number of turns to imitate, which may end within the last pass."""
+        """Return the rows of a stage's passes and the number of turns to imitate. The last pass may be cut."""
         config = stage.config
         # Every task takes at least one turn, so this many passes are always enough.
         passes = math.ceil(config.epochs if config.turns is None else config.turns / len(tasks))
