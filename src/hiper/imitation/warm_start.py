@@ -82,7 +82,8 @@ class WarmStart:
         rows, turns = self._demonstrated(stage, tasks, seed)
         if not rows:
             raise UserError(
-                f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate"
+                f"the expert solved none of the {len(tasks)} demonstrated tasks, so there is nothing to imitate; raise "
+                "warm_start.tasks or lower warm_start.perturb"
             )
         steps = max(1, round(turns / config.batch_turns))
         tuning = FineTuning(self.learner.imitate(), steps, stage.config.lr, config.prompt_loss)
