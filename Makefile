@@ -2,7 +2,8 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
-# make check        lint, format and types, over all of the code
+# make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
+# make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
 #
 # Another interpreter: make PYTHON=python3.12 ...
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records check setup clean
+.PHONY: quickstart test test-records check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -31,7 +32,11 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
+	$(BIN)/python tools/house.py --check
 	$(BIN)/lint-imports
+
+reference: $(VENV)/.installed-dev
+	$(BIN)/python tools/reference.py
 
 setup: $(VENV)/.installed-dev
 

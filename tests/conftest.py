@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -25,6 +25,10 @@ from hiper.config import load_config
 from hiper.display.console import Display
 from hiper.envs.base import EndReason
 from hiper.episode import Episode, Turn
+
+if TYPE_CHECKING:
+    from hiper.runs.folder import Run
+    from hiper.training.build import Parts
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -146,6 +150,24 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
     file.write_text(TINY)
     return file
+
+
+@pytest.fixture(scope="module")
+def tiny_parts(tiny_recipe: Path) -> Parts:
+    """The parts of a run of it, untrained."""
+    from hiper.training.build import build
+
+    return build(load_config(tiny_recipe))
+
+
+@pytest.fixture
+def empty_run(tiny_parts: Parts, tmp_path: Path) -> Run:
+    """A run's folder with nothing but the settings of these parts."""
+    from hiper.runs.folder import Run
+
+    run = Run.create(tmp_path / "run", tiny_parts.config)
+    run.save_settings()
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hiper import envs
+from hiper import cli, envs
 from hiper.advantages import ESTIMATORS
 from hiper.config import load_config
 
@@ -77,12 +77,45 @@ def test_the_settings_on_the_page_about_credit():
     assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == ["type", *ESTIMATORS]
 
 
+def test_the_python_example(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
+    """It is run as it stands, but for a recipe that trains in seconds and fewer tasks."""
+    monkeypatch.chdir(tmp_path)
+    block = README.partition("The same from Python:")[2].partition("```python\n")[2].partition("```")[0]
+    small = block.replace('"quickstart"', repr(str(tiny_recipe))).replace("tasks=100", "tasks=3")
+    assert small.count("tiny.yaml") == small.count("tasks=3") == 1
+    exec(small, {})
+    assert "eval/held_out/success" in capsys.readouterr().out
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+    assert len(tree_of_folders().splitlines()) <= 25
+
+
+def test_every_command_is_in_the_readme_and_on_its_page():
+    commands = {name for info in cli.app.registered_commands if (name := info.name or callback_name(info))}
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for name in commands:
+        assert re.search(rf"hiper {name}\b", page), name
+    table = README.partition("## The command line")[2].partition("```")[0]
+    assert commands - {"sft"} <= set(re.findall(r"hiper (\w+)", table))
+
+
+def callback_name(info: Any) -> str:
+    return str(info.callback.__name__)
+
+
+def tree_of_folders() -> str:
+    return README.partition("## Where things are\n")[2].partition("```\n")[2].partition("```")[0]
+
+
 def test_the_tree_is_the_tree():
-    tree = README.partition("## Where things are\n")[2].partition("```\n")[2].partition("```")[0]
     package = ROOT / "src" / "hiper"
-    folders = [line.split()[0] for line in tree.splitlines() if line.startswith("  ") and "/" in line.split()[0]]
-    assert len(folders) > 5
+    inside = tree_of_folders().partition("tests/")[0].removeprefix("src/hiper/")
+    folders = set(re.findall(r"\b(\w+)/", inside))
     for folder in folders:
-        assert any(path.is_dir() for path in package.rglob(folder.rstrip("/"))), folder
-    listed = {folder.rstrip("/") for folder in folders}
-    assert listed >= {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+        assert any(path.is_dir() for path in package.rglob(folder)), folder
+    assert folders >= {path.name for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    for folder in ("tests", "tools", "benchmarks", "results"):
+        assert f"{folder}/" in tree_of_folders()
+        assert (ROOT / folder).is_dir()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -119,3 +123,52 @@ def test_all_that_training_writes_is_declared_and_so_are_the_columns(tiny_run: P
 
 def test_alarms_that_ring():
     assert alarms_in({"alarm/kl": 1.0, "alarm/entropy": 0.0, "policy/kl": 3.0, "iteration": 2}) == ["kl"]
+
+
+# --- Trackers -------------------------------------------------------------------------------------------------------
+
+
+class Remembering:
+    """A tracker of a user's own, found as ``module:Class``."""
+
+    logged: ClassVar[list[tuple[str, int, dict[str, float]]]] = []
+    closed = 0
+
+    def __init__(self, run: Run, after: int) -> None:
+        self.name = f"{run.config.name} after {after}"
+
+    def log(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        self.logged.append((self.name, iteration, dict(metrics)))
+
+    def close(self) -> None:
+        Remembering.closed += 1
+
+
+def with_trackers(run: Run, *names: str) -> Run:
+    training = run.config.training.model_copy(update={"trackers": names})
+    return Run(run.path, run.config.model_copy(update={"training": training}))
+
+
+def test_a_tracker_of_ones_own_gets_all_metrics(run: Run, monkeypatch: pytest.MonkeyPatch):
+    module = ModuleType("my_trackers")
+    module.Remembering = Remembering  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_trackers", module)
+    log = with_trackers(run, "my_trackers:Remembering").open_log(after=2)
+    log.write(3, {"policy/kl": 0.5})
+    log.close()
+    assert Remembering.logged == [(f"{run.config.name} after 2", 3, {"policy/kl": 0.5})]
+    assert Remembering.closed == 1
+    assert not run.tensorboard.exists()
+    assert run.metrics() == [{"iteration": 3, "policy/kl": 0.5}]
+
+
+def test_tensorboard_is_written_unless_told_otherwise(run: Run):
+    log = run.open_log(after=0)
+    log.write(1, {"policy/kl": 0.5})
+    log.close()
+    assert list(run.tensorboard.glob("events*"))
+
+
+def test_an_unknown_tracker_is_refused(run: Run):
+    with pytest.raises(UserError, match="there is no tracker 'tensorbord'; did you mean 'tensorboard'"):
+        with_trackers(run, "tensorbord").open_log(after=0)

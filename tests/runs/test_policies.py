@@ -15,24 +15,12 @@ from hiper.training.build import Parts, build
 from hiper.training.checkpoints import save_checkpoint
 
 
-@pytest.fixture(scope="module")
-def parts(tiny_recipe: Path) -> Parts:
-    return build(load_config(tiny_recipe))
-
-
-@pytest.fixture
-def run(parts: Parts, tmp_path: Path) -> Run:
-    run = Run.create(tmp_path / "run", parts.config)
-    run.save_settings()
-    return run
-
-
-def test_a_policy_is_found_by_any_of_its_names(run: Run, parts: Parts, tmp_path: Path):
+def test_a_policy_is_found_by_any_of_its_names(empty_run: Run, tiny_parts: Parts, tmp_path: Path):
     with pytest.raises(UserError, match="neither a run with a checkpoint"):
-        PolicyFolder.find(run.path)
-    path = save_checkpoint(run, parts, 3)
-    assert {PolicyFolder.find(p) for p in (run.path, path, path / "policy")} == {PolicyFolder(path / "policy")}
-    parts.save_policy(tmp_path / "alone")
+        PolicyFolder.find(empty_run.path)
+    path = save_checkpoint(empty_run, tiny_parts, 3)
+    assert {PolicyFolder.find(p) for p in (empty_run.path, path, path / "policy")} == {PolicyFolder(path / "policy")}
+    tiny_parts.save_policy(tmp_path / "alone")
     assert PolicyFolder.find(tmp_path / "alone") == PolicyFolder(tmp_path / "alone")
 
 

@@ -163,3 +163,8 @@ def test_a_sampler_of_ones_own(settings: Callable[..., Config], monkeypatch: pyt
 def test_a_wrong_sampler_is_refused(settings: Callable[..., Config], override: str, message: str):
     with pytest.raises(UserError, match=message):
         build(settings(override))
+
+
+def test_an_unknown_tracker_is_told_before_anything_is_trained(settings: Callable[..., Config]):
+    with pytest.raises(UserError, match="there is no tracker 'tensorbord'; did you mean 'tensorboard'"):
+        build(settings("training.trackers=[tensorbord]"))

@@ -17,18 +17,6 @@ from hiper.training.build import Parts, build
 from hiper.training.checkpoints import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module")
-def parts(tiny_recipe: Path) -> Parts:
-    return build(load_config(tiny_recipe))
-
-
-@pytest.fixture
-def run(parts: Parts, tmp_path: Path) -> Run:
-    run = Run.create(tmp_path / "run", parts.config)
-    run.save_settings()
-    return run
-
-
 def save(run: Run, parts: Parts, iteration: int) -> Path:
     return save_checkpoint(run, parts, iteration)
 
@@ -40,60 +28,62 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("failing", ["hiper.learner.checkpoint.save_file", "hiper.runs.policies.write_text"])
 @pytest.mark.parametrize("iteration", [1, 2])
 def test_a_disk_that_fills_up_leaves_what_was_there(
-    run: Run, parts: Parts, failing: str, iteration: int, monkeypatch: pytest.MonkeyPatch
+    empty_run: Run, tiny_parts: Parts, failing: str, iteration: int, monkeypatch: pytest.MonkeyPatch
 ):
-    save(run, parts, 1)
-    before = files(run.path)
+    save(empty_run, tiny_parts, 1)
+    before = files(empty_run.path)
 
     def full(*arguments: Any, **keywords: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(failing, full)
     with pytest.raises(UnwritableError, match=f"iter-0000{iteration}.*No space left"):
-        save(run, parts, iteration)
-    assert files(run.path) == before
+        save(empty_run, tiny_parts, iteration)
+    assert files(empty_run.path) == before
 
 
-def test_an_interrupt_while_saving_leaves_what_was_there(run: Run, parts: Parts, monkeypatch: pytest.MonkeyPatch):
-    save(run, parts, 1)
-    before = files(run.path)
+def test_an_interrupt_while_saving_leaves_what_was_there(
+    empty_run: Run, tiny_parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
+    save(empty_run, tiny_parts, 1)
+    before = files(empty_run.path)
 
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        save(run, parts, 2)
-    assert files(run.path) == before
+        save(empty_run, tiny_parts, 2)
+    assert files(empty_run.path) == before
 
 
-def test_loading_restores_all_that_was_saved(run: Run, parts: Parts):
-    path = save(run, parts, 7)
-    fresh = build(parts.config, path / "policy")
-    assert load_checkpoint(run, path, fresh) == 7
+def test_loading_restores_all_that_was_saved(empty_run: Run, tiny_parts: Parts):
+    path = save(empty_run, tiny_parts, 7)
+    fresh = build(tiny_parts.config, path / "policy")
+    assert load_checkpoint(empty_run, path, fresh) == 7
     rows = [Row((1, 2, 3), (4, 5), 1)]
-    (score,), (before,) = fresh.learner.score(rows), parts.learner.score(rows)
+    (score,), (before,) = fresh.learner.score(rows), tiny_parts.learner.score(rows)
     assert score.values.tolist() == before.values.tolist()
     assert score.logprobs.tolist() == before.logprobs.tolist()
 
 
 @pytest.mark.parametrize("file", ["heads.safetensors", "trainer.pt"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "garbage"])
-def test_a_damaged_checkpoint_is_named(run: Run, parts: Parts, file: str, damage: str):
-    path = save(run, parts, 1)
+def test_a_damaged_checkpoint_is_named(empty_run: Run, tiny_parts: Parts, file: str, damage: str):
+    path = save(empty_run, tiny_parts, 1)
     content = (path / file).read_bytes()
     (path / file).unlink()
     if damage != "gone":
         (path / file).write_bytes({"empty": b"", "cut": content[:-50], "garbage": b"\xff" * 200}[damage])
     with pytest.raises(UserError, match=f"{path} is damaged"):
-        load_checkpoint(run, path, parts)
+        load_checkpoint(empty_run, path, tiny_parts)
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(run: Run, parts: Parts, tiny_recipe: Path):
-    path = save(run, parts, 1)
+def test_a_checkpoint_of_another_architecture_is_refused(empty_run: Run, tiny_parts: Parts, tiny_recipe: Path):
+    path = save(empty_run, tiny_parts, 1)
     wider = build(load_config(tiny_recipe, ["model.nano.hidden=32"]))
     with pytest.raises(UserError, match="of another architecture"):
-        load_checkpoint(run, path, wider)
+        load_checkpoint(empty_run, path, wider)
     own = build(load_config(tiny_recipe, ["model.critic=own"]))
     with pytest.raises(UserError, match=f"{path} is damaged or of another architecture"):
-        load_checkpoint(run, path, own)
+        load_checkpoint(empty_run, path, own)

@@ -94,6 +94,7 @@ class HAE(Estimator):
     lambda_seg: float = 0.95
     """Trace decay of the planner, per segment."""
     switch_form: SwitchForm = "termination-value"
+    """The advantage of the switch decision: one of the two published forms, or ``none``."""
     bootstrap_truncated: bool = True
     """If true, bootstrap truncated episodes from their last value; otherwise treat truncation as termination."""
     normalize: bool = False

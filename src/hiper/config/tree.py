@@ -328,6 +328,8 @@ class TrainingConfig(StrictModel):
     """The number of newest checkpoints to keep."""
     threads: int | None = Field(None, ge=1)
     """The number of CPU threads. None: torch decides."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where metrics go beside ``metrics.jsonl``: names of trackers, or ``module:Class`` of one's own."""
     device: str = "auto"
     """The torch device, for example ``cpu`` or ``cuda:1``. ``auto``: a GPU if there is one, otherwise the CPU."""
 

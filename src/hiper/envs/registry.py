@@ -66,14 +66,19 @@ def make(name: str, **options: Any) -> TextEnv:
     Raises:
         UserError: there is no such environment or option, or it cannot be built.
     """
-    factory = _find(name)
+    factory = find_factory(name)
     _refuse_unknown_options(name, factory, options)
     env = factory(**_typed(name, factory, options))
     env.options = options
     return env
 
 
-def _find(name: str) -> Factory:
+def find_factory(name: str) -> Factory:
+    """Return the factory registered as ``name``, or found at ``name`` if that is "module:function".
+
+    Raises:
+        UserError: there is no such factory.
+    """
     found: Factory = resolve("environment", name, _factories)
     return found
 
@@ -86,7 +91,7 @@ def templates_of(name: str) -> Traversable | None:
     """
     if name not in _factories:
         return None
-    package = import_module(_find(name).__module__).__package__
+    package = import_module(find_factory(name).__module__).__package__
     folder = resources.files(package) / "templates" if package else None
     return folder if folder is not None and folder.is_dir() else None
 

@@ -27,6 +27,7 @@ from hiper.files import write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
 from hiper.runs.metrics import SUCCESS, MetricsLog, read_metrics
+from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
 
 
@@ -207,7 +208,7 @@ class Run:
 
     def open_log(self, after: int) -> MetricsLog:
         """Open the metrics for writing; see :class:`~hiper.runs.metrics.MetricsLog`."""
-        return MetricsLog(self.metrics_file, self.tensorboard, after)
+        return MetricsLog(self.metrics_file, after, [make(self, after) for make in find_trackers(self.config)])
 
     # Episodes
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Literal
 from hiper.config import Config
 from hiper.errors import UserError
 from hiper.files import write_text, writing
+from hiper.runs.trackers import Tracker
 
 Unit = Literal["share", "number", "count", "nats", "seconds", "tokens", "turns", "tokens per second", "0 or 1"]
 
@@ -190,26 +191,21 @@ def episodes_played(metrics: Mapping[str, Any], config: Config) -> int:
 
 
 class MetricsLog:
-    """Appends metrics to a file of JSON lines and to TensorBoard.
+    """Appends metrics to a file of JSON lines, and hands them to trackers.
 
     Args:
         file: the JSON lines.
-        tensorboard: folder of TensorBoard's event files.
         after: lines of later iterations than this are dropped; an interrupted process left them.
+        trackers: see :mod:`hiper.runs.trackers`. They are closed with the log.
 
     Raises:
         UserError: a line of the file is damaged.
     """
 
-    def __init__(self, file: Path, tensorboard: Path, after: int) -> None:
-        # Readers of runs do without TensorBoard, which takes a second to import.
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._file = file
+    def __init__(self, file: Path, after: int, trackers: Sequence[Tracker] = ()) -> None:
+        self._file, self._trackers = file, trackers
         kept = [record for record in read_metrics(file) if record["iteration"] <= after]
         write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-        with writing(tensorboard):
-            self._board = SummaryWriter(str(tensorboard), purge_step=after + 1)
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
@@ -222,14 +218,13 @@ class MetricsLog:
             metric_of(name)
         with writing(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
-        with writing(Path(self._board.log_dir)):
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, iteration)
-            self._board.flush()
+        for tracker in self._trackers:
+            tracker.log(iteration, metrics)
 
     def close(self) -> None:
-        """Flush and close TensorBoard's file."""
-        self._board.close()
+        """Close the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:

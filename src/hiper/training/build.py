@@ -21,6 +21,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
+from hiper.runs.trackers import find_trackers
 from hiper.seeding import derive_seed
 
 
@@ -66,6 +67,7 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
     Raises:
         UserError: The data, a model or a setting cannot be used.
     """
+    find_trackers(config)  # a wrong name is told now, not after the warm start
     use_threads(config.training.threads)
     env = make_env(config, config.env.train_split)
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)

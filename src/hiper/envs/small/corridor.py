@@ -128,6 +128,11 @@ def shortest(task_id: str) -> int:
 def make(split: str = "train", cells: int = 5, max_turns: int = 20) -> CorridorEnv:
     """Make corridors of ``cells`` cells with every start, key and door. A quarter of them is held out.
 
+    Args:
+        split: "train" or "held_out".
+        cells: the number of cells, at least three.
+        max_turns: turns until an unfinished episode is truncated.
+
     Raises:
         UserError: the split is unknown, or the corridor is too short to hold key and door apart.
     """
