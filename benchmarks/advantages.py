@@ -1,9 +1,9 @@
-"""How much faster the vectorised estimators are than their definitions, computed one episode at a time.
+"""Compare the speed of the vectorised estimators with their definitions, computed one episode at a time.
 
     python benchmarks/advantages.py
 
-Both sides get their input in the form they work on, do the same 128 episodes x 50 turns in one thread, and are
-compared before they are timed. The definitions lie with the tests, which compare against them too.
+Both sides process the same 128 episodes x 50 turns in one thread. Each gets its input in the form it works on. Their
+results are compared before they are timed. The definitions lie with the tests, which use them too.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from helpers.slow_hae import random_turns, slow_credit, slow_episode, slow_episo
 
 EPISODES, TURNS, GROUP, TOKENS, ROOMS = 128, 50, 8, 15, 12
 REQUIRED_RATIO = 50.0
-"""Of both forms of HAE, on full episodes."""
+"""The least speed-up of both forms of HAE, on full episodes."""
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def main() -> int:
-    """Print one line per estimator and kind of batch; 1 if HAE is too slow on full episodes."""
+    """Print one line per estimator and kind of batch. Return 1 if HAE is too slow on full episodes."""
     warm_up_allocator()
     batches = {
         "full episodes": batch(np.random.default_rng(0), full_length=True),
-        # Half of the turns are padding, which costs the vectorised side as much as any other turn.
+        # Half of the turns are padding. The vectorised side computes padding like any other turn.
         "ragged episodes": batch(np.random.default_rng(1), full_length=False),
     }
     print(f"{EPISODES} episodes x {TURNS} turns of {TOKENS} tokens, groups of {GROUP}, one thread")
@@ -69,13 +69,13 @@ def main() -> int:
 
 
 def line(name: str, kind: str, slow_ms: float, our_ms: float) -> float:
-    """Print it; the ratio."""
+    """Print one line, and return the ratio of the times."""
     print(f"{name:<26}{kind:<18}{slow_ms:>9.2f}{our_ms:>9.3f}{slow_ms / our_ms:>7.0f}x")
     return slow_ms / our_ms
 
 
 def baselines() -> dict[str, tuple[Estimator, Callable[..., list[list[float]]]]]:
-    """Each estimator without a hierarchy, and its definition as a function of all episodes."""
+    """Return each estimator without a hierarchy, with its definition as a function of all episodes."""
     return {
         "turn-level GAE": (TurnGAE(0.99, 0.9, normalize=False), lambda es: [slow_gae(e, 0.99, 0.9, False) for e in es]),
         "token-level GAE": (
@@ -91,7 +91,7 @@ def baselines() -> dict[str, tuple[Estimator, Callable[..., list[list[float]]]]]
 
 
 def batch(rng: np.random.Generator, full_length: bool) -> Turns:
-    """Random turns with all that any estimator needs."""
+    """Make random turns with every input that an estimator may need."""
     turns = random_turns(rng, EPISODES, TURNS, full_length=full_length)
     rooms = np.array([f"You arrive at cabinet {n}. The cabinet {n} is closed." for n in range(ROOMS)], dtype=object)
     return replace(
@@ -105,19 +105,19 @@ def batch(rng: np.random.Generator, full_length: bool) -> Turns:
 
 
 def warm_up_allocator() -> None:
-    """Put the C library's allocator into the state it has in any process that trains a model.
+    """Put the C library's allocator into the state of a process that trains a model.
 
-    Until a large block has once been freed, it hands memory back to the system after every call and pays for it again,
-    page by page, in the next one.
+    Before a large block has been freed once, the allocator returns memory to the system after every call. The next call
+    then pays for the memory again, page by page.
     """
     np.ones(2_000_000)
 
 
 def compare_hae(estimator: HAE, turns: Turns) -> tuple[float, float]:
-    """Check that the definition and the estimator agree, and time both in milliseconds.
+    """Check that the definition and the estimator agree, and return the times of both in milliseconds.
 
-    The machine may be busy, and more so at one time than at another. So both take turns, episode by episode, and for
-    either, the best of each step counts.
+    The load of the machine may change during the comparison. So both sides take turns, episode by episode, and the
+    best time of each step counts.
     """
     ours, slow = estimator(turns), slow_credit(turns, estimator)
     for field in ("low_BT", "high_BT", "switch_BT"):
@@ -130,7 +130,7 @@ def compare_hae(estimator: HAE, turns: Turns) -> tuple[float, float]:
 
 
 def compare(estimator: Estimator, slow: Callable[..., list[list[float]]], turns: Turns) -> tuple[float, float]:
-    """Likewise for an estimator that compares episodes, whose definition takes them all at once and seconds."""
+    """Do the same for an estimator that compares episodes. Its definition takes all episodes at once and is slow."""
     episodes, results = episodes_of(turns), list[list[list[float]]]()
     slow_s = seconds(lambda: results.append(slow(episodes)))
     credit: Credit = estimator(turns)

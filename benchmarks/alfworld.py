@@ -1,10 +1,9 @@
-"""Our ALFWorld engine beside TextWorld, in one process on one core, in CPU time.
+"""Compare our ALFWorld engine with TextWorld in CPU time, in one process on one core.
 
     python benchmarks/alfworld.py [--data PATH] [--games 6] [--steps 50] [--concurrent 2000]
 
-Both engines play the same games with the same commands. Without ``--data`` the games are generated, as large as
-official ones.
-Without TextWorld (``pip install 'hiper[textworld]'``) only our side is measured.
+Both engines play the same games with the same commands. Without ``--data`` the games are generated, with the size of
+official ones. Without TextWorld (``pip install 'hiper[textworld]'``) only our engine is measured.
 """
 
 from __future__ import annotations
@@ -33,24 +32,28 @@ from hiper.envs.panels import Task
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
 TARGETS = {"step with admissible list": 3_000, "load + first reset": 300, "later reset": 10_000}
+"""The speed-up over TextWorld that each operation should reach."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A game's text and the commands both engines play."""
+    """A game, and the commands that both engines play."""
 
     id: str
+    """The id of the task."""
     text: bytes
+    """The content of the game's file."""
     commands: tuple[str, ...]
+    """The commands, in order."""
 
 
 def have_textworld() -> bool:
-    """Whether TextWorld and alfworld are installed."""
+    """Return whether TextWorld and alfworld are installed."""
     return all(importlib.util.find_spec(module) for module in ("textworld", "alfworld"))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both engines, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="official games: a folder or a tar archive (default: generated games)")
     parser.add_argument("--split", default="valid_seen")
@@ -80,7 +83,7 @@ def main() -> None:
 
 
 def draw(library: Library, task_id: str, steps: int, rng: random.Random) -> Sample:
-    """Commands as an agent might choose them: verbs about equally often, every tenth not understood."""
+    """Draw commands for one game. All verbs are about equally frequent, and a tenth of the commands is invalid."""
     text = library.source.read(task_id)
     engine = Engine(parse_game(text, task_id))
     commands = []
@@ -89,7 +92,7 @@ def draw(library: Library, task_id: str, steps: int, rng: random.Random) -> Samp
         command = rng.choice([command for command in engine.admissible if command.startswith(verb)])
         commands.append("dance" if rng.random() < 0.1 else command)
         engine.step(commands[-1])
-        if engine.won:  # the benchmark's TextWorld stops here
+        if engine.won:  # TextWorld, as the benchmark wires it, stops here
             commands.pop()
             engine.reset()
             for earlier in commands:
@@ -99,7 +102,7 @@ def draw(library: Library, task_id: str, steps: int, rng: random.Random) -> Samp
 
 
 def seconds(call: Callable[[], Any], repeat: int = 1) -> float:
-    """CPU time of one call."""
+    """Return the CPU time of one call in seconds, as a mean over ``repeat`` calls."""
     begin = time.process_time()
     for _ in range(repeat):
         call()
@@ -116,24 +119,24 @@ class OneGame:
         self._task = Task(sample.id, "game")
 
     def tasks(self) -> list[Task]:
-        """The one task."""
+        """Return the one task."""
         return [self._task]
 
     def dialects(self) -> dict[str, str]:
-        """Not looked at."""
+        """Return an empty text, which nobody reads."""
         return {self._task.id: ""}
 
     def read(self, task_id: str) -> bytes:
-        """The text."""
+        """Return the content of the game's file."""
         return self._sample.text
 
     def where(self, task_id: str) -> str:
-        """The id."""
+        """Return the id of the task."""
         return task_id
 
 
 def measure_ours(samples: Sequence[Sample]) -> dict[str, float]:
-    """Median seconds of each operation of the environment as it is used, averaged over many repetitions."""
+    """Return the median seconds over games of each operation of our environment, averaged over many repetitions."""
     first, later, steps = [], [], []
     for sample in samples:
 
@@ -159,7 +162,7 @@ def measure_ours(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def measure_textworld(samples: Sequence[Sample]) -> dict[str, float]:
-    """The same of TextWorld, wired as users of the benchmark wire it; a later reset keeps the game loaded."""
+    """Measure TextWorld in the same way, wired as ALFWorld wires it. A later reset keeps the game loaded."""
     import textworld
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler, AlfredInfos
     from textworld.envs.wrappers import Filter, GenericEnvironment, Limit
@@ -190,7 +193,7 @@ def measure_textworld(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def measure_many(library: Library, concurrent: int, steps: int, rng: random.Random) -> None:
-    """Memory per running game, and the pace of many games side by side."""
+    """Print the memory of a running game, and the speed of many games at once."""
     tasks = [task.id for task in library.panel]
     gc.collect()
     tracemalloc.start()
@@ -214,7 +217,7 @@ def measure_many(library: Library, concurrent: int, steps: int, rng: random.Rand
 
 
 def play(env: AlfworldEnv, observation: Any, rng: random.Random) -> Any:
-    """One random admissible command; a finished game begins again."""
+    """Play one random admissible command. A finished game is reset to a random task."""
     step = env.step(rng.choice(observation.admissible))
     if step.info.end:
         return env.reset(rng.choice(env.panel.tasks).id).observation
@@ -222,7 +225,7 @@ def play(env: AlfworldEnv, observation: Any, rng: random.Random) -> Any:
 
 
 def show(value: float | None) -> str:
-    """A duration in a readable unit."""
+    """Return a duration in seconds as text with a readable unit."""
     if value is None:
         return "-"
     for unit, size in (("s", 1.0), ("ms", 1e-3)):

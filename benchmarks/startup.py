@@ -1,9 +1,9 @@
-"""How long commands take that need no model: help, lists, mistakes, and reading a run.
+"""Time the commands that need no model: help, lists, mistakes, and reading a run.
 
     python benchmarks/startup.py [RUN]
 
-Prints, for each command, the least of five times in seconds: on the wall, and on the processor. Commands on a run are
-left out where none is given.
+For each command, the benchmark prints the least wall time and the least CPU time of five repeats, in seconds. Commands
+that read a run are skipped if none is given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMANDS = (
 
 
 def seconds(arguments: tuple[str, ...]) -> tuple[float, float]:
-    """Return the least wall time and the least processor time of a command, over some repeats."""
+    """Return the least wall time and the least CPU time of a command in seconds, over :data:`REPEATS` calls."""
     walls, processor = [], []
     for _ in range(REPEATS):
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -46,7 +46,7 @@ def seconds(arguments: tuple[str, ...]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Time every command, and print a line for each."""
+    """Time every command, and print one line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("run", nargs="?", type=Path, help="folder of a run that has been evaluated")
     run = parser.parse_args().run

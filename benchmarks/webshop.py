@@ -1,11 +1,11 @@
-"""Our WebShop beside the original's recorded figures, and its search at a thousand and at a million products.
+"""Compare our WebShop with recorded times of the original, and time its search at 1,000 and at 1,000,000 products.
 
     python benchmarks/webshop.py [--data FOLDER] [--episodes 200] [--products 1000 1000000] [--queries 50]
 
-All times are CPU time on one core. Without ``--data`` the shop's products are generated; the original's figures are of
-the official 1,000. The large shops sell made-up products with as many words as official ones, from a vocabulary that
-follows Zipf's law, in files like the official ones. Each is opened for the first time in a process of its own, which
-keeps it on disk, and opened again and searched in another.
+All times are CPU time on one core. Without ``--data`` the shop's products are generated. The original's times were
+measured on the official 1,000 products. The large shops sell random products with as many words as official ones. Their
+vocabulary follows Zipf's law, and their files have the official format. One process opens each shop for the first time
+and stores it on disk. Another process opens it again and searches it.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ from hiper.envs.webshop.search import Index
 from hiper.envs.webshop.sources import GENERATED, open_shop
 
 ORIGINAL = {"click": 0.018, "search": 0.028}
-"""Seconds a step takes the original, median, on the official 1,000 products."""
+"""The original's median seconds for each kind of step, on the official 1,000 products."""
 TARGET = 100
-"""Times as fast as the original we mean to be."""
+"""The speed-up over the original that each kind of step should reach."""
 VOCABULARY = 300_000
+"""The number of different words in the large shops."""
 QUERY_WORDS = 12
+"""The number of words in a query."""
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure steps and large shops, and print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=GENERATED, help="folder of the official files (default: generated products)")
     parser.add_argument("--episodes", type=int, default=200)
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def show_steps(data: str, episodes: int) -> None:
-    """Time of a step, of each kind, in episodes of random actions; no query is asked twice."""
+    """Print the time of each kind of step in episodes of random actions. No query is asked twice."""
     started = time.process_time()
     shop = open_shop(data)
     opened = time.process_time() - started
@@ -70,7 +72,7 @@ def show_steps(data: str, episodes: int) -> None:
 
 
 def play(env: WebshopEnv, episodes: int) -> dict[str, list[float]]:
-    """Seconds of the steps of each kind, with everything that is in them: texts, what can be done, search, reward."""
+    """Return the seconds of each step by kind. A step makes texts, admissible actions, search results and rewards."""
     rng = random.Random(0)
     taken: dict[str, list[float]] = {kind: [] for kind in ORIGINAL}
     for number, task in enumerate(rng.choices(env.panel.tasks, k=episodes)):
@@ -90,29 +92,35 @@ def play(env: WebshopEnv, episodes: int) -> dict[str, list[float]]:
 
 @dataclass(frozen=True)
 class Made:
-    """What opening a shop took for the first time."""
+    """The cost of opening a shop for the first time."""
 
     seconds: float
+    """The CPU time in seconds."""
     peak: float
-    """MiB."""
+    """The peak memory of the process in MiB."""
 
 
 @dataclass(frozen=True)
 class Searched:
-    """What a process sees that opens the shop later."""
+    """The cost of opening a stored shop and searching it."""
 
     opening: float
-    """Seconds."""
+    """The CPU time of opening the shop, in seconds."""
     query: float
-    """Seconds, median."""
+    """The median CPU time of a query, in seconds."""
     slowest: float
+    """The CPU time of the slowest query, in seconds."""
     own: float
-    """MiB beside what all processes share."""
+    """The memory in MiB that the process does not share."""
     goals: int
+    """The number of goals in the shop."""
 
 
 def show_large(products: int, queries: int) -> None:
-    """Open a shop once from its files and once as it was kept, each in a process of its own."""
+    """Print the cost of opening a shop from its files, and of opening and searching it once stored.
+
+    Each measurement runs in its own process.
+    """
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as place, spawn.Pool(1, maxtasksperchild=1) as pool:
         folder = Path(place)
@@ -133,14 +141,14 @@ def show_large(products: int, queries: int) -> None:
 
 
 def make(folder: Path) -> Made:
-    """Open the shop for the first time."""
+    """Open the shop for the first time, and return the cost."""
     begun = time.process_time()
     open_shop(folder, FULL.name)
     return Made(time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def index(kept: Path) -> float:
-    """Seconds that the index of a shop's products takes alone."""
+    """Return the CPU time in seconds of building only the index of a shop's products."""
     catalogue = Catalogue.open(kept)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
@@ -149,7 +157,7 @@ def index(kept: Path) -> float:
 
 
 def search(folder: Path, queries: int) -> Searched:
-    """Open the shop again, and ask it."""
+    """Open the stored shop, search it, and return the cost."""
     before, begun = own_memory(), time.process_time()
     shop = open_shop(folder, FULL.name)
     opening = time.process_time() - begun
@@ -163,13 +171,13 @@ def search(folder: Path, queries: int) -> Searched:
 
 
 def own_memory() -> float:
-    """MiB that this process shares with no other (Linux)."""
+    """Return the memory in MiB that this process shares with no other (Linux only)."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def write_files(products: int, folder: Path) -> None:
-    """Files like the official ones, of products with about as many words, two of five with a request."""
+    """Write files in the official format. Two of five products have a request."""
     rng = np.random.default_rng(0)
     items, attributes = (folder / file.name for file in FULL.files)
     with items.open("w") as items_file, attributes.open("w") as attributes_file:
@@ -201,7 +209,7 @@ def write_files(products: int, folder: Path) -> None:
 
 
 def words(rng: np.random.Generator, count: int) -> Iterator[list[str]]:
-    """Texts of ``count`` words without end; the n-th most frequent word is met with a probability like 1/n."""
+    """Yield endless texts of ``count`` words. The n-th most frequent word has a probability in proportion to 1/n."""
     while True:
         for rank_w in (VOCABULARY ** rng.random((1000, count))).astype(np.int64).tolist():
             yield [f"w{rank:x}" for rank in rank_w]

@@ -55,7 +55,7 @@ def test_a_policy_is_loaded_plays_and_is_evaluated(run: hiper.Run, tmp_path: Pat
     assert (tmp_path / "held_out.json").exists()
     again = hiper.evaluate(run.path, splits=["held_out"], tasks=3, display=display)["held_out"]
     assert again.card.sampling.temperature == run.config.evaluation.temperature
-    with pytest.raises(UserError, match="there is a card already"):
+    with pytest.raises(UserError, match=r"\.json exists already; choose another folder"):
         hiper.evaluate(policy, tasks=3, out=tmp_path, display=display)
 
 
@@ -69,7 +69,7 @@ def test_the_expert_is_cloned(tiny_recipe: Path, tmp_path: Path, display: Displa
 
 
 def test_settings_go_with_a_recipes_name(tiny_recipe: Path, display: Display):
-    with pytest.raises(UserError, match="'seed=1' go with a recipe's name"):
+    with pytest.raises(UserError, match="'seed=1' need a recipe's name"):
         hiper.train(load_config(tiny_recipe), "seed=1", display=display)
 
 

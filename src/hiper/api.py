@@ -164,7 +164,7 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     if not isinstance(recipe, Config):
         return load_config(recipe, settings)
     if settings:
-        raise UserError(f"settings such as {settings[0]!r} go with a recipe's name; change the settings themselves")
+        raise UserError(f"settings such as {settings[0]!r} need a recipe's name; change the Config itself instead")
     return recipe
 
 

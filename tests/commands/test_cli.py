@@ -235,7 +235,7 @@ def test_an_interrupted_eval_says_what_is_missing(
     monkeypatch.setattr(CorridorEnv, "step", interrupt)
     result = hiper("eval", tiny_run, "--out", tmp_path)
     assert result.code == 130
-    assert "stopped: held_out was not played to its end" in result.out
+    assert "stopped: held_out was not finished" in result.out
     assert not list(tmp_path.iterdir())
 
 
@@ -296,7 +296,7 @@ def test_what_a_player_gets_wrong_is_said_and_what_it_came_to(hiper: Hiper):
 def test_leaving_a_game(hiper: Hiper, stdin: str):
     result = hiper("play", "corridor", stdin=stdin)
     assert result.code == 0
-    assert "left after" in result.out
+    assert "quit after" in result.out
 
 
 def test_the_expert_plays(hiper: Hiper):

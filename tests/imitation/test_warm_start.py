@@ -215,7 +215,7 @@ def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Con
         clone(config, folder, Watch(("warm start", 2), press_ctrl_c))
     other = Config.model_validate(apply_overrides(config.model_dump(), ["seed=5", "warm_start.lr=0.5"]))
     begun = (
-        rf"policy\.unfinished.* with seed=0 and not 5, warm_start\.lr={config.warm_start.lr} and not 0\.5: give these"
+        rf"policy\.unfinished.* with seed=0 and not 5, warm_start\.lr={config.warm_start.lr} and not 0\.5; use these"
     )
     with pytest.raises(UserError, match=begun):
         clone(other, folder, Watch())

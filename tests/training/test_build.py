@@ -75,7 +75,7 @@ def test_a_saved_model_says_how_much_it_holds(
 ):
     make_qwen2(vocab_size=len(bpe_tokenizer), max_position_embeddings=100).save_pretrained(tmp_path)
     bpe_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"come to 114 tokens, and the model has 100 positions; allow fewer tokens$"):
+    with pytest.raises(UserError, match=r"is 114 tokens, but the model has 100 positions; allow fewer tokens$"):
         build(settings(f"model.path={tmp_path}"))
 
 

@@ -184,7 +184,7 @@ def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
         raise UserError("something is wrong with a task")
 
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
-    message = r"wrong with a task\nsaved up to iter-00001; fix this .*config\.yaml may be edited\), then resume with: hiper train --resume"
+    message = r"wrong with a task\nsaved up to iter-00001; fix this .*may be edited\), then resume with: hiper train"
     with pytest.raises(UserError, match=message):
         train(run, Quiet(("iteration", 1), fail))
     assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001"]

@@ -21,7 +21,7 @@ from hiper.rollout.collector import collect
 from hiper.rollout.players import Accepts, Assignment, Move, Player, Players, answered
 
 HUMAN, EXPERT = "human", "expert"
-HELP = "a number or an action; `: words` states a subgoal; q leaves"
+HELP = "a number or an action; `: words` states a subgoal; q quits"
 
 
 class Human:
@@ -112,7 +112,7 @@ class Shown:
     def ask(self, context: PromptContext) -> Future[Any]:
         """Wait for Enter, then ask the player."""
         if self._wait and self.turns:
-            self._console.input("[dim]Enter goes on, Ctrl-C stops[/dim]")
+            self._console.input("[dim]Enter continues, Ctrl-C stops[/dim]")
         return self._player.ask(context)
 
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
@@ -187,7 +187,7 @@ def play(env: TextEnv, players: Players, task_id: str, seed: int, console: Conso
     try:
         (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], shown, slots=1)
     except EOFError:
-        console.print(f"\nleft after {shown.turns} turns")
+        console.print(f"\nquit after {shown.turns} turns")
         return False
     console.print(f"\n[bold]{'won' if episode.won else episode.end}[/bold] after {shown.turns} turns")
     _show_score(console, episode)

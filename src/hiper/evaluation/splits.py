@@ -66,7 +66,7 @@ def _evaluate_splits(
 ) -> Iterator[EvaluatedSplit]:
     if folder is not None:
         if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
-            raise UserError(f"there is a card already: {existing[0]}; choose another folder with --out")
+            raise UserError(f"{existing[0]} exists already; choose another folder with --out")
         with writing(folder):  # fail before playing if the folder cannot be written
             folder.mkdir(parents=True, exist_ok=True)
     envs = {split: policy.env(split) for split in splits}
@@ -81,7 +81,7 @@ def _evaluate_splits(
             try:
                 result = evaluate(env, policy.agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
             except KeyboardInterrupt:
-                display.note(f"stopped: {split} was not played to its end, and nothing of it is written")
+                display.note(f"stopped: {split} was not finished, so none of its results are written")
                 raise
         card = result_card(
             result,

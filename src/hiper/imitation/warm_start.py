@@ -82,7 +82,8 @@ class WarmStart:
         rows, turns = self._demonstrated(stage, tasks, seed)
         if not rows:
             raise UserError(
-                f"the expert solved none of the {len(tasks)} tasks it was to demonstrate: nothing to imitate"
+                f"the expert solved none of the {len(tasks)} demonstrated tasks, so there is nothing to imitate; raise "
+                "warm_start.tasks or lower warm_start.perturb"
             )
         steps = max(1, round(turns / config.batch_turns))
         tuning = FineTuning(self.learner.imitate(), steps, stage.config.lr, config.prompt_loss)
@@ -108,7 +109,7 @@ class WarmStart:
         )
 
     def _demonstrated(self, stage: _Stage, tasks: Sequence[str], seed: int) -> tuple[list[Row], float]:
-        """Return the rows of a stage's passes and the number of turns to imitate, which may end within the last pass."""
+        """Return the rows of a stage's passes and the number of turns to imitate. The last pass may be cut."""
         config = stage.config
         # Every task takes at least one turn, so this many passes are always enough.
         passes = math.ceil(config.epochs if config.turns is None else config.turns / len(tasks))

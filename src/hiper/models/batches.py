@@ -14,7 +14,7 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float =
         most_padding: The largest share of padding in a batch, between 0 and 1.
     """
     batches: list[list[int]] = []
-    tokens = 0  # of the last batch, without padding
+    tokens = 0  # tokens of the last batch, without padding
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         padded = (len(batches[-1]) + 1) * lengths[i] if batches else 0
         if not batches or padded > max_tokens or padded - tokens - lengths[i] > most_padding * padded:

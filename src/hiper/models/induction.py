@@ -20,7 +20,7 @@ import torch
 from transformers import Qwen2ForCausalLM
 
 _PLACES_BACK = (1, 2)
-"""How many places each head of the first layer looks back. The second head skips a full stop."""
+"""The number of places that each head of the first layer looks back. The second head skips a full stop."""
 
 _SEARCHES = (("query", 1), ("query", 0), ("key", 0))
 """The heads of the second layer: which side is a copied word, and which head of the first layer copied it.
@@ -94,8 +94,8 @@ def plant_induction_heads(model: Qwen2ForCausalLM, generator: torch.Generator) -
 def _look_back(attention: Any, head: slice, rates: list[tuple[int, float]], places: int) -> None:
     """Let a head attend to the position that is ``places`` back.
 
-    A rotary pair of rate w scores the biases q at m and k at n as |q| |k| cos(w (m - n) + angle between them). An
-    angle of -w * places puts the maximum at m - n = places.
+    A rotary pair of rate w scores biases q at m and k at n as |q| |k| cos(w (m - n) + a), with a the angle between
+    them. An angle of -w * places puts the maximum at m - n = places.
 
     Args:
         attention: An attention module of Qwen2.

@@ -46,6 +46,6 @@ def check_room(config: Config, weights: PolicyWeights) -> None:
     if weights.positions is not None and prompt + response > weights.positions:
         remedy = "" if config.model.path else ", or make the model with a larger model.nano.max_positions"
         raise UserError(
-            f"prompt.max_tokens ({prompt}) and rollout.max_response_tokens ({response}) come to {prompt + response} "
-            f"tokens, and the model has {weights.positions} positions; allow fewer tokens{remedy}"
+            f"prompt.max_tokens ({prompt}) plus rollout.max_response_tokens ({response}) is {prompt + response} "
+            f"tokens, but the model has {weights.positions} positions; allow fewer tokens{remedy}"
         )

@@ -108,7 +108,7 @@ def check_form(config: Config, template: Template) -> None:
             "actions alone; choose another type, such as turn-gae, or a template with plans"
         )
     if config.shaping.keep_penalty:
-        raise UserError(f"template '{name}' asks for no plans, so none is kept: set shaping.keep_penalty to 0")
+        raise UserError(f"template '{name}' asks for no plans, so no subgoal is kept; set shaping.keep_penalty to 0")
 
 
 def _policy(
