@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from safetensors import SafetensorError
 
+from helpers.missing import Data, skip_without, told_of
 from hiper.errors import UnwritableError, UserError
 from hiper.files import atomic_file, atomic_folder, exclusive_lock, lock_file, write_text, writing
 
@@ -123,3 +124,24 @@ def test_the_working_directory_can_be_locked(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "run")
     with exclusive_lock(Path()):
         assert names(tmp_path) == [".run.hiper-lock", "run"]
+
+
+# --- Missing --------------------------------------------------------------------------------------------------------
+
+
+def reason(what: Data) -> str:
+    with pytest.raises(pytest.skip.Exception) as skipped:
+        skip_without(what, "/nowhere")
+    return f"Skipped: {skipped.value.msg}"
+
+
+def test_skips_for_want_of_data_are_counted():
+    told = told_of([reason("official games"), reason("recorded cases"), "Skipped: root", reason("official games")])
+    assert told == (
+        "3 tests need data outside the repository and were skipped (2 official games, 1 recorded cases): "
+        "see CONTRIBUTING.md"
+    )
+
+
+def test_nothing_is_told_where_all_data_are_there():
+    assert told_of(["Skipped: root may write anywhere"]) == ""

@@ -25,9 +25,10 @@ def runs_of(study: Path) -> list[Run]:
 
 
 def documents_of(study: Path) -> list[Path]:
-    """Find the tables and figures of a study's tuning and of the values of its sweep."""
-    files = [*study.rglob("comparison.*"), *study.rglob("tuning.json")]
-    return sorted(file for file in files if file.parent != study)
+    """Find the numbers of a study's comparison, and the tables and figures of its tuning and of its sweep's values."""
+    below = (*study.rglob("comparison.*"), *study.rglob("tuning.json"))
+    files = {*study.glob("comparison.json"), *study.glob("sweep.json"), *(f for f in below if f.parent != study)}
+    return sorted(files)
 
 
 def _compared(runs: Path) -> list[Path]:

@@ -22,8 +22,8 @@ from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.imitation import warm_start as module
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows
-from hiper.imitation.warm_start import unfinished_file
 from hiper.rows import Row
+from hiper.runs.policies import unfinished_file
 from hiper.training.begin import clone
 
 STAGES = [

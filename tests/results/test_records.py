@@ -26,10 +26,10 @@ STUDIES = sorted(file.parent for file in RESULTS.glob(f"*/{RECORDS}"))
 NAMES = [study / name for study in STUDIES for name in read_archive(study / RECORDS)]
 """Where the packed files would lie, if they were not packed."""
 TUNINGS = [file for file in NAMES if file.name == "tuning.json"]
-SWEEPS = sorted(RESULTS.glob("*/sweep.json"))
-WHOLE = sorted(study / "comparison.json" for study in STUDIES if (study / "comparison.json").exists())
+SWEEPS = [file for file in NAMES if file.name == "sweep.json"]
+WHOLE = [study / "comparison.json" for study in STUDIES if study / "comparison.json" in NAMES]
 """Comparisons that are no point of a sweep."""
-COMPARISONS = [*WHOLE, *(file for file in NAMES if file.name == "comparison.json")]
+COMPARISONS = [file for file in NAMES if file.name == "comparison.json"]
 
 Records = Callable[[Path], PackedRuns]
 Record = Callable[[Path, str], Trace]
@@ -108,7 +108,7 @@ def test_a_comparison_is_that_of_its_records(file: Path, record: Record, text: T
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
 def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, text: Text):
-    stored = rounded(file.read_text())
+    stored = rounded(text(file))
     values = next(iter(stored["success"].values()))
     points = {value: file.parent / f"{stored['setting']}={value}" for value in values}
     comparisons = {value: recomputed(point / "comparison.json", record, text) for value, point in points.items()}

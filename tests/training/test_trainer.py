@@ -24,11 +24,11 @@ from hiper.display.console import Display
 from hiper.envs.small.corridor import make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
-from hiper.imitation.warm_start import unfinished_file
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
+from hiper.runs.policies import unfinished_file
 from hiper.training import trainer as loop
 from hiper.training.build import build
 from hiper.training.schedule import lr_scales, splits_due

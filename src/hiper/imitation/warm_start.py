@@ -134,16 +134,6 @@ class WarmStart:
         return rows, config.turns or len(rows) * config.epochs / passes
 
 
-def unfinished_file(folder: Path) -> Path:
-    """Return the file that stores a warm start's progress until its policy is saved in ``folder``."""
-    return folder.with_name(folder.name + ".unfinished")
-
-
-def describe_progress(folder: Path) -> str:
-    """Describe in words what an interrupt has left of a warm start."""
-    return "the warm start's progress is saved" if unfinished_file(folder).exists() else "nothing was done yet"
-
-
 class _Unfinished:
     """The file that stores a warm start's progress."""
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from hiper.display.console import Display
 from hiper.files import lock_file, writing
-from hiper.training.stop import Stop
+from hiper.training.recovery import Stop
 
 POLL_SECONDS = 0.1
 ERROR = "hiper: "

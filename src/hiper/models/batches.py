@@ -1,8 +1,21 @@
-"""Batches of sequences of similar length, which need little padding."""
+"""Batches of rows: random mini-batches, one for each optimizer step, cut into micro-batches of similar length."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def minibatches(rows: Sequence[T], size: int, seed: int) -> Iterator[list[T]]:
+    """Shuffle ``rows`` and cut them into equal parts of about ``size`` rows."""
+    shuffled = list(rows)
+    random.Random(seed).shuffle(shuffled)
+    count = max(1, round(len(rows) / size))
+    for i in range(count):
+        yield shuffled[i * len(rows) // count : (i + 1) * len(rows) // count]
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float = 0.1) -> list[list[int]]:

@@ -75,3 +75,13 @@ class PolicyFolder:
             UserError: the file is no YAML mapping.
         """
         return read_mapping(self.settings_file)
+
+
+def unfinished_file(folder: Path) -> Path:
+    """Return the file that stores a warm start's progress until its policy is saved in ``folder``."""
+    return folder.with_name(folder.name + ".unfinished")
+
+
+def describe_progress(folder: Path) -> str:
+    """Describe in words what an interrupt has left of a warm start."""
+    return "the warm start's progress is saved" if unfinished_file(folder).exists() else "nothing was done yet"

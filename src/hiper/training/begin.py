@@ -8,12 +8,13 @@ from hiper.config import Config
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
 from hiper.files import atomic_folder, exclusive_lock
-from hiper.imitation.warm_start import WarmStart, describe_progress, unfinished_file
+from hiper.imitation.warm_start import WarmStart
 from hiper.runs.folder import Run
+from hiper.runs.policies import describe_progress, unfinished_file
 from hiper.training.build import Parts, build
 from hiper.training.checkpoints import load_checkpoint
 from hiper.training.progress import header
-from hiper.training.stop import Stop
+from hiper.training.recovery import Stop
 
 
 def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:

@@ -11,13 +11,13 @@ from hiper.episode import Episode, write_episodes
 from hiper.errors import DivergedError, UnwritableError
 from hiper.evaluation.evaluate import evaluate, result_card
 from hiper.files import exclusive_lock
-from hiper.imitation.warm_start import unfinished_file
 from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
 from hiper.rollout.tasks import assignments_of, replacements_for
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
+from hiper.runs.policies import unfinished_file
 from hiper.seeding import derive_seed
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
@@ -26,9 +26,8 @@ from hiper.training.build import Parts
 from hiper.training.checkpoints import save_checkpoint
 from hiper.training.metrics import Clock, credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.progress import IterationLines, evaluation_line
-from hiper.training.recovery import advising
+from hiper.training.recovery import Stop, advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
-from hiper.training.stop import Stop
 
 Metrics = dict[str, float]
 
