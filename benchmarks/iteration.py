@@ -29,9 +29,9 @@ from transformers.utils.logging import disable_progress_bar
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.episode import write_episodes
-from hiper.learner.batches import minibatches
 from hiper.learner.learner import Learner
 from hiper.learner.losses import policy_loss, value_loss
+from hiper.models.batches import minibatches
 from hiper.rollout.collector import collect
 from hiper.rollout.samplers import Request, sample_all
 from hiper.rollout.tasks import assignments_of

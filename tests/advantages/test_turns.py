@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiper.advantages import Turns
+from hiper.advantages import Turns, on_grid, prefix_mask
 
 YES, NO = True, False
 
@@ -100,3 +100,12 @@ def test_observations_beyond_the_end_are_none() -> None:
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Turns(**(good() | change))
+
+
+def test_a_grid_holds_one_number_per_place_in_order() -> None:
+    mask = prefix_mask([2, 3, 1])
+    assert mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
+    filled = on_grid([1, 2, 3, 4, 5, 6], mask)
+    assert filled.tolist() == [[1, 2, 0], [3, 4, 5], [6, 0, 0]]
+    assert filled[mask].tolist() == [1, 2, 3, 4, 5, 6]
+    assert on_grid(["a", "b"], prefix_mask([1, 1]), object).tolist() == [["a"], ["b"]]

@@ -17,10 +17,10 @@ import hiper
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig, ModelConfig
 from hiper.errors import UserError
-from hiper.learner.batches import minibatches
 from hiper.learner.learner import Learner
 from hiper.learner.losses import K3_CAP, k3, policy_loss, value_loss
 from hiper.models.actor_critic import ActorCritic
+from hiper.models.batches import minibatches
 from hiper.models.build import load_policy
 from hiper.models.weights import PolicyWeights
 from hiper.rows import Row, TrainRow

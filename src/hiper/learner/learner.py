@@ -20,13 +20,12 @@ from transformers import PreTrainedModel
 
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig, ModelConfig
-from hiper.learner.batches import minibatches
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.imitation import Imitation
 from hiper.learner.losses import k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
 from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
-from hiper.models.batches import micro_batches, padding_share
+from hiper.models.batches import micro_batches, minibatches, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
 from hiper.models.weights import PolicyWeights
 from hiper.rows import Array, Row, Scores, TrainRow
