@@ -16,6 +16,7 @@ from hiper.advantages import ESTIMATORS
 from hiper.advantages.registry import SHIPPED
 from hiper.envs import registry
 from hiper.rollout import samplers
+from hiper.runs import trackers
 from hiper.runs.folder import Run
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,19 @@ def long_corridor(split: str = "train", cells: int = 4):
     return make(split, cells=cells, max_turns=6)
 
 
+class Tracker:
+    def __init__(self, run, after):
+        self.file = run.path / "tracked.txt"
+
+    def log(self, iteration, metrics):
+        with self.file.open("a") as file:
+            file.write(f"{iteration} {len(metrics)}\\n")
+
+    def close(self):
+        with self.file.open("a") as file:
+            file.write("closed\\n")
+
+
 class Options(TransformersOptions):
     wish: str = ""
 
@@ -84,7 +98,7 @@ when_empty: {subgoal: nothing}
 
 @pytest.fixture
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the four additions in it, as the current one and on Python's path."""
+    """A folder with the five additions in it, as the current one and on Python's path."""
     (tmp_path / "my_things.py").write_text(MODULE)
     (tmp_path / "mine.yaml").write_text(TEMPLATE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -93,13 +107,14 @@ def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("my_things", None)
 
 
-def test_all_four_work_from_outside_the_project(hiper: Hiper, beside: Path, tiny_recipe: Path, tiny_run: Path):
-    """One run trains with an estimator, an environment, a sampler and a template that lie beside the project."""
+def test_all_five_work_from_outside_the_project(hiper: Hiper, beside: Path, tiny_recipe: Path, tiny_run: Path):
+    """One run trains with an estimator, an environment, a sampler, a template and a tracker beside the project."""
     additions = (
         "advantages={type: my_things:Returns, gamma: 0.5}",
         "env={name: my_things:long_corridor, cells: 4}",
         "sampler={type: my_things:Counting, wish: luck}",
         "prompt.template=mine.yaml",
+        "training.trackers=[my_things:Tracker]",
     )
     short = ("warm_start.tasks=0", "evaluation.every=0", "evaluation.final_tasks=2", "training.iterations=1")
     done = hiper("train", tiny_recipe, *additions, *short, f"model.path={tiny_run / 'warm-start'}", "--out", "run")
@@ -112,6 +127,9 @@ def test_all_four_work_from_outside_the_project(hiper: Hiper, beside: Path, tiny
     assert run.config.advantages == my_things.Returns(gamma=0.5)
     assert (set(my_things.loaded), my_things.loaded[-1]) == ({("luck", 0), ("luck", 1)}, ("luck", 1))
     assert my_things.closed == ["luck"]
+    tracked = (beside / "run" / "tracked.txt").read_text().splitlines()
+    assert tracked[-1] == "closed"
+    assert any(line.startswith("1 ") for line in tracked)
     turns = [turn for episode in run.episodes(1) for turn in episode.turns]
     assert {turn.policy_version for turn in turns} == {0}
     assert len(my_things.seeds) > len(turns)
@@ -142,6 +160,8 @@ def test_the_lists_of_the_project_are_where_contributing_says():
     assert {"alfworld", "boxes", "corridor", "webshop"} <= registry._factories.keys() == set(envs.registry.names())
     assert "`SAMPLERS` of `src/hiper/rollout/samplers/__init__.py`" in told("A sampler")
     assert "transformers" in samplers.SAMPLERS
+    assert "`src/hiper/runs/trackers.py`" in told("A tracker")
+    assert "tensorboard" in trackers.TRACKERS
 
 
 def test_no_other_module_knows_one_of_them():
