@@ -220,7 +220,7 @@ def test_what_was_done_under_other_settings_or_is_damaged_is_refused(config: Con
     with pytest.raises(UserError, match=begun):
         clone(other, folder, Watch())
     unfinished_file(folder).write_bytes(unfinished_file(folder).read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"policy\.unfinished.*is damaged; delete it"):
+    with pytest.raises(UserError, match=r"policy\.unfinished.*is damaged; delete the file"):
         clone(config, folder, Watch())
 
 
