@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from helpers.demonstrated import turns_of
 from hiper.config import LAPSES, Lapse
+from hiper.display.transcript import transcript
 from hiper.envs import EndReason, Observation, Panel, Start, Step, Task, TextEnv
 from hiper.envs.base import Decision, Expert
-from hiper.episode import Episode
+from hiper.episode import Episode, read_episodes, write_episodes
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
+from hiper.outcomes import summarize
+from hiper.plan_execute.parse import parse_response
 
 FAR = 6
 
@@ -203,3 +207,16 @@ def test_only_the_kinds_of_lapses_asked_for_happen(kind: Lapse) -> None:
         same_subgoal, same_action = turn.decision.subgoal == meant.subgoal, turn.decision.action == meant.action
         slipped = (turn.decision.subgoal, turn.decision.action) == ("hurry", "jump")
         assert {"stray": same_subgoal and not same_action, "slip": slipped, "stale-subgoal": same_action}[kind]
+
+
+def test_demonstrations_are_episodes_that_can_be_stored_and_reported(tmp_path: Path) -> None:
+    episodes = [demonstrate(Errand(), "a", seed, perturb=0.3, expert=Stumbler()) for seed in range(6)]
+    write_episodes(tmp_path / "demonstrations.jsonl.gz", episodes)
+    read = list(read_episodes(tmp_path / "demonstrations.jsonl.gz"))
+    assert read == episodes
+    outcome = summarize(read)["all"]
+    assert (outcome.episodes, outcome.won) == (6, 6)
+    assert outcome.invalid["inadmissible_action"] > 0  # "jump" is no action there
+    assert any("subgoal: get key" in line for line in transcript(read[0]))
+    parsed = parse_response(read[0].turns[0].text, previous_subgoal=None, accepts=lambda action: True)
+    assert parsed.decision == Decision(True, read[0].turns[0].subgoal, read[0].turns[0].action)
