@@ -16,12 +16,17 @@ from transformers import (
     Gemma2ForCausalLM,
     GPT2Config,
     OPTConfig,
+    PhimoeConfig,
+    PhimoeModel,
     Qwen2ForCausalLM,
+    Qwen2Model,
     Qwen2Tokenizer,
 )
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP
 
 from hiper.config import ModelConfig, NanoConfig
 from hiper.errors import UserError
+from hiper.models.actor_critic import RowBatch
 from hiper.models.build import (
     add_critic,
     choose_autocast,
@@ -31,6 +36,7 @@ from hiper.models.build import (
     stop_ids,
 )
 from hiper.plan_execute.tokenizer import encode_text, load_tokenizer
+from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
 
@@ -225,3 +231,60 @@ def test_a_policy_has_no_dropout(kind: Any, tmp_path: Path):
     policy = load_policy(tmp_path, ModelConfig())
     sampled = policy.eval()(input_ids=IDS).logits
     assert torch.equal(policy.train()(input_ids=IDS).logits, sampled)
+
+
+@pytest.mark.parametrize("where", ["module", "config"])
+def test_a_policy_has_no_noise(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Routers of experts jitter in training mode; some models read such a rate from their config in each pass."""
+    sizes: dict[str, Any] = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    config = PhimoeConfig(
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=4, input_jitter_noise=0.1, **sizes
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    if where == "config":
+        forward = PhimoeModel.forward
+
+        def jittering(self: PhimoeModel, **inputs: Any) -> Any:
+            output = forward(self, **inputs)
+            rate = self.config.router_jitter_noise if self.training else 0.0
+            output.last_hidden_state = output.last_hidden_state * (1 + rate * torch.randn(16))
+            return output
+
+        monkeypatch.setattr(PhimoeModel, "forward", jittering)
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path).train()
+    assert not torch.equal(plain(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    policy = load_policy(tmp_path, ModelConfig())
+    assert torch.equal(torch.get_rng_state(), state)  # the check draws from no one's generator
+    assert not policy.training
+    sampled = policy(input_ids=IDS).logits
+    assert torch.equal(policy.train()(input_ids=IDS).logits, sampled)
+
+
+def test_noise_without_a_rate_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    forward = Qwen2MLP.forward
+    monkeypatch.setattr(
+        Qwen2MLP, "forward", lambda self, x: forward(self, x * (1 + 0.01 * self.training * torch.randn_like(x)))
+    )
+    with pytest.raises(UserError, match=r"\(qwen2\) computes other logits in training mode"):
+        load_policy(saved, ModelConfig())
+
+
+def test_value_heads_read_states_of_any_width(tmp_path: Path):
+    """OPT-350m projects its last hidden states to the width of its embeddings."""
+    sizes: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 16, "word_embed_proj_dim": 8}
+    config = OPTConfig(vocab_size=32, hidden_size=16, do_layer_norm_before=False, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = add_critic(load_policy(tmp_path, ModelConfig()), ModelConfig())
+    outputs = model(RowBatch.of([Row((3, 4), (5, 6), 1)], 1, torch.device("cpu")), 1.0)
+    assert outputs.values_PH.shape == (1, 3)
+
+
+def test_a_model_that_cannot_run_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(self: Any, **inputs: Any) -> None:
+        raise TypeError("no such argument: use_cache")
+
+    monkeypatch.setattr(Qwen2Model, "forward", broken)
+    with pytest.raises(UserError, match=r"\(qwen2\) cannot be run as a causal language model: no such argument"):
+        load_policy(saved, ModelConfig())

@@ -292,6 +292,11 @@ class AlarmConfig(StrictModel):
     """The maximum KL divergence per token from the reference policy, in nats. None: no alarm."""
     update_kl: float | None = 0.1
     """The maximum KL divergence per token that one update causes, in nats. None: no alarm."""
+    mismatch: float | None = 0.02
+    """The maximum KL divergence per token between sampler and learner, in nats. None: no alarm.
+
+    Both should be the same policy. Rounding explains about 1e-8 in float32, and from 1e-4 to 1e-2 in bfloat16.
+    """
     never_switched: float | None = 0.95
     """The maximum fraction of episodes without a second subgoal. None: no alarm."""
     switch_rate: float | None = 0.95

@@ -150,7 +150,7 @@ class ActorCritic(nn.Module):
         self.backbone = backbone
         self.detached = detached
         self.critic = critic
-        self.heads = ValueHeads(policy.config.get_text_config().hidden_size, head_names(critic))
+        self.heads = ValueHeads(_width(policy), head_names(critic))
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that only the value losses train."""
@@ -184,6 +184,12 @@ class ActorCritic(nn.Module):
             return states_MD.view(*places_PH.shape, -1)
         states_PHD = states_MD[places_PH]
         return states_PHD.detach() if self.detached else states_PHD
+
+
+def _width(policy: PreTrainedModel) -> int:
+    """Return the size of the last hidden states. It is not ``hidden_size`` where a model projects them (OPT-350m)."""
+    width = getattr(policy.get_output_embeddings(), "in_features", None)
+    return int(width or policy.config.get_text_config().hidden_size)
 
 
 def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float, shortcut: bool = True) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils.tqdm import enable_progress_bars
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -25,6 +25,9 @@ from hiper.plan_execute.tokenizer import build_word_tokenizer
 
 UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 """The exceptions that transformers raises for missing, damaged or inconsistent files."""
+
+MOST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.03}
+"""The :func:`logit_difference` that rounding explains in most models, by the format of the parameters."""
 
 
 @contextmanager
@@ -95,37 +98,46 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
             )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except UNLOADABLE as error:
-        raise UserError(f"no causal language model can be loaded from '{path}': {_first_line(error)}") from error
+        raise UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}") from error
     missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
     if missing:
         raise UserError(
             f"the weights at '{path}' do not fit their config: {len(missing)} missing, such as {missing[0]}"
-        )
-    if not _head_gives_logits(policy):
-        raise UserError(
-            f"'{path}' changes its logits after the language head, which the learner does not support; choose "
-            "another model"
         )
     for parameter in policy.parameters():
         # A file's tensors are mapped to memory without alignment. Arithmetic on addresses that are no multiple of 64
         # rounds differently, so the weights of a resumed run would differ from an uninterrupted run's.
         parameter.data = parameter.data.clone()
     _without_dropout(policy)
+    _check_passes(policy, path)
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy
 
 
 def _without_dropout(policy: PreTrainedModel) -> None:
-    """Set every dropout rate to zero.
+    """Set every rate of dropout and noise that a module holds to zero.
 
     The policy that samples and the policy that is updated must be the same, or PPO's ratios are noise. Modules of
     transformers hold rates of their own beside ``nn.Dropout``.
     """
     for module in policy.modules():
         for name, value in vars(module).items():
-            if isinstance(value, float) and ("drop" in name or (name == "p" and isinstance(module, nn.Dropout))):
+            if isinstance(value, float) and (_is_noise(name) or (name == "p" and isinstance(module, nn.Dropout))):
                 setattr(module, name, 0.0)
+
+
+def _silence_config(policy: PreTrainedModel) -> None:
+    """Set every rate of dropout and noise in the config to zero, for models that read it in each pass."""
+    configs = [policy.config, *(module.config for module in policy.modules() if hasattr(module, "config"))]
+    for config in configs:
+        for name, value in vars(config).items():
+            if isinstance(value, float) and _is_noise(name):
+                setattr(config, name, 0.0)
+
+
+def _is_noise(name: str) -> bool:
+    return any(word in name for word in ("drop", "jitter", "noise"))
 
 
 def make_nano(
@@ -151,15 +163,73 @@ def add_critic(policy: PreTrainedModel, config: ModelConfig, critic: Critic = "d
 
 
 @torch.no_grad()
-def _head_gives_logits(policy: PreTrainedModel) -> bool:
-    """Return whether logits are the language head's output on the last hidden states.
+def _check_passes(policy: PreTrainedModel, path: str | Path) -> None:
+    """Check what the learner takes for granted of a model. Nothing else of it is drawn or changed.
 
-    The learner calls the head alone, at the positions it reads. Some models scale or cap the head's output.
+    - Logits are the language head's output on the last hidden states. The learner calls the head alone, at the
+      positions it reads.
+    - Training mode gives what evaluation mode gives. Else the policy that is updated is not the one that sampled.
+      Rates of noise that stand in the config alone are set to zero there.
+
+    Raises:
+        UserError: It is otherwise, or the model cannot be run at all.
     """
-    ids = torch.arange(4, device=policy.device).unsqueeze(0)
-    head = cast(nn.Module, policy.get_output_embeddings())
-    own = head(policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
-    return torch.allclose(own.float(), policy(input_ids=ids, use_cache=False).logits.float(), rtol=1e-2, atol=1e-2)
+    was_training = policy.training
+
+    def read(ids: Tensor, training: bool) -> Tensor:
+        policy.train(training)
+        head = cast(nn.Module, policy.get_output_embeddings())
+        return cast(Tensor, head(policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
+
+    try:
+        words = cast(nn.Embedding, policy.get_input_embeddings()).weight.shape[0]
+        ids = torch.randint(words, (2, 16), generator=torch.Generator().manual_seed(0)).to(policy.device)
+        with torch.random.fork_rng():
+            sampled = read(ids, training=False)
+            own = policy(input_ids=ids, use_cache=False).logits
+            if noisy := _is_noisy(sampled, read(ids, training=True), read(ids, training=True)):
+                _silence_config(policy)
+                noisy = _is_noisy(sampled, read(ids, training=True), read(ids, training=True))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a model of another kind fails in its own way
+        other = " or model.param_dtype=float32" if policy.dtype != torch.float32 else ""
+        raise UserError(
+            f"'{path}' ({policy.config.model_type}) cannot be run as a causal language model: {first_line(error)}; "
+            f"try another model{other}"
+        ) from error
+    finally:
+        policy.train(was_training)
+    if not torch.allclose(sampled.float(), own.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise UserError(
+            f"'{path}' changes its logits after the language head, which the learner does not support; choose "
+            "another model"
+        )
+    if noisy:
+        raise UserError(
+            f"'{path}' ({policy.config.model_type}) computes other logits in training mode than in evaluation mode, "
+            "and no rate of dropout or noise in its config explains it: what samples would not be what is trained; "
+            "choose another model"
+        )
+
+
+def _is_noisy(sampled: Tensor, trained: Tensor, again: Tensor) -> bool:
+    """Whether two passes in training mode differ from each other, or from one in evaluation mode.
+
+    Two equal passes differ by noise alone. Training may also run other kernels, which round otherwise. What is not
+    finite is diverged, which is said when it is sampled from.
+    """
+    if not bool(sampled.isfinite().all()):
+        return False
+    most = MOST_DIFFERENCE[sampled.dtype]
+    return logit_difference(trained, again) > most / 10 or logit_difference(trained, sampled) > most
+
+
+def logit_difference(found_NV: Tensor, expected_NV: Tensor) -> float:
+    """Return the largest difference of two distributions' logits, as root mean square in units of their spread."""
+    difference = torch.log_softmax(found_NV.float(), -1) - torch.log_softmax(expected_NV.float(), -1)
+    spread = expected_NV.float().std(-1).clamp(min=1e-9)
+    return float((difference.square().mean(-1).sqrt() / spread).max())
 
 
 def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -170,5 +240,7 @@ def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     return sorted({tokenizer.eos_token_id, *named})
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def first_line(error: Exception) -> str:
+    """Return the beginning of an error's text, in one line."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."

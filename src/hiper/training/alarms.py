@@ -29,6 +29,12 @@ WATCHES = (
     Watch("kl", names.REFERENCE_KL.name, "above", "the policy has left its reference: lower learner.lr, raise kl_coef"),
     Watch("update_kl", names.POLICY_KL.name, "above", "one update moves the policy too far: lower learner.lr"),
     Watch(
+        "mismatch",
+        names.MISMATCH_KL.name,
+        "above",
+        "sampler and learner compute different policies: see model.compute_dtype, or choose another model",
+    ),
+    Watch(
         "never_switched", names.NEVER_SWITCHED.name, "above", "subgoals are never replaced: see shaping.keep_penalty"
     ),
     Watch("switch_rate", names.SWITCH_RATE.name, "above", "subgoals are replaced every turn: see shaping.keep_penalty"),

@@ -7,13 +7,23 @@ from typing import Any, cast
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    DynamicCache,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+)
 
-from hiper.errors import DivergedError
+from hiper.errors import DivergedError, UserError
 from hiper.models import qwen2
+from hiper.models.actor_critic import RowBatch, token_logprobs
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler, draw, uniforms
+from hiper.rows import Row
 from hiper.seeding import derive_seed
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -124,6 +134,96 @@ def test_the_model_is_left_as_it_was(model: PreTrainedModel):
         model.train(training)
         drawn(sampler(model), PROMPTS[:1], FREE, seed=0)
         assert model.training == training
+
+
+# --- Which way of decoding ------------------------------------------------------------------------------------------
+
+HYBRID: dict[str, Any] = {
+    "layer_types": ["linear_attention", "full_attention"],
+    **{"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+}
+
+
+def of_kind(kind: str, **settings: Any) -> PreTrainedModel:
+    """A tiny random model of an architecture."""
+    sizes = {"vocab_size": 40, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    ids = {"pad_token_id": PAD, "eos_token_id": EOS, "bos_token_id": None}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **{**sizes, **ids, **heads, **settings})
+    return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config).eval())
+
+
+def assert_honest(model: PreTrainedModel) -> None:
+    """The log-probabilities of samples are the learner's, also where rows left the batch."""
+    whole = drawn(sampler(model), PROMPTS, FREE, seed=3)
+    one = sampler(model, {EOS, whole[0].ids[1], whole[3].ids[2]})
+    samples = drawn(one, PROMPTS, FREE, seed=3)
+    assert len({len(sample.ids) for sample in samples}) > 1
+    rows = [Row(prompt, sample.ids, None) for prompt, sample in zip(PROMPTS, samples, strict=True)]
+    with torch.no_grad():
+        learned = token_logprobs(model, RowBatch.of(rows, PAD, model.device), 1.0)
+    sampled = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
+    torch.testing.assert_close(sampled, learned, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "way"),
+    [
+        ("llama", {}, "select"),
+        ("qwen3_5_text", HYBRID, "reorder"),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}, "reorder"),
+        ("mamba", {"state_size": 8}, "full"),
+        ("rwkv", {"attention_hidden_size": 32}, "full"),
+        ("recurrent_gemma", {"lru_width": 32, "block_types": ["recurrent", "attention"]}, "full"),
+    ],
+)
+def test_each_model_is_decoded_in_a_way_that_is_the_learners(
+    kind: str, settings: dict[str, Any], way: str, caplog: pytest.LogCaptureFixture
+):
+    """Recurrent layers cannot be picked by rows, and some models take no cache of keys and values at all."""
+    model = of_kind(kind, **settings)
+    assert decoding.choose_way(model, PAD) == way
+    assert_honest(model)
+    assert ("is sampled without one, slowly" in caplog.text) == (way == "full")
+
+
+def test_a_model_that_no_way_serves_is_refused_when_it_is_loaded():
+    """Its tokens see later ones, so no sampler can know what the learner computes."""
+    model = of_kind("llama")
+    decoder = model.get_decoder()
+    plain = decoder.forward
+
+    def seeing_all(**inputs: Any) -> Any:
+        output = plain(**inputs)
+        output.last_hidden_state = output.last_hidden_state + output.last_hidden_state.mean(1, keepdim=True)
+        return output
+
+    decoder.forward = seeing_all
+    with pytest.raises(UserError, match=r"\(llama\) cannot be sampled and trained as one policy.*see later ones"):
+        sampler(model)
+
+
+def test_a_cache_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(DynamicCache, "batch_select_indices", lambda self, rows: self.reorder_cache(rows - 1))
+    model = of_kind("llama")
+    assert decoding.choose_way(model, PAD) == "reorder"
+    assert_honest(model)
+
+
+def test_a_model_is_checked_once(monkeypatch: pytest.MonkeyPatch, make_qwen2: MakeQwen2):
+    checked: list[PreTrainedModel] = []
+
+    def choose(model: PreTrainedModel, *rest: Any) -> decoding.Way:
+        checked.append(model)
+        return "select"
+
+    monkeypatch.setattr(decoding, "choose_way", choose)
+    model, other = make_qwen2(), make_qwen2(seed=5)
+    one = sampler(model)
+    for version, loaded in enumerate((model, other, other)):
+        one.load(PolicyWeights(loaded), version)
+    assert checked == [model, other]
 
 
 # --- Ends -----------------------------------------------------------------------------------------------------------

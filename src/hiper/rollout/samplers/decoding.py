@@ -6,19 +6,33 @@ Legend: N rows still in the batch, V vocabulary size, H hidden size, S slots of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from hiper.errors import UserError
 from hiper.models import qwen2
+from hiper.models.actor_critic import hidden_states
 from hiper.models.batches import micro_batches
+from hiper.models.build import MOST_DIFFERENCE, first_line, logit_difference
 
 PREFILL_TOKENS = {"cpu": 4_096}
 """The most prompt tokens read at once, by device. A CPU's caches hold about this many."""
 DEFAULT_PREFILL_TOKENS = 65_536
 """The most prompt tokens read at once on other devices."""
+
+MOST_ROUNDING = 5
+"""How many times :data:`~hiper.models.build.MOST_DIFFERENCE` full passes may differ, as in deep models and experts."""
+
+Way = Literal["select", "reorder", "full"]
+"""How the models that :mod:`hiper.models.qwen2` does not support are decoded, fastest first.
+
+- ``select``: with a cache whose rows are picked by ``batch_select_indices``.
+- ``reorder``: with a cache whose rows are picked by ``reorder_cache``. Recurrent layers have no other way.
+- ``full``: without a cache; every token costs a pass over the whole row.
+"""
 
 
 class Decoding(Protocol):
@@ -35,7 +49,12 @@ class Decoding(Protocol):
 
 
 def begin(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], room: int, pad_id: int, shortcut: bool = True
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    room: int,
+    pad_id: int,
+    shortcut: bool = True,
+    way: Way = "select",
 ) -> Decoding:
     """Make the fastest decoding that supports ``model``.
 
@@ -45,17 +64,78 @@ def begin(
         room: The most tokens that can be appended.
         pad_id: The token that fills batches.
         shortcut: Whether :class:`Qwen2Decoding`, which does not call each layer's ``forward``, is allowed.
+        way: The way to decode all other models, as :func:`choose_way` found it.
     """
     if shortcut and qwen2.understands(model.get_decoder()):
         return Qwen2Decoding(model, prompts, room, pad_id)
-    return TransformersDecoding(model, prompts, pad_id)
+    if way == "full":
+        return FullDecoding(model, prompts, pad_id, shortcut)
+    return TransformersDecoding(model, prompts, pad_id, way)
+
+
+@torch.no_grad()
+def choose_way(model: PreTrainedModel, pad_id: int, shortcut: bool = True) -> Way:
+    """Return the fastest way of decoding that gives the logits of the learner's pass over whole rows.
+
+    Rounding explains as much as full passes over parts of the rows differ. A model whose logits are not finite passes:
+    its weights have diverged, and drawing from them says so.
+
+    Args:
+        model: A causal language model in evaluation mode.
+        pad_id: The token that fills batches.
+        shortcut: See :func:`begin`.
+
+    Raises:
+        UserError: No way of decoding gives these logits.
+    """
+    words = cast(nn.Embedding, model.get_input_embeddings()).weight.shape[0]
+    ids_NL = torch.randint(words, (2, 13), generator=torch.Generator().manual_seed(0)).to(model.device)
+    ids_NL[0, 11:] = ids_NL[1, 8:] = pad_id
+    # What is read after each of the first three tokens of both rows, then of the row that stays.
+    row_M, position_M = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [8, 9, 10, 3, 4, 5, 6, 7]], device=model.device)
+    states_MH = hidden_states(model.get_decoder(), ids_NL, row_M, position_M, shortcut)
+    expected = model.get_output_embeddings()(states_MH)
+    if not bool(expected.isfinite().all()):
+        return "select"
+    most, failed = MOST_DIFFERENCE.get(model.dtype, 1e-3), ""
+    differences: dict[Way, float] = {}
+    way: Way
+    for way in get_args(Way):
+        try:
+            differences[way] = logit_difference(_decode(model, ids_NL, pad_id, shortcut, way), expected)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever a model or a cache raises, this way does not serve it
+            differences[way], failed = float("inf"), first_line(error)
+        if differences[way] <= most:
+            return way
+    if differences["full"] <= MOST_ROUNDING * most:
+        return next(way for way, difference in differences.items() if difference <= 2 * differences["full"])
+    raise UserError(
+        f"'{model.name_or_path}' ({model.config.model_type}) cannot be sampled and trained as one policy: decoding "
+        "token by token does not give the logits of whole rows, even without a cache "
+        f"({failed or 'its tokens see later ones, or padding'}); choose another model"
+    )
+
+
+def _decode(model: PreTrainedModel, ids_NL: Tensor, pad_id: int, shortcut: bool, way: Way) -> Tensor:
+    """Return the logits of the check of :func:`choose_way`. The longer row ends early, and leaves the batch."""
+    prompts = [ids_NL[0, :9].tolist(), ids_NL[1, :4].tolist()]
+    decoding = begin(model, prompts, 4, pad_id, shortcut, way)
+    pairs = [decoding.prefill(), *(decoding.extend(ids_NL[[0, 1], [9 + t, 4 + t]]) for t in range(2))]
+    decoding.keep(torch.tensor([1], device=model.device))
+    alone = [decoding.extend(ids_NL[1:, t]) for t in (6, 7)]
+    return torch.cat([*(pair[:1] for pair in pairs), *(pair[1:] for pair in pairs), *alone])
 
 
 class TransformersDecoding:
-    """Decoding with transformers' own forward pass, for any causal language model."""
+    """Decoding with transformers' own forward pass and a cache, for most causal language models."""
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, way: Way = "select"
+    ) -> None:
         self._model = model
+        self._way = way
         self._cache = DynamicCache(config=model.config)
         width, device = max(map(len, prompts)), model.device
         self._ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
@@ -75,7 +155,10 @@ class TransformersDecoding:
 
     def keep(self, rows: Tensor) -> None:
         """See :class:`Decoding`."""
-        self._cache.batch_select_indices(rows)
+        if self._way == "reorder":
+            self._cache.reorder_cache(cast(torch.LongTensor, rows))
+        else:
+            self._cache.batch_select_indices(rows)
         self._positions, self._mask = self._positions[rows], self._mask[rows]
 
     def _forward(self, ids: Tensor) -> Tensor:
@@ -88,6 +171,38 @@ class TransformersDecoding:
             logits_to_keep=1,
         )
         return cast(Tensor, output.logits[:, -1])
+
+
+class FullDecoding:
+    """Decoding by full passes over rows padded at the end, which is how the learner reads them."""
+
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, shortcut: bool = True
+    ) -> None:
+        self._model, self._shortcut = model, shortcut
+        width, device = max(map(len, prompts)), model.device
+        self._pad_id = pad_id
+        self._ids = torch.tensor([[*p, *[pad_id] * (width - len(p))] for p in prompts], device=device)
+        self._length_N = torch.tensor([len(p) for p in prompts], device=device)
+
+    def prefill(self) -> Tensor:
+        """See :class:`Decoding`."""
+        rows = torch.arange(len(self._ids), device=self._ids.device)
+        states = hidden_states(self._model.get_decoder(), self._ids, rows, self._length_N - 1, self._shortcut)
+        return cast(Tensor, self._model.get_output_embeddings()(states))
+
+    def extend(self, token_N: Tensor) -> Tensor:
+        """See :class:`Decoding`."""
+        if int(self._length_N.max()) == self._ids.shape[1]:
+            self._ids = nn.functional.pad(self._ids, (0, 1), value=self._pad_id)
+        self._ids[torch.arange(len(token_N), device=self._ids.device), self._length_N] = token_N
+        self._length_N = self._length_N + 1
+        return self.prefill()
+
+    def keep(self, rows: Tensor) -> None:
+        """See :class:`Decoding`."""
+        self._length_N = self._length_N[rows]
+        self._ids = self._ids[rows, : int(self._length_N.max())]
 
 
 class Qwen2Decoding:

@@ -5,8 +5,10 @@ Legend: N rows, T tokens of a response, V vocabulary size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.errors import DivergedError
 from hiper.models.actor_critic import scaled_logprobs
@@ -24,6 +26,8 @@ from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
 from hiper.validation import StrictModel
+
+log = logging.getLogger(__name__)
 
 
 class TransformersOptions(StrictModel):
@@ -57,12 +61,22 @@ class TransformersSampler:
         self.batch_tokens = options.batch_tokens
         self._weights: PolicyWeights | None = None
         self._version: int | None = None
+        self._way: decoding.Way = "select"
         self._submitted: list[_Submitted] = []
         self._batches: list[list[_Submitted]] = []
         """The batches of earlier requests. They are sampled before newer requests."""
 
     def load(self, weights: PolicyWeights, version: int) -> None:
-        """See :class:`Sampler`."""
+        """See :class:`Sampler`. A model that was not loaded before is checked; see :func:`decoding.choose_way`."""
+        if self._weights is None or weights.model is not self._weights.model:
+            with _evaluating(weights.model):
+                self._way = decoding.choose_way(weights.model, self._tokenizer.pad_token_id, weights.shortcut)
+            if self._way == "full":
+                log.warning(
+                    "'%s' (%s) has no cache that agrees with passes over whole rows: it is sampled without one, slowly",
+                    weights.model.name_or_path,
+                    weights.model.config.model_type,
+                )
         self._weights, self._version = weights, version
         self._stop_ids = stop_ids(weights.model, self._tokenizer)
 
@@ -116,13 +130,8 @@ class TransformersSampler:
         if self._weights is None:
             raise RuntimeError("a sampler needs weights: call load() first")
         model, autocast = self._weights.model, self._weights.autocast
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
-                return self._decode(self._weights, requests)
-        finally:
-            model.train(was_training)
+        with _evaluating(model), torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+            return self._decode(self._weights, requests)
 
     def _decode(self, weights: PolicyWeights, requests: Sequence[Request]) -> list[Sample]:
         model, params, prompts = weights.model, requests[0].params, [request.prompt for request in requests]
@@ -135,7 +144,8 @@ class TransformersSampler:
         ids = torch.zeros((count, params.max_tokens), dtype=torch.long, device=device)
         logprobs = torch.zeros((count, params.max_tokens), device=device)
         chance_NT = uniforms([request.seed for request in requests], params.max_tokens).to(device)
-        batch = decoding.begin(model, prompts, params.max_tokens, self._tokenizer.pad_token_id, weights.shortcut)
+        pad_id = self._tokenizer.pad_token_id
+        batch = decoding.begin(model, prompts, params.max_tokens, pad_id, weights.shortcut, self._way)
         logits = batch.prefill()
         for t in range(params.max_tokens):
             token, logprob = draw(logits, params.temperature, chance_NT[rows, t])
@@ -153,6 +163,17 @@ class TransformersSampler:
             Sample(tuple(i[:n]), tuple(p[:n]), bool(d), self._version)
             for i, p, n, d in zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
         ]
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its own mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
