@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def first_line(error: BaseException) -> str:
+    """Return the beginning of an error's text, in one line of at most 200 characters. Its kind, if it has no text."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
 class UserError(ValueError):
     """Something that the user gave is wrong: a file, a key, a name.
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
@@ -113,8 +114,24 @@ def test_gradient_checkpointing(saved: Path):
 
 
 def test_a_place_without_a_model(tmp_path: Path):
-    with pytest.raises(UserError, match="no causal language model can be loaded"):
-        load_policy(tmp_path / "nothing", ModelConfig())
+    for given in (
+        tmp_path / "nothing",
+        f"{tmp_path}/nothing",
+        "~/nothing",
+        "./nothing",
+        "a/b/nothing",
+        "nothing/",
+        "~nobody/x",
+        "",
+    ):
+        for load in (lambda path: load_policy(path, ModelConfig()), load_tokenizer):
+            with pytest.raises(UserError, match=r"there is no folder '.*' \(there is '/"):
+                load(given)
+    with pytest.raises(UserError, match=r"no causal language model.* has no config\.json"):
+        load_policy(tmp_path, ModelConfig())
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(UserError, match="is a file; give the folder"):
+        load_policy(tmp_path / "model.gguf", ModelConfig())
     with pytest.raises(UserError, match="no tokenizer can be loaded"):
         load_tokenizer(tmp_path)
 
@@ -139,6 +156,79 @@ def test_damaged_files_are_said_in_one_message(saved: Path, damage: str):
             (saved / "config.json").write_text("{")
     with pytest.raises(UserError, match="no causal language model can be loaded"):
         load_policy(saved, ModelConfig())
+
+
+def test_the_home_folder_is_meant_by_its_sign(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert load_policy(f"~/{saved.name}", ModelConfig()).config.model_type == "qwen2"
+    assert load_tokenizer(f"~/{saved.name}").eos_token == "<|im_end|>"
+
+
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}
+MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "awq": ({"quantization_config": AWQ}, r"are quantised \(awq\).*give the model in bfloat16 or float32"),
+    "gptq": ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, r"are quantised \(gptq\)"),
+    "fp8": ({"quantization_config": {"quant_method": "fp8"}}, r"are quantised \(fp8\)"),
+    "bitsandbytes": ({"quantization_config": {"load_in_4bit": True}}, r"are quantised"),
+    "inner": ({"text_config": {"quantization_config": AWQ}}, r"are quantised \(awq\)"),
+    "custom": (
+        {"model_type": "odd", "auto_map": {"AutoModelForCausalLM": "modeling_odd.Odd"}},
+        r"runs code of its own \(modeling_odd\.Odd\)",
+    ),
+    "unknown": ({"model_type": "odd"}, "no causal language model can be loaded"),
+    "number": ({"model_type": 3}, "no causal language model can be loaded"),
+    "no heads": ({"num_attention_heads": 0}, "no causal language model can be loaded"),
+    "text": ({"hidden_size": "wide"}, "no causal language model can be loaded"),
+    "negative": ({"num_hidden_layers": -1}, "no causal language model can be loaded|weights|cannot be run"),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_configs_that_cannot_be_used_are_said(saved: Path, name: str):
+    changes, message = MESSAGES[name]
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(UserError, match=message) as caught:
+        load_policy(saved, ModelConfig())
+    assert len(str(caught.value)) < 500 + len(str(saved))
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "", "{", "<!doctype html>"])
+def test_configs_that_are_none_are_said(saved: Path, content: str):
+    (saved / "config.json").write_text(content)
+    with pytest.raises(UserError, match="no causal language model can be loaded"):
+        load_policy(saved, ModelConfig())
+
+
+def test_folders_without_whole_weights_are_said(saved: Path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    weights = saved / "model.safetensors"
+    whole = weights.read_bytes()
+    for file in (weights, saved / "tokenizer.json"):
+        kept = file.read_bytes()
+        file.write_text(pointer)
+        with pytest.raises(UserError, match=rf"{file.name} is a pointer of Git LFS.*git lfs pull"):
+            load_policy(saved, ModelConfig())
+        file.write_bytes(kept)
+    weights.rename(saved / "model.gguf")
+    with pytest.raises(UserError, match=r"GGUF format \(model\.gguf\), which cannot be trained"):
+        load_policy(saved, ModelConfig())
+    (saved / "model.gguf").unlink()
+    (saved / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "qwen"}')
+    (saved / "adapter_model.safetensors").write_bytes(whole)
+    with pytest.raises(UserError, match=r"holds an adapter.*merge it into its base model"):
+        load_policy(saved, ModelConfig())
+
+
+@pytest.mark.parametrize("loader", [AutoModelForCausalLM, AutoTokenizer])
+def test_a_package_that_is_missing_is_named(saved: Path, loader: Any, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: Any, **options: Any) -> None:
+        raise ImportError("\nLoading this needs sentencepiece: pip install sentencepiece\nand more")
+
+    monkeypatch.setattr(loader, "from_pretrained", fail)
+    load = load_tokenizer if loader is AutoTokenizer else lambda path: load_policy(path, ModelConfig())
+    with pytest.raises(UserError, match="needs a package that is missing: Loading this needs sentencepiece"):
+        load(saved)
 
 
 def test_weights_of_another_size_are_refused(saved: Path):

@@ -9,22 +9,30 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from huggingface_hub.utils.tqdm import enable_progress_bars
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from hiper.advantages import Critic
 from hiper.config import ModelConfig
-from hiper.errors import UserError
+from hiper.errors import UserError, first_line
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
-from hiper.plan_execute.tokenizer import build_word_tokenizer
+from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
 
-UNLOADABLE = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
-"""The exceptions that transformers raises for missing, damaged or inconsistent files."""
+WEIGHTS = ("*.safetensors", "*.bin")
+"""The files that weights are loaded from."""
+
+LFS_POINTER = b"version https://git-lfs"
+"""The beginning of the text that Git LFS keeps in the place of a file."""
 
 MOST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.03}
 """The :func:`logit_difference` that rounding explains in most models, by the format of the parameters."""
@@ -90,14 +98,20 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     Raises:
         UserError: There is no such model, it is of another kind, or its weights do not fit its config.
     """
+    source = find_model(path)
     try:
-        AutoConfig.from_pretrained(path)
+        _check_files(path, source)
+        AutoConfig.from_pretrained(source, trust_remote_code=False)
         with without_loading_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, config.param_dtype), output_loading_info=True
+                source, dtype=getattr(torch, config.param_dtype), output_loading_info=True, trust_remote_code=False
             )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
-    except UNLOADABLE as error:
+    except (UserError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except ImportError as error:
+        raise UserError(f"the model '{path}' needs a package that is missing: {first_line(error)}") from error
+    except Exception as error:  # damaged and inconsistent files end in errors of every kind
         raise UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}") from error
     missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
     if missing:
@@ -113,6 +127,63 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     if config.gradient_checkpointing:
         policy.gradient_checkpointing_enable()
     return policy
+
+
+def _check_files(path: str | Path, source: str) -> None:
+    """Refuse models that transformers cannot load, or that cannot be trained, by what their files show.
+
+    Args:
+        path: The model as the user named it.
+        source: Its folder or its name on the hub.
+
+    Raises:
+        UserError: It is an adapter or a GGUF file, quantised, of custom code, or only pointers of Git LFS.
+        OSError: There is no config.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        weights = [file for pattern in WEIGHTS for file in folder.glob(pattern) if not file.name.startswith("adapter_")]
+        for file in (*folder.glob("*.json"), *weights):
+            if file.is_file() and _begins(file, LFS_POINTER):
+                raise UserError(
+                    f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {path}, or download "
+                    "the model with `hf download`"
+                )
+        if (folder / "adapter_config.json").is_file() and not weights:
+            raise UserError(
+                f"'{path}' holds an adapter (such as LoRA's), not a whole model; merge it into its base model "
+                "(merge_and_unload() of the library peft), save that, and give its folder"
+            )
+        if not weights and (gguf := next(folder.glob("*.gguf"), None)):
+            raise UserError(
+                f"'{path}' holds weights in GGUF format ({gguf.name}), which cannot be trained; give the original "
+                "model in Hugging Face format, with safetensors"
+            )
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"no causal language model can be loaded from '{path}': the folder has no config.json; give the folder "
+                "of a Hugging Face model"
+            )
+    tree, _ = PreTrainedConfig.get_config_dict(source)
+    quantisation = tree.get("quantization_config") or tree.get("compression_config")
+    if quantisation is None and isinstance(text := tree.get("text_config"), dict):
+        quantisation = text.get("quantization_config")
+    if quantisation:
+        method = quantisation.get("quant_method", "quantised") if isinstance(quantisation, dict) else "quantised"
+        raise UserError(
+            f"the weights of '{path}' are quantised ({method}), and quantised weights cannot be trained; give the "
+            "model in bfloat16 or float32, from which they were made"
+        )
+    if "AutoModelForCausalLM" in (tree.get("auto_map") or {}) and tree.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"'{path}' runs code of its own ({tree['auto_map']['AutoModelForCausalLM']}), which hiper does not run; "
+            "choose a model whose architecture transformers knows"
+        )
+
+
+def _begins(file: Path, start: bytes) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(start)) == start
 
 
 def _without_dropout(policy: PreTrainedModel) -> None:
@@ -238,9 +309,3 @@ def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     named = getattr(generation, "eos_token_id", None)
     named = [named] if isinstance(named, int) else named or []
     return sorted({tokenizer.eos_token_id, *named})
-
-
-def first_line(error: Exception) -> str:
-    """Return the beginning of an error's text, in one line."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."

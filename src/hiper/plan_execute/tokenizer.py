@@ -9,17 +9,18 @@ Texts of words and numbers with single spaces between them are decoded exactly, 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
-from hiper.errors import UserError
+from hiper.errors import UserError, first_line
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, Form, response_text
 
 # transformers takes seconds to import, and building prompts does not need it.
@@ -69,6 +70,31 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
     return tokenizer
 
 
+def find_model(source: str | Path) -> str:
+    """Return what transformers loads a model by: a folder, with ``~`` expanded, or a name on the hub.
+
+    A text is a path if it begins with a dot, a slash or ``~``, or has another form than ``owner/name``.
+
+    Raises:
+        UserError: The path leads to no folder.
+    """
+    given = str(source)
+    path = Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
+    if given.strip() and path.is_dir():
+        return str(path)
+    if path.is_file():
+        raise UserError(
+            f"'{given}' is a file; give the folder of a Hugging Face model, with config.json, tokenizer and weights"
+        )
+    begins_like_a_path = given.startswith((".", "~")) or path.is_absolute() or isinstance(source, Path)
+    if begins_like_a_path or given.count("/") > 1 or "\\" in given or given.endswith("/") or not given.strip():
+        there = next((parent for parent in path.absolute().parents if parent.is_dir()), path.absolute().root)
+        raise UserError(
+            f"there is no folder '{path}' (there is '{there}'); give a model's folder, or its name on the hub"
+        )
+    return given
+
+
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load a model's tokenizer from its folder or by its name on the hub, exactly as its files describe it.
 
@@ -82,15 +108,21 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+    place = find_model(source)
     try:
-        named = get_tokenizer_config(str(source)).get("tokenizer_class")
+        named = get_tokenizer_config(place).get("tokenizer_class")
         generic = named in ("TokenizersBackend", "PreTrainedTokenizerFast")
         loader = PreTrainedTokenizerFast if generic else AutoTokenizer
-        tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(str(source))
+        options: dict[str, Any] = (
+            {} if generic else {"trust_remote_code": False}
+        )  # else transformers asks at the terminal
+        tokenizer: PreTrainedTokenizerBase = loader.from_pretrained(place, **options)
+    except ImportError as error:
+        raise UserError(f"the tokenizer of '{source}' needs a package that is missing: {first_line(error)}") from error
     except Exception as error:  # the tokenizers library raises no narrower class
         raise UserError(
             f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub, or upgrade the "
-            f"library tokenizers, since newer versions read more files ({error})"
+            f"library tokenizers, since newer versions read more files ({first_line(error)})"
         ) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token, so responses could not end")

@@ -67,7 +67,7 @@ def _reference(run: Run) -> Path | str:
         return warm
     if config.model.path is None or config.warm_start.tasks:
         raise UserError(f"{warm}, the reference policy of learner.kl_coef, is missing; restore the folder")
-    if (path := Path(config.model.path)).is_absolute() and not path.exists():
+    if (path := Path(config.model.path).expanduser()).is_absolute() and not path.exists():
         raise UserError(
             f"{path}, the reference policy of learner.kl_coef, is missing; restore it, or set model.path in "
             f"{run.settings_file} to its new place"

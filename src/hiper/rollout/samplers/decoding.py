@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from hiper.errors import UserError
+from hiper.errors import UserError, first_line
 from hiper.models import qwen2
 from hiper.models.actor_critic import hidden_states
 from hiper.models.batches import micro_batches
-from hiper.models.build import MOST_DIFFERENCE, first_line, logit_difference
+from hiper.models.build import MOST_DIFFERENCE, logit_difference
 
 PREFILL_TOKENS = {"cpu": 4_096}
 """The most prompt tokens read at once, by device. A CPU's caches hold about this many."""
