@@ -36,7 +36,9 @@ from hiper.models.build import (
     make_nano,
     stop_ids,
 )
+from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.tokenizer import encode_text, load_tokenizer
+from hiper.rollout.setup import check_words
 from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -198,6 +200,21 @@ def test_configs_that_are_none_are_said(saved: Path, content: str):
     (saved / "config.json").write_text(content)
     with pytest.raises(UserError, match="no causal language model can be loaded"):
         load_policy(saved, ModelConfig())
+
+
+def test_words_beyond_the_embedding_are_refused(saved: Path):
+    """Unless they are special tokens of no use, as the place of an image in text models."""
+    weights = PolicyWeights.load(saved, ModelConfig(), "cpu")
+    tokenizer = load_tokenizer(saved)
+    check_words(weights, tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    check_words(weights, tokenizer)
+    tokenizer.pad_token = "<image>"
+    with pytest.raises(UserError, match=rf"1 of its tokens, such as '<image>' \({len(tokenizer) - 1}\), have no embed"):
+        check_words(weights, tokenizer)
+    tokenizer.add_tokens(["mug"])
+    with pytest.raises(UserError, match=r"does not fit the model: 2 of its tokens, .* resize the model's embeddings"):
+        check_words(weights, tokenizer)
 
 
 def test_folders_without_whole_weights_are_said(saved: Path):

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import copy
 import random
+import re
 import statistics
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
+from tokenizers.processors import TemplateProcessing
 
 from helpers.demonstrated import turns_of
 from hiper.config import Overflow
@@ -205,6 +208,83 @@ def test_instruct_goes_through_the_chat_template(instruct, bpe_tokenizer):
 def test_chat_needs_a_chat_template(instruct):
     with pytest.raises(UserError, match="no chat template"):
         builder(instruct, build_word_tokenizer(["a"]))
+
+
+def chatting(tokenizer: Any, chat_template: Any) -> Any:
+    """A copy of a tokenizer with another chat template."""
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = chat_template
+    return other
+
+
+ALL_MESSAGES = "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "message"),
+    [
+        (NO_SYSTEM + ALL_MESSAGES, "template careful: System role not supported; .*leave out `system` in careful"),
+        ("{% for m in messages %}", "cannot render the messages of template careful: Unexpected end of template"),
+        ("{{ 1 / 0 }}", "cannot render the messages of template careful: division by zero; mend chat_template"),
+        ("{{ messages[9].content.x }}", "cannot render the messages of template careful: .*mend chat_template"),
+        ("{{ messages[0].content }}", "leaves out the user message of template careful"),
+        ("{{ messages[1].content }}", "leaves out the system message of template careful"),
+        ({"tools": ALL_MESSAGES, "rag": ""}, r"has several variants \(tools, rag\), and none is called default"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_named_at_the_start(bpe_tokenizer, instruct, chat_template, message):
+    careful = Template(TemplateData(**instruct.data.model_dump() | {"name": "careful", "system": "Be careful."}))
+    with pytest.raises(UserError, match=f"^the chat template of the tokenizer .*{message}") as caught:
+        builder(careful, chatting(bpe_tokenizer, chat_template))
+    assert "\n" not in str(caught.value)
+
+
+def test_variants_of_which_one_is_the_default(bpe_tokenizer, instruct):
+    builder(instruct, chatting(bpe_tokenizer, {"default": ALL_MESSAGES, "tools": "{{ 1 / 0 }}"}))
+
+
+@pytest.mark.parametrize(
+    ("outside", "told"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", True),
+        ("{{ strftime_now('%S') }}", True),
+        ("{{ range(1000) | random }}", True),
+        ("{% if date is not defined %}26 Jul 2024{% endif %}", False),
+        ("\n  {% if strftime_now is defined %}today{% endif %}", False),
+        ("\n  {{ strftime_now(format='%Y') }}", True),
+    ],
+)
+def test_a_chat_template_that_tells_the_day_is_noticed(bpe_tokenizer, instruct, outside, told, caplog):
+    builder(instruct, chatting(bpe_tokenizer, outside + ALL_MESSAGES))
+    assert ("writes the date or something else from outside into prompts" in caplog.text) == told
+
+
+def test_labels_tell_renderings_apart(bpe_tokenizer, instruct, terse):
+    """Cards of another chat template, or of another day where it tells the day, have another label."""
+    label = builder(instruct, bpe_tokenizer).label
+    assert re.fullmatch(rf"{instruct.label}-[0-9a-f]{{8}}", label)
+    assert builder(instruct, bpe_tokenizer).label == label
+    days = {builder(instruct, chatting(bpe_tokenizer, f"{day} {ALL_MESSAGES}")).label for day in ("1 May", "2 May")}
+    assert len({label, *days}) == 3
+    assert builder(terse, bpe_tokenizer).label == terse.label
+
+
+def test_a_text_begins_as_the_models_texts_do(bpe_tokenizer, terse, instruct):
+    """A model that was trained with a beginning of sequence needs it; a chat template brings its own."""
+    model = copy.deepcopy(bpe_tokenizer)
+    model.bos_token = "<|endoftext|>"
+    begin = model.bos_token_id
+    assert builder(terse, model).build(LATER).ids == builder(terse, bpe_tokenizer).build(LATER).ids
+    model.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", begin)]
+    )
+    ids = builder(terse, model).build(LATER).ids
+    assert ids == [begin, *builder(terse, bpe_tokenizer).build(LATER).ids]
+    cut = builder(terse, model, max_tokens=20, overflow="truncate_left").build(LATER)
+    assert cut.ids == [begin, *ids[-19:]]
+    assert cut.cut_tokens == len(ids) - 20
+    assert builder(instruct, model).build(LATER).ids == builder(instruct, bpe_tokenizer).build(LATER).ids
 
 
 # --- Window and length -----------------------------------------------------------------------------------------------

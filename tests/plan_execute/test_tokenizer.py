@@ -3,7 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from transformers import AutoTokenizer, Qwen2Config
+from tokenizers import Tokenizer
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from hiper.envs.base import Decision
 from hiper.errors import UserError
@@ -134,6 +138,58 @@ def test_encode_text_adds_and_cuts_nothing(bpe_tokenizer):
         assert encode_text(bpe_tokenizer, text) == ids
     finally:
         bpe_tokenizer.backend_tokenizer.no_truncation()
+
+
+PADDING = {"direction": "Left", "pad_to_multiple_of": None, "pad_id": 1, "pad_type_id": 0, "pad_token": "<eos>"}
+TRUNCATION = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        {"padding": {"strategy": {"Fixed": 24}, **PADDING}},
+        {"padding": {"strategy": "BatchLongest", **PADDING, "pad_to_multiple_of": 8}},
+        {"truncation": TRUNCATION},
+        {"padding": {"strategy": {"Fixed": 24}, **PADDING}, "truncation": TRUNCATION},
+    ],
+)
+def test_padding_and_truncation_of_saved_files_have_no_effect(tokenizer, tmp_path, used):
+    """A tokenizer that was used with them and then saved keeps them in its file."""
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | used))
+    raw = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    decision = Decision(True, "put apple", "go to cabinet 3")
+    for loaded in (load_tokenizer(tmp_path), raw):
+        assert text_encoder(loaded)("put apple in desk 1") == encode_text(tokenizer, "put apple in desk 1")
+        assert encode_text(loaded, "put apple in desk 1") == encode_text(tokenizer, "put apple in desk 1")
+        assert encode_response(loaded, decision) == encode_response(tokenizer, decision)
+
+
+@pytest.mark.parametrize(
+    ("part", "content", "added"),
+    [
+        ("normalizer", {"type": "Prepend", "prepend": "put apple "}, "put apple"),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": "$"}, "content": " see"}, "see"),
+    ],
+)
+def test_a_tokenizer_that_adds_words_is_refused(tokenizer, tmp_path, part, content, added):
+    tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {part: content}))
+    with pytest.raises(UserError, match=f"adds '{added}' to every text; remove that from the normalizer"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("prepend", ["always", "first"])
+def test_a_blank_before_every_text_is_no_addition(tmp_path, prepend):
+    """SentencePiece's tokenizers put one before the first word, and their models are trained so."""
+    words = ["\u2581", "\u2581go", "\u2581look", "\u2581take", "\u2581it", "\u25811", "\u25812", "<s>", "<unk>"]
+    core = Tokenizer(Unigram([(word, -1.0) for word in words], unk_id=8))
+    core.pre_tokenizer = Metaspace(prepend_scheme=prepend)
+    core.decoder = MetaspaceDecoder(prepend_scheme=prepend)
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<s>", unk_token="<unk>").save_pretrained(tmp_path)
+    assert encode_text(load_tokenizer(tmp_path), "go 1") == [1, 5]
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def result_card(
             sha256=panel.hash,
             official=env.official if panel.hash == env.panel.hash else None,
         ),
-        template=agent.prompts.template.label,
+        template=agent.prompts.label,
         history_window=agent.prompts.history_window,
         sampling=CardSampling(agent.params.temperature, agent.params.max_tokens),
         seed=seed,

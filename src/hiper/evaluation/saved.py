@@ -17,7 +17,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.environment import make_env
 from hiper.rollout.players import Assignment
-from hiper.rollout.setup import check_room, make_agent, make_prompts
+from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
@@ -71,6 +71,7 @@ class SavedPolicy:
         weights = PolicyWeights.load(self.path, config.model, config.training.device)
         check_room(config, weights)
         tokenizer = load_tokenizer(self.path)
+        check_words(weights, tokenizer)
         agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer)
         agent.sampler.load(weights, 0)
         agent = agent.at(config.evaluation.temperature if temperature is None else temperature)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
+import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hiper.config import Overflow
-from hiper.errors import UserError
-from hiper.plan_execute.render import PromptContext, Template
-from hiper.plan_execute.tokenizer import text_encoder
+from hiper.errors import UserError, first_line
+from hiper.plan_execute.render import Message, PromptContext, Template
+from hiper.plan_execute.tokenizer import begins_texts, text_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+PROBE = "You are in a room. Find the mug."
+"""The user message that a chat template is tried with."""
+
+DAYS = (datetime.datetime(2001, 1, 1, 1, 1, 1), datetime.datetime(2034, 12, 30, 22, 58, 59))
+"""Two moments that differ in every part."""
 
 
 class PromptTooLongError(UserError):
@@ -38,6 +49,9 @@ class Prompt:
 class PromptBuilder:
     """Builds prompts for one model.
 
+    The prompt of a ``text`` template begins with the token that the model's texts begin with, if it has one. A chat
+    template brings its own.
+
     Args:
         template: the prompt template.
         tokenizer: the tokenizer of the model.
@@ -46,7 +60,7 @@ class PromptBuilder:
         overflow: what to do with a longer prompt, see :data:`~hiper.config.tree.Overflow`.
 
     Raises:
-        UserError: the template is for chat models, and the tokenizer has no chat template.
+        UserError: the template is for chat models, and the tokenizer has no chat template, or one that cannot be used.
     """
 
     def __init__(
@@ -69,6 +83,11 @@ class PromptBuilder:
         self._encode_text = text_encoder(tokenizer)
         self._max_tokens = max_tokens
         self._overflow = overflow
+        self._begin = begins_texts(tokenizer) if template.data.kind == "text" else []
+        self.label = template.label
+        """The template's label, for result cards. With a chat template, the hash of its rendering stands behind it."""
+        if template.data.kind == "chat":
+            self.label += f"-{hashlib.sha256(self._try_chat_template().encode()).hexdigest()[:8]}"
 
     def build(self, context: PromptContext) -> Prompt:
         """Build the prompt for a turn.
@@ -88,7 +107,8 @@ class PromptBuilder:
         assert self._max_tokens is not None
         if self._overflow in ("truncate_left", "shorten"):
             cut = len(prompt.ids) - self._max_tokens
-            return replace(prompt, ids=prompt.ids[cut:], cut_tokens=cut)
+            ids = [*self._begin, *prompt.ids[cut + len(self._begin) :]]
+            return replace(prompt, ids=ids, cut_tokens=cut)
         raise PromptTooLongError(
             f"turn {context.turn + 1} of {context.goal!r}: the prompt has {len(prompt.ids)} tokens"
             f"{' without any history' if prompt.dropped_turns else ''}, {self._max_tokens} are allowed; allow more "
@@ -101,5 +121,55 @@ class PromptBuilder:
     def _encode(self, context: PromptContext) -> list[int]:
         rendered = self.template.render(context)
         if not isinstance(rendered, str):
-            rendered = str(self.tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True))
-        return self._encode_text(rendered)
+            rendered = self._chat(rendered)
+        return [*self._begin, *self._encode_text(rendered)]
+
+    def _chat(self, messages: list[Message], **names: Any) -> str:
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **names)
+        return str(rendered)
+
+    def _try_chat_template(self) -> str:
+        """Render the chat template, and warn if the rendering depends on more than the messages.
+
+        Raises:
+            UserError: it fails, or leaves out a message.
+        """
+        name, system = self.template.data.name, self.template.data.system
+        messages = [{"role": "user", "content": PROBE}]
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
+        where = f"the chat template of the tokenizer {self.tokenizer.name_or_path!r}"
+        remedy = "mend chat_template.jinja beside the tokenizer, or use a template of kind text, such as terse"
+        if system is not None:
+            remedy += f"; some models take no system message: then leave out `system` in {name}"
+        if isinstance(known := self.tokenizer.chat_template, dict) and "default" not in known:
+            raise UserError(
+                f"{where} has several variants ({', '.join(known)}), and none is called default: save the one that is "
+                "meant as chat_template.jinja beside the tokenizer"
+            )
+        try:
+            rendered = self._chat(messages)
+            same = len({rendered, *(self._chat(messages) for _ in range(4))}) == 1
+            if "strftime_now" in str(known):
+                plain = known["default"] if isinstance(known, dict) else str(known)
+                same &= len({self._chat(messages, chat_template=_clock(day) + plain) for day in DAYS}) == 1
+        except Exception as error:  # a template may raise anything
+            problem = f"{where} cannot render the messages of template {name}"
+            raise UserError(f"{problem}: {first_line(error)}; {remedy}") from error
+        for message in messages:
+            if message["content"].strip() not in rendered:
+                raise UserError(f"{where} leaves out the {message['role']} message of template {name}; {remedy}")
+        if not same:
+            log.warning(
+                "%s writes the date or something else from outside into prompts: equal seeds give other prompts on "
+                "another day, as does a resumed run; result cards tell such prompts apart. For equal prompts, mend "
+                "chat_template.jinja beside the tokenizer",
+                where,
+            )
+        return rendered
+
+
+def _clock(day: datetime.datetime) -> str:
+    """Return the definition of ``strftime_now``, the clock of chat templates, for a moment."""
+    filled = "".join(f" | replace('%{letter}', '{day.strftime('%' + letter)}')" for letter in "aAbBcdHIjmMpSUwWxXyYZ")
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filled} }}}}{{%- endmacro -%}}"

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,10 +101,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
     ``AutoTokenizer`` prefers the class registered for the model's architecture to the class in the files, and rebuilds
     the tokenizer as that class does. If the files name no special class, they are read directly instead. A tokenizer
-    without a padding token pads with its end-of-sequence token.
+    without a padding token pads with its end-of-sequence token. Padding and truncation that were in use when the
+    files were saved are switched off.
 
     Raises:
-        UserError: there is no tokenizer, or it has no end-of-sequence token.
+        UserError: there is no tokenizer, it has no end-of-sequence token, or it adds words to every text.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -128,13 +130,36 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token, so responses could not end")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.no_padding()
+        backend.no_truncation()
+    if added := _added_text(tokenizer):
+        raise UserError(
+            f"the tokenizer of '{source}' adds {added!r} to every text; remove that from the normalizer, pre-tokenizer "
+            "or post-processor in its tokenizer.json"
+        )
     return tokenizer
 
 
+def _added_text(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what the ids of unlike texts have in common at both ends. Blanks and unknown words are not counted."""
+    rows = [encode_text(tokenizer, text) for text in ("go 1", "look 2", "take it")]
+    begin = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))]
+    end = [ids[0] for ids in takewhile(lambda ids: len(set(ids)) == 1, zip(*map(reversed, rows), strict=False))]
+    added = [token for token in (*begin, *reversed(end)) if token != tokenizer.unk_token_id]
+    return str(tokenizer.decode(added)).strip()
+
+
+def begins_texts(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that a model expects before a text, by its tokenizer: the beginning of sequence, or none."""
+    begin = getattr(tokenizer, "bos_token_id", None)
+    return [begin] if begin is not None and tokenizer.encode("a")[:1] == [begin] else []
+
+
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The token ids of ``text``, without special tokens and without truncation."""
+    """The token ids of ``text`` and nothing else: no special tokens, padding or truncation."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and backend.truncation is None:
+    if backend is not None and backend.truncation is None and backend.padding is None:
         # This gives the same ids and skips the wrapper, which takes longer than the encoding.
         return list(backend.encode(text, add_special_tokens=False).ids)
     return list(tokenizer.encode(text, add_special_tokens=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config
@@ -9,6 +11,7 @@ from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
+from hiper.plan_execute.tokenizer import begins_texts
 from hiper.rollout.agent import Agent
 from hiper.rollout.samplers import Sampler, SamplingParams, make_sampler
 
@@ -48,4 +51,26 @@ def check_room(config: Config, weights: PolicyWeights) -> None:
         raise UserError(
             f"prompt.max_tokens ({prompt}) plus rollout.max_response_tokens ({response}) is {prompt + response} "
             f"tokens, but the model has {weights.positions} positions; allow fewer tokens{remedy}"
+        )
+
+
+def check_words(weights: PolicyWeights, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the model has an embedding for every token it will read.
+
+    Special tokens of no use here may lie beyond, such as the place of an image in text models.
+
+    Raises:
+        UserError: It has too few.
+    """
+    embeddings: Any = weights.model.get_input_embeddings()
+    rows = len(embeddings.weight)
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    special -= {tokenizer.eos_token_id, tokenizer.pad_token_id, *begins_texts(tokenizer)}
+    beyond = {token: word for word, token in tokenizer.get_vocab().items() if token >= rows and token not in special}
+    if beyond:
+        first = min(beyond)
+        raise UserError(
+            f"the tokenizer {tokenizer.name_or_path!r} does not fit the model: {len(beyond)} of its tokens, such as "
+            f"{beyond[first][:40]!r} ({first}), have no embedding among the model's {rows}; use the model's own "
+            "tokenizer, or resize the model's embeddings (resize_token_embeddings)"
         )

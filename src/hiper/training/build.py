@@ -19,7 +19,7 @@ from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
-from hiper.rollout.setup import check_room, make_agent, make_prompts
+from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 from hiper.runs.trackers import find_trackers
 from hiper.seeding import derive_seed
@@ -87,6 +87,7 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
         temperature=config.rollout.temperature,
     )
     check_room(config, learner.weights())
+    check_words(learner.weights(), tokenizer)
     prompts = make_prompts(config, template, tokenizer)
     agent = make_agent(config, prompts, tokenizer)
     learner.publish(agent.sampler, 0)
