@@ -97,7 +97,7 @@ def choose_way(model: PreTrainedModel, pad_id: int, shortcut: bool = True) -> Wa
     expected = model.get_output_embeddings()(states_MH)
     if not bool(expected.isfinite().all()):
         return "select"
-    most, failed = MOST_DIFFERENCE.get(model.dtype, 1e-3), ""
+    most, failed = MOST_DIFFERENCE.get(model.dtype, MOST_DIFFERENCE[torch.float32]), ""
     differences: dict[Way, float] = {}
     way: Way
     for way in get_args(Way):
