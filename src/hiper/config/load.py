@@ -17,10 +17,12 @@ from pydantic import ValidationError
 from hiper.advantages import ESTIMATORS
 from hiper.config.estimators import parameters_of
 from hiper.config.tree import Config
-from hiper.errors import UserError, suggestion
-from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
-from hiper.validation import UNKNOWN_KEY, keys_at, problem_message
+from hiper.errors import UserError, shortened, suggestion
+from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
+from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message
 
+_DEEPEST_KEY = 20
+"""The largest number of parts of a dotted key."""
 MOVED_KEYS = {"rollout.batch_tokens": "sampler.batch_tokens"}
 """Keys that settings on disk may still have, each with its new name."""
 
@@ -71,11 +73,11 @@ def validate_config(tree: Mapping[str, Any], source: str) -> Config:
         tree = rename_moved_keys(tree)
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "\n  ".join(_messages(error))) from None
+        raise UserError(f"{source}: {joined(list(_messages(error)))}") from None
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     if misread := list(_misread(tree, config)):
-        raise UserError(f"{source}: " + "\n  ".join(misread))
+        raise UserError(f"{source}: {joined(misread)}")
     return config
 
 
@@ -121,7 +123,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise UserError(f"'{override}': '{parent}' is a value, not a section")
+                raise UserError(f"'{shortened(override)}': '{shortened(parent)}' is a value, not a section")
         section[leaf] = value
     return changed
 
@@ -134,11 +136,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UserError(f"'{text}' is not of the form dotted.key=value")
+        raise UserError(f"'{shortened(text)}' is not of the form dotted.key=value")
+    if key.count(".") >= _DEEPEST_KEY:
+        raise UserError(f"'{shortened(text)}': no setting has a key of more than {_DEEPEST_KEY} parts")
     try:
-        return key, _number(yaml.safe_load(value))
+        return key, _number(parse_yaml(value))
     except yaml.YAMLError as error:
-        raise UserError(f"'{text}': the value is not valid YAML: {error}") from error
+        raise UserError(f"'{shortened(key)}': the value is not valid YAML: {error}") from None
 
 
 def _number(value: Any) -> Any:
@@ -178,14 +182,14 @@ def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
     leaf = path[-1]
     if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
         return (
-            f"advantages.type '{estimator}' has no '{leaf}': to drop the recipe's parameters, give the whole section, "
+            f"advantages.type '{estimator}' has no '{shortened(leaf)}': to drop the recipe's parameters, give the whole section, "
             f"as in advantages='{{type: {estimator}}}'"
         )
     elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
     known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
     meant = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, known)
-    option = f"; an option of the environment would be env.{leaf}" if len(path) == 1 else ""
-    return f"unknown key '{'.'.join(path)}'; {meant}{option}"
+    option = f"; an option of the environment would be env.{shortened(leaf)}" if len(path) == 1 else ""
+    return f"unknown key '{shortened('.'.join(path))}'; {meant}{option}"
 
 
 def _recipes() -> dict[str, Traversable]:
