@@ -122,7 +122,9 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         raise yaml.YAMLError(_told(error)) from None
     except yaml.reader.ReaderError as error:
-        raise yaml.YAMLError(f"the character #x{error.character:04x} at place {error.position} is not allowed") from None
+        raise yaml.YAMLError(
+            f"the character #x{error.character:04x} at place {error.position} is not allowed"
+        ) from None
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise yaml.YAMLError(shortened(error)) from None
 
@@ -179,4 +181,6 @@ def find_yaml(source: str | Path, shipped: Mapping[str, Traversable], kind: str)
     with suppress(OSError, ValueError):  # a text may be too long for a path
         if (path := Path(source).expanduser()).is_file():
             return path
-    raise UserError(f"'{shortened(source)}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped)}")
+    raise UserError(
+        f"'{shortened(source)}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped)}"
+    )

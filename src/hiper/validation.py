@@ -81,6 +81,21 @@ def problem_message(problem: ErrorDetails, path: Sequence[str], root: str, known
     return f"{key or root}: {shortened(problem['msg'].removeprefix('Value error, '), 400)}{given}"
 
 
+COOLEST, HOTTEST = 0.001, 100.0
+"""The limits of a sampling temperature: beyond them, logits are no numbers any more, or say nothing."""
+
+
+def check_temperature(temperature: float) -> float:
+    """Return a temperature, which is 0 or lies within the limits.
+
+    Raises:
+        UserError: It does not.
+    """
+    if temperature and not COOLEST <= temperature <= HOTTEST:
+        raise UserError(f"the temperature is {temperature}: give 0 (greedy), or {COOLEST} to {HOTTEST:g}")
+    return temperature
+
+
 def keys_at(model: Any, path: Sequence[str]) -> list[str]:
     """The valid keys of the section at ``path`` of a model; none if there is no section."""
     sections = _sections_in(model)

@@ -162,7 +162,11 @@ def _misread(tree: Mapping[str, Any], config: Config) -> Iterator[str]:
         if isinstance(given, bool) and type(understood.get(key)) in (int, float):
             yield f"{key}: a number is needed (given: {given!r}; YAML reads yes, no, on and off so)"
         if isinstance(given, float) and not math.isfinite(given):
-            yield f"{key}: a finite number is needed (given: {given!r})"
+            yield _infinite(key, given)
+
+
+def _infinite(key: str, given: float) -> str:
+    return f"{key}: a finite number is needed (given: {given!r})"
 
 
 def _messages(error: ValidationError) -> Iterator[str]:
@@ -171,8 +175,11 @@ def _messages(error: ValidationError) -> Iterator[str]:
         path = [str(part) for part in problem["loc"]]
         # The type of an estimator is part of the path to its parameters.
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
+        given = problem["input"]
         if problem["type"] in UNKNOWN_KEY:
             yield _unknown_key(path, estimator)
+        elif isinstance(given, float) and not math.isfinite(given):
+            yield _infinite(".".join(path), given)
         else:
             yield problem_message(problem, path, "recipe")
 
@@ -182,8 +189,8 @@ def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
     leaf = path[-1]
     if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
         return (
-            f"advantages.type '{estimator}' has no '{shortened(leaf)}': to drop the recipe's parameters, give the whole section, "
-            f"as in advantages='{{type: {estimator}}}'"
+            f"advantages.type '{estimator}' has no '{shortened(leaf)}': to drop the recipe's parameters, give the "
+            f"whole section, as in advantages='{{type: {estimator}}}'"
         )
     elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
     known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
