@@ -112,8 +112,8 @@ def parse_yaml(text: str) -> Any:
     """Parse one YAML document.
 
     Raises:
-        yaml.YAMLError: the text is not valid, repeats a key, or holds what is no setting. The message names the line and
-            quotes at most a line of it.
+        yaml.YAMLError: the text is not valid, repeats a key, or holds what is no setting. The message names the line
+            and quotes at most a line of it.
     """
     if len(text) > _LONGEST:
         raise yaml.YAMLError(f"it has {len(text):,} characters; settings have at most {_LONGEST:,}")

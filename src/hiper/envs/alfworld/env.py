@@ -78,7 +78,7 @@ def make(
 
     Args:
         split: "train", "valid_seen", "valid_unseen" or another split of the data.
-        data: folder or tar archive of games; "generated" for generated games, which need no data; None: the place
+        data: folder, tar or zip archive of games; "generated" for generated games, which need no data; None: the place
             that ALFWORLD_DATA names, or ``~/.cache/alfworld``.
         games: the number of games to play; None: all (of generated games, 600).
         size: the size of generated games: "tiny", "small", "medium" or "official".

@@ -166,9 +166,9 @@ def make(
     sizes = 1 <= boxes <= len(COLOURS) and 2 <= rooms <= 100 and 1 <= games <= 100_000
     if not sizes or not 1 <= (1 if max_turns is None else max_turns) <= MOST_TURNS:
         raise UserError(
-            f"there can be 1 to {len(COLOURS)} boxes, in 2 rooms or more (up to 100), in 1 game or more (up to 100,000) "
-            f"of 1 turn or more (up to {MOST_TURNS:,}); boxes {boxes}, rooms {rooms}, games {games} and max_turns "
-            f"{max_turns} were given"
+            f"there can be 1 to {len(COLOURS)} boxes, in 2 rooms or more (up to 100), in 1 game or more (up to "
+            f"100,000) of 1 turn or more (up to {MOST_TURNS:,}); boxes {boxes}, rooms {rooms}, games {games} "
+            f"and max_turns {max_turns} were given"
         )
     rng = random.Random(f"{boxes} boxes in {rooms} rooms")
     layouts: dict[str, None] = {}
