@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, apply_overrides, load_config, recipe_names, recipe_summary, tree
+from hiper.config import Config, apply_overrides, load, load_config, recipe_names, recipe_summary, tree
 from hiper.config.load import MOVED_KEYS, rename_moved_keys
 from hiper.errors import UserError
 
@@ -151,6 +151,46 @@ def test_of_very_many_mistakes_the_first_are_told():
     with pytest.raises(UserError, match="and 990 more") as caught:
         load_config("quickstart", [f"learner.x{n}=1" for n in range(1000)])
     assert len(str(caught.value).splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["warm_start.turns=100", "warm_start.epochs=2"],
+        ["warm_start={epochs: 2, turns: 100}"],
+        ["warm_start.imperfect.turns=100", "warm_start.imperfect.epochs=1"],
+    ],
+)
+def test_epochs_beside_turns_are_refused(settings: list[str]):
+    with pytest.raises(UserError, match=r"epochs has no effect beside warm_start\.(imperfect\.)?turns, which is 100"):
+        load_config("quickstart", settings)
+    if len(settings) == 2:
+        assert load_config("quickstart", [settings[1], settings[0].replace("100", "null")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.path=x", "model.nano.layers=3"], "model.nano.layers has no effect: model.path names a model (x)"),
+        (["warm_start.tasks=0", "warm_start.lr=0.1"], "warm_start.lr has no effect: warm_start.tasks is 0"),
+        (
+            [
+                "advantages={type: grpo}",
+                "rollout.group_size=8",
+                "learner.critic_warmup_iterations=0",
+                "learner.value_coef=2",
+            ],
+            "learner.value_coef has no effect: advantages.type 'grpo' has no critic",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_said(settings: list[str], message: str, caplog: pytest.LogCaptureFixture):
+    load._say_idle.cache_clear()
+    load_config("quickstart", settings)
+    assert message in caplog.text
+    caplog.clear()
+    load_config("quickstart", settings[:-1])
+    assert not caplog.text
 
 
 def test_all_that_is_wrong_is_said_at_once():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import takewhile
@@ -20,6 +22,8 @@ from hiper.config.tree import Config
 from hiper.errors import UserError, shortened, suggestion
 from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
 from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message
+
+log = logging.getLogger(__name__)
 
 _DEEPEST_KEY = 20
 """The largest number of parts of a dotted key."""
@@ -56,7 +60,50 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
     """
     tree = read_mapping(find_yaml(source, _recipes(), "recipe"))
-    return validate_config(apply_overrides(tree, overrides), str(source))
+    config = validate_config(apply_overrides(tree, overrides), str(source))
+    for key in given_keys(overrides):
+        for stage, name in ((config.warm_start, "warm_start"), (config.warm_start.imperfect, "warm_start.imperfect")):
+            if key == f"{name}.epochs" and stage.turns is not None:
+                raise UserError(
+                    f"{key} has no effect beside {name}.turns, which is {stage.turns}: set {name}.turns itself, or add "
+                    f"{name}.turns=null"
+                )
+        if reason := _idle(key, config):
+            _say_idle(key, reason)
+    return config
+
+
+def given_keys(overrides: Sequence[str]) -> list[str]:
+    """The dotted keys that overrides set, those inside a section such as ``advantages={type: grpo}`` included.
+
+    Raises:
+        UserError: see :func:`apply_overrides`.
+    """
+    return [key for key, _ in flatten(apply_overrides({}, overrides))]
+
+
+def _idle(key: str, config: Config) -> str | None:
+    """Why a setting that someone gave has no effect. None: it has one, or nothing is known."""
+    imperfect, estimator = config.warm_start.imperfect, config.advantages
+    if key.startswith("model.nano.") and config.model.path is not None:
+        return f"model.path names a model ({shortened(config.model.path)})"
+    if key.startswith("warm_start.") and key != "warm_start.tasks" and not config.warm_start.tasks:
+        return "warm_start.tasks is 0, so there is no warm start"
+    if key.startswith("warm_start.imperfect.") and not (imperfect.epochs or imperfect.turns):
+        return "warm_start.imperfect.epochs is 0, so there is no such stage"
+    if key in _OF_CRITICS and estimator.critic == "none":
+        return f"advantages.type '{estimator.type}' has no critic"
+    return None
+
+
+_OF_CRITICS = ("model.critic", "learner.critic_lr", "learner.value_coef", "learner.value_clip")
+"""The settings of critics."""
+
+
+@cache
+def _say_idle(key: str, reason: str) -> None:
+    """Log once that a setting has no effect."""
+    log.warning("%s has no effect: %s", key, reason)
 
 
 def validate_config(tree: Mapping[str, Any], source: str) -> Config:
