@@ -142,14 +142,17 @@ def read_archive(path: Path) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     size = 0
     try:
-        with tarfile.open(path, "r:xz") as archive:
-            for member in archive:
-                size += member.size
-                if reason := _oddity(member, members, size):
-                    raise UserError(f"{path} is no file of packed runs: {reason}; get it anew")
-                content = archive.extractfile(member)
-                members[member.name] = b"" if content is None else content.read()
-            _check_end(archive)
+        with lzma.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    size += member.size
+                    if reason := _oddity(member, members, size):
+                        raise UserError(f"{path} is no file of packed runs: {reason}; get it anew")
+                    content = archive.extractfile(member)
+                    members[member.name] = b"" if content is None else content.read()
+            # tarfile stops at the archive's last block. Only the end of the stream tells that nothing was cut off.
+            while stream.read(1 << 20):
+                pass
     except FileNotFoundError:
         raise UserError(f"there is no file of packed runs at {path}") from None
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
@@ -160,15 +163,6 @@ def read_archive(path: Path) -> dict[str, bytes]:
     if clash := next((name for name in members if name in folders), None):
         raise UserError(f"{path} is no file of packed runs: '{clash}' is a file and a folder; get it anew")
     return members
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Check that zeros follow the last member up to the end: the library stops at a damaged header without a word."""
-    assert archive.fileobj is not None
-    archive.fileobj.seek(archive.offset)
-    rest = archive.fileobj.read(LARGEST)
-    if not rest or any(rest):
-        raise tarfile.ReadError("its end is missing" if not rest else "something follows its last file")
 
 
 def _oddity(member: tarfile.TarInfo, known: Mapping[str, bytes], size: int) -> str | None:
