@@ -95,9 +95,10 @@ def test_the_public_face_costs_nothing_until_it_is_used():
 
 
 @pytest.mark.parametrize(
-    "setting", ["learner.lr=2", "learner={lr: 2}", "advantages.gamma=1", "rollout.temperature=2", "training.iterations=3"]
+    "setting",
+    ["learner.lr=2", "learner={lr: 2}", "advantages.gamma=1", "rollout.temperature=2", "training.iterations=3"],
 )
-def test_settings_that_matter_in_training_alone_are_refused_where_a_policy_only_plays(setting: str, tmp_path: Path):
+def test_settings_of_training_are_refused_where_a_policy_only_plays(setting: str, tmp_path: Path):
     PolicyFolder(tmp_path).write(load_config("quickstart"), Template.load("terse").to_yaml())
     assert SavedPolicy.open(tmp_path, overrides=["evaluation.temperature=0"]).config.evaluation.temperature == 0
     with pytest.raises(UserError, match="has no effect here: a policy that is trained already only plays"):

@@ -100,7 +100,7 @@ def _checked(kind: str, read: Callable[[Any, Any], Any]) -> Callable[[_StrictLoa
 for _name, _kind in (("int", "number"), ("float", "number"), ("bool", "true or false")):
     _StrictLoader.add_constructor(_TAG + _name, _checked(_kind, yaml.SafeLoader.yaml_constructors[_TAG + _name]))
 for _name in ("timestamp", "binary", "set", "omap", "pairs"):
-    _StrictLoader.add_constructor(_TAG + _name, yaml.SafeLoader.construct_undefined)
+    _StrictLoader.add_constructor(_TAG + _name, yaml.SafeLoader.construct_undefined)  # type: ignore[type-var]
 # Dates and a lone "=" are texts.
 _StrictLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rules if tag.removeprefix(_TAG) not in ("timestamp", "value")]
