@@ -217,7 +217,9 @@ class _Catalogue:
             game = json.loads(text)
         except (ValueError, RecursionError):
             return True
-        return not isinstance(game, dict) or game.get("solvable") is True
+        if not isinstance(game, dict) or not {"pddl_domain", "grammar"} <= game.keys():
+            return True  # no game at all
+        return game.get("solvable") is True
 
     def tasks(self) -> list[Task]:
         if not self._tasks:
