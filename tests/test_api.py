@@ -14,6 +14,9 @@ import hiper
 from hiper.config import load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
+from hiper.evaluation.saved import SavedPolicy
+from hiper.plan_execute.render import Template
+from hiper.runs.policies import PolicyFolder
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,14 @@ def test_the_public_face_costs_nothing_until_it_is_used():
         "hiper.open_run, hiper.train, hiper.Config; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["learner.lr=2", "learner={lr: 2}", "advantages.gamma=1", "rollout.temperature=2", "training.iterations=3"],
+)
+def test_settings_of_training_are_refused_where_a_policy_only_plays(setting: str, tmp_path: Path):
+    PolicyFolder(tmp_path).write(load_config("quickstart"), Template.load("terse").to_yaml())
+    assert SavedPolicy.open(tmp_path, overrides=["evaluation.temperature=0"]).config.evaluation.temperature == 0
+    with pytest.raises(UserError, match="has no effect here: a policy that is trained already only plays"):
+        SavedPolicy.open(tmp_path, overrides=[setting])

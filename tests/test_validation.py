@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import Field, ValidationError
 
-from hiper.errors import UserError
-from hiper.validation import SHOWN_CHARACTERS, StrictModel, keys_at, parse_model
+from hiper.errors import SHOWN_CHARACTERS, UserError
+from hiper.validation import StrictModel, keys_at, parse_model
 
 
 @dataclass(frozen=True)

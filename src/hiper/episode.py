@@ -168,5 +168,5 @@ def read_episodes(path: Path) -> Iterator[Episode]:
                 whole += 1
     except FileNotFoundError:
         raise UserError(f"no episode file at {path}") from None
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read beyond episode {whole}: {error}") from error

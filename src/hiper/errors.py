@@ -32,6 +32,16 @@ class UnwritableError(UserError):
     """A file cannot be written: the disk is full or read-only, or the path is not writable."""
 
 
+SHOWN_CHARACTERS = 100
+"""Messages quote what the user gave up to this length."""
+
+
+def shortened(given: object, limit: int = SHOWN_CHARACTERS) -> str:
+    """The text of what the user gave, for a message: on one line, and at most ``limit`` characters of it."""
+    text = str(given)
+    return " ".join(text.splitlines()) if len(text) <= limit else f"{' '.join(text[:limit].splitlines())}..."
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Say what an unknown name could mean: the nearest known name, or else the list of all."""
     names = list(known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hiper.errors import UserError, suggestion
+from hiper.errors import SHOWN_CHARACTERS, UserError, shortened, suggestion
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -19,8 +19,8 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 NO_MAPPING = ("model_type", "dataclass_type", "dict_type", "mapping_type")
 """Pydantic's error types for a value that should be a mapping."""
 
-SHOWN_CHARACTERS = 200
-"""A wrong value is shown up to this length."""
+SHOWN_PROBLEMS = 10
+"""The number of wrong keys and values that one message tells."""
 
 
 class StrictModel(BaseModel):
@@ -51,7 +51,13 @@ def parse_model(model: type[Model], data: object, source: str, root: str) -> Mod
         for problem in error.errors():
             path = [str(part) for part in problem["loc"]]
             messages.append(problem_message(problem, path, root, keys_at(model, path[:-1])))
-        raise UserError(f"{source}: " + "\n  ".join(messages)) from None
+        raise UserError(f"{source}: {joined(messages)}") from None
+
+
+def joined(messages: Sequence[str]) -> str:
+    """One message of several, one a line; of very many, the first ones."""
+    more = [f"and {len(messages) - SHOWN_PROBLEMS:,} more"] if len(messages) > SHOWN_PROBLEMS else []
+    return "\n  ".join([*messages[:SHOWN_PROBLEMS], *more])
 
 
 def problem_message(problem: ErrorDetails, path: Sequence[str], root: str, known: Iterable[str] = ()) -> str:
@@ -63,7 +69,7 @@ def problem_message(problem: ErrorDetails, path: Sequence[str], root: str, known
         root: the name of the data as a whole.
         known: the valid keys beside the last key of ``path``.
     """
-    key = ".".join(path)
+    key = shortened(".".join(path))
     kind, value = problem["type"], problem["input"]
     if kind in UNKNOWN_KEY:
         return f"unknown key '{key}'; {suggestion(path[-1], known)}"
@@ -72,7 +78,22 @@ def problem_message(problem: ErrorDetails, path: Sequence[str], root: str, known
     if kind in NO_MAPPING:
         return f"{key or root}: a section is needed, with keys and values in it (given: {_shown(value)})"
     given = "" if isinstance(value, Mapping) else f" (given: {_shown(value)})"
-    return f"{key or root}: {problem['msg'].removeprefix('Value error, ')}{given}"
+    return f"{key or root}: {shortened(problem['msg'].removeprefix('Value error, '), 400)}{given}"
+
+
+COOLEST, HOTTEST = 0.001, 100.0
+"""The limits of a sampling temperature: beyond them, logits are no numbers any more, or say nothing."""
+
+
+def check_temperature(temperature: float) -> float:
+    """Return a temperature, which is 0 or lies within the limits.
+
+    Raises:
+        UserError: It does not.
+    """
+    if temperature and not COOLEST <= temperature <= HOTTEST:
+        raise UserError(f"the temperature is {temperature}: give 0 (greedy), or {COOLEST} to {HOTTEST:g}")
+    return temperature
 
 
 def keys_at(model: Any, path: Sequence[str]) -> list[str]:
@@ -104,5 +125,4 @@ def _keys_of(section: Any) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+    return shortened(repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value))

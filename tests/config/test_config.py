@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, apply_overrides, load_config, recipe_names, recipe_summary, tree
+from hiper.config import Config, apply_overrides, load, load_config, recipe_names, recipe_summary, tree
 from hiper.config.load import MOVED_KEYS, rename_moved_keys
 from hiper.errors import UserError
 
@@ -115,12 +115,82 @@ def test_keys_that_another_estimator_has_are_not_suggested():
         ("learner.lr=.inf", r"learner\.lr: a finite number is needed"),
         ("rollout.temperature=.nan", r"rollout\.temperature: .*nan"),
         ("evaluation.splits=[]", r"evaluation\.splits: .*at least 1"),
+        ("learner.critic_lr=1e300", r"learner\.critic_lr: .*less than or equal to.*1e\+300"),
+        ("learner.clip=1e300", r"learner\.clip: .*less than or equal"),
+        ("learner.kl_coef=1e300", r"learner\.kl_coef: .*less than or equal"),
+        ("model.nano.hidden=100000", r"model\.nano\.hidden: .*less than or equal to 16384"),
+        ("model.nano.layers=100000", r"model\.nano\.layers: .*less than or equal to 200"),
+        ("model.nano={hidden: 16384, layers: 200}", r"model\.nano: it would have 218,\S+ weights"),
+        ("shaping.invalid_penalty=-1e300", r"invalid_penalty is -1e\+300.*not below -1,000,000"),
+        ("advantages={type: gigpo, weight: 1e300}", r"weight is 1e\+300"),
+        ("rollout.temperature=inf", r"rollout\.temperature: a finite number is needed"),
+        ("rollout.temperature=1e-300", r"rollout\.temperature: .*greater than or equal to 0\.001"),
+        ("evaluation.temperature=1e-300", r"evaluation\.temperature: the temperature is 1e-300: give 0 \(greedy\), or"),
+        ("seed=99999999999999999999", r"seed: .*less than or equal"),
+        ("rollout.episodes=1000000000", r"rollout\.episodes: .*less than or equal"),
+        ("learner.lr=!!int abc", r"learner\.lr.*not valid YAML: 'abc' is no number"),
+        ("evaluation.every=12:30:45", r"evaluation\.every.*base 60"),
+        ("name=" + "[" * 1000, r"name.*deeper than 50 levels"),
+        ("a." * 1000 + "b=1", r"no setting has a key of more than 20 parts"),
         ("learner=3", r"learner: a section is needed.*3"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_wrong(setting: str, message: str):
     with pytest.raises(UserError, match=message):
         load_config("quickstart", [setting])
+
+
+@pytest.mark.parametrize("setting", ["x" * 100_000, "y" * 100_000 + "=1", "learner.clip=" + "z" * 100_000])
+def test_messages_repeat_little_of_a_long_input(setting: str):
+    with pytest.raises(UserError) as caught:
+        load_config("quickstart", [setting])
+    assert len(str(caught.value)) < 500
+
+
+def test_of_very_many_mistakes_the_first_are_told():
+    with pytest.raises(UserError, match="and 990 more") as caught:
+        load_config("quickstart", [f"learner.x{n}=1" for n in range(1000)])
+    assert len(str(caught.value).splitlines()) == 11
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["warm_start.turns=100", "warm_start.epochs=2"],
+        ["warm_start={epochs: 2, turns: 100}"],
+        ["warm_start.imperfect.turns=100", "warm_start.imperfect.epochs=1"],
+    ],
+)
+def test_epochs_beside_turns_are_refused(settings: list[str]):
+    with pytest.raises(UserError, match=r"epochs has no effect beside warm_start\.(imperfect\.)?turns, which is 100"):
+        load_config("quickstart", settings)
+    if len(settings) == 2:
+        assert load_config("quickstart", [settings[1], settings[0].replace("100", "null")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.path=x", "model.nano.layers=3"], "model.nano.layers has no effect: model.path names a model (x)"),
+        (["warm_start.tasks=0", "warm_start.lr=0.1"], "warm_start.lr has no effect: warm_start.tasks is 0"),
+        (
+            [
+                "advantages={type: grpo}",
+                "rollout.group_size=8",
+                "learner.critic_warmup_iterations=0",
+                "learner.value_coef=2",
+            ],
+            "learner.value_coef has no effect: advantages.type 'grpo' has no critic",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_said(settings: list[str], message: str, caplog: pytest.LogCaptureFixture):
+    load._say_idle.cache_clear()
+    load_config("quickstart", settings)
+    assert message in caplog.text
+    caplog.clear()
+    load_config("quickstart", settings[:-1])
+    assert not caplog.text
 
 
 def test_all_that_is_wrong_is_said_at_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,74 @@ class TestBadData:
         with pytest.raises(UserError, match=f"{name}' is no complete tar archive .*fetch it again"):
             open_split("train", archive)
 
+    @pytest.mark.parametrize("size", [0.5, 1.0])
+    def test_zip_archives_are_the_same_panel(self, data: Path, tmp_path: Path, size: float) -> None:
+        archive = tmp_path / "json_2.1.2_tw-pddl.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for file in sorted(data.rglob("*.tw-pddl")):
+                packed.write(file, file.relative_to(data))
+        archive.write_bytes(archive.read_bytes()[: int(size * archive.stat().st_size)])
+        if size == 1.0:
+            assert open_split("train", archive).panel == open_split("train", data).panel
+        else:
+            with pytest.raises(UserError, match=r"is no complete tar archive or zip archive .*fetch it again"):
+                open_split("train", archive)
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "link", "message"),
+        [
+            (f"train/{TASK}/t/game.tw-pddl", tarfile.LNKTYPE, "nowhere", "a link to what is not in the archive"),
+            (f"train/{TASK}/t/game.tw-pddl", tarfile.SYMTYPE, "nowhere", "a link to what is not in the archive"),
+            (f"train/{TASK}/t/game.tw-pddl", tarfile.SYMTYPE, "game.tw-pddl", "links lead in a ring|a link to what"),
+            (f"train/{TASK}/t/game.tw-pddl", tarfile.CHRTYPE, "", "is no file"),
+            (f"train/{TASK}/t/game.tw-pddl", tarfile.DIRTYPE, "", "is no file"),
+            (f"../{TASK}/t/game.tw-pddl", tarfile.REGTYPE, "", "is no place of a game"),
+            (f"{TASK}/t/game.tw-pddl", tarfile.REGTYPE, "", "is no place of a game"),
+        ],
+    )
+    def test_odd_members_are_named(
+        self, data: Path, tmp_path: Path, name: str, kind: bytes, link: str, message: str
+    ) -> None:
+        archive = pack(data, tmp_path / "a.tar", "w")
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, link
+        with tarfile.open(archive, "a") as tar:
+            tar.addfile(member)
+        with pytest.raises(UserError, match=message):
+            open_split("train", archive)
+
+    def test_a_game_that_is_there_twice_is_named(self, data: Path, tmp_path: Path) -> None:
+        archive = pack(data, tmp_path / "a.tar", "w")
+        file = next(data.rglob("train/**/*.tw-pddl"))
+        with tarfile.open(archive, "a") as tar:
+            tar.add(file, str(file.relative_to(data)))
+        with pytest.raises(UserError, match="twice"):
+            open_split("train", archive)
+
+    def test_what_follows_a_damaged_header_is_not_passed_over(self, data: Path, tmp_path: Path) -> None:
+        archive = pack(data, tmp_path / "a.tar", "w")
+        with tarfile.open(archive) as tar:
+            third = tar.getmembers()[2].offset
+        content = bytearray(archive.read_bytes())
+        content[third : third + 8] = b"damaged!"
+        archive.write_bytes(content)
+        with pytest.raises(UserError, match="is no complete tar archive"):
+            open_split("train", archive)
+
+    def test_a_game_of_gigabytes_is_refused_unread(self, data: Path, tmp_path: Path) -> None:
+        member = tarfile.TarInfo(f"train/{TASK}/trial_1/game.tw-pddl")
+        member.size = 2 << 30
+        archive = tmp_path / "a.tar"
+        archive.write_bytes(member.tobuf())
+        with pytest.raises(UserError, match="has more than 16 MiB, which is too much for a game"):
+            open_split("train", archive)
+
+    def test_a_web_page_is_no_archive(self, tmp_path: Path) -> None:
+        archive = tmp_path / "a.zip"
+        archive.write_text("<html>" * 1000)
+        with pytest.raises(UserError, match="looks like a web page"):
+            open_split("train", archive)
+
     def test_unknown_task_type(self, tmp_path: Path) -> None:
         one_game(tmp_path, json.dumps(kitchen.game_data()), "juggle-Apple-None-Cabinet-1")
         with pytest.raises(UserError, match=r"'juggle-Apple-None-Cabinet-1' should begin with a task type"):
@@ -215,11 +284,57 @@ class TestBadGameFiles:
             parse_game(json.dumps(spoil(kitchen.game_data())), "kitchen.json")
 
     @pytest.mark.parametrize("content", ["", "no json", json.dumps(kitchen.game_data())[:5000], b"\xff\xfe\x00"])
-    def test_broken_files_are_named_when_first_played(self, content: str | bytes, tmp_path: Path) -> None:
+    def test_broken_files_are_named_when_they_are_opened(self, content: str | bytes, tmp_path: Path) -> None:
+        write_games(tmp_path, "train", 6, "tiny")
         file = one_game(tmp_path, content)
-        env = AlfworldEnv(open_split("train", tmp_path))
-        with pytest.raises(UserError, match=rf"{file}: not a complete JSON text"):
-            env.reset(f"train/{TASK}/trial_1")
+        with pytest.raises(UserError, match=rf"{file}: not a complete JSON text.*1 of the 7 games cannot be played"):
+            open_split("train", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("[" * 100_000, "nested too deep"),
+            ("<!DOCTYPE html><html>not found</html>", "looks like a web page"),
+            ('{"a": ' + "9" * 10_000 + "}", "not a complete JSON text"),
+            ('{"solvable": true, "pddl_domain": "' + "x" * 100_000, "not a complete JSON text"),
+        ],
+    )
+    def test_what_is_no_game_is_told_in_a_short_message(self, content: str, message: str, tmp_path: Path) -> None:
+        one_game(tmp_path, content)
+        with pytest.raises(UserError, match=message) as caught:
+            open_split("train", tmp_path)
+        assert len(str(caught.value)) < 500
+
+    def test_a_long_fact_is_quoted_shortly(self) -> None:
+        data = kitchen.game_data()
+        data["pddl_problem"] = data["pddl_problem"].replace("(openable Fridge_bar_1)", f"({'holds ' * 20_000})")
+        with pytest.raises(UserError, match="is not one the engine knows") as caught:
+            parse_game(json.dumps(data), "kitchen.json")
+        assert len(str(caught.value)) < 500
+
+    @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+    def test_a_byte_order_mark_is_read_over(self, tmp_path: Path, encoding: str) -> None:
+        text = json.dumps(kitchen.game_data())
+        one_game(tmp_path, text.encode(encoding))
+        assert open_split("train", tmp_path).game(f"train/{TASK}/trial_1") is not None
+        assert parse_game("\ufeff" + text, "kitchen.json").objects
+
+    def test_what_lies_under_a_games_name_must_be_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "train" / TASK / "trial_1" / "game.tw-pddl").mkdir(parents=True)
+        with pytest.raises(UserError, match="should be a game's file"):
+            open_split("train", tmp_path)
+
+    @pytest.mark.parametrize("solvable", [None, False, "missing"])
+    def test_games_that_alfworld_leaves_out_are_left_out_and_counted(
+        self, solvable: object, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write_games(tmp_path, "train", 6, "tiny")
+        game = kitchen.game_data() | {"solvable": solvable}
+        if solvable == "missing":
+            del game["solvable"]
+        one_game(tmp_path, json.dumps(game))
+        assert len(open_split("train", tmp_path).panel.tasks) == 6
+        assert "left out 1 games" in caplog.text
 
     def test_a_foreign_rule_is_refused(self) -> None:
         data = kitchen.game_data()

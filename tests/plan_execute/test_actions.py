@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import re
+import time
+
 import pytest
 from pydantic import ValidationError
 
 from hiper.envs.base import Decision
 from hiper.errors import UserError
-from hiper.plan_execute.actions import ActionStyle, ActionWords
+from hiper.plan_execute.actions import ActionStyle, ActionWords, QuickPattern
 from hiper.plan_execute.parse import InvalidKind, parse_response
 from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.templates import TemplateData
@@ -136,3 +140,51 @@ def test_an_environments_templates_are_found_by_its_name():
         Template.load("corridor/terse")
     with pytest.raises(UserError, match=r"'nowhere/terse' is neither"):
         Template.load("nowhere/terse")
+
+
+LONG = 100_000
+SHIPPED = ["instruct", "terse", "terse-act", "alfworld/instruct", "alfworld/terse", "webshop/instruct", "webshop/terse"]
+
+
+@pytest.mark.parametrize("template", SHIPPED)
+@pytest.mark.parametrize(
+    "part",
+    ["\u00a0", " ", "\n", "a", "1", ".", "a 1 ", "object", "you pick up x from ", "you put ", "you heat ",
+     " Your task is to:\n",
+     "you are facing ", "you open ", "$1", "item 1 ", ", and ", "[SEP] ", "<"],
+)  # fmt: skip
+def test_no_text_takes_long_to_show_or_to_understand(template: str, part: str):
+    loaded = Template.load(template)
+    text = (part * LONG)[:LONG]
+    for goal, observation, action in ((text, "o", "a"), ("g", text, "a"), ("g", "o", text)):
+        context = PromptContext(goal, (), observation, None, (action, "look"), 0)
+        began = time.process_time()
+        loaded.render(context)
+        loaded.understand(action, context)
+        assert time.process_time() - began < 1.0  # a quadratic rule takes many seconds
+
+
+def test_names_in_a_long_run_of_letters_are_hidden_soon():
+    style = ActionStyle(aliases=({"find": r"[a-z]+ \d+", "show": "thing {n}", "action": "take {name}"},))
+    words = ActionWords(style)
+    began = time.process_time()
+    assert words.hide_names("a" * LONG + " fork 3").endswith(" thing 1")
+    assert words.say("take fork 3", "a" * LONG + " fork 3") == "thing 1"
+    assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("pattern", [r"\s*Your task: .*", r"you (\w+) [^.]*\.", r"\b([a-z]+) \1", "x*", r"\s*a|b"])
+def test_quick_patterns_do_what_patterns_do(pattern: str):
+    draw = random.Random(1)
+    words = ["Your task: ", "  ", "\n", "you eat ", "it. ", "x", "ab ", "b "]
+    for _ in range(200):
+        text = "".join(draw.choices(words, k=12))
+        assert QuickPattern(pattern).sub("<>", text) == re.sub(pattern, "<>", text)
+        assert [match[0] for match in QuickPattern("x+ ?").finditer(text)] == re.findall("x+ ?", text)
+
+
+def test_in_a_long_text_all_short_matches_are_found():
+    text = "".join(f"fork {n} and " for n in range(10_000))
+    assert len(list(QuickPattern(r"[a-z]+ \d+").finditer(text))) == 10_000
+    assert QuickPattern(r"([a-z]+) (\d+)").sub(r"\2 \1", text) == re.sub(r"([a-z]+) (\d+)", r"\2 \1", text)
+    assert QuickPattern(r"x*?(?=fork)").sub("a ", text).count("a fork") == 10_000

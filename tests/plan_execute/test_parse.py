@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -218,3 +219,10 @@ def test_an_action_that_is_written_is_read():
 )
 def test_what_was_said_of_the_subgoal_is_read_from_any_form(text, word):
     assert stated_switch(text) == word
+
+
+def test_a_response_of_very_many_tags_is_read_at_once():
+    began = time.process_time()
+    parsed = parse_response("<switch>KEEP</switch>" * 20_000, previous_subgoal=None)
+    assert parsed.invalid is InvalidKind.REPEATED_BLOCK
+    assert time.process_time() - began < 1.0

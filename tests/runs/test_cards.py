@@ -60,6 +60,16 @@ def test_a_card_that_cannot_be_used_is_named(change: dict[str, object], reason: 
         Card.read(tmp_path / "card.json")
 
 
+@pytest.mark.parametrize("key", ["success", "episodes", "turns", "score", "interval", "invalid"])
+@pytest.mark.parametrize("value", ["many", None, [1], {"a": "b"}])
+def test_an_outcome_of_odd_kinds_is_named(key: str, value: object, tmp_path: Path):
+    record = CARD.to_json()
+    record["outcomes"]["all"][key] = value
+    (tmp_path / "card.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"card\.json is not a readable result card"):
+        Card.read(tmp_path / "card.json")
+
+
 @pytest.mark.parametrize("missing", KEYS)
 def test_every_key_is_needed(missing: str, tmp_path: Path):
     record = CARD.to_json()
@@ -78,7 +88,7 @@ def test_outcomes_at_odds_with_themselves_are_refused(won_by_task: str, tmp_path
         Card.read(tmp_path / "card.json")
 
 
-@pytest.mark.parametrize("content", ["{half", "[]", "3", "null", '"card"'])
+@pytest.mark.parametrize("content", ["{half", "[]", "3", "null", '"card"', "[" * 100_000, "9" * 10_000])
 def test_what_is_no_card_is_named(content: str, tmp_path: Path):
     (tmp_path / "card.json").write_text(content)
     with pytest.raises(UserError, match=r"card\.json is not a readable result card"):

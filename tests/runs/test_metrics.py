@@ -54,6 +54,32 @@ def test_a_damaged_line_of_metrics_is_named_and_the_rest_is_not_thrown_away(run:
     assert len(file.read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("12", "a int instead of names and numbers"),
+        ("[1]", "a list instead"),
+        ('"x"', "a str instead"),
+        ("null", "a NoneType instead"),
+        ("{}", "it has no iteration"),
+        ('{"iteration": "2"}', "the iteration is '2'"),
+        ('{"iteration": true}', "the iteration is True"),
+        ('{"iteration": -1}', "the iteration is -1"),
+        ('{"iteration": 2, "policy/kl": "much"}', "policy/kl is 'much' instead of a number"),
+        ('{"iteration": 2, "policy/kl": [1]}', "instead of a number"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"a": ' + "9" * 10_000 + "}", "Exceeds the limit"),
+    ],
+)
+@pytest.mark.parametrize("after", ["", '{"iteration": 3}\n'])
+def test_a_line_that_is_no_metrics_is_named(run: Run, line: str, reason: str, after: str):
+    (run.path / "metrics.jsonl").write_text(f'{{"iteration": 1}}\n{line}\n{after}')
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged") as caught:
+        run.metrics()
+    assert reason in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
 def test_metrics_go_to_tensorboard(run: Run):
     log = run.open_log(after=0)
     log.write(1, {"policy/kl": 0.5})

@@ -55,8 +55,8 @@ class GiGPO(Estimator):
 
     def __post_init__(self) -> None:
         check_fractions(self, "gamma", *(() if self.similarity is None else ("similarity",)))
-        if not 0.0 <= self.weight < np.inf:
-            raise UserError(f"weight is {self.weight}; it must be zero or positive")
+        if not 0.0 <= self.weight <= 1e6:
+            raise UserError(f"weight is {self.weight}; it must be zero or positive, and at most a million")
 
     def unscaled(self) -> Self:
         """Return the same estimator without division by standard deviations."""

@@ -13,6 +13,9 @@ import numpy as np
 from hiper.advantages.checks import Bools, Floats, check_choices, masked_bools, masked_floats, played_mask
 from hiper.errors import UserError
 
+_LARGEST = 1e6
+"""The largest size of a penalty. Sums and squares of far larger ones are no numbers any more."""
+
 KeepMode: TypeAlias = Literal["fixed", "normalized"]
 
 
@@ -21,7 +24,7 @@ class Shaping:
     """The weight of each part. Every penalty is *added* to the reward, so it is zero or negative.
 
     Raises:
-        UserError: A penalty is positive or NaN, or the mode is unknown.
+        UserError: A penalty is positive, NaN or beyond a million, or the mode is unknown.
     """
 
     invalid_penalty: float = -0.1
@@ -35,8 +38,9 @@ class Shaping:
 
     def __post_init__(self) -> None:
         for name in ("invalid_penalty", "keep_penalty", "consistency_penalty"):
-            if not -np.inf < (value := getattr(self, name)) <= 0.0:
-                raise UserError(f"{name} is {value}; it is added to the reward, so it must be zero or negative")
+            if not -_LARGEST <= (value := getattr(self, name)) <= 0.0:
+                low = f", and not below {-_LARGEST:,.0f}" if value < 0 else ""
+                raise UserError(f"{name} is {value}; it is added to the reward, so it must be zero or negative{low}")
         check_choices(self, keep_mode=KeepMode)
 
 

@@ -106,7 +106,7 @@ def read_report(run: Run) -> Report:
         evaluations=evaluations,
         sample=choose_sample(run.evaluated_episodes(last.iteration, last.split)),
         episodes=sum(episodes_played(record, run.config) for record in metrics),
-        seconds=sum(record[ITERATION_SECONDS.name] for record in metrics),
+        seconds=sum(record.get(ITERATION_SECONDS.name, 0.0) for record in metrics),
     )
 
 

@@ -8,6 +8,7 @@ from hiper.config.estimators import AdvantageConfig
 from hiper.config.load import (
     apply_overrides,
     flatten,
+    given_keys,
     load_config,
     parse_setting,
     recipe_names,
@@ -56,6 +57,7 @@ __all__ = [
     "WarmStartConfig",
     "apply_overrides",
     "flatten",
+    "given_keys",
     "load_config",
     "parse_setting",
     "recipe_names",

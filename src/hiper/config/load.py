@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import takewhile
@@ -17,10 +19,14 @@ from pydantic import ValidationError
 from hiper.advantages import ESTIMATORS
 from hiper.config.estimators import parameters_of
 from hiper.config.tree import Config
-from hiper.errors import UserError, suggestion
-from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
-from hiper.validation import UNKNOWN_KEY, keys_at, problem_message
+from hiper.errors import UserError, shortened, suggestion
+from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
+from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message
 
+log = logging.getLogger(__name__)
+
+_DEEPEST_KEY = 20
+"""The largest number of parts of a dotted key."""
 MOVED_KEYS = {"rollout.batch_tokens": "sampler.batch_tokens"}
 """Keys that settings on disk may still have, each with its new name."""
 
@@ -54,7 +60,50 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
     """
     tree = read_mapping(find_yaml(source, _recipes(), "recipe"))
-    return validate_config(apply_overrides(tree, overrides), str(source))
+    config = validate_config(apply_overrides(tree, overrides), str(source))
+    for key in given_keys(overrides):
+        for stage, name in ((config.warm_start, "warm_start"), (config.warm_start.imperfect, "warm_start.imperfect")):
+            if key == f"{name}.epochs" and stage.turns is not None:
+                raise UserError(
+                    f"{key} has no effect beside {name}.turns, which is {stage.turns}: set {name}.turns itself, or add "
+                    f"{name}.turns=null"
+                )
+        if reason := _idle(key, config):
+            _say_idle(key, reason)
+    return config
+
+
+def given_keys(overrides: Sequence[str]) -> list[str]:
+    """The dotted keys that overrides set, those inside a section such as ``advantages={type: grpo}`` included.
+
+    Raises:
+        UserError: see :func:`apply_overrides`.
+    """
+    return [key for key, _ in flatten(apply_overrides({}, overrides))]
+
+
+def _idle(key: str, config: Config) -> str | None:
+    """Why a setting that someone gave has no effect. None: it has one, or nothing is known."""
+    imperfect, estimator = config.warm_start.imperfect, config.advantages
+    if key.startswith("model.nano.") and config.model.path is not None:
+        return f"model.path names a model ({shortened(config.model.path)})"
+    if key.startswith("warm_start.") and key != "warm_start.tasks" and not config.warm_start.tasks:
+        return "warm_start.tasks is 0, so there is no warm start"
+    if key.startswith("warm_start.imperfect.") and not (imperfect.epochs or imperfect.turns):
+        return "warm_start.imperfect.epochs is 0, so there is no such stage"
+    if key in _OF_CRITICS and estimator.critic == "none":
+        return f"advantages.type '{estimator.type}' has no critic"
+    return None
+
+
+_OF_CRITICS = ("model.critic", "learner.critic_lr", "learner.value_coef", "learner.value_clip")
+"""The settings of critics."""
+
+
+@cache
+def _say_idle(key: str, reason: str) -> None:
+    """Log once that a setting has no effect."""
+    log.warning("%s has no effect: %s", key, reason)
 
 
 def validate_config(tree: Mapping[str, Any], source: str) -> Config:
@@ -71,11 +120,11 @@ def validate_config(tree: Mapping[str, Any], source: str) -> Config:
         tree = rename_moved_keys(tree)
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{source}: " + "\n  ".join(_messages(error))) from None
+        raise UserError(f"{source}: {joined(list(_messages(error)))}") from None
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
     if misread := list(_misread(tree, config)):
-        raise UserError(f"{source}: " + "\n  ".join(misread))
+        raise UserError(f"{source}: {joined(misread)}")
     return config
 
 
@@ -121,7 +170,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         for parent in parents:
             section = section.setdefault(parent, {})
             if not isinstance(section, dict):
-                raise UserError(f"'{override}': '{parent}' is a value, not a section")
+                raise UserError(f"'{shortened(override)}': '{shortened(parent)}' is a value, not a section")
         section[leaf] = value
     return changed
 
@@ -134,11 +183,13 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UserError(f"'{text}' is not of the form dotted.key=value")
+        raise UserError(f"'{shortened(text)}' is not of the form dotted.key=value")
+    if key.count(".") >= _DEEPEST_KEY:
+        raise UserError(f"'{shortened(text)}': no setting has a key of more than {_DEEPEST_KEY} parts")
     try:
-        return key, _number(yaml.safe_load(value))
+        return key, _number(parse_yaml(value))
     except yaml.YAMLError as error:
-        raise UserError(f"'{text}': the value is not valid YAML: {error}") from error
+        raise UserError(f"'{shortened(key)}': the value is not valid YAML: {error}") from None
 
 
 def _number(value: Any) -> Any:
@@ -158,7 +209,11 @@ def _misread(tree: Mapping[str, Any], config: Config) -> Iterator[str]:
         if isinstance(given, bool) and type(understood.get(key)) in (int, float):
             yield f"{key}: a number is needed (given: {given!r}; YAML reads yes, no, on and off so)"
         if isinstance(given, float) and not math.isfinite(given):
-            yield f"{key}: a finite number is needed (given: {given!r})"
+            yield _infinite(key, given)
+
+
+def _infinite(key: str, given: float) -> str:
+    return f"{key}: a finite number is needed (given: {given!r})"
 
 
 def _messages(error: ValidationError) -> Iterator[str]:
@@ -167,8 +222,11 @@ def _messages(error: ValidationError) -> Iterator[str]:
         path = [str(part) for part in problem["loc"]]
         # The type of an estimator is part of the path to its parameters.
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
+        given = problem["input"]
         if problem["type"] in UNKNOWN_KEY:
             yield _unknown_key(path, estimator)
+        elif isinstance(given, float) and not math.isfinite(given):
+            yield _infinite(".".join(path), given)
         else:
             yield problem_message(problem, path, "recipe")
 
@@ -178,14 +236,14 @@ def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
     leaf = path[-1]
     if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
         return (
-            f"advantages.type '{estimator}' has no '{leaf}': to drop the recipe's parameters, give the whole section, "
-            f"as in advantages='{{type: {estimator}}}'"
+            f"advantages.type '{estimator}' has no '{shortened(leaf)}': to drop the recipe's parameters, give the "
+            f"whole section, as in advantages='{{type: {estimator}}}'"
         )
     elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
     known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
     meant = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, known)
-    option = f"; an option of the environment would be env.{leaf}" if len(path) == 1 else ""
-    return f"unknown key '{'.'.join(path)}'; {meant}{option}"
+    option = f"; an option of the environment would be env.{shortened(leaf)}" if len(path) == 1 else ""
+    return f"unknown key '{shortened('.'.join(path))}'; {meant}{option}"
 
 
 def _recipes() -> dict[str, Traversable]:

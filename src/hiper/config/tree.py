@@ -6,14 +6,14 @@ their defaults, are defined in :mod:`hiper.advantages`.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
-from hiper.validation import StrictModel
+from hiper.validation import COOLEST, HOTTEST, StrictModel, check_temperature
 
 Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
 """What to do with a prompt that is too long.
@@ -54,7 +54,7 @@ class EnvConfig(OpenSection):
     """The name of a shipped environment, or ``module:function`` for another."""
     train_split: str = "train"
     """The split of tasks to train on."""
-    train_tasks: int | None = Field(None, ge=1)
+    train_tasks: int | None = Field(None, ge=1, le=1_000_000_000)
     """Train on a fixed subset of this many tasks. None: use all tasks of the split."""
 
     @model_validator(mode="after")
@@ -69,9 +69,9 @@ class PromptConfig(StrictModel):
 
     template: str = "instruct"
     """The name of a shipped prompt template, or the path of a YAML file."""
-    history_window: int = Field(2, ge=0)
+    history_window: int = Field(2, ge=0, le=10_000)
     """The number of last turns in the prompt."""
-    max_tokens: int = Field(2048, ge=1)
+    max_tokens: int = Field(2048, ge=1, le=10_000_000)
     """The maximum length of a prompt in tokens."""
     overflow: Overflow = "drop_history"
     """What to do with a longer prompt. Metrics count such prompts in any case."""
@@ -79,22 +79,26 @@ class PromptConfig(StrictModel):
     """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
 
 
+_LARGEST_NANO = 2_000_000_000
+"""The largest number of weights in the layers of a nano model."""
+
+
 class NanoConfig(StrictModel):
     """The sizes of a nano model. It is used where ``model.path`` names no other model."""
 
-    layers: int = Field(2, ge=1)
+    layers: int = Field(2, ge=1, le=200)
     """The number of transformer layers."""
-    hidden: int = Field(128, ge=8)
+    hidden: int = Field(128, ge=8, le=16_384)
     """The width of hidden states. It must be a multiple of twice the number of heads."""
-    feed_forward: int = Field(384, ge=8)
+    feed_forward: int = Field(384, ge=8, le=65_536)
     """The width of feed-forward layers."""
-    heads: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1, le=256)
     """The number of attention heads. It must be a multiple of ``kv_heads``."""
-    kv_heads: int = Field(4, ge=1)
+    kv_heads: int = Field(4, ge=1, le=256)
     """The number of key-value heads."""
-    max_positions: int = Field(1024, ge=64)
+    max_positions: int = Field(1024, ge=64, le=1_000_000)
     """The maximum length of prompt and response together, in tokens."""
-    rope_theta: float = Field(1e6, gt=1)
+    rope_theta: float = Field(1e6, gt=1, le=1e12)
     """The base of the rotary position embedding."""
     induction: bool = False
     """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
@@ -106,6 +110,9 @@ class NanoConfig(StrictModel):
     def _check_sizes(self) -> Self:
         if self.induction and not (self.layers >= 2 and self.heads == self.kv_heads >= 3):
             raise ValueError("induction needs layers >= 2, heads >= 3 and kv_heads equal to heads")
+        parameters = self.layers * self.hidden * (4 * self.hidden + 3 * self.feed_forward)
+        if parameters > _LARGEST_NANO:
+            raise ValueError(f"it would have {parameters:,} weights; a model made here has at most {_LARGEST_NANO:,}")
         if self.hidden % (2 * self.heads):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
         if self.heads % self.kv_heads:
@@ -142,9 +149,9 @@ class ImperfectConfig(StrictModel):
     to see.
     """
 
-    epochs: float = Field(0.0, ge=0)
+    epochs: float = Field(0.0, ge=0, le=1e5)
     """Passes over the demonstrated tasks. 0: there is no such stage, unless ``turns`` is set."""
-    turns: int | None = Field(None, ge=1)
+    turns: int | None = Field(None, ge=1, le=1_000_000_000)
     """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides."""
     perturb: float = Field(0.5, ge=0, le=1)
     """The probability of a lapse at each turn."""
@@ -153,7 +160,7 @@ class ImperfectConfig(StrictModel):
 
     If a lapse loses the episode, the turns that led to it are imitated too.
     """
-    lr: float = Field(5e-4, gt=0)
+    lr: float = Field(5e-4, gt=0, le=10)
     """The learning rate."""
 
 
@@ -164,22 +171,22 @@ WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "lear
 class WarmStartConfig(StrictModel):
     """Supervised fine-tuning on demonstrations of the expert, before reinforcement learning."""
 
-    tasks: int = Field(64, ge=0)
+    tasks: int = Field(64, ge=0, le=1_000_000_000)
     """The number of training tasks that the expert demonstrates. 0: there is no warm start."""
     perturb: float = Field(0.1, ge=0, le=1)
     """The probability of a lapse at each turn. Lapses show how to recover; they are not imitated."""
     lapses: tuple[Lapse, ...] = LAPSES
     """The kinds of lapses, drawn with equal probability: ``stray``, ``slip``, ``stale-subgoal``."""
-    epochs: float = Field(3.0, gt=0)
+    epochs: float = Field(3.0, gt=0, le=1e5)
     """Passes over the demonstrated tasks. Each pass plays the tasks again with other lapses."""
-    turns: int | None = Field(None, ge=1)
+    turns: int | None = Field(None, ge=1, le=1_000_000_000)
     """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides.
 
     This gives equal practice to environments with short and with long episodes.
     """
-    batch_turns: int = Field(64, ge=1)
+    batch_turns: int = Field(64, ge=1, le=1_000_000)
     """The number of turns in a batch."""
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, le=10)
     """The learning rate."""
     prompt_loss: float = Field(0.0, ge=0, le=1)
     """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
@@ -190,20 +197,20 @@ class WarmStartConfig(StrictModel):
 class RolloutConfig(StrictModel):
     """How episodes are collected."""
 
-    episodes: int = Field(128, ge=1)
+    episodes: int = Field(128, ge=1, le=1_000_000)
     """The number of episodes per iteration."""
-    group_size: int = Field(1, ge=1)
+    group_size: int = Field(1, ge=1, le=1_000_000)
     """The number of episodes per task. ``episodes`` must be a multiple of it."""
-    dynamic_sampling: int = Field(0, ge=0)
+    dynamic_sampling: int = Field(0, ge=0, le=1_000)
     """The maximum number of rounds of dynamic sampling. 0: there is none.
 
     Each round replaces the groups whose episodes all have the same return by groups of other tasks.
     """
-    slots: int = Field(128, ge=1)
+    slots: int = Field(128, ge=1, le=100_000)
     """The number of episodes that run side by side."""
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=COOLEST, le=HOTTEST)
     """The sampling temperature during training."""
-    max_response_tokens: int = Field(512, ge=1)
+    max_response_tokens: int = Field(512, ge=1, le=1_000_000)
     """The maximum length of a response in tokens."""
 
     @model_validator(mode="after")
@@ -225,42 +232,42 @@ class SamplerConfig(OpenSection):
 class LearnerConfig(StrictModel):
     """Proximal policy optimisation (PPO)."""
 
-    lr: float = Field(1e-6, ge=0)
+    lr: float = Field(1e-6, ge=0, le=1e30)
     """The learning rate of the policy."""
-    critic_lr: float = Field(1e-5, ge=0)
+    critic_lr: float = Field(1e-5, ge=0, le=1e30)
     """The learning rate of the critic."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, le=100)
     """The weight decay of AdamW, for policy and critic."""
-    critic_warmup_iterations: int = Field(0, ge=0)
+    critic_warmup_iterations: int = Field(0, ge=0, le=1_000_000_000)
     """The number of first iterations that train the critic alone. An untrained critic gives misleading advantages."""
-    warmup_iterations: int = Field(0, ge=0)
+    warmup_iterations: int = Field(0, ge=0, le=1_000_000_000)
     """The number of iterations over which the policy's learning rate rises linearly from zero."""
     final_lr_fraction: float = Field(1.0, ge=0, le=1)
     """Both learning rates fall linearly to this fraction at the last iteration. 1: they stay constant."""
-    epochs: int = Field(1, ge=1)
+    epochs: int = Field(1, ge=1, le=10_000)
     """Passes over the collected turns in each iteration."""
-    minibatch_turns: int = Field(256, ge=1)
+    minibatch_turns: int = Field(256, ge=1, le=1_000_000_000)
     """The number of turns in a mini-batch. Each mini-batch is one optimizer step."""
-    micro_batch_tokens: int = Field(16_384, ge=1)
+    micro_batch_tokens: int = Field(16_384, ge=1, le=1_000_000_000)
     """The maximum number of tokens in one forward pass, with padding. Gradients accumulate over a mini-batch."""
-    clip: float = Field(0.2, gt=0)
+    clip: float = Field(0.2, gt=0, le=1e9)
     """The clip range of the PPO ratio: between 1 - clip and 1 + clip."""
-    dual_clip: float = Field(3.0, gt=1)
+    dual_clip: float = Field(3.0, gt=1, le=1e9)
     """The bound on the PPO ratio for tokens with a negative advantage."""
-    kl_coef: float = Field(0.01, ge=0)
+    kl_coef: float = Field(0.01, ge=0, le=1e9)
     """The weight of the KL divergence from the frozen reference policy. 0: no reference policy is loaded."""
-    target_kl: float | None = Field(None, gt=0)
+    target_kl: float | None = Field(None, gt=0, le=1e9)
     """The maximum KL divergence per token of a mini-batch from the policy that sampled it. None: no maximum.
 
     Beyond it, the rest of the update leaves the policy unchanged.
     """
-    entropy_coef: float = Field(0.001, ge=0)
+    entropy_coef: float = Field(0.001, ge=0, le=1e9)
     """The weight of the entropy bonus."""
-    value_coef: float = Field(1.0, ge=0)
+    value_coef: float = Field(1.0, ge=0, le=1e9)
     """The weight of the value loss."""
-    value_clip: float | None = Field(0.5, gt=0)
+    value_clip: float | None = Field(0.5, gt=0, le=1e9)
     """The maximum change of a value in the clipped value loss. None: do not clip."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, le=1e9)
     """The maximum norm of gradients. Larger gradients are scaled down."""
 
 
@@ -271,20 +278,20 @@ class EvaluationConfig(StrictModel):
     """The splits to evaluate on."""
     splits_if_present: tuple[str, ...] = ()
     """Further splits, used only if the data have them. A run's saved settings list those under ``splits``."""
-    tasks: int | None = Field(None, ge=1)
+    tasks: int | None = Field(None, ge=1, le=1_000_000_000)
     """Evaluate during training on a fixed subset of this many tasks per split. None: use all tasks."""
-    every: int = Field(5, ge=0)
+    every: int = Field(5, ge=0, le=1_000_000_000)
     """The number of iterations between evaluations. 0: evaluate only before and after training."""
-    temperature: float = Field(0.4, ge=0)
+    temperature: Annotated[float, AfterValidator(check_temperature)] = 0.4
     """The sampling temperature. 0: always choose the most likely token."""
-    final_tasks: int | None = Field(None, ge=1)
+    final_tasks: int | None = Field(None, ge=1, le=1_000_000_000)
     """Evaluate before and after training on this many tasks per split. None: use all tasks."""
 
 
 class AlarmConfig(StrictModel):
     """The limits at which training has probably collapsed (:mod:`hiper.training.alarms`). Null disables an alarm."""
 
-    patience: int = Field(3, ge=1)
+    patience: int = Field(3, ge=1, le=1_000_000_000)
     """The number of consecutive iterations beyond a limit that raise the alarm."""
     entropy: float | None = 0.005
     """The minimum entropy per token, in nats. None: no alarm."""
@@ -325,13 +332,13 @@ class AlarmConfig(StrictModel):
 class TrainingConfig(StrictModel):
     """The training loop."""
 
-    iterations: int = Field(150, ge=0)
+    iterations: int = Field(150, ge=0, le=1_000_000_000)
     """The number of iterations. Each collects episodes and updates the policy once."""
-    checkpoint_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(10, ge=1, le=1_000_000_000)
     """The number of iterations between checkpoints."""
-    keep_checkpoints: int = Field(2, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, le=1_000_000_000)
     """The number of newest checkpoints to keep."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1_024)
     """The number of CPU threads. None: torch decides."""
     trackers: tuple[str, ...] = ("tensorboard",)
     """Where metrics go beside ``metrics.jsonl``: names of trackers, or ``module:Class`` of one's own."""
@@ -344,7 +351,7 @@ class Config(StrictModel):
 
     name: str = "run"
     """The name of the run. Reports and figures show it."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**63 - 1)
     """The seed of all random choices of the run."""
     env: EnvConfig = EnvConfig()
     """The environment."""

@@ -24,6 +24,10 @@ BLANK = re.compile(r"<[^<>]+>")
 """A blank in a listed action, to be filled with the agent's own words, as in "search[<your query>]"."""
 
 
+MOST_TURNS = 10_000
+"""The largest number of turns that an environment that ships gives an episode."""
+
+
 class EndReason(StrEnum):
     """Why an episode ended."""
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.config import Config, apply_overrides, validate_config
+from hiper.config import Config, apply_overrides, given_keys, validate_config
 from hiper.envs.base import TextEnv
 from hiper.episode import Episode
+from hiper.errors import UserError
 from hiper.models.build import use_threads
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
@@ -20,6 +21,14 @@ from hiper.rollout.players import Assignment
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 
+TO_TRAIN = (
+    *("advantages", "shaping", "warm_start", "learner", "alarms"),
+    *("env.train_split", "env.train_tasks", "model.path", "model.nano", "model.critic", "model.gradient_checkpointing"),
+    *("rollout.episodes", "rollout.group_size", "rollout.dynamic_sampling", "rollout.temperature"),
+    *("evaluation.every", "evaluation.tasks", "evaluation.final_tasks", "evaluation.splits_if_present"),
+    *("training.iterations", "training.checkpoint_every", "training.keep_checkpoints", "training.trackers"),
+)
+"""The settings and sections that matter in training alone."""
 TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "evaluation", "training")
 """The sections of the settings that playing needs. Training settings are ignored, because recipes change."""
 
@@ -50,7 +59,13 @@ class SavedPolicy:
         if template := folder.template:
             tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
         config = validate_config(tree, str(folder.settings_file))
-        return cls(folder.path, validate_config(apply_overrides(tree, overrides), "settings") if overrides else config)
+        if not overrides:
+            return cls(folder.path, config)
+        config = validate_config(apply_overrides(tree, overrides), "settings")
+        for key in given_keys(overrides):
+            if any(key == name or key.startswith(f"{name}.") for name in TO_TRAIN):
+                raise UserError(f"{key} has no effect here: a policy that is trained already only plays; leave it out")
+        return cls(folder.path, config)
 
     def env(self, split: str) -> TextEnv:
         """Make the environment of the settings over one split."""

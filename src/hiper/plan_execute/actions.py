@@ -10,7 +10,7 @@ actions apply. If no rule fits, the action is taken as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from string import Formatter
 from typing import Annotated, Self
@@ -30,6 +30,85 @@ def _check_regex(pattern: str) -> str:
 
 Regex = Annotated[str, AfterValidator(_check_regex)]
 """A regular expression of Python's :mod:`re`."""
+
+
+_ONE_REPEAT, _MANY_REPEATS = 8_000, 1_500
+"""A pattern with one open repeat, or with several, looks at a longer text than this piece by piece."""
+_ONE_PIECE, _MANY_PIECE = 500, 125
+"""The matches that are found in a longer text: all that have at most so many characters, and some longer ones."""
+
+
+class QuickPattern:
+    """A regular expression that takes milliseconds even on texts of 100,000 characters.
+
+    Matching takes a time of higher order in the length of a text if a pattern has open repeats such as ``.*``. So texts
+    that are longer than those of environments that ship are matched piece by piece.
+
+    Args:
+        pattern: the regular expression.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        # White space before a match is cheap to find from behind, and dear to find from the front.
+        self._strips = bool(re.match(r"\\s\*\w(?![*?{+])", pattern)) and "|" not in pattern
+        self._whole = re.compile(pattern)
+        self._pattern = re.compile(pattern[len(r"\s*") :] if self._strips else pattern)
+        repeats = _open_repeats(self._pattern.pattern)
+        self._longest, self._piece = {0: (None, 0), 1: (_ONE_REPEAT, _ONE_PIECE)}.get(
+            repeats, (_MANY_REPEATS, _MANY_PIECE)
+        )
+
+    def finditer(self, text: str) -> Iterator[re.Match[str]]:
+        """The matches in a text that do not overlap, from left to right."""
+        if self._fits(text):
+            yield from self._pattern.finditer(text)
+            return
+        at = 0
+        while at < len(text):
+            after = at + self._piece
+            for match in self._pattern.finditer(text, at, after + self._piece):
+                if match.start() >= after:
+                    break
+                yield match
+                at = match.end()
+            at = max(at, after)
+
+    def sub(self, put: str | Callable[[re.Match[str]], str], text: str) -> str:
+        """The text with ``put`` in place of every match, as :func:`re.sub` makes it."""
+        if not self._strips and self._fits(text):
+            return self._pattern.sub(put, text)
+        parts, at = [], 0
+        fill = _filler(put) if isinstance(put, str) else put
+        for match in self.finditer(text):
+            before = text[at : match.start()]
+            parts.append(before.rstrip() if self._strips else before)
+            parts.append(fill(match))
+            at = match.end()
+        return "".join([*parts, text[at:]])
+
+    def fullmatch(self, text: str) -> re.Match[str] | None:
+        """The match of the whole text. A pattern with several open repeats matches no text that is very long."""
+        if self._piece == _MANY_PIECE and not self._fits(text):
+            return None
+        return self._whole.fullmatch(text)
+
+    def _fits(self, text: str) -> bool:
+        return self._longest is None or len(text) <= self._longest
+
+
+def _filler(put: str) -> Callable[[re.Match[str]], str]:
+    """What :meth:`re.Match.expand` does with ``put``, quickly if all its references are single digits."""
+    literals, groups = re.split(r"\\[1-9]", put), [int(n) for n in re.findall(r"\\([1-9])", put)]
+    if "\\" in "".join(literals) or any(literal[:1].isdigit() for literal in literals[1:]):
+        return lambda match: match.expand(put)
+    first, *rest = literals
+    return lambda match: first + "".join((match[n] or "") + text for n, text in zip(groups, rest, strict=True))
+
+
+def _open_repeats(pattern: str) -> int:
+    """The number of repeats without an end, apart from ``.*`` at the end of the pattern."""
+    bare = re.sub(r"\[\^?\]?[^\]]*\]", "x", re.sub(r"\\.", "x", pattern, flags=re.DOTALL))
+    return len(re.findall(r"[*+](?![*+])|\{\d*,\}", bare.removesuffix(".*")))
 
 
 def placeholders(text: str) -> set[str]:
@@ -99,9 +178,9 @@ class ActionWords:
     """
 
     def __init__(self, style: ActionStyle) -> None:
-        self._aliases = [(re.compile(alias.find), alias) for alias in style.aliases]
-        self._word = [(re.compile(rule.find), rule.put) for rule in style.word]
-        self._free = [(re.compile(rule.find), rule.put) for rule in style.free]
+        self._aliases = [(QuickPattern(alias.find), alias) for alias in style.aliases]
+        self._word = [(QuickPattern(rule.find), rule.put) for rule in style.word]
+        self._free = [(QuickPattern(rule.find), rule.put) for rule in style.free]
         self._aliases_in = lru_cache(maxsize=1 << 10)(self._find_aliases)
 
     def hide_names(self, observation: str) -> str:
@@ -110,7 +189,7 @@ class ActionWords:
             shown = self._aliases_in(observation)
 
             def alias_of(match: re.Match[str], alias: Alias = alias, shown: Mapping[str, str] = shown) -> str:
-                return shown[alias.action.format(name=match[0]).casefold()]
+                return shown.get(alias.action.format(name=match[0]).casefold(), match[0])
 
             observation = pattern.sub(alias_of, observation)
         return observation

@@ -27,6 +27,7 @@ is counted as a kind of its own, and :attr:`Parsed.format_valid` tells the two a
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -213,13 +214,13 @@ def _check_form(tags: list[str], contents: Mapping[BlockName, str], hit_limit: b
 
 def _find_blocks(text: str, tags: list[re.Match[str]]) -> Mapping[BlockName, Block]:
     """The blocks whose tags appear once, with no other tag between them."""
-    words = [tag[0] for tag in tags]
+    times = Counter(tag[0] for tag in tags)
     return {
         _BLOCK_OF_TAGS[opening[0], closing[0]]: Block(
             outer=Span(opening.start(), closing.end()), inner=_content(text, opening.end(), closing.start())
         )
         for opening, closing in pairwise(tags)
-        if (opening[0], closing[0]) in _BLOCK_OF_TAGS and words.count(opening[0]) == words.count(closing[0]) == 1
+        if (opening[0], closing[0]) in _BLOCK_OF_TAGS and times[opening[0]] == times[closing[0]] == 1
     }
 
 

@@ -17,7 +17,7 @@ import yaml
 from hiper.envs.base import Decision
 from hiper.envs.registry import templates_of
 from hiper.errors import UserError
-from hiper.plan_execute.actions import ActionWords, placeholders
+from hiper.plan_execute.actions import ActionWords, QuickPattern, placeholders
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.templates import AdmissibleStyle, TemplateData, TextStyle, read_template
 
@@ -171,7 +171,7 @@ def _text_renderer(style: TextStyle) -> Callable[[str, bool], str]:
     """A function that shows a text in this style. It caches texts, since the history shows them again."""
     rules = {
         listed: [
-            (re.compile(rule.find), rule.put, rule.repeat)
+            (QuickPattern(rule.find), rule.put, rule.repeat)
             for rule in style.rewrite
             if rule.when in ("always", "listed" if listed else "unlisted")
         ]
@@ -182,10 +182,9 @@ def _text_renderer(style: TextStyle) -> Callable[[str, bool], str]:
     def show(text: str, listed: bool) -> str:
         text = text.lower() if style.lowercase else text
         for pattern, put, repeat in rules[listed]:
-            text, changes = pattern.subn(put, text)
-            while repeat and changes:
+            before, text = text, pattern.sub(put, text)
+            while repeat and text != before:
                 before, text = text, pattern.sub(put, text)
-                changes = text != before
         return " ".join(text.split()) if style.one_line else text.strip()
 
     return show
@@ -200,7 +199,7 @@ class _ActionLister:
     def __init__(self, style: AdmissibleStyle) -> None:
         self._style = style
         self._hidden = frozenset(style.hide)
-        self._patterns = [re.compile(group.match) for group in style.groups]
+        self._patterns = [QuickPattern(group.match) for group in style.groups]
         self._find_group = lru_cache(maxsize=1 << 16)(self._match_group)
 
     def __call__(self, actions: tuple[str, ...]) -> Mapping[str, str]:

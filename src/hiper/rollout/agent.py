@@ -15,6 +15,7 @@ from hiper.plan_execute.spans import TokenReader, low_index, token_kinds
 from hiper.rollout.players import Accepts, Assignment, Move
 from hiper.rollout.samplers.base import Request, Sample, Sampler, SamplingParams
 from hiper.seeding import derive_seed
+from hiper.validation import check_temperature
 
 
 class Agent:
@@ -43,9 +44,13 @@ class Agent:
         self._include_tags = include_tags
 
     def at(self, temperature: float) -> Agent:
-        """Return the same agent at another temperature."""
+        """Return the same agent at another temperature.
+
+        Raises:
+            UserError: It cannot be sampled at that temperature.
+        """
         other = object.__new__(Agent)
-        other.__dict__.update(self.__dict__, params=replace(self.params, temperature=temperature))
+        other.__dict__.update(self.__dict__, params=replace(self.params, temperature=check_temperature(temperature)))
         return other
 
     def seat(self, env: TextEnv, assignment: Assignment) -> AgentPlayer:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 from hiper.files import write_text
 from hiper.outcomes import Outcome
 
@@ -47,6 +47,27 @@ class CardSampling:
     temperature: float
     max_tokens: int
     """Longest response, in tokens."""
+
+
+def _check_numbers(name: str, outcome: Outcome) -> None:
+    """Check the numbers of an outcome that came from a file.
+
+    Raises:
+        TypeError: one of them is something else.
+    """
+    low, high = outcome.interval
+    numbers = (
+        low,
+        high,
+        outcome.episodes,
+        outcome.won,
+        outcome.success,
+        outcome.score,
+        outcome.turns,
+        outcome.truncated,
+    )
+    if not all(isinstance(number, int | float) for number in (*numbers, *outcome.invalid.values())):
+        raise TypeError(f"the outcome of '{name}' holds something that is no number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,7 @@ class Card:
             for name, outcome in fields.pop("outcomes").items()
         }
         for name, outcome in outcomes.items():
+            _check_numbers(name, outcome)
             told = len(outcome.won_by_task), outcome.won_by_task.count("1")
             if told != (outcome.episodes, outcome.won):
                 raise ValueError(f"won_by_task of '{name}' contradicts its episodes and won")
@@ -132,13 +154,13 @@ class Card:
             version = record["card"]
             if version == CARD_VERSION:
                 return cls.from_json(record)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else shortened(error)
             raise UserError(
                 f"{path} is not a readable result card ({reason}): move it away to go without it; "
                 "hiper train --resume RUN makes the last card of a run again"
             ) from error
         raise UserError(
-            f"{path} is a result card of version {version}, and this hiper reads version {CARD_VERSION}: read the run "
-            "with the hiper that made it"
+            f"{path} is a result card of version {shortened(version)}, and this hiper reads version {CARD_VERSION}: "
+            "read the run with the hiper that made it"
         )

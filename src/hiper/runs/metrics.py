@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hiper.config import Config
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 from hiper.files import write_text, writing
 from hiper.runs.trackers import Tracker
 
@@ -231,16 +231,35 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Read metrics in the order written; a half-written last line is left out.
 
     Raises:
-        UserError: another line than the last is damaged.
+        UserError: a line is damaged, or holds something else than metrics.
     """
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
     records = []
     for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise UserError(
-                    f"{file}:{number} is damaged ({error}): mend the line, or delete it to go without its metrics"
-                ) from error
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and isinstance(error, json.JSONDecodeError):
+                continue
+            reason: str | None = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
+        else:
+            reason = _oddity(record)
+        if reason:
+            raise UserError(
+                f"{file}:{number} is damaged ({reason}): mend the line, or delete it to go without its metrics"
+            )
+        records.append(record)
     return records
+
+
+def _oddity(record: Any) -> str | None:
+    """Why a line holds no metrics; None: it does."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__} instead of names and numbers"
+    iteration = record.get("iteration")
+    if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
+        return "it has no iteration" if iteration is None else f"the iteration is {shortened(repr(iteration))}"
+    for name, value in record.items():
+        if not isinstance(value, int | float):
+            return f"{shortened(name)} is {shortened(repr(value))} instead of a number"
+    return None

@@ -86,6 +86,14 @@ def test_what_cannot_be():
     with pytest.raises(NoSplitError, match="no split 'test'; there are train, held_out"):
         make("test")
     options: dict[str, int]
-    for options in ({"boxes": 9}, {"boxes": 0}, {"rooms": 1}, {"games": 0}, {"max_turns": 0}):
+    for options in (
+        {"boxes": 9},
+        {"boxes": 0},
+        {"rooms": 1},
+        {"games": 0},
+        {"max_turns": 0},
+        {"rooms": 1000},
+        {"max_turns": 10**9},
+    ):
         with pytest.raises(UserError, match=r"there can be 1 to 8 boxes.* were given"):
             make("train", **options)

@@ -39,7 +39,7 @@ class Trace:
         """Count the episodes and the minutes of all iterations up to and including ``iteration``."""
         done = [record for record in self.iterations if record["iteration"] <= iteration]
         episodes = sum(episodes_played(record, self.config) for record in done)
-        return episodes, sum(record[ITERATION_SECONDS.name] for record in done) / 60
+        return episodes, sum(record.get(ITERATION_SECONDS.name, 0.0) for record in done) / 60
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +143,10 @@ def read_language(domain: str, grammar: str, where: str) -> tuple[Dialect, str]:
     try:
         task = json.loads(f'"{found.group(1)}"', strict=False)
         if any(mark in task for mark in "#{}[]|"):
-            raise UserError(f"the task sentence {task!r} holds a mark of the grammar itself")
+            raise UserError(f"the task sentence {shortened(repr(task))} holds a mark of the grammar itself")
         return _dialect(domain, common), task
-    except (UserError, json.JSONDecodeError) as error:
-        raise UserError(f"{where}: {error}; only standard ALFWorld games can be played") from None
+    except (UserError, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise UserError(f"{where}: {shortened(error, 300)}; only standard ALFWorld games can be played") from None
 
 
 @lru_cache(maxsize=32)

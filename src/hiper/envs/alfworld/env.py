@@ -9,7 +9,7 @@ from hiper.envs.alfworld.engine import Engine
 from hiper.envs.alfworld.expert import AlfworldExpert
 from hiper.envs.alfworld.generate import DEFAULT_SIZE
 from hiper.envs.alfworld.library import Library, open_split
-from hiper.envs.base import EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.base import MOST_TURNS, EndReason, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
 
 
@@ -27,8 +27,12 @@ class AlfworldEnv(TextEnv):
     reward = 10.0
 
     def __init__(self, library: Library, *, max_turns: int = max_turns, reward: float = reward) -> None:
-        if max_turns < 1:
-            raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
+        if not 1 <= max_turns <= MOST_TURNS:
+            raise UserError(
+                f"max_turns is {max_turns}; an episode needs at least one turn, and has {MOST_TURNS:,} at most"
+            )
+        if abs(reward) > 1e6:
+            raise UserError(f"reward is {reward}; give at most a million, so that sums and squares stay numbers")
         self.panel = library.panel
         self.dialect = library.dialect
         """ "move" or "put": the verb with which these games lay something down."""
@@ -74,7 +78,7 @@ def make(
 
     Args:
         split: "train", "valid_seen", "valid_unseen" or another split of the data.
-        data: folder or tar archive of games; "generated" for generated games, which need no data; None: the place
+        data: folder, tar or zip archive of games; "generated" for generated games, which need no data; None: the place
             that ALFWORLD_DATA names, or ``~/.cache/alfworld``.
         games: the number of games to play; None: all (of generated games, 600).
         size: the size of generated games: "tiny", "small", "medium" or "official".

@@ -1,4 +1,4 @@
-"""The games of one split: which there are, and each of them parsed when it is first played."""
+"""The games of one split: which there are, and each of them as the engine plays it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,21 @@ GENERATED_GAMES = 600
 """The number of generated games of a split if none is given."""
 
 
+_PLAYABLE: set[str] = set()
+"""The hashes of panels whose games were all read by this process, and can be played."""
+
+
 class Library:
     """The games of one split: their panel, and the games, each parsed when it is first played.
+
+    Where the panel is not the official one by its hash, all games are read at once, so that damaged ones are found.
 
     Args:
         source: where the games are.
         count: how many of them, chosen by the hash of their ids; None: all.
+
+    Raises:
+        UserError: there are none, or one of them cannot be played.
     """
 
     def __init__(self, source: GameSource, count: int | None = None) -> None:
@@ -47,6 +56,24 @@ class Library:
         """ "move" or "put": how these games say to lay something down."""
         self.source = source
         self._games: dict[str, Game] = {}
+        if not (self.official or isinstance(source, GeneratedSource) or self.panel.hash in _PLAYABLE):
+            self._check_games()
+            _PLAYABLE.add(self.panel.hash)
+
+    def _check_games(self) -> None:
+        """Read every game, which takes a millisecond each: a damaged one should not end a run when it is drawn.
+
+        Raises:
+            UserError: names the first game that cannot be played, and how many there are.
+        """
+        broken = []
+        for task in self.panel:
+            try:
+                self.game(task.id)
+            except UserError as error:
+                broken.append(str(error))
+        if broken:
+            raise UserError(f"{broken[0]} ({len(broken)} of the {len(self.panel):,} games cannot be played)")
 
     @property
     def official(self) -> bool | None:
@@ -81,8 +108,8 @@ def open_split(
 
     Args:
         split: "train", "valid_seen", "valid_unseen" or whatever the data hold.
-        data: a folder or a tar archive; :data:`~hiper.envs.alfworld.sources.GENERATED` for generated games; None: the
-            place that :func:`data_path` returns.
+        data: a folder, or a tar or zip archive; :data:`~hiper.envs.alfworld.sources.GENERATED` for generated games;
+            None: the place that :func:`data_path` returns.
         games: how many; None: all, or for generated games :data:`GENERATED_GAMES`.
         size: size of generated games.
 

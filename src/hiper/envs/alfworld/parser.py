@@ -11,7 +11,7 @@ from hiper.envs.alfworld.dialect import Dialect, read_language
 from hiper.envs.alfworld.game import NOWHERE, Appliance, Game, shared
 from hiper.envs.alfworld.goal_patterns import read_goal
 from hiper.envs.alfworld.pddl import Problem, printed_names
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 
 _KNIVES = ("knifetype", "butterknifetype")
 """The types of objects that slice."""
@@ -34,16 +34,22 @@ def parse_game(text: str | bytes, where: str) -> Game:
     try:
         problem = Problem.read(data["pddl_problem"])
         return _build(problem, where, task, dialect, tuple(data.get("walkthrough") or ()))
-    except UserError as error:
-        raise UserError(f"{where}: {error}; only standard ALFWorld games can be played") from None
+    except (UserError, RecursionError, LookupError, ValueError, TypeError) as error:
+        raise UserError(f"{where}: {_reason(error)}; only standard ALFWorld games can be played") from None
+
+
+def _reason(error: Exception) -> str:
+    return shortened(error, 300) if isinstance(error, UserError) else f"it cannot be read ({shortened(repr(error))})"
 
 
 def _load(text: str | bytes, where: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text.removeprefix("\ufeff") if isinstance(text, str) else text)
+    except (ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else shortened(error)
+        page = "; it looks like a web page" if text[:200].lstrip()[:1] in ("<", b"<") else ""
         raise UserError(
-            f"{where}: not a complete JSON text ({error}); the file is truncated or no game file, fetch it again"
+            f"{where}: not a complete JSON text ({reason}{page}); the file is truncated or no game file, fetch it again"
         ) from None
     if not isinstance(data, dict):
         raise UserError(f"{where}: holds a JSON {type(data).__name__}, not a game; is it a game.tw-pddl file?")

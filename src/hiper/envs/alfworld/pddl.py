@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 
 _COMMENT = re.compile(r";[^\n]*")
 _NUMERIC = re.compile(r"\(\s*=\s*\([^()]*\)[^()]*\)")
@@ -84,7 +84,7 @@ class Problem:
         for predicate, found in facts.items():
             arity = len(_SIGNATURES.get(predicate, ()))
             if not arity or {*map(len, found)} != {1 + arity}:
-                raise UserError(f"the initial fact '({' '.join(found[0])})' is not one the engine knows")
+                raise UserError(f"the initial fact '({shortened(' '.join(found[0]))})' is not one the engine knows")
         return cls(declared, facts, " ".join(TOKEN.findall(text[goal:])))
 
     def pairs(self, predicate: str) -> Iterable[tuple[str, str]]:
@@ -103,9 +103,11 @@ class Problem:
                 if sort in "alro":
                     for entity in {fact[position] for fact in found}:
                         if sorts.setdefault(entity, sort) != sort:
-                            raise UserError(f"'{entity}' is of two sorts in the PDDL problem")
+                            raise UserError(f"'{shortened(entity)}' is of two sorts in the PDDL problem")
         if unknown := sorts.keys() - self.declared:
-            raise UserError(f"'{min(unknown)}' is in an initial fact, but not among the PDDL problem's objects")
+            raise UserError(
+                f"'{shortened(min(unknown))}' is in an initial fact, but not among the PDDL problem's objects"
+            )
         return sorts
 
     def those(self, predicate: str) -> set[str]:

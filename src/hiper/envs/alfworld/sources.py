@@ -1,12 +1,15 @@
-"""Sources of games: folders, tar archives, generated games, or any other :class:`GameSource`."""
+"""Sources of games: folders, archives, generated games, or any other :class:`GameSource`."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import lzma
 import re
+import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -15,7 +18,7 @@ from typing import Protocol
 
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.panels import Task
-from hiper.errors import NoSplitError, UserError
+from hiper.errors import NoSplitError, UserError, shortened
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +31,17 @@ TASK_TYPES = (
     "pick_two_obj_and_place",
 )
 GAME_FILE = "game.tw-pddl"
+LARGEST_GAME = 1 << 24
+"""The largest number of bytes of a game; official ones have some hundred thousand."""
+LARGEST_ARCHIVE = 1 << 32
+"""The largest number of bytes in a tar archive, unpacked, whatever it holds beside games."""
 RELEASE = "json_2.1.1"
 """The folder around the splits in the official download."""
 GENERATED = "generated"
 """The value of the option ``data`` that asks for generated games instead of official ones."""
 HOW_TO_GET = (
     "get the games with `hiper data alfworld --get games` (or `alfworld-download`), set ALFWORLD_DATA, or let `data` "
-    f"(env.data in a recipe) name a folder, a tar archive or '{GENERATED}'"
+    f"(env.data in a recipe) name a folder, a tar or zip archive or '{GENERATED}'"
 )
 
 
@@ -103,7 +110,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 class ArchiveSource:
-    """Games in a tar archive, compressed or not. It is read once from end to end and kept compressed in memory."""
+    """Games in a tar archive, compressed or not, or in a zip archive. It is read once and kept compressed."""
 
     def __init__(self, archive: Path, split: str) -> None:
         self.name = f"alfworld/{split}"
@@ -114,6 +121,8 @@ class ArchiveSource:
         for parts, text in archived_games(archive):
             task_id = "/".join(parts[-4:-1])
             splits.add(parts[-4])
+            if task_id in self._packed:
+                raise UserError(f"'{archive}' holds the game '{shortened(task_id)}' twice: pack the games anew")
             if parts[-4] == split and self._catalogue.add(task_id, text):
                 self._packed[task_id] = zlib.compress(text, level=1)
         if split not in splits:
@@ -173,7 +182,7 @@ class GeneratedSource:
 class _Catalogue:
     """The tasks of a split and the words of its games, known without parsing the games."""
 
-    _UNSOLVABLE = re.compile(rb'"solvable"\s*:\s*false')
+    _SOLVABLE = re.compile(rb'"solvable"\s*:\s*true')
     _PUT = b"put {o} in/on {r}"
     _NEVER_PLAYED = ("movable", "Sliced")
     """Marks of task folders whose games do not work. Every user of the benchmark leaves them out."""
@@ -187,7 +196,7 @@ class _Catalogue:
     def add(self, task_id: str, text: bytes) -> bool:
         """Enter a game unless the benchmark leaves it out. Return whether it was entered."""
         folder = task_id.split("/")[-2]
-        if any(mark in folder for mark in self._NEVER_PLAYED) or self._UNSOLVABLE.search(text):
+        if any(mark in folder for mark in self._NEVER_PLAYED) or not self._solvable(text):
             self.left_out += 1
             return False
         kind = folder.partition("-")[0]
@@ -199,6 +208,18 @@ class _Catalogue:
         self._tasks.append(Task(task_id, kind, hashlib.sha256(text).hexdigest()))
         self.dialects[task_id] = "put" if self._PUT in text else "move"
         return True
+
+    def _solvable(self, text: bytes) -> bool:
+        """Whether a game says that it can be solved, as ALFWorld demands. A damaged game is kept, to be named later."""
+        if self._SOLVABLE.search(text):
+            return True
+        try:
+            game = json.loads(text)
+        except (ValueError, RecursionError):
+            return True
+        if not isinstance(game, dict) or not {"pddl_domain", "grammar"} <= game.keys():
+            return True  # no game at all
+        return game.get("solvable") is True
 
     def tasks(self) -> list[Task]:
         if not self._tasks:
@@ -220,29 +241,114 @@ def _say_left_out(origin: str, count: int) -> None:
 
 
 def read_bytes(file: Path) -> bytes:
-    """Return the content of a file.
+    """Return the content of a game's file.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is too large for a game.
     """
     try:
+        if not file.is_file():
+            raise UserError(f"'{file}' should be a game's file, and is something else: move it away")
+        if file.stat().st_size > LARGEST_GAME:
+            raise UserError(f"'{file}' has more than {LARGEST_GAME >> 20} MiB, which no game has: move it away")
         return file.read_bytes()
     except OSError as error:
         raise UserError(f"'{file}' cannot be read: {error.strerror}") from None
 
 
 def archived_games(archive: Path) -> Iterator[tuple[tuple[str, ...], bytes]]:
-    """Yield the path, in parts, and the text of every game in an archive, in one pass.
+    """Yield the path, in parts, and the text of every game in a tar or zip archive, in one pass.
 
     Raises:
-        UserError: the archive is damaged.
+        UserError: the archive is damaged, or holds what is no game under a game's name.
     """
     try:
-        with tarfile.open(archive, mode="r:*") as tar:
-            for member in tar:
-                parts = PurePosixPath(member.name).parts
-                if len(parts) >= 4 and parts[-1] == GAME_FILE and (content := tar.extractfile(member)):
-                    yield parts, content.read()
-    except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, zlib.error) as error:
-        reason = str(error).partition(":\n")[0]
-        raise UserError(f"'{archive}' is no complete tar archive ({reason}); fetch it again") from None
+        with archive.open("rb") as file:
+            start = file.read(4)
+        read = _games_in_zip if start == b"PK\x03\x04" else _games_in_tar
+        for name, content in read(archive):
+            parts = PurePosixPath(name).parts
+            if ".." in parts or len(parts) < 4:
+                raise UserError(
+                    f"'{archive}': '{shortened(name)}' is no place of a game, which is SPLIT/TASK/TRIAL/{GAME_FILE}; "
+                    "pack the games anew"
+                )
+            yield parts, content
+    except UserError:
+        raise
+    except _UNREADABLE as error:
+        reason = "its links lead in a ring" if isinstance(error, RecursionError) else str(error).partition(":\n")[0]
+        page = "; it looks like a web page" if start[:1] == b"<" else ""
+        raise UserError(
+            f"'{archive}' is no complete tar archive or zip archive ({shortened(reason)}{page}); fetch it again"
+        ) from None
+
+
+_UNREADABLE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    OverflowError,
+    RuntimeError,  # encrypted or otherwise unusual zip archives, and links in a ring
+)
+"""What the readers of archives raise."""
+
+
+def _games_in_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(archive, mode="r:*") as tar:
+        read = 0
+        for member in tar:
+            read += member.size
+            _check_size(archive, "it", read, LARGEST_ARCHIVE)
+            if PurePosixPath(member.name).name != GAME_FILE:
+                continue
+            _check_size(archive, member.name, member.size, LARGEST_GAME)
+            try:
+                content = tar.extractfile(member)
+            except KeyError:
+                content = None
+            if content is None:
+                raise UserError(
+                    f"'{archive}': '{shortened(member.name)}' is no file, or a link to what is not in the archive; "
+                    "pack the games anew"
+                )
+            text = content.read(LARGEST_GAME + 1)  # a link may lead to a larger file
+            _check_size(archive, member.name, len(text), LARGEST_GAME)
+            yield member.name, text
+        _check_end(tar)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Check that only zeros follow the last member: at a damaged header, the library ends without a word."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    rest = tar.fileobj.read(1 << 20)
+    if not rest:
+        raise tarfile.ReadError("its end is missing")
+    if any(rest):
+        raise tarfile.ReadError("something that is no member follows the last game that can be read")
+
+
+def _games_in_zip(archive: Path) -> Iterator[tuple[str, bytes]]:
+    with zipfile.ZipFile(archive) as content:
+        for member in content.infolist():
+            if PurePosixPath(member.filename).name != GAME_FILE or member.is_dir():
+                continue
+            with content.open(member) as file:
+                text = file.read(LARGEST_GAME + 1)
+            _check_size(archive, member.filename, len(text), LARGEST_GAME)
+            yield member.filename, text
+
+
+def _check_size(archive: Path, name: str, size: int, limit: int) -> None:
+    if size > limit:
+        raise UserError(
+            f"'{archive}': '{shortened(name)}' has more than {limit >> 20:,} MiB, which is too much for "
+            f"{'a game' if limit == LARGEST_GAME else 'games'}: pack the games alone"
+        )

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hiper.envs.base import Decision, EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.base import MOST_TURNS, Decision, EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.errors import NoSplitError, UserError
 
@@ -154,7 +154,7 @@ def make(
     Args:
         split: "train" or "held_out".
         boxes: the number of dependent subtasks, up to eight.
-        rooms: the number of rooms in the ring.
+        rooms: the number of rooms in the ring, up to 100.
         games: the number of layouts. There may be fewer where there are few boxes.
         max_turns: turns until an unfinished episode is truncated; None: one and a half rounds for each box.
 
@@ -163,10 +163,12 @@ def make(
     """
     if split not in SPLITS:
         raise NoSplitError(f"the boxes have no split '{split}'; there are {', '.join(SPLITS)}")
-    if not 1 <= boxes <= len(COLOURS) or rooms < 2 or games < 1 or (max_turns is not None and max_turns < 1):
+    sizes = 1 <= boxes <= len(COLOURS) and 2 <= rooms <= 100 and 1 <= games <= 100_000
+    if not sizes or not 1 <= (1 if max_turns is None else max_turns) <= MOST_TURNS:
         raise UserError(
-            f"there can be 1 to {len(COLOURS)} boxes, in 2 rooms or more, in 1 game or more of 1 turn or more; boxes "
-            f"{boxes}, rooms {rooms}, games {games} and max_turns {max_turns} were given"
+            f"there can be 1 to {len(COLOURS)} boxes, in 2 rooms or more (up to 100), in 1 game or more (up to "
+            f"100,000) of 1 turn or more (up to {MOST_TURNS:,}); boxes {boxes}, rooms {rooms}, games {games} "
+            f"and max_turns {max_turns} were given"
         )
     rng = random.Random(f"{boxes} boxes in {rooms} rooms")
     layouts: dict[str, None] = {}

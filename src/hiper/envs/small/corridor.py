@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import ClassVar
 
-from hiper.envs.base import Decision, EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.base import MOST_TURNS, Decision, EndReason, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.errors import NoSplitError, UserError
 
@@ -130,7 +130,7 @@ def make(split: str = "train", cells: int = 5, max_turns: int = 20) -> CorridorE
 
     Args:
         split: "train" or "held_out".
-        cells: the number of cells, at least three.
+        cells: the number of cells, three to fifty.
         max_turns: turns until an unfinished episode is truncated.
 
     Raises:
@@ -138,8 +138,11 @@ def make(split: str = "train", cells: int = 5, max_turns: int = 20) -> CorridorE
     """
     if split not in SPLITS:
         raise NoSplitError(f"the corridor has no split '{split}'; there are {', '.join(SPLITS)}")
-    if cells < 3 or max_turns < 1:
-        raise UserError(f"a corridor needs at least 3 cells and 1 turn; {cells} and {max_turns} were given")
+    if not 3 <= cells <= 50 or not 1 <= max_turns <= MOST_TURNS:
+        raise UserError(
+            f"a corridor needs at least 3 cells and 1 turn, and has at most 50 cells and {MOST_TURNS:,} turns; "
+            f"{cells} and {max_turns} were given"
+        )
     tasks = [
         Task(f"corridor/{split}/{kind}-{cells}cells-start{start}-key{key}-door{door}", kind)
         for kind in GOALS

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import ClassVar, cast
 
-from hiper.envs.base import EndReason, Info, Observation, Start, Step, TextEnv
+from hiper.envs.base import MOST_TURNS, EndReason, Info, Observation, Start, Step, TextEnv
 from hiper.envs.panels import Panel, Task
 from hiper.envs.webshop.expert import WebshopExpert
 from hiper.envs.webshop.goals import split_goals
@@ -59,8 +59,10 @@ class WebshopEnv(TextEnv):
         nouns: str = AUTO,
         repeat_instruction: bool = repeat_instruction,
     ) -> None:
-        if max_turns < 1:
-            raise UserError(f"max_turns is {max_turns}; an episode needs at least one turn")
+        if not 1 <= max_turns <= MOST_TURNS:
+            raise UserError(
+                f"max_turns is {max_turns}; an episode needs at least one turn, and has {MOST_TURNS:,} at most"
+            )
         if tasks is not None and tasks < 1:
             raise UserError(f"tasks is {tasks}; an environment needs at least one")
         self.max_turns = max_turns
