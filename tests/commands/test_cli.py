@@ -264,7 +264,16 @@ def test_sft_saves_a_policy_that_eval_and_train_read(hiper: Hiper, tiny_recipe: 
     assert hiper("eval", cloned, "--episodes", 2, "--out", tmp_path / "evaluation").code == 0
     settings = [f"model.path={cloned}", "warm_start.tasks=0", "training.iterations=0"]
     assert hiper("train", tiny_recipe, *settings, "--out", tmp_path / "run").code == 0
-    refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already")
+    refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already", "warm_start.epochs=2")
+    weights = (cloned / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "cloned.unfinished").touch()  # as a kill right after the last save leaves it
+    again = hiper("sft", tiny_recipe, "warm_start.epochs=2", "training.iterations=7", "--out", cloned)
+    assert again.code == 0
+    assert "is done already" in again.out
+    assert f"hiper eval {cloned}" in again.out
+    assert (cloned / "model.safetensors").stat().st_mtime_ns == weights
+    assert not (tmp_path / "cloned.unfinished").exists()
+    refused(hiper("sft", tiny_recipe, "--out", tmp_path), tmp_path, "exists already")
     refused(hiper("sft", tiny_recipe, "warm_start.tasks=0", "--out", tmp_path / "new"), "warm_start.tasks is 0")
 
 
