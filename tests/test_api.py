@@ -76,6 +76,7 @@ def test_settings_go_with_a_recipes_name(tiny_recipe: Path, display: Display):
 def test_every_public_name_is_there():
     for name in hiper.__all__:
         assert getattr(hiper, name) is not None
+    assert {hiper.HAE, hiper.GRPO} <= set(hiper.ESTIMATORS.values())
     assert set(hiper.__all__) <= set(dir(hiper))
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         hiper.trian  # noqa: B018

@@ -142,16 +142,17 @@ def read_archive(path: Path) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
     size = 0
     try:
-        with lzma.open(path) as packed, tarfile.open(fileobj=packed, mode="r:") as archive:
-            for member in archive:
-                size += member.size
-                if reason := _oddity(member, members, size):
-                    raise UserError(f"{path} is no file of packed runs: {reason}; get it anew")
-                content = archive.extractfile(member)
-                members[member.name] = b"" if content is None else content.read()
-            # The checksum of what was unpacked comes last.
-            while len(rest := packed.read(1 << 20)) and size <= LARGEST:
-                size += len(rest)
+        with lzma.open(path) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for member in archive:
+                    size += member.size
+                    if reason := _oddity(member, members, size):
+                        raise UserError(f"{path} is no file of packed runs: {reason}; get it anew")
+                    content = archive.extractfile(member)
+                    members[member.name] = b"" if content is None else content.read()
+            # tarfile stops at the archive's last block. Only the end of the stream tells that nothing was cut off.
+            while stream.read(1 << 20):
+                pass
     except FileNotFoundError:
         raise UserError(f"there is no file of packed runs at {path}") from None
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
