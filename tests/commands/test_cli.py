@@ -31,6 +31,7 @@ from hiper.envs.base import Observation, Step
 from hiper.envs.registry import make, names
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.episode import read_episodes
+from hiper.files import seal
 from hiper.study.definition import study_names
 
 Hiper = Callable[..., Any]
@@ -470,6 +471,7 @@ def test_a_critic_of_another_architecture_is_named(hiper: Hiper, run_folder: Pat
     (run_folder / "evaluations" / "eval-00002-held_out.json").unlink()
     heads = load_file(checkpoint / "heads.safetensors")
     save_file({name: torch.zeros(2, 2) for name in heads}, checkpoint / "heads.safetensors")
+    seal(checkpoint)
     refused(hiper("train", "--resume", run_folder), checkpoint, "another architecture")
 
 
