@@ -12,7 +12,18 @@ from safetensors import SafetensorError
 
 from helpers.missing import Data, skip_without, told_of
 from hiper.errors import UnwritableError, UserError
-from hiper.files import atomic_file, atomic_folder, exclusive_lock, lock_file, write_text, writing
+from hiper.files import (
+    CHECKSUMS,
+    atomic_file,
+    atomic_folder,
+    check_sealed,
+    exclusive_lock,
+    lock_file,
+    remove_folder,
+    seal,
+    write_text,
+    writing,
+)
 
 
 class Usage(NamedTuple):
@@ -87,6 +98,50 @@ def test_a_path_below_a_file_cannot_be_written(tmp_path: Path):
         write_text(tmp_path / "file" / "below.txt", "text")
     with pytest.raises(UnwritableError, match="cannot write"), atomic_folder(tmp_path / "file" / "below"):
         pass
+
+
+def test_a_folder_that_cannot_be_deleted_whole_is_gone_from_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_text(tmp_path / "folder" / "a", "text")
+
+    def killed(*arguments: Any, **keywords: Any) -> None:
+        if (tmp_path / "folder").exists():
+            return
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_folder(tmp_path / "folder")
+    assert names(tmp_path) == ["folder.removed"]
+    write_text(tmp_path / "folder" / "b", "text")
+    remove_folder(tmp_path / "folder")
+    assert names(tmp_path) == []
+
+
+def test_a_sealed_folder_is_checked_by_its_sums_and_by_those_inside(tmp_path: Path):
+    inner = tmp_path / "outer" / "in side"
+    write_text(inner / "deep" / "file", "text")
+    seal(inner)
+    write_text(tmp_path / "outer" / "own", "text")
+    seal(tmp_path / "outer")
+    listed = (tmp_path / "outer" / CHECKSUMS).read_text().splitlines()
+    assert [line.split("  ")[1] for line in listed] == [f"in side/{CHECKSUMS}", "own"]
+    check_sealed(tmp_path / "outer")
+    write_text(tmp_path / "outer" / "more", "of no concern")
+    check_sealed(tmp_path / "outer")
+    write_text(inner / "deep" / "file", "test")
+    with pytest.raises(UserError, match="in side is damaged: deep/file is not as it was written"):
+        check_sealed(tmp_path / "outer")
+    (inner / "deep" / "file").unlink()
+    with pytest.raises(UserError, match="in side is damaged: deep/file is missing"):
+        check_sealed(tmp_path / "outer")
+
+
+@pytest.mark.parametrize("text", ["", "no sums", "0" * 63 + "  file"])
+def test_sums_that_are_none_are_told(tmp_path: Path, text: str):
+    write_text(tmp_path / CHECKSUMS, text)
+    with pytest.raises(UserError, match=f"{CHECKSUMS} is no list of checksums"):
+        check_sealed(tmp_path)
 
 
 def test_two_processes_cannot_use_one_folder(tmp_path: Path):

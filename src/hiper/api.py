@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from hiper.config import Config, load_config
@@ -14,6 +15,7 @@ from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
 
 if TYPE_CHECKING:
     from hiper.evaluation.saved import LoadedPolicy
@@ -62,6 +64,8 @@ def clone_expert(
 ) -> Path:
     """Run only the warm start of a recipe, and save the policy. An interrupted warm start is resumed.
 
+    A policy that these settings made already is kept as it is.
+
     Args:
         recipe: A shipped recipe's name, a YAML file, or the settings themselves.
         settings: The ``dotted.key=value`` overrides.
@@ -72,18 +76,34 @@ def clone_expert(
         The policy's folder.
 
     Raises:
-        UserError: There is nothing to imitate, the loss diverged, or the folder already exists.
+        UserError: There is nothing to imitate, the loss diverged, or the folder already holds something else.
     """
     config = _config(recipe, settings)
+    display = display or Display()
     folder = Path(out) if out else default_folder(config, "sft-")
-    if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder with --out")
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
+    if folder.exists():
+        _refuse_other_than_policy_of(config, folder)
+        unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
+        display.note(f"{folder} is done already")
+        return folder
     from hiper.training.begin import clone
 
-    clone(resolve_splits(config), folder, display or Display())
+    clone(resolve_splits(config), folder, display)
     return folder
+
+
+def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
+    policy = PolicyFolder(folder)
+    if not policy.settings_file.is_file():
+        raise UserError(f"{folder} exists already; choose another folder with --out")
+    if changes := changes_between(warm_start_settings(policy.settings()), warm_start_settings(config)):
+        raise UserError(
+            f"{folder} exists already, as a policy of other settings ({shorten(changes, 200, placeholder=' ...')}); "
+            "choose another folder with --out"
+        )
+    policy.check()
 
 
 def load_policy(

@@ -98,7 +98,7 @@ def train(
 def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
-    The same command continues after an interrupt.
+    The same command continues after an interrupt. A policy that is done already is kept.
     """
     from hiper.config import load_config
 

@@ -1,9 +1,10 @@
-"""Atomic files and folders, locks, and write errors that people can read."""
+"""Atomic files and folders, checksums, locks, and write errors that people can read."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -16,6 +17,9 @@ from hiper.errors import UnwritableError, UserError
 
 FULL = 1 << 16
 """Free bytes below which a disk counts as full."""
+
+CHECKSUMS = "SHA256SUMS"
+"""The file of a sealed folder with one line per file, which ``sha256sum --check`` reads too."""
 
 
 @contextmanager
@@ -77,10 +81,84 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             yield partial
-            shutil.rmtree(path, ignore_errors=True)
+            old = _set_aside(path)
             partial.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder. Its name is gone at once, so an interrupt never leaves half a folder under it."""
+    with writing(path):
+        shutil.rmtree(_set_aside(path), ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the folders below ``folder`` that killed processes left half written or half deleted.
+
+    No other process may be writing there.
+    """
+    for left in (path for ending in (".partial", ".removed") for path in folder.glob(f"*{ending}") if path.is_dir()):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename a folder, if it is there, and return its new name. What an interrupt left under that name is deleted."""
+    aside = path.with_name(path.name + ".removed")
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        path.rename(aside)
+    return aside
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of all files of a folder, and give the files the permissions that the user's umask allows.
+
+    A folder inside that is sealed already is listed by its own checksums alone.
+    """
+    inner = [file.parent for file in folder.rglob(CHECKSUMS) if file.parent != folder]
+    files = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and file != folder / CHECKSUMS
+        and (file.name == CHECKSUMS or not any(file.is_relative_to(sealed) for sealed in inner))
+    ]
+    write_text(
+        folder / CHECKSUMS, "".join(f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    )
+    allowed = (folder / CHECKSUMS).stat().st_mode  # of an ordinary new file; safetensors lets nobody else read
+    for file in files:
+        file.chmod(allowed)
+
+
+def check_sealed(folder: Path) -> None:
+    """Check that the files of a sealed folder are as they were written. A folder without checksums passes.
+
+    Raises:
+        UserError: A file is missing or was changed. The message names the folder and the file.
+    """
+    sums = folder / CHECKSUMS
+    if not sums.exists():
+        return
+    *lines, rest = sums.read_text(encoding="utf-8", errors="replace").split("\n")
+    listed = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
+    if rest or not listed or None in listed:
+        raise UserError(f"{folder} is damaged: {CHECKSUMS} is no list of checksums")
+    for line in filter(None, listed):
+        file = folder / line[2]
+        if not file.is_file():
+            raise UserError(f"{folder} is damaged: {line[2]} is missing (it is listed in {CHECKSUMS})")
+        if _sha256(file) != line[1]:
+            raise UserError(f"{folder} is damaged: {line[2]} is not as it was written (its checksum is in {CHECKSUMS})")
+        if file.name == CHECKSUMS:
+            check_sealed(file.parent)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager

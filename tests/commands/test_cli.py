@@ -31,6 +31,7 @@ from hiper.envs.base import Observation, Step
 from hiper.envs.registry import make, names
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.episode import read_episodes
+from hiper.files import seal
 from hiper.study.definition import study_names
 
 Hiper = Callable[..., Any]
@@ -264,7 +265,16 @@ def test_sft_saves_a_policy_that_eval_and_train_read(hiper: Hiper, tiny_recipe: 
     assert hiper("eval", cloned, "--episodes", 2, "--out", tmp_path / "evaluation").code == 0
     settings = [f"model.path={cloned}", "warm_start.tasks=0", "training.iterations=0"]
     assert hiper("train", tiny_recipe, *settings, "--out", tmp_path / "run").code == 0
-    refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already")
+    refused(hiper("sft", tiny_recipe, "--out", cloned), cloned, "exists already", "warm_start.epochs=2")
+    weights = (cloned / "model.safetensors").stat().st_mtime_ns
+    (tmp_path / "cloned.unfinished").touch()  # as a kill right after the last save leaves it
+    again = hiper("sft", tiny_recipe, "warm_start.epochs=2", "training.iterations=7", "--out", cloned)
+    assert again.code == 0
+    assert "is done already" in again.out
+    assert f"hiper eval {cloned}" in again.out
+    assert (cloned / "model.safetensors").stat().st_mtime_ns == weights
+    assert not (tmp_path / "cloned.unfinished").exists()
+    refused(hiper("sft", tiny_recipe, "--out", tmp_path), tmp_path, "exists already")
     refused(hiper("sft", tiny_recipe, "warm_start.tasks=0", "--out", tmp_path / "new"), "warm_start.tasks is 0")
 
 
@@ -461,6 +471,7 @@ def test_a_critic_of_another_architecture_is_named(hiper: Hiper, run_folder: Pat
     (run_folder / "evaluations" / "eval-00002-held_out.json").unlink()
     heads = load_file(checkpoint / "heads.safetensors")
     save_file({name: torch.zeros(2, 2) for name in heads}, checkpoint / "heads.safetensors")
+    seal(checkpoint)
     refused(hiper("train", "--resume", run_folder), checkpoint, "another architecture")
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import os
+import random
+import re
+import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import hiper.envs
 from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv, check_env
+from hiper.envs.base import Decision
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make, shortest
+from hiper.episode import read_episodes, write_episodes
 from hiper.errors import UserError
+from hiper.imitation.demonstrations import demonstrate
 
 
 def test_environments_that_ship_pass() -> None:
@@ -178,6 +191,183 @@ class HidesAString(Broken):
 def test_broken_promises_are_found(kind: type[Broken], message: str) -> None:
     with pytest.raises(UserError, match=message):
         check_env(kind(), tasks=10)
+
+
+def returning(**changes: Any) -> type[Broken]:
+    """A corridor whose steps have other values: of a Step, or of its Info or Observation."""
+
+    class Changed(Broken):
+        def _step(self, action: str) -> Step:
+            step = super()._step(action)
+            own = {name: value for name, value in changes.items() if name in ("reward", "terminated", "truncated")}
+            of_info = {name: value for name, value in changes.items() if name in ("won", "end", "score", "parts")}
+            seen = {name: value for name, value in changes.items() if name in ("text", "admissible")}
+            return replace(
+                step, **own, info=replace(step.info, **of_info), observation=replace(step.observation, **seen)
+            )
+
+    return Changed
+
+
+UNUSABLE = [
+    (returning(reward=math.nan), "a reward must be a finite number of at most 1e\\+15, it is float: nan"),
+    (returning(reward=-math.inf), "a reward must be a finite number"),
+    (returning(reward=np.float32("inf")), "a reward must be a finite number"),
+    (returning(reward=1e300), "a reward must be a finite number"),
+    (returning(reward=10**400), "a reward must be a finite number"),
+    (returning(reward="1"), "a reward must be a number, not str: '1'"),
+    (returning(reward=None), "a reward must be a number, not NoneType"),
+    (returning(reward=np.ones(2)), "a reward must be a number, not ndarray"),
+    (returning(reward=1j), "a reward must be a number, not complex"),
+    (returning(terminated=np.array([False])), "'terminated' of a Step must be True or False, not ndarray"),
+    (returning(terminated=None), "'terminated' of a Step must be True or False"),
+    (returning(truncated="no"), "'truncated' of a Step must be True or False"),
+    (returning(won=2), "'won' of an Info must be True or False, not int: 2"),
+    (returning(end="abandoned"), "'end' of an Info must be None or an EndReason, not str: 'abandoned'"),
+    (returning(end=[]), "'end' of an Info must be None or an EndReason"),
+    (returning(score=math.nan), "'score' of an Info must be a finite number"),
+    (returning(score="high"), "'score' of an Info must be a number"),
+    (returning(parts=None), "'parts' of an Info must be a mapping"),
+    (returning(parts={"a": math.inf}), "part str: 'a' must be a finite number"),
+    (returning(parts={1: 1.0}), "a part's name must be a str, not int"),
+    (returning(text=b"bytes"), "an observation's text must be a str, not bytes"),
+    (returning(text=None), "an observation's text must be a str, not NoneType"),
+    (returning(admissible="go"), "admissible actions must be a tuple"),
+    (returning(admissible=(1,)), "an admissible action must be a str, not int"),
+    (returning(admissible=(b"go",)), "an admissible action must be a str, not bytes"),
+    (returning(admissible=np.array(["go"])), "admissible actions must be a tuple"),
+]
+
+
+@pytest.mark.parametrize(("kind", "message"), UNUSABLE, ids=[message[:60] for _, message in UNUSABLE])
+def test_what_cannot_be_trained_on_is_refused_by_name_in_the_check_and_in_play(
+    kind: type[Broken], message: str
+) -> None:
+    task = make().panel.tasks[0].id
+    with pytest.raises(UserError, match=f"environment 'corridor', task '.*': {message}"):
+        check_env(kind())
+    with pytest.raises(UserError, match=f"environment 'corridor', task '{task}': {message}"):
+        demonstrate(kind(), task)
+
+
+def test_scalars_of_numpy_and_torch_are_played_and_stored_as_numbers(tmp_path: Path) -> None:
+    class Scalars(Broken):
+        def _reset(self, task_id: str, seed: int) -> Start:
+            start = super()._reset(task_id, seed)
+            return Start(np.str_(start.goal), replace(start.observation, text=np.str_(start.observation.text)))
+
+        def _step(self, action: str) -> Step:
+            step = super()._step(action)
+            values: dict[str, Any] = {"score": torch.tensor(0.5), "parts": {np.str_("a"): np.int64(1)}}
+            info = Info(**values, won=np.bool_(step.info.won), end=step.info.end)  # type: ignore[arg-type]
+            listed = [np.str_(action) for action in step.observation.admissible or ()]
+            seen = Observation(np.str_(step.observation.text), listed)  # type: ignore[arg-type]
+            return Step(seen, np.float32(step.reward), np.array(step.terminated), np.bool_(False), info)  # type: ignore[arg-type]
+
+    check_env(Scalars())
+    task = make().panel.tasks[0].id
+    episode, plain = demonstrate(Scalars(), task), demonstrate(make(), task)
+    assert episode == replace(plain, score=0.5, parts={"a": 1.0})
+    write_episodes(tmp_path / "episodes", [episode])
+    assert list(read_episodes(tmp_path / "episodes")) == [episode]
+
+
+def doing(act: Callable[[Broken], Any]) -> type[Broken]:
+    """A corridor that does something else in every turn."""
+
+    class Meddling(Broken):
+        def _step(self, action: str) -> Step:
+            act(self)
+            return super()._step(action)
+
+    return Meddling
+
+
+@pytest.fixture
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The working directory, the umask, handlers and generators are as before."""
+    monkeypatch.chdir(Path.cwd())
+    mask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    yield
+    os.umask(mask)
+    signal.signal(signal.SIGTERM, handler)
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+
+
+def other_panel(env: Broken) -> None:
+    env.panel = env.panel.subset(len(env.panel) - 1)
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda _: random.seed(7), "must not change the state of 'random'; draw from"),
+        (lambda _: np.random.random(), "must not change the state of 'numpy.random'"),
+        (lambda _: torch.manual_seed(7), "must not change the state of torch's generator"),
+        (lambda _: os.chdir("/"), "must not change the working directory"),
+        (lambda _: os.umask(0o077), "must not change the umask"),
+        (lambda _: signal.signal(signal.SIGTERM, signal.SIG_IGN), "must not change the handlers of signals"),
+        (lambda _: sys.stdout.write("ouch"), "must print nothing.* it printed str: 'ouch"),
+        (other_panel, "the panel must not change"),
+    ],
+)
+def test_episodes_change_nothing_outside(act: Callable[[Broken], Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"environment 'corridor': .*{message}"):
+        check_env(doing(act)())
+
+
+def fail(*_: object) -> Any:
+    raise OSError("no answer" + "!" * 1000)
+
+
+def leave(*_: object) -> Any:
+    raise SystemExit(0)
+
+
+class Mindless:
+    """An expert of a user's own, with one method replaced."""
+
+    def __init__(self, **methods: Any) -> None:
+        for name in ("reset", "act", "acted"):
+            setattr(self, name, methods.get(name, lambda *_: Decision(True, "win", "go left")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_reset": fail}, "reset raised OSError: no answer!+"),
+        ({"_step": fail}, "step raised OSError: no answer!+"),
+        ({"_step": leave}, "step raised SystemExit: 0"),
+        ({"accepts": fail}, "accepts raised OSError: no answer!+"),
+        ({"expert": fail}, "the expert raised OSError: no answer!+"),
+        ({"expert": lambda _: Mindless(reset=fail)}, "the expert raised OSError: no answer!+"),
+        ({"expert": lambda _: Mindless(act=fail)}, "the expert raised OSError: no answer!+"),
+        ({"expert": lambda _: Mindless(acted=fail)}, "the expert raised OSError: no answer!+"),
+        ({"expert": lambda _: object()}, "the expert raised AttributeError: "),
+        ({"expert": lambda _: Mindless(act=lambda _: None)}, "the expert.* Decision, not NoneType: None"),
+        ({"expert": lambda _: Mindless(act=lambda _: "go left")}, "the expert.* Decision, not str: 'go left'"),
+        ({"expert": lambda _: Mindless(act=lambda _: Decision(True, "x", b"go"))}, "of a Decision must be a str"),  # type: ignore[arg-type]
+        ({"spawn": fail}, "spawn raised OSError: no answer!+"),
+        ({"close": fail}, "close raised OSError: no answer!+"),
+        ({"_step": lambda *_: None}, "_step must return a Step, not NoneType: None"),
+        ({"_reset": lambda *_: "a goal"}, "_reset must return a Start, not str: 'a goal'"),
+    ],
+)
+def test_errors_inside_name_the_environment_the_task_and_the_place(changes: dict[str, Any], message: str) -> None:
+    env = type("Failing", (Broken,), changes)()
+    task = make().panel.tasks[0].id
+    with pytest.raises(UserError, match=f"environment 'corridor', task '{task}': .*{message}") as told:
+        demonstrate(env, task)
+    assert len(str(told.value)) < 500
+    assert told.value.__cause__ is not None
+    if " raised " in message:
+        assert re.search(r"\(/.*\.py, line \d+\)$", str(told.value))
+    with pytest.raises(UserError, match="environment 'corridor'"):
+        check_env(env)
 
 
 def test_one_that_can_be_played_in_threads_passes() -> None:

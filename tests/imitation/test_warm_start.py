@@ -25,6 +25,7 @@ from hiper.imitation.fine_tuning import FineTuning, demonstration_rows
 from hiper.rows import Row
 from hiper.runs.policies import unfinished_file
 from hiper.training.begin import clone
+from hiper.training.build import build
 
 STAGES = [
     "warm_start.tasks=6",
@@ -180,6 +181,25 @@ def test_an_interrupted_one_is_gone_on_with(
     assert "resuming after" in on.said
     assert_same(folder, uninterrupted)
     assert sorted(path.name for path in tmp_path.iterdir() if "recipe" not in path.name) == ["policy", "whole"]
+
+
+def test_changed_progress_is_noticed_or_of_no_concern(config: Config, tmp_path: Path):
+    """One bit is changed at places all over the file, weights and optimizer among them."""
+    with pytest.raises(KeyboardInterrupt):
+        clone(config, tmp_path / "policy", Watch(("warm start", 3), press_ctrl_c))
+    file, learner = unfinished_file(tmp_path / "policy"), build(config).learner
+    before, noticed = learner.imitate(), 0
+    whole, content = before.load(file), file.read_bytes()
+    weights = {name: tensor.clone() for name, tensor in learner.weights().model.state_dict().items()}
+    for at in range(7, len(content), len(content) // 100):
+        file.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        try:
+            assert learner.imitate().load(file) == whole
+        except ValueError:
+            noticed += 1
+        else:
+            assert all(torch.equal(t, weights[name]) for name, t in learner.weights().model.state_dict().items())
+    assert noticed > 80
 
 
 def test_a_killed_one_goes_on_from_where_it_was_last_saved(

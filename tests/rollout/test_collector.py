@@ -18,6 +18,7 @@ from hiper.envs.base import Start, Step
 from hiper.envs.panels import Panel
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
 from hiper.episode import Episode
+from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.parse import InvalidKind, response_text
@@ -270,8 +271,9 @@ def test_an_error_in_an_environment_ends_the_collection(
     for kind in (Counting, Slow):
         monkeypatch.setattr(kind, "step", fail)
         broken = kind(env.panel, TURNS)
-        with pytest.raises(RuntimeError, match="the door is stuck"):
+        with pytest.raises(UserError, match=r"task '.*': step raised RuntimeError: the door is stuck") as told:
             play(broken, agent_of(wander), slots=3)
+        assert isinstance(told.value.__cause__, RuntimeError)
 
 
 def test_the_environment_given_is_not_played_itself(env: Counting, agent_of: Build):

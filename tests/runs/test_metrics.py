@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,29 +57,65 @@ def test_a_damaged_line_of_metrics_is_named_and_the_rest_is_not_thrown_away(run:
 
 
 @pytest.mark.parametrize(
-    ("line", "reason"),
+    ("line", "message"),
     [
-        ("12", "a int instead of names and numbers"),
-        ("[1]", "a list instead"),
-        ('"x"', "a str instead"),
-        ("null", "a NoneType instead"),
-        ("{}", "it has no iteration"),
-        ('{"iteration": "2"}', "the iteration is '2'"),
-        ('{"iteration": true}', "the iteration is True"),
-        ('{"iteration": -1}', "the iteration is -1"),
-        ('{"iteration": 2, "policy/kl": "much"}', "policy/kl is 'much' instead of a number"),
-        ('{"iteration": 2, "policy/kl": [1]}', "instead of a number"),
+        ("7", "it is of type int, not a mapping"),
+        ("[1]", "it is of type list, not a mapping"),
+        ('"text"', "it is of type str, not a mapping"),
+        ("null", "it is of type NoneType, not a mapping"),
+        ("{}", "it has no number of an iteration"),
+        ('{"iteration": "1"}', "it has no number of an iteration"),
+        ('{"iteration": true}', "it has no number of an iteration"),
+        ('{"iteration": 1.5}', "it has no number of an iteration"),
+        ('{"iteration": -1}', "it has no number of an iteration"),
+        ('{"iteration": 1, "policy/kl": "much"}', "'policy/kl' is of type str, not a number"),
+        ('{"iteration": 1, "policy/kl": null}', "'policy/kl' is of type NoneType, not a number"),
+        ('{"iteration": 1, "policy/kl": [1]}', "'policy/kl' is of type list, not a number"),
+        ("", "Expecting value"),
         ("[" * 100_000, "nested too deep"),
         ('{"a": ' + "9" * 10_000 + "}", "Exceeds the limit"),
     ],
 )
-@pytest.mark.parametrize("after", ["", '{"iteration": 3}\n'])
-def test_a_line_that_is_no_metrics_is_named(run: Run, line: str, reason: str, after: str):
-    (run.path / "metrics.jsonl").write_text(f'{{"iteration": 1}}\n{line}\n{after}')
-    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged") as caught:
+def test_a_line_that_holds_no_metrics_is_named(run: Run, line: str, message: str):
+    (run.path / "metrics.jsonl").write_text(f'{{"iteration": 1}}\n{line}\n{{"iteration": 3}}\n')
+    with pytest.raises(UserError, match=rf"metrics\.jsonl:2 is damaged \(.*{message}"):
         run.metrics()
-    assert reason in str(caught.value)
-    assert len(str(caught.value)) < 500
+
+
+def test_an_evaluation_that_is_done_again_is_written_once(run: Run):
+    for value in (0.25, 0.5):
+        log = run.open_log(after=2)
+        log.write(2, {"success/all": value})
+        log.write(2, {"eval/held_out/success": value, "eval/held_out/success/success": 0.0})
+        log.write(2, {"eval/other/success": value})
+        log.write(2, {"eval/held_out/success": value + 0.1})
+        log.close()
+    assert run.metrics() == [
+        {"iteration": 2, "success/all": 0.5},
+        {"iteration": 2, "eval/other/success": 0.5},
+        {"iteration": 2, "eval/held_out/success": 0.6},
+    ]
+
+
+def test_what_stored_results_lack_is_told(run: Run):
+    lines = [{"iteration": n, "success/all": 0.5} for n in (1, 3, 3, 4)]
+    lines += [{"iteration": n, "eval/held_out/success": 0.5} for n in (2, 4, 4)]
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for iteration in (1, 2, 4):
+        run.training_episodes(iteration).parent.mkdir(exist_ok=True)
+        run.training_episodes(iteration).touch()
+    run.evaluations_folder.mkdir()
+    run.card(0, "held_out").write_text("{")
+    file, episodes = re.escape(str(run.metrics_file)), re.escape(str(run.training_episodes(3)))
+    told = run.problems(after=4)
+    assert re.fullmatch(rf"{file}: the metrics of iteration 2 are missing", told[0])
+    assert re.fullmatch(rf"{file}: metrics after iteration 3, 4 are written twice", told[1])
+    assert re.fullmatch(rf"{episodes} is missing, and 1 other files", told[2])  # the card of iteration 2
+    assert "is not a readable result card" in told[3]
+    assert len(told) == 4
+    run.open_log(after=4).close()
+    assert len(run.metrics()) == 5
+    assert len(run.problems(after=4)) == 3
 
 
 def test_metrics_go_to_tensorboard(run: Run):

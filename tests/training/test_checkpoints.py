@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ import torch
 
 from hiper.config import load_config
 from hiper.errors import UnwritableError, UserError
+from hiper.evaluation.saved import SavedPolicy
+from hiper.files import CHECKSUMS
 from hiper.rows import Row
 from hiper.runs.folder import Run
+from hiper.runs.policies import PolicyFolder
 from hiper.training.build import Parts, build
-from hiper.training.checkpoints import load_checkpoint, save_checkpoint
+from hiper.training.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 
 
 def save(run: Run, parts: Parts, iteration: int) -> Path:
@@ -87,3 +93,68 @@ def test_a_checkpoint_of_another_architecture_is_refused(empty_run: Run, tiny_pa
     own = build(load_config(tiny_recipe, ["model.critic=own"]))
     with pytest.raises(UserError, match=f"{path} is damaged or of another architecture"):
         load_checkpoint(empty_run, path, own)
+
+
+def flip(file: Path, at: float) -> None:
+    content = bytearray(file.read_bytes())
+    content[int(at * (len(content) - 1))] ^= 0x01
+    file.write_bytes(content)
+
+
+def test_every_changed_file_of_a_checkpoint_is_named_and_the_one_before_it_offered(empty_run: Run, tiny_parts: Parts):
+    save(empty_run, tiny_parts, 1)
+    path = save(empty_run, tiny_parts, 2)
+    check_checkpoint(empty_run, path)
+    originals = files(path)
+    assert {"trainer.pt", "policy/model.safetensors", "policy/config.json", CHECKSUMS} <= originals.keys()
+    for name, content in originals.items():
+        for damage in (0.0, 0.3, 0.5, 0.9, 1.0, "empty", "gone"):
+            if isinstance(damage, float):
+                flip(path / name, damage)
+            elif damage == "empty":
+                (path / name).write_bytes(b"")
+            else:
+                (path / name).unlink()
+            if damage == "gone" and name == CHECKSUMS:
+                check_checkpoint(empty_run, path)  # as in checkpoints of older versions
+            else:
+                with pytest.raises(UserError, match=f"checkpoint {path}.* is damaged.*to resume from iter-00001"):
+                    check_checkpoint(empty_run, path)
+            (path / name).write_bytes(content)
+    check_checkpoint(empty_run, path)
+
+
+def test_a_changed_policy_is_not_played_or_trained_on(empty_run: Run, tiny_parts: Parts, tmp_path: Path):
+    older = save(empty_run, tiny_parts, 1)
+    path = save(empty_run, tiny_parts, 2)
+    alone = tmp_path / "alone"
+    shutil.copytree(path / "policy", alone)
+    for folder, advice in ((path / "policy", f"the checkpoint before it is {older}"), (alone, "restore the file")):
+        flip(folder / "model.safetensors", 0.7)
+        changed = f"policy {folder} is damaged: model.safetensors is not as it was written .*; {advice}"
+        with pytest.raises(UserError, match=changed):
+            SavedPolicy.open(folder).load()
+        model = tiny_parts.config.model.model_copy(update={"path": str(folder)})
+        with pytest.raises(UserError, match=changed):
+            build(tiny_parts.config.model_copy(update={"model": model}))
+    (alone / CHECKSUMS).unlink()
+    PolicyFolder(alone).check()
+
+
+def test_files_of_a_checkpoint_have_the_permissions_of_the_users_umask(empty_run: Run, tiny_parts: Parts):
+    before = os.umask(0o027)
+    try:
+        path = save(empty_run, tiny_parts, 1)
+    finally:
+        os.umask(before)
+    modes = {file: stat.S_IMODE(file.stat().st_mode) for file in path.rglob("*") if file.is_file()}
+    assert set(modes.values()) == {0o640}
+
+
+def test_what_a_killed_process_left_of_checkpoints_is_deleted(empty_run: Run, tiny_parts: Parts):
+    save(empty_run, tiny_parts, 1)
+    for name in ("iter-00000.removed", "iter-00002.partial", "iter-00001.removed"):
+        (empty_run.checkpoint(1).parent / name / "policy").mkdir(parents=True)
+    assert [path.name for path in empty_run.checkpoints] == ["iter-00001"]
+    save(empty_run, tiny_parts, 2)
+    assert sorted(path.name for path in empty_run.checkpoint(1).parent.iterdir()) == ["iter-00001", "iter-00002"]

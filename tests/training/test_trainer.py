@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from safetensors.torch import load_file
 
 from hiper.config import Config
 from hiper.display.console import Display
-from hiper.envs.small.corridor import make
+from hiper.envs import Step
+from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
 from hiper.learner.learner import Learner
@@ -31,7 +33,8 @@ from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.training import trainer as loop
 from hiper.training.build import build
-from hiper.training.schedule import lr_scales, splits_due
+from hiper.training.recovery import Stop
+from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 from hiper.training.trainer import train
 
 TINY: dict[str, Any] = {
@@ -65,6 +68,8 @@ class Quiet(Display):
         super().__init__("hiper train tiny", Console(file=StringIO()))
         self._at, self._act = at, act
         self.happened: Counter[str] = Counter()
+        self.open: list[str] = []
+        """The bars that are shown now."""
 
     def happen(self, what: str) -> None:
         self.happened[what] += 1
@@ -73,7 +78,9 @@ class Quiet(Display):
 
     @contextmanager
     def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
+        self.open.append(what)
         yield lambda: self.happen(what)
+        self.open.pop()
 
     def note(self, *lines: str) -> None:
         super().note(*lines)
@@ -163,6 +170,60 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     assert_same(content(run) | {"checkpoints": whole["checkpoints"]}, whole)  # the stop left one more of them
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_closed_terminal_or_a_shutdown_stops_at_the_next_turn_and_saves(
+    whole: dict[str, Any], number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both may be sent several times. The stop comes in the middle of an episode."""
+    turns, step = 0, CorridorEnv._step
+
+    def stepped(env: CorridorEnv, action: str) -> Step:
+        nonlocal turns
+        turns += "episodes" in display.open
+        if turns == 45:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        return step(env, action)
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    display = Quiet()
+    with monkeypatch.context() as patch:
+        patch.setattr(CorridorEnv, "_step", stepped)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, display)
+    assert turns == 45
+    assert display.happened["episodes"] % 8  # some of an iteration's episodes, not all
+    assert run.checkpoints[-1].name == f"iter-{display.happened['iteration']:05d}" != "iter-00000"
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stop(Quiet()) as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            stop.check()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_checkpoints_by_time():
+    due = partial(checkpoint_due, config(training={"checkpoint_every": 100, "checkpoint_minutes": 2}))
+    assert [due(1, seconds) for seconds in (0.0, 119.0, 120.0)] == [False, False, True]
+    never = config(training={"checkpoint_every": 100, "checkpoint_minutes": None})
+    assert not checkpoint_due(never, 1, 1e9)
+    assert checkpoint_due(never, 4, 0.0)
+
+
+def test_a_run_saves_by_time(tmp_path: Path):
+    always = config(training={"checkpoint_every": 100, "checkpoint_minutes": 0, "iterations": 2, "keep_checkpoints": 9})
+    run = Run.create(tmp_path / "run", config(warm_start={"tasks": 0}, training=always.training.model_dump()))
+    train(run, Quiet())
+    assert [checkpoint.name for checkpoint in run.checkpoints] == ["iter-00000", "iter-00001", "iter-00002"]
+
+
 def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: dict[str, Any], tmp_path: Path):
     class PowerCut(BaseException):
         pass
@@ -177,6 +238,67 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(whole: dict[str, Any], tm
     assert [r["iteration"] for r in run.metrics() if "policy/kl" in r] == [1, 2, 3]
     train(Run.open(run.path), Quiet())
     assert_same(content(run), whole)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class Killing:
+    """Counts operations on files, and kills the process before one of them. A dead process changes no file any more."""
+
+    def __init__(self, at: int | None, patch: pytest.MonkeyPatch) -> None:
+        self.count, self._at = 0, at
+        for owner, name in ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"), (Path, "open")):
+            patch.setattr(owner, name, self._counted(getattr(owner, name), only_writing=name == "open"))
+        patch.setattr(shutil, "rmtree", self._counted(shutil.rmtree))
+
+    def _counted(self, original: Callable[..., Any], *, only_writing: bool = False) -> Callable[..., Any]:
+        def operation(path: Path, *arguments: Any, **keywords: Any) -> Any:
+            mode = str(arguments[0] if arguments else keywords.get("mode", "r"))
+            if only_writing and not set(mode) & set("wa"):
+                return original(path, *arguments, **keywords)
+            self.count += 1
+            if self._at is not None and self.count >= self._at:
+                if self.count == self._at and original is rmtree and (files := sorted(path.rglob("*.*"))):
+                    os.unlink(files[0])  # noqa: PTH108 (one of its files is gone already)
+                raise Killed
+            return original(path, *arguments, **keywords)
+
+        rmtree = shutil.rmtree
+        return operation
+
+
+SHORT = config(
+    warm_start={"epochs": 1},
+    evaluation={"every": 1},
+    training={"iterations": 2, "checkpoint_every": 1, "keep_checkpoints": 1, "trackers": ()},
+)
+"""A run of seconds that writes every kind of file, and deletes checkpoints."""
+
+
+def test_a_run_killed_before_any_operation_on_files_goes_on_as_if_nothing_had_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A sample of the operations, unless HIPER_EVERY_KILL is set."""
+    run = Run.create(tmp_path / "whole", SHORT)
+    with monkeypatch.context() as patch:
+        operations = Killing(None, patch)
+        train(run, Quiet())
+    whole = content(run)
+    assert operations.count > 50
+    step = 1 if "HIPER_EVERY_KILL" in os.environ else operations.count // 8
+    for at in range(1 + operations.count % step, operations.count + 1, step):
+        run = Run.create(tmp_path / f"killed{at}", SHORT)
+        with monkeypatch.context() as patch:
+            Killing(at, patch)
+            with pytest.raises(Killed):
+                train(run, Quiet())
+        train(Run.open(run.path) if run.begun else run, Quiet())
+        assert_same(content(run), whole)
+        left = [path.name for path in run.path.rglob("*") if path.suffix in (".partial", ".removed", ".unfinished")]
+        assert not left, f"killed before operation {at}"
+        shutil.rmtree(run.path)
 
 
 def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
@@ -340,10 +462,26 @@ def test_an_error_says_how_to_go_on_once_it_is_mended(tmp_path: Path):
         train(run, Quiet(("iteration", 3), press_ctrl_c))
     older, newest = run.checkpoints
     (newest / "trainer.pt").write_bytes(b"")
-    with pytest.raises(UserError, match=rf"damaged .*; delete it to resume from {older.name}\n.*fix this"):
+    with pytest.raises(UserError, match=rf"damaged: trainer\.pt .*; delete it to resume from {older.name}\n.*fix this"):
         train(run, Quiet())
     shutil.rmtree(newest)
     train(run, Quiet())
+    assert run.finished
+
+
+def test_metrics_that_are_gone_are_told(tmp_path: Path):
+    run = Run.create(tmp_path / "run", config(warm_start={"tasks": 0}))
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Quiet(("iteration", 3), press_ctrl_c))
+    run.metrics_file.unlink()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is missing: restore it, or make an empty file"):
+        train(run, Quiet())
+    run.metrics_file.touch()
+    display = Quiet()
+    train(run, display)
+    assert isinstance(display.console.file, StringIO)
+    told = " ".join(display.console.file.getvalue().split())
+    assert "the metrics of iteration 1, 2, 3 are missing" in told
     assert run.finished
 
 

@@ -336,6 +336,8 @@ class TrainingConfig(StrictModel):
     """The number of iterations. Each collects episodes and updates the policy once."""
     checkpoint_every: int = Field(10, ge=1, le=1_000_000_000)
     """The number of iterations between checkpoints."""
+    checkpoint_minutes: float | None = Field(30, ge=0, le=1_000_000_000, allow_inf_nan=False)
+    """The minutes since the last checkpoint after which an iteration saves one too. None: iterations alone count."""
     keep_checkpoints: int = Field(2, ge=1, le=1_000_000_000)
     """The number of newest checkpoints to keep."""
     threads: int | None = Field(None, ge=1, le=1_024)

@@ -1,5 +1,7 @@
 """The interface of environments: text in, text out, with terminated and truncated kept apart.
 
+What comes out of an environment is checked by :func:`clean_start` and :func:`clean_step` before it is used.
+
 One :class:`TextEnv` object plays one episode at a time. :meth:`TextEnv.spawn` gives further, independent
 environments over the same tasks. Thousands of episodes can thus run side by side in one process.
 """
@@ -9,12 +11,16 @@ from __future__ import annotations
 import copy
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
+from traceback import extract_tb
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from hiper.errors import UserError
 
 if TYPE_CHECKING:
     from hiper.envs.panels import Panel
@@ -26,6 +32,8 @@ BLANK = re.compile(r"<[^<>]+>")
 
 MOST_TURNS = 10_000
 """The largest number of turns that an environment that ships gives an episode."""
+LARGEST = 1e15
+"""The largest reward. Sums and squares of larger ones exceed the numbers of training."""
 
 
 class EndReason(StrEnum):
@@ -184,12 +192,15 @@ class TextEnv(ABC):
 
         Raises:
             RuntimeError: the episode is over, or :meth:`reset` was not called.
+            UnusableError: :meth:`_step` returned no Step.
         """
         if self.__turns_left <= 0:
             raise RuntimeError("the episode is over or was never begun: call reset first")
         # The count is written back only if the episode goes on. A step that raises therefore ends the episode.
         turns_left, self.__turns_left = self.__turns_left - 1, 0
         step = self._step(action)
+        if not isinstance(step, Step):
+            raise UnusableError(f"_step must return a Step, not {shown(step)}")
         if step.terminated or step.truncated:
             return step
         if turns_left == 0:
@@ -246,3 +257,129 @@ class TextEnv(ABC):
 def _form(listed: str) -> re.Pattern[str]:
     """A listed action with any words in its blanks."""
     return re.compile(".+".join(map(re.escape, BLANK.split(listed))))
+
+
+# What comes out of an environment
+
+
+class UnusableError(ValueError):
+    """A value from an environment cannot be trained on or stored."""
+
+
+@contextmanager
+def naming(env: TextEnv, task_id: str | None, doing: str) -> Iterator[None]:
+    """Turn an error inside an environment into one that names the environment, the task and the place in its code.
+
+    Raises:
+        UserError: The original error is its cause. A UserError passes as it is.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        name = getattr(env, "name", type(env).__name__)
+        place = extract_tb(error.__traceback__)[-1]
+        where = f"environment '{name}'" if task_id is None else f"environment '{name}', task '{task_id}'"
+        problem = f"{doing} raised {shown(error)} ({place.filename}, line {place.lineno})"
+        raise UserError(f"{where}: {error if isinstance(error, UnusableError) else problem}") from error
+
+
+def shown(value: object) -> str:
+    """Show a value of an environment's in a message: its type, and as much of it as fits."""
+    try:
+        text = " ".join((str(value) if isinstance(value, BaseException) else repr(value)).split())
+    except Exception:
+        text = "it cannot be shown"
+    return f"{type(value).__name__}: {text[:100]}{'...' if len(text) > 100 else ''}"
+
+
+def clean_start(start: Start) -> Start:
+    """Return the beginning of an episode with plain values, as they can be stored.
+
+    Raises:
+        UnusableError: a value is of another type than its field. The message says which.
+    """
+    if not isinstance(start, Start):
+        raise UnusableError(f"_reset must return a Start, not {shown(start)}")
+    return Start(_text("the goal of a Start", start.goal), clean_observation(start.observation))
+
+
+def clean_step(step: Step) -> Step:
+    """Return the outcome of a turn with plain values, as they can be trained on and stored.
+
+    Scalars of numpy and torch become numbers of Python.
+
+    Raises:
+        UnusableError: a value is of another type than its field, a number is NaN, infinite or too large, or the end of
+            the episode contradicts its reason. The message says which.
+    """
+    if not isinstance(step, Step):
+        raise UnusableError(f"step must return a Step, not {shown(step)}")
+    info = step.info
+    if not isinstance(info, Info):
+        raise UnusableError(f"'info' of a Step must be an Info, not {shown(info)}")
+    if not (info.end is None or info.end in list(EndReason)):
+        raise UnusableError(f"'end' of an Info must be None or an EndReason, not {shown(info.end)}")
+    if not isinstance(info.parts, Mapping):
+        raise UnusableError(f"'parts' of an Info must be a mapping, not {shown(info.parts)}")
+    cleaned = Step(
+        observation=clean_observation(step.observation),
+        reward=_number("a reward", step.reward),
+        terminated=_truth("'terminated' of a Step", step.terminated),
+        truncated=_truth("'truncated' of a Step", step.truncated),
+        info=Info(
+            won=_truth("'won' of an Info", info.won),
+            end=None if info.end is None else EndReason(info.end),
+            score=None if info.score is None else _number("'score' of an Info", info.score),
+            parts={_text("a part's name", k): _number(f"part {shown(k)}", v) for k, v in info.parts.items()},
+        ),
+    )
+    if (cleaned.terminated or cleaned.truncated) != (cleaned.info.end is not None):
+        raise UnusableError(f"info.end must be given exactly at the last turn, it is {shown(info.end)}")
+    return cleaned
+
+
+def clean_observation(observation: Observation) -> Observation:
+    """Return an observation with plain values.
+
+    Raises:
+        UnusableError: a value is of another type than its field.
+    """
+    if not isinstance(observation, Observation):
+        raise UnusableError(f"an Observation is needed, not {shown(observation)}")
+    text, listed = _text("an observation's text", observation.text), observation.admissible
+    if listed is None:
+        return Observation(text)
+    if not isinstance(listed, tuple | list):
+        raise UnusableError(f"admissible actions must be a tuple (or None: free-form), not {shown(listed)}")
+    return Observation(text, tuple(_text("an admissible action", action) for action in listed))
+
+
+def _text(what: str, value: object) -> str:
+    if type(value) is str:
+        return value
+    if not isinstance(value, str):
+        raise UnusableError(f"{what} must be a str, not {shown(value)}")
+    return str.__str__(value)
+
+
+def _scalar(value: Any) -> Any:
+    """The Python number in a scalar of numpy or torch; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _number(what: str, value: object) -> float:
+    number = _scalar(value)
+    if not isinstance(number, int | float):
+        raise UnusableError(f"{what} must be a number, not {shown(value)}")
+    if not -LARGEST <= number <= LARGEST:  # NaN is on neither side
+        raise UnusableError(f"{what} must be a finite number of at most {LARGEST:g}, it is {shown(value)}")
+    return float(number)
+
+
+def _truth(what: str, value: object) -> bool:
+    truth = _scalar(value)
+    if not isinstance(truth, int) or truth not in (0, 1):
+        raise UnusableError(f"{what} must be True or False, not {shown(value)}")
+    return bool(truth)

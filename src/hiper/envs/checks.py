@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
-from hiper.envs.base import BLANK, EndReason, Observation, Start, Step, TextEnv
+from hiper.envs.base import (
+    BLANK,
+    Decision,
+    EndReason,
+    Observation,
+    Start,
+    Step,
+    TextEnv,
+    clean_start,
+    clean_step,
+    naming,
+    shown,
+)
 from hiper.envs.panels import Panel
 from hiper.errors import UserError
 
@@ -29,14 +48,15 @@ def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
     rng = random.Random(seed)
     _check_attributes(env)
     _check_methods(env)
-    _check_refusals(env)
-    for task in rng.sample(list(env.panel), min(tasks, len(env.panel))):
-        actions = _check_episode(env, task.id, rng)
-        _check_repeats(env, task.id, actions)
-        _check_spawn(env, task.id, actions)
-        _check_close(env, task.id, actions)
-        _check_turn_limit(env, task.id)
-        _check_expert(env, task.id)
+    with _leaves_alone(env):
+        _check_refusals(env)
+        for task in rng.sample(list(env.panel), min(tasks, len(env.panel))):
+            actions = _check_episode(env, task.id, rng)
+            _check_repeats(env, task.id, actions)
+            _check_spawn(env, task.id, actions)
+            _check_close(env, task.id, actions)
+            _check_turn_limit(env, task.id)
+            _check_expert(env, task.id)
 
 
 def _demand(kept: bool, env: TextEnv, contract: str) -> None:
@@ -44,10 +64,74 @@ def _demand(kept: bool, env: TextEnv, contract: str) -> None:
         raise UserError(f"environment '{getattr(env, 'name', type(env).__name__)}': {contract}")
 
 
+@contextmanager
+def _leaves_alone(env: TextEnv) -> Iterator[None]:
+    """Demand that episodes change nothing outside the environment."""
+    panel, before, printed = env.panel.tasks, _outside(), StringIO()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            yield
+    finally:
+        _demand(env.panel.tasks == panel, env, "the panel must not change while episodes are played")
+    for what, state in _outside().items():
+        _demand(state == before[what], env, f"an episode must not change {what}")
+    text = printed.getvalue()
+    _demand(not text, env, f"an episode must print nothing, since a display runs beside it; it printed {shown(text)}")
+
+
+def _outside() -> dict[str, Any]:
+    """What belongs to the whole process, by name. Libraries that nobody imported are left alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    outside: dict[str, Any] = {
+        "the state of 'random'; draw from a random.Random of your own": random.getstate(),
+        "the working directory": Path.cwd(),
+        "the umask": mask,
+        "the handlers of signals": [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)],
+    }
+    if numpy := sys.modules.get("numpy"):
+        state = numpy.random.get_state()
+        outside["the state of 'numpy.random'; draw from a numpy.random.default_rng of your own"] = (
+            state[0],
+            state[1].tolist(),
+            *state[2:],
+        )
+    if torch := sys.modules.get("torch"):
+        outside["the state of torch's generator; draw from a torch.Generator of your own"] = (
+            torch.get_rng_state().tolist()
+        )
+    return outside
+
+
+def _spawn(env: TextEnv) -> TextEnv:
+    with naming(env, None, "spawn"):
+        return env.spawn()
+
+
+def _close(env: TextEnv) -> None:
+    with naming(env, None, "close"):
+        env.close()
+
+
+def _reset(env: TextEnv, task_id: str) -> Start:
+    """Begin an episode as training does."""
+    with naming(env, task_id, "reset"):
+        return clean_start(env.reset(task_id, seed=1))
+
+
+def _step(env: TextEnv, task_id: str, action: str) -> Step:
+    """Play a turn as training does."""
+    with naming(env, task_id, "step"):
+        return clean_step(env.step(action))
+
+
 def _check_attributes(env: TextEnv) -> None:
     for attribute, kind in (("name", str), ("version", str), ("panel", Panel), ("max_turns", int)):
         value = getattr(env, attribute, None)
         _demand(isinstance(value, kind), env, f"'{attribute}' must be a {kind.__name__}, it is {value!r}")
+    for task in env.panel:
+        said = isinstance(task.id, str) and isinstance(task.type, str)
+        _demand(said, env, f"id and type of a task must be strings: {shown(task)}")
     _demand(env.max_turns > 0, env, f"'max_turns' must be positive, it is {env.max_turns}")
     _demand(isinstance(env.concurrent, bool), env, f"'concurrent' must be True or False, it is {env.concurrent!r}")
     hidden = env.hidden_actions
@@ -66,44 +150,47 @@ def _check_methods(env: TextEnv) -> None:
 
 
 def _check_refusals(env: TextEnv) -> None:
-    fresh = env.spawn()
+    fresh = _spawn(env)
     try:
         fresh.reset("no such task")
     except UserError:
         return
-    _demand(False, env, "reset with an unknown id must raise UserError; look tasks up with self.panel[task_id]")
+    except Exception as error:
+        raised = f"; it raised {shown(error)}"
+    else:
+        raised = ""
+    asked = "reset with an unknown id must raise UserError; look tasks up with self.panel[task_id]"
+    _demand(False, env, f"{asked}{raised}")
 
 
 def _check_start(env: TextEnv, start: Start) -> None:
-    _demand(isinstance(start, Start), env, f"_reset must return a Start, it returned {start!r}")
-    _demand(isinstance(start.goal, str) and start.goal != "", env, "a Start must state the goal in words")
+    _demand(start.goal != "", env, "a Start must state the goal in words")
     _check_observation(env, start.observation)
 
 
 def _check_observation(env: TextEnv, observation: Observation) -> None:
-    _demand(isinstance(observation, Observation), env, f"not an Observation: {observation!r}")
-    _demand(isinstance(observation.text, str), env, f"an observation's text must be a str: {observation.text!r}")
     admissible = observation.admissible
     if admissible is None:
         return
-    _demand(isinstance(admissible, tuple), env, "admissible actions must be a tuple (or None: free-form)")
-    _demand(all(isinstance(action, str) for action in admissible), env, "admissible actions must be strings")
     _demand(len(set(admissible)) == len(admissible), env, "an admissible action is listed twice")
     _demand(
-        all(env.accepts(BLANK.sub("words", action), observation) for action in admissible),
+        all(_accepts(env, BLANK.sub("words", action), observation) for action in admissible),
         env,
         "accepts() must be true of every admissible action, words in its blanks",
     )
 
 
+def _accepts(env: TextEnv, action: str, observation: Observation) -> bool:
+    with naming(env, None, "accepts"):
+        return bool(env.accepts(action, observation))
+
+
 def _check_step(env: TextEnv, step: Step, turn: int) -> None:
-    _demand(isinstance(step, Step), env, f"_step must return a Step, it returned {step!r}")
     _check_observation(env, step.observation)
-    _demand(isinstance(step.reward, float), env, f"a reward must be a float: {step.reward!r}")
+    score = step.info.score
+    _demand(score is None or -1e-6 <= score <= 1 + 1e-6, env, f"info.score must lie in [0, 1], it is {score}")
     _demand(not (step.terminated and step.truncated), env, "an episode is terminated or truncated, not both")
     end = step.info.end
-    over = step.terminated or step.truncated
-    _demand(over == (end is not None), env, f"info.end must be given exactly at the last turn; at turn {turn}: {end}")
     _demand(step.truncated == (end is EndReason.TURN_LIMIT), env, "an episode is truncated exactly when turns run out")
     _demand(not step.truncated or turn == env.max_turns, env, f"truncated at turn {turn}; leave truncation to the base")
     _demand(step.info.won == (end is EndReason.WON), env, f"info.won is {step.info.won}, but info.end is {end}")
@@ -120,12 +207,12 @@ def _actions(rng: random.Random, env: TextEnv) -> Iterator[Callable[[Observation
 
 def _check_episode(env: TextEnv, task_id: str, rng: random.Random) -> list[str]:
     """Play one episode of admissible and odd actions; return the actions."""
-    start = env.reset(task_id, seed=1)
+    start = _reset(env, task_id)
     _check_start(env, start)
     observation, actions = start.observation, list[str]()
     for choose in _actions(rng, env):
         actions.append(choose(observation))
-        step = env.step(actions[-1])
+        step = _step(env, task_id, actions[-1])
         _check_step(env, step, len(actions))
         observation = step.observation
         if step.info.end:
@@ -134,7 +221,7 @@ def _check_episode(env: TextEnv, task_id: str, rng: random.Random) -> list[str]:
 
 
 def _play(env: TextEnv, task_id: str, actions: Sequence[str]) -> list[Start | Step]:
-    return [env.reset(task_id, seed=1), *(env.step(action) for action in actions)]
+    return [_reset(env, task_id), *(_step(env, task_id, action) for action in actions)]
 
 
 def _check_repeats(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
@@ -145,10 +232,10 @@ def _check_repeats(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
     """Play two environments in alternation. They must not disturb each other."""
     alone = _play(env, task_id, actions)
-    one, two = env.spawn(), env.spawn()
-    pairs = [(one.reset(task_id, seed=1), two.reset(task_id, seed=1))]
+    one, two = _spawn(env), _spawn(env)
+    pairs = [(_reset(one, task_id), _reset(two, task_id))]
     together: list[tuple[Start | Step, Start | Step]] = [*pairs]
-    together += [(one.step(action), two.step(action)) for action in actions]
+    together += [(_step(one, task_id, action), _step(two, task_id, action)) for action in actions]
     _demand(
         all(a == expected and b == expected for (a, b), expected in zip(together, alone, strict=True)),
         env,
@@ -157,7 +244,7 @@ def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
     if not env.concurrent:
         return
     with ThreadPoolExecutor(4) as pool:
-        in_threads = list(pool.map(lambda one: _play(one, task_id, actions), [env.spawn() for _ in range(4)]))
+        in_threads = list(pool.map(lambda one: _play(one, task_id, actions), [_spawn(env) for _ in range(4)]))
     _demand(
         all(episode == alone for episode in in_threads),
         env,
@@ -168,9 +255,9 @@ def _check_spawn(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 def _check_close(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
     """Close an environment twice. It must close that one alone."""
     alone = _play(env, task_id, actions)
-    one, two = env.spawn(), env.spawn()
+    one, two = _spawn(env), _spawn(env)
     _play(one, task_id, actions)
-    one.close()
+    _close(one)
     try:
         one.close()
     except Exception as error:
@@ -184,25 +271,30 @@ def _check_close(env: TextEnv, task_id: str, actions: Sequence[str]) -> None:
 
 def _check_turn_limit(env: TextEnv, task_id: str) -> None:
     """Play an action that is never understood. It must cost a turn, up to the limit."""
-    env.reset(task_id, seed=1)
+    _reset(env, task_id)
     for turn in range(1, env.max_turns + 1):
-        step = env.step(ODD_ACTIONS[2])
+        step = _step(env, task_id, ODD_ACTIONS[2])
         _check_step(env, step, turn)
         if step.info.end:
             return
 
 
 def _check_expert(env: TextEnv, task_id: str) -> None:
-    expert = env.expert()
-    if expert is None:
-        return
-    start = env.reset(task_id, seed=1)
-    expert.reset(start)
-    observation, end, first = start.observation, None, True
-    while end is None:
-        decision = expert.act(observation)
-        _demand(decision.switch or not first, env, "the expert's first decision must state a subgoal (switch)")
-        _demand(env.accepts(decision.action, observation), env, f"the expert's action '{decision.action}' is unknown")
-        step = env.step(decision.action)
-        expert.acted(decision.action, step.observation)
-        observation, end, first = step.observation, step.info.end, False
+    with naming(env, task_id, "the expert"):
+        expert = env.expert()
+        if expert is None:
+            return
+        start = _reset(env, task_id)
+        expert.reset(start)
+        observation, end, first = start.observation, None, True
+        while end is None:
+            decision = expert.act(observation)
+            _demand(isinstance(decision, Decision), env, f"the expert must decide on a Decision, not {shown(decision)}")
+            said = isinstance(decision.subgoal, str) and isinstance(decision.action, str)
+            _demand(said, env, f"subgoal and action of a Decision must be strings: {shown(decision)}")
+            _demand(decision.switch or not first, env, "the expert's first decision must state a subgoal (switch)")
+            known = _accepts(env, decision.action, observation)
+            _demand(known, env, f"the expert's action '{decision.action[:100]}' is unknown")
+            step = _step(env, task_id, decision.action)
+            expert.acted(decision.action, step.observation)
+            observation, end, first = step.observation, step.info.end, False

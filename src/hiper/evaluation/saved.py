@@ -81,6 +81,7 @@ class SavedPolicy:
             UserError: The weights are damaged or do not fit their own config.
         """
         config = self.config
+        PolicyFolder(self.path).check()
         template = Template.load_for(config.env.name, config.prompt.template)
         use_threads(config.training.threads)
         weights = PolicyWeights.load(self.path, config.model, config.training.device)

@@ -12,10 +12,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from hiper.config import LAPSES, Lapse
-from hiper.envs.base import BLANK, Decision, Expert, Observation, Start, TextEnv
+from hiper.envs.base import BLANK, Decision, Expert, Observation, Start, TextEnv, UnusableError, naming, shown
 from hiper.episode import Episode
 from hiper.errors import UserError
 from hiper.plan_execute.render import PromptContext
@@ -67,6 +69,20 @@ def demonstrate(
     return episode
 
 
+def checked_decision(decision: object) -> Decision:
+    """Return an expert's decision if it is one.
+
+    Raises:
+        UnusableError: It is something else, or its subgoal or action is no text.
+    """
+    if not isinstance(decision, Decision):
+        raise UnusableError(f"the expert's act must return a Decision, not {shown(decision)}")
+    for said in (decision.subgoal, decision.action):
+        if not isinstance(said, str):
+            raise UnusableError(f"subgoal and action of a Decision must be a str, not {shown(said)}")
+    return decision
+
+
 class Experts:
     """A source of players that gives each episode the environment's expert; see :func:`demonstrate`."""
 
@@ -81,11 +97,13 @@ class Experts:
         Raises:
             UserError: The environment has no expert.
         """
-        expert = self._expert or env.expert()
+        naming_expert = partial(naming, env, assignment.task_id, "the expert")
+        with naming_expert():
+            expert = self._expert or env.expert()
         if expert is None:
             raise UserError(f"environment '{env.name}' has no expert, so it has no demonstrations")
         rng = random.Random(f"{assignment.task_id}/{assignment.sampling_seed}")
-        return ExpertPlayer(expert, rng, self._perturb, self._lapses, env.hidden_actions)
+        return ExpertPlayer(expert, rng, self._perturb, self._lapses, env.hidden_actions, naming_expert)
 
     def run(self) -> None:
         """Do nothing, because experts answer at once."""
@@ -100,18 +118,26 @@ class ExpertPlayer:
         perturb: The probability of a lapse in each turn.
         lapses: The kinds of lapse that may happen.
         hidden: The actions that agents are not shown. Straying never chooses them.
+        naming_expert: A context that names the environment and the task in errors of the expert.
     """
 
     def __init__(
-        self, expert: Expert, rng: random.Random, perturb: float, lapses: Sequence[Lapse], hidden: Collection[str]
+        self,
+        expert: Expert,
+        rng: random.Random,
+        perturb: float,
+        lapses: Sequence[Lapse],
+        hidden: Collection[str],
+        naming_expert: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        self._expert, self._rng, self._perturb = expert, rng, perturb
+        self._expert, self._rng, self._perturb, self._naming = expert, rng, perturb, naming_expert
         self._lapses, self._hidden = lapses, hidden
         self._subgoals: list[str] = []
 
     def begin(self, start: Start) -> None:
         """Show the task to the expert."""
-        self._expert.reset(start)
+        with self._naming():
+            self._expert.reset(start)
 
     def ask(self, context: PromptContext) -> Future[Any]:
         """Return a fulfilled future, because an expert waits for nothing."""
@@ -120,16 +146,19 @@ class ExpertPlayer:
     def decide(self, context: PromptContext, accepts: Accepts, answer: Any) -> Move:
         """Return the expert's decision, or sometimes a lapse."""
         observation = Observation(context.observation, context.admissible)
-        decision, lapse = self._expert.act(observation), None
-        if self._rng.random() < self._perturb:
-            lapse = self._lapse(decision, observation)
+        lapse = None
+        with self._naming():
+            decision = checked_decision(self._expert.act(observation))
+            if self._rng.random() < self._perturb:
+                lapse = self._lapse(decision, observation)
         decision = lapse or decision
         self._subgoals.append(decision.subgoal)
         return Move.of(decision, context, accepts, lapse=lapse is not None)
 
     def saw(self, action: str, observation: Observation) -> None:
         """Tell the expert the outcome."""
-        self._expert.acted(action, observation)
+        with self._naming():
+            self._expert.acted(action, observation)
 
     def _lapse(self, decision: Decision, observation: Observation) -> Decision | None:
         """Return a lapse in place of ``decision``, of a random possible kind; None if no kind is possible."""

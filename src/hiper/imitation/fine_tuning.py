@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +31,7 @@ def demonstration_rows(
     lapses: Sequence[Lapse] = LAPSES,
     lapses_too: bool = False,
     seed: int,
+    on_task: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Demonstrate each task once, and return one row for each decision to imitate.
 
@@ -43,11 +44,13 @@ def demonstration_rows(
         lapses: The kinds of lapse that may happen.
         lapses_too: Whether lapses are imitated; see :func:`imitation_rows`.
         seed: The seed of the episodes and of the lapses.
+        on_task: A function called after each task. An exception that it raises ends the demonstrations.
     """
     rows: list[Row] = []
     for task_id in task_ids:
         episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
         rows += imitation_rows(episode, prompts, tokenizer, lapses_too=lapses_too)
+        on_task()
     return rows
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from hiper.config import WARM_START_PREFIXES, Config, ImperfectConfig, Lapse, WarmStartConfig, flatten
+from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
@@ -22,6 +22,7 @@ from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row
+from hiper.runs.policies import changes_between, warm_start_settings
 from hiper.seeding import derive_seed
 
 SECONDS_BETWEEN_SAVES = 600.0
@@ -126,9 +127,9 @@ class WarmStart:
                     lapses=stage.lapses,
                     lapses_too=stage.lapses_too,
                     seed=derive_seed(seed, epoch),
+                    on_task=self.check,
                 )
                 advance()
-                self.check()
                 if len(rows) >= enough:
                     break
         return rows, config.turns or len(rows) * config.epochs / passes
@@ -139,8 +140,7 @@ class _Unfinished:
 
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
-        every = flatten(config.model_dump(mode="json"))
-        self._settings = {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
+        self._settings = warm_start_settings(config)
         self._saved = time.monotonic()
 
     def read(self, learner: Learner) -> dict[str, Any] | None:
@@ -153,9 +153,7 @@ class _Unfinished:
             return None
         what = f"{self._path}, the progress of a warm start,"
         notes = self._checked(learner.imitate().notes)
-        before, now = notes["settings"], self._settings
-        if other := [key for key in {**before, **now} if before.get(key) != now.get(key)]:
-            changes = ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in other)
+        if changes := changes_between(notes["settings"], self._settings):
             raise UserError(
                 f"{what} was made with {changes}; use these settings again, or delete the file to start again"
             )

@@ -10,6 +10,9 @@ The policy beside them is an ordinary Hugging Face directory.
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
+import zlib
 from pathlib import Path
 
 import torch
@@ -21,7 +24,18 @@ from torch.optim import Optimizer
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic
 
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, EOFError, SafetensorError, pickle.UnpicklingError)
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    EOFError,
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 """The exceptions of reading a damaged file, or of loading it into another architecture."""
 
 

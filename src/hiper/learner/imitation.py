@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,10 @@ class Imitation:
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
+            # torch reads damaged weights without a word, but writes the checksums of every zip file.
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise ValueError(f"{damaged} is not as it was written")
             state: dict[str, Any] = torch.load(path, map_location=self._policy.device, weights_only=True)
         except DAMAGE as error:
             raise ValueError(str(error)) from error

@@ -11,7 +11,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from hiper.envs.base import Start, Step, TextEnv
+from hiper.envs.base import Start, Step, TextEnv, clean_start, clean_step, naming
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.render import PromptContext
 from hiper.rollout.players import Assignment, Move, Player, Players
@@ -53,8 +53,22 @@ class Playing:
         self._last: Step | None = None
 
     def reset(self) -> Start:
-        """Reset the environment for the assigned task."""
-        return self.env.reset(self.assignment.task_id, self.assignment.seed)
+        """Reset the environment for the assigned task.
+
+        Raises:
+            UserError: The environment raised an error, or returned what cannot be used.
+        """
+        with naming(self.env, self.assignment.task_id, "reset"):
+            return clean_start(self.env.reset(self.assignment.task_id, self.assignment.seed))
+
+    def step(self, action: str) -> Step:
+        """Play an action in the environment.
+
+        Raises:
+            UserError: The environment raised an error, or returned what cannot be used.
+        """
+        with naming(self.env, self.assignment.task_id, "step"):
+            return clean_step(self.env.step(action))
 
     def began(self, start: Start) -> None:
         """Record how the episode begins, and show it to the player."""
@@ -132,7 +146,8 @@ class Playing:
         )
 
     def _accepts(self, action: str) -> bool:
-        return self.env.accepts(action, self._observation)
+        with naming(self.env, self.assignment.task_id, "accepts"):
+            return bool(self.env.accepts(action, self._observation))
 
 
 def contexts_of(episode: Episode) -> Iterator[PromptContext]:
@@ -215,7 +230,8 @@ class _Collection:
         """Start episodes while slots are free."""
         while len(self._running) < self._slots and (following := next(self._waiting, None)):
             index, assignment = following
-            env = self._env.spawn()
+            with naming(self._env, assignment.task_id, "spawn"):
+                env = self._env.spawn()
             playing = Playing(env, self._players.seat(env, assignment), index, assignment)
             self._in_environment(playing, playing.reset, partial(self._began, playing))
 
@@ -245,7 +261,7 @@ class _Collection:
 
     def _answered(self, playing: Playing, answer: Future[Any]) -> None:
         action = playing.decide(answer.result())
-        self._in_environment(playing, partial(playing.env.step, action), partial(self._stepped, playing))
+        self._in_environment(playing, partial(playing.step, action), partial(self._stepped, playing))
 
     def _stepped(self, playing: Playing, step: Step) -> None:
         over = playing.stepped(step)
@@ -255,7 +271,8 @@ class _Collection:
             return
         del self._running[playing.index]
         self._finished[playing.index] = playing.episode()
-        playing.env.close()
+        with naming(playing.env, playing.assignment.task_id, "close"):
+            playing.env.close()
         self._on_episode(self._finished[playing.index])
 
     def _in_environment(self, playing: Playing, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

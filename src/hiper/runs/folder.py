@@ -14,7 +14,6 @@ RUN/config.yaml                     resolved settings
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,10 @@ from typing import Any, Self
 from hiper.config import Config, validate_config
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
-from hiper.files import write_text
+from hiper.files import remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
-from hiper.runs.metrics import SUCCESS, MetricsLog, read_metrics
+from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, metrics_problems, read_metrics
 from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
 
@@ -174,9 +173,10 @@ class Run:
         return self.path / "checkpoints"
 
     def prune(self, keep: int) -> None:
-        """Delete all but the newest ``keep`` checkpoints."""
+        """Delete all but the newest ``keep`` checkpoints, and what killed processes left of others."""
         for old in self.checkpoints[:-keep]:
-            shutil.rmtree(old)
+            remove_folder(old)
+        sweep(self._checkpoints)
 
     # Metrics
 
@@ -209,6 +209,30 @@ class Run:
     def open_log(self, after: int) -> MetricsLog:
         """Open the metrics for writing; see :class:`~hiper.runs.metrics.MetricsLog`."""
         return MetricsLog(self.metrics_file, after, [make(self, after) for make in find_trackers(self.config)])
+
+    def problems(self, after: int) -> list[str]:
+        """Describe in words what the stored results of the first ``after`` iterations lack.
+
+        Raises:
+            UserError: see :meth:`metrics`.
+        """
+        records = [record for record in self.metrics() if record["iteration"] <= after]
+        found = [f"{self.metrics_file}: {problem}" for problem in metrics_problems(records, after)]
+        needed = [self.training_episodes(iteration) for iteration in range(1, after + 1)]
+        for split in self.config.evaluation.splits:
+            evaluated = {record["iteration"] for record in records if EVAL_SUCCESS.of(split) in record}
+            # The evaluation of the newest checkpoint may be unfinished. It is then done again.
+            needed += [self.card(iteration, split) for iteration in sorted(evaluated - {after})]
+        missing = [file for file in needed if not file.exists()]
+        if missing:
+            others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
+            found.append(f"{missing[0]} is missing{others}")
+        for card in sorted(self.evaluations_folder.glob("*.json")):
+            try:
+                Card.read(card)
+            except UserError as error:
+                found.append(str(error))
+        return found
 
     # Episodes
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,8 +205,14 @@ class MetricsLog:
 
     def __init__(self, file: Path, after: int, trackers: Sequence[Tracker] = ()) -> None:
         self._file, self._trackers = file, trackers
-        kept = [record for record in read_metrics(file) if record["iteration"] <= after]
-        write_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+        self._topics: set[tuple[int, str]] = set()
+        self._keep(record for record in read_metrics(file) if record["iteration"] <= after)
+
+    def _keep(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the file anew. Of lines about the same the last is kept."""
+        last = {_topic(record): record for record in records}
+        self._topics = set(last)
+        write_text(self._file, "".join(json.dumps(record) + "\n" for record in last.values()))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
@@ -216,6 +223,10 @@ class MetricsLog:
         """
         for name in metrics:
             metric_of(name)
+        topic = _topic({"iteration": iteration, **metrics})
+        if topic in self._topics:  # a process that was killed between an evaluation's metrics and its card wrote it
+            self._keep(record for record in read_metrics(self._file) if _topic(record) != topic)
+        self._topics.add(topic)
         with writing(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
         for tracker in self._trackers:
@@ -231,35 +242,56 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Read metrics in the order written; a half-written last line is left out.
 
     Raises:
-        UserError: a line is damaged, or holds something else than metrics.
+        UserError: another line than the last is damaged, or a whole line holds no metrics.
     """
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    lines = text.split("\n")
     records = []
     for number, line in enumerate(lines, start=1):
+        if number == len(lines) and not line:
+            break
         try:
-            record = json.loads(line)
+            records.append(_record(line))
         except (ValueError, RecursionError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
-                continue
-            reason: str | None = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
-        else:
-            reason = _oddity(record)
-        if reason:
+                break
+            reason = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
             raise UserError(
                 f"{file}:{number} is damaged ({reason}): mend the line, or delete it to go without its metrics"
-            )
-        records.append(record)
+            ) from error
     return records
 
 
-def _oddity(record: Any) -> str | None:
-    """Why a line holds no metrics; None: it does."""
+def metrics_problems(records: Sequence[Mapping[str, Any]], after: int) -> list[str]:
+    """Describe in words what is missing or written twice in the metrics of ``after`` iterations."""
+    trained = {record["iteration"] for record in records if SUCCESS.name in record}
+    missing = [n for n in range(1, after + 1) if n not in trained]
+    twice = sorted({iteration for (iteration, _), n in Counter(map(_topic, records)).items() if n > 1})
+    return [
+        *([f"the metrics of iteration {_numbers(missing)} are missing"] if missing else []),
+        *([f"metrics after iteration {_numbers(twice)} are written twice"] if twice else []),
+    ]
+
+
+def _topic(record: Mapping[str, Any]) -> tuple[int, str]:
+    """What a line is about: an iteration itself, or the evaluation of one split after it."""
+    evaluation = next((name for name in record if EVAL_SUCCESS.matches(name)), "")
+    return record["iteration"], "" if SUCCESS.name in record else evaluation
+
+
+def _record(line: str) -> dict[str, Any]:
+    record = json.loads(line)
     if not isinstance(record, dict):
-        return f"a {type(record).__name__} instead of names and numbers"
+        raise ValueError(f"it is of type {type(record).__name__}, not a mapping")
     iteration = record.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
-        return "it has no iteration" if iteration is None else f"the iteration is {shortened(repr(iteration))}"
+        raise ValueError("it has no number of an iteration")
     for name, value in record.items():
-        if not isinstance(value, int | float):
-            return f"{shortened(name)} is {shortened(repr(value))} instead of a number"
-    return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"'{name[:50]}' is of type {type(value).__name__}, not a number")
+    return record
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    first = ", ".join(map(str, numbers[:5]))
+    return f"{first} and {len(numbers) - 5} others" if len(numbers) > 5 else first

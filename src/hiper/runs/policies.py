@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.config import Config
+from hiper.config import WARM_START_PREFIXES, Config, flatten
 from hiper.errors import UserError
-from hiper.files import write_text
+from hiper.files import check_sealed, write_text
 from hiper.runs.folder import Run, checkpoint_policy, read_settings
 from hiper.strict_yaml import read_mapping
 
@@ -60,6 +61,21 @@ class PolicyFolder:
         write_text(self.settings_file, config.to_yaml())
         write_text(self._template_file, template)
 
+    def check(self) -> None:
+        """Check that the files are as a run wrote them. Folders without checksums say nothing of it.
+
+        Raises:
+            UserError: A file is missing or was changed. The message names it, and an older checkpoint, if any.
+        """
+        try:
+            check_sealed(self.path)
+        except UserError as error:
+            advice = "restore the file"
+            if self.path == checkpoint_policy(checkpoint := self.path.parent):
+                older = sorted(p for p in checkpoint.parent.glob("iter-*") if p.name < checkpoint.name)
+                advice = f"the checkpoint before it is {older[-1]}" if older else advice
+            raise UserError(f"policy {error}; {advice}") from error
+
     def settings(self) -> Config:
         """Read the settings.
 
@@ -75,6 +91,18 @@ class PolicyFolder:
             UserError: the file is no YAML mapping.
         """
         return read_mapping(self.settings_file)
+
+
+def warm_start_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that a warm start depends on, by dotted key, as JSON values."""
+    every = flatten(config.model_dump(mode="json"))
+    return {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
+
+
+def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Describe in words how settings by dotted key differ; "" if they do not."""
+    other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return ", ".join(f"{key}={before.get(key)} and not {now.get(key)}" for key in other)
 
 
 def unfinished_file(folder: Path) -> Path:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
-from hiper.files import atomic_folder, exclusive_lock
+from hiper.files import atomic_folder, check_sealed, exclusive_lock
 from hiper.imitation.warm_start import WarmStart
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress, unfinished_file
 from hiper.training.build import Parts, build
-from hiper.training.checkpoints import load_checkpoint
+from hiper.training.checkpoints import check_checkpoint, load_checkpoint
 from hiper.training.progress import header
 from hiper.training.recovery import Stop
 
@@ -48,6 +49,12 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
 def _restore(run: Run, display: Display) -> tuple[Parts, int]:
     newest = run.checkpoints[-1]
     display.note(f"continuing from {newest}")
+    check_checkpoint(run, newest)
+    if newest != run.checkpoint(0) and not run.metrics_file.exists():
+        raise UserError(
+            f"{run.metrics_file} is missing: restore it, or make an empty file of this name to go on without the "
+            "metrics of earlier iterations"
+        )
     parts = build(run.config, newest / "policy")
     if run.config.learner.kl_coef:
         parts.learner.set_reference(_reference(run))
@@ -60,10 +67,11 @@ def _reference(run: Run) -> Path | str:
     """Return the place of the policy that a resumed run began with.
 
     Raises:
-        UserError: The policy no longer exists.
+        UserError: The policy no longer exists, or is damaged.
     """
     config, warm = run.config, run.warm_start
     if warm.exists():
+        _check_reference(warm)
         return warm
     if config.model.path is None or config.warm_start.tasks:
         raise UserError(f"{warm}, the reference policy of learner.kl_coef, is missing; restore the folder")
@@ -72,7 +80,15 @@ def _reference(run: Run) -> Path | str:
             f"{path}, the reference policy of learner.kl_coef, is missing; restore it, or set model.path in "
             f"{run.settings_file} to its new place"
         )
+    _check_reference(path)
     return config.model.path
+
+
+def _check_reference(folder: Path) -> None:
+    try:
+        check_sealed(folder)
+    except UserError as error:
+        raise UserError(f"{error}. It is the reference policy of learner.kl_coef; restore the folder") from error
 
 
 def warm_start(parts: Parts, folder: Path, display: Display, stop: Stop) -> None:
@@ -119,6 +135,7 @@ def clone(config: Config, folder: Path, display: Display) -> None:
                 f"{error}; {describe_progress(folder)}. Free some space, then give the same command again"
             ) from error
         except KeyboardInterrupt:
-            display.interrupted(describe_progress(folder), display.command)
+            with suppress(OSError):  # the terminal may be gone
+                display.interrupted(describe_progress(folder), display.command)
             raise
         unfinished_file(folder).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper.config import Config
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
+from hiper.files import seal
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_policy, make_nano, use_threads
@@ -45,10 +46,11 @@ class Parts:
     """The agent at the training temperature. Its sampler has the weights that the learner published last."""
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary Hugging Face directory, with its settings and template."""
+        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums."""
         self.learner.export(folder)
         self.tokenizer.save_pretrained(folder)
         PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
+        seal(folder)
 
     def close(self) -> None:
         """Release sampler and environments."""
@@ -116,6 +118,8 @@ def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = path or config.model.path
+    if path is None and source is not None:
+        PolicyFolder(Path(source)).check()
     if source is not None:
         return load_policy(source, config.model), load_tokenizer(source)
     turns = list(language(env))

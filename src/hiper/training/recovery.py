@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,8 @@ from hiper.runs.policies import describe_progress
 class Stop:
     """A request to stop, set by signals.
 
-    Inside the context, SIGINT and SIGTERM set :attr:`asked`. A second signal raises KeyboardInterrupt at once. Outside
+    Inside the context, SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) set :attr:`asked`. SIGINT after
+    any of them raises KeyboardInterrupt at once. A SIGHUP that is ignored, as under ``nohup``, stays ignored. Outside
     the main thread Python delivers no signals, so the context has no effect there.
 
     Args:
@@ -32,8 +33,9 @@ class Stop:
 
     def __enter__(self) -> Self:
         main = threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM) if main else ():
-            self._previous[number] = signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ():
+            if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
     def __exit__(
@@ -44,9 +46,13 @@ class Stop:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
-            raise KeyboardInterrupt
+            # A closed terminal and a shutdown send SIGHUP and SIGTERM more than once. Only a person presses twice.
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.asked = True
-        self._display.note("stopping at the next safe point; press Ctrl-C again to stop at once")
+        with suppress(OSError):  # the terminal may be gone
+            self._display.note("stopping at the next safe point; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
         """Mark a safe point, where no work is half done.
@@ -81,7 +87,8 @@ def advising(run: Run, display: Display) -> Iterator[None]:
             raise
         raise UserError(f"{error}; {_kept(run)}. Free some space, then resume with: {resume}") from error
     except KeyboardInterrupt:
-        display.interrupted(_kept(run), resume)
+        with suppress(OSError):  # the terminal may be gone
+            display.interrupted(_kept(run), resume)
         raise
     except UserError as error:
         if not run.checkpoints:

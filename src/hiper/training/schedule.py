@@ -12,9 +12,11 @@ def splits_due(config: Config, done: int) -> tuple[str, ...]:
     return evaluation.splits if always or (evaluation.every and done % evaluation.every == 0) else ()
 
 
-def checkpoint_due(config: Config, done: int) -> bool:
-    """Return whether to save a checkpoint after ``done`` iterations."""
-    return done == config.training.iterations or done % config.training.checkpoint_every == 0
+def checkpoint_due(config: Config, done: int, seconds: float) -> bool:
+    """Return whether to save a checkpoint after ``done`` iterations, ``seconds`` after the last save."""
+    training = config.training
+    late = training.checkpoint_minutes is not None and seconds >= 60 * training.checkpoint_minutes
+    return late or done == training.iterations or done % training.checkpoint_every == 0
 
 
 def lr_scales(config: Config, iteration: int) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -65,10 +66,12 @@ class Trainer:
         self.run, self.parts, self.display, self.stop = run, parts, display, stop
         self.config = run.config
         self.done = self._begun = done
-        self._saved = done
+        self._saved, self._saved_at = done, time.monotonic()
         self._weights_whole = True
         """Whether the weights are those of iteration ``done``. False from the start of an update until it is logged."""
         self._lines = IterationLines()
+        for problem in run.problems(done):
+            display.note(f"note: {problem}")
         self._log = run.open_log(after=done)
         self._history = run.iteration_metrics()
 
@@ -79,9 +82,11 @@ class Trainer:
             DivergedError: The loss is NaN or infinite.
         """
         try:
-            if not self.run.checkpoints:
+            if self.run.checkpoints:
+                self.run.prune(self.config.training.keep_checkpoints)  # a process may have been killed before it did
+            else:
                 self._save()
-                unfinished_file(self.run.warm_start).unlink(missing_ok=True)
+            unfinished_file(self.run.warm_start).unlink(missing_ok=True)
             self._evaluate_where_due()
             while self.done < self.config.training.iterations:
                 metrics = self._iterate()
@@ -109,6 +114,7 @@ class Trainer:
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
             scores = learner.score(rows)
+        self.stop.check()
         with clock("credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
         with clock("writing"):  # before the update, so that an error leaves the weights of a whole iteration
@@ -137,7 +143,14 @@ class Trainer:
 
         def play(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
             with self._episodes_bar("episodes", len(assignments)) as on_episode:
-                return collect(env, assignments, self.parts.agent, slots=config.rollout.slots, on_episode=on_episode)
+                return collect(
+                    env,
+                    assignments,
+                    self.parts.agent,
+                    slots=config.rollout.slots,
+                    on_turn=self.stop.check,
+                    on_episode=on_episode,
+                )
 
         return collect_groups(
             play,
@@ -149,7 +162,7 @@ class Trainer:
 
     @contextmanager
     def _episodes_bar(self, what: str, total: int) -> Iterator[Callable[[Episode], None]]:
-        """Show a progress bar of episodes. The end of each episode is a safe point."""
+        """Show a progress bar of episodes."""
         with self.display.bar(what, total) as advance:
 
             def on_episode(_: Episode) -> None:
@@ -169,12 +182,13 @@ class Trainer:
         for alarm in newly(ringing, self._history[-1] if self._history else {}):
             self.display.alarm(str(alarm))
         self._history.append(metrics)
-        if self.stop.asked or checkpoint_due(self.config, self.done):
+        seconds = time.monotonic() - self._saved_at
+        if self.stop.asked or checkpoint_due(self.config, self.done, seconds):
             self._save()
 
     def _save(self) -> None:
         save_checkpoint(self.run, self.parts, self.done)
-        self._saved = self.done
+        self._saved, self._saved_at = self.done, time.monotonic()
 
     def _evaluate_where_due(self) -> None:
         for split in splits_due(self.config, self.done):
@@ -192,7 +206,9 @@ class Trainer:
         total = min(tasks or len(env.panel), len(env.panel))
         with self._episodes_bar(f"evaluation on {split}", total) as on_episode:
             slots = self.config.rollout.slots
-            result = evaluate(env, agent, tasks=tasks, slots=slots, seed=seed, on_episode=on_episode)
+            result = evaluate(
+                env, agent, tasks=tasks, slots=slots, seed=seed, on_turn=self.stop.check, on_episode=on_episode
+            )
         self.display.note(evaluation_line(self.done, split, result))
         write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
         by_type = {kind: outcome for kind, outcome in result.outcomes.items() if kind != "all"}
