@@ -242,7 +242,7 @@ def data(
 
 @_command()
 def report(run: given.Run) -> None:
-    """Show the outcome of a run, and write its report and learning curve anew."""
+    """Show the outcome of a run, and bring its report and learning curve up to date."""
     from hiper.commands.report import report_run
     from hiper.runs import folder as runs
 

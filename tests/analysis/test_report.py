@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from io import StringIO
@@ -43,6 +44,20 @@ def test_the_report_of_a_run(run: Run):
     assert all(Path(place).exists() for place, _ in report.places())
     with Image.open(run.path / "curve.png") as image:
         assert image.width > 1000
+
+
+def test_the_curve_is_drawn_anew_when_results_have_come(run: Run):
+    card = run.card(2, "held_out")
+    for changed in (run.metrics_file, card):
+        run.curve_file.unlink(missing_ok=True)
+        write_report(read_report(run))
+        drawn = run.curve_file.stat().st_mtime_ns
+        write_report(read_report(run))
+        assert run.curve_file.stat().st_mtime_ns == drawn
+        os.utime(changed, ns=(drawn + 1_000_000, drawn + 1_000_000))
+        write_report(read_report(run))
+        assert run.curve_file.stat().st_mtime_ns > drawn
+        os.utime(changed, ns=(drawn - 1_000_000_000, drawn - 1_000_000_000))
 
 
 def test_the_report_on_a_terminal(run: Run):

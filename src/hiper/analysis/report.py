@@ -78,7 +78,20 @@ class Report:
 
 
 def write_report(report: Report) -> None:
-    """Write the report and the learning curve into the run's folder."""
+    """Write the report into the run's folder, and the learning curve if results have come since it was drawn."""
+    if _curve_is_old(report.run):
+        _draw_curve(report)
+    write_text(report.run.report_file, report.markdown())
+
+
+def _curve_is_old(run: Run) -> bool:
+    if not run.curve_file.exists():
+        return True
+    results = [file for file in (run.metrics_file, *run.evaluations_folder.iterdir()) if file.exists()]
+    return any(file.stat().st_mtime >= run.curve_file.stat().st_mtime for file in results)
+
+
+def _draw_curve(report: Report) -> None:
     from hiper.display.plots import Curve, Estimate, draw_learning_curve  # matplotlib takes a second to import
 
     held_out = {
@@ -86,7 +99,6 @@ def write_report(report: Report) -> None:
         for split, evaluations in report.evaluations.items()
     }
     draw_learning_curve(report.run.curve_file, Curve(report.title, report.training, held_out))
-    write_text(report.run.report_file, report.markdown())
 
 
 def read_report(run: Run) -> Report:
