@@ -57,7 +57,7 @@ def test_the_page_on_environments(hiper: Hiper, tmp_path: Path, monkeypatch: pyt
     assert (listed.code, len(listed.out.splitlines())) == (0, 112)
     assert "won after" in hiper(*play[2:], "--auto").out
     short = ("warm_start.tasks=20", "rollout.episodes=8", "training.iterations=1", "evaluation.final_tasks=4")
-    trained = hiper(*small[2:], *short, "warm_start.epochs=1")
+    trained = hiper(*small[2:], *short, "warm_start.turns=200", "warm_start.imperfect.turns=100")
     assert trained.code == 0, trained.err
     assert "held_out: " in trained.out
     recipe, *settings = large[3:]

@@ -187,10 +187,15 @@ def test_a_closed_terminal_or_a_shutdown_stops_at_the_next_turn_and_saves(
 
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
     display = Quiet()
-    with monkeypatch.context() as patch:
-        patch.setattr(CorridorEnv, "_step", stepped)
-        with pytest.raises(KeyboardInterrupt):
-            train(run, display)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup the tests ignore SIGHUP, and training with them
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(CorridorEnv, "_step", stepped)
+            with pytest.raises(KeyboardInterrupt):
+                train(run, display)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert turns == 45
     assert display.happened["episodes"] % 8  # some of an iteration's episodes, not all
     assert run.checkpoints[-1].name == f"iter-{display.happened['iteration']:05d}" != "iter-00000"
