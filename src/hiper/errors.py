@@ -6,12 +6,6 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def first_line(error: BaseException) -> str:
-    """Return the beginning of an error's text, in one line of at most 200 characters. Its kind, if it has no text."""
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."
-
-
 class UserError(ValueError):
     """Something that the user gave is wrong: a file, a key, a name.
 
@@ -40,6 +34,11 @@ def shortened(given: object, limit: int = SHOWN_CHARACTERS) -> str:
     """The text of what the user gave, for a message: on one line, and at most ``limit`` characters of it."""
     text = str(given)
     return " ".join(text.splitlines()) if len(text) <= limit else f"{' '.join(text[:limit].splitlines())}..."
+
+
+def first_line(error: BaseException) -> str:
+    """The beginning of an error's text, in one line of at most 200 characters. Its kind, if it has no text."""
+    return shortened((str(error).strip() or type(error).__name__).splitlines()[0], 200)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
