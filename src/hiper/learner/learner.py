@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,24 +25,17 @@ from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
-from hiper.learner.losses import k3, policy_loss, value_loss
+from hiper.learner.losses import Counts, given, k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
 from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
 from hiper.models.lora import role_of
-from hiper.models.weights import PolicyWeights
+from hiper.models.weights import Loads, PolicyWeights
 from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
-
-
-class Loads(Protocol):
-    """Anything that takes weights, such as a sampler."""
-
-    def load(self, weights: PolicyWeights, version: int) -> None:
-        """Use these weights from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +311,7 @@ class Learner:
 
         The gradient is accumulated over this process's micro-batches, then summed over all processes.
         """
-        counts = _Counts(
+        counts = Counts(
             credited=max(1, sum(int(row.mask.sum()) for row in rows)),
             said=sum(len(row.mask) for row in rows),
             places_H=np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0)),
@@ -350,7 +343,7 @@ class Learner:
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
         self._optimizer.step()
 
-    def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
+    def _loss(self, rows: Sequence[TrainRow], counts: Counts, meter: Meter) -> tuple[Tensor, float]:
         """Compute this micro-batch's part of the mini-batch's loss.
 
         The policy's terms are means over tokens, and each head's term is a mean over places. The surrogate covers the
@@ -369,7 +362,7 @@ class Learner:
         surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
         loss = surrogate_K.sum() / counts.credited - config.entropy_coef * outputs.entropy_K.sum() / counts.said
         if config.kl_coef:
-            reference_K = self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))
+            reference_K = self._tensor(np.concatenate([given(row.scores.reference) for row in rows]))
             kl_K = k3(outputs.logprobs_K, reference_K)
             loss = loss + config.kl_coef * kl_K.sum() / counts.said
             meter.add_all(names.REFERENCE_KL.name, kl_K)
@@ -400,20 +393,3 @@ class Learner:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-
-class _Counts(NamedTuple):
-    """The denominators of the means in a mini-batch's loss."""
-
-    credited: int
-    """The number of tokens with an advantage."""
-    said: int
-    """The number of response tokens."""
-    places_H: NDArray[np.int64]
-    """The number of trained values, by head."""
-
-
-def _given(reference: Array | None) -> Array:
-    if reference is None:
-        raise ValueError("kl_coef is not zero, but the rows were scored without a reference policy")
-    return reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
@@ -56,3 +57,10 @@ class PolicyWeights:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Loads(Protocol):
+    """Anything that takes weights, such as a sampler."""
+
+    def load(self, weights: PolicyWeights, version: int) -> None:
+        """Use these weights from now on."""
