@@ -75,6 +75,15 @@ class PromptConfig(StrictModel):
     """The maximum length of a prompt in tokens."""
     overflow: Overflow = "drop_history"
     """What to do with a longer prompt. Metrics count such prompts in any case."""
+    plan_memory: Literal["none", "critic", "both"] = "none"
+    """Who reads the list of the agent's subgoals so far, each with the turn at which it began.
+
+    - ``none``: nobody.
+    - ``critic``: the critic alone. It needs a backbone of its own (``model.critic: own``).
+    - ``both``: policy and critic.
+    """
+    plan_memory_tokens: int = Field(64, ge=1, le=10_000_000)
+    """The maximum length of that list in tokens. The oldest subgoals are left out; metrics count them."""
     include_tags: bool = True
     """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
 
@@ -391,6 +400,23 @@ class Config(StrictModel):
         if estimator.critic == "none" and self.learner.critic_warmup_iterations:
             raise ValueError(
                 f"advantages.type '{name}' has no critic to train first: set learner.critic_warmup_iterations to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_plan_memory(self) -> Self:
+        if self.prompt.plan_memory != "critic":
+            return self
+        if self.advantages.critic == "none":
+            raise ValueError(
+                f"prompt.plan_memory 'critic' is for a critic, and advantages.type '{self.advantages.type}' has none: "
+                "set it to both or none"
+            )
+        if self.model.critic != "own":
+            raise ValueError(
+                f"prompt.plan_memory 'critic' lets the critic read other prompts than the policy, and model.critic "
+                f"'{self.model.critic}' reads what the policy computes: set model.critic to own, or prompt.plan_memory "
+                "to both"
             )
         return self
 

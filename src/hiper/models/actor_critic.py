@@ -161,14 +161,21 @@ class ActorCritic(nn.Module):
         if self.backbone is not None:
             self.backbone.load_state_dict(self.policy.get_decoder().state_dict())
 
-    def forward(self, batch: RowBatch, temperature: float) -> Outputs:
-        """Return log-probabilities and entropies at ``temperature``, and values."""
+    def forward(self, batch: RowBatch, temperature: float, critic_batch: RowBatch | None = None) -> Outputs:
+        """Return log-probabilities and entropies at ``temperature``, and values.
+
+        Args:
+            batch: The rows as the policy reads them.
+            temperature: The sampling temperature.
+            critic_batch: The same rows as the critic reads them; its backbone must be its own. None: ``batch``.
+        """
+        assert critic_batch is None or self.backbone is not None
         decoder = self.policy.get_decoder()
         states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
         if not self.heads.names:
             return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
-        return Outputs(*scores, self.heads(self._critic_states(batch, states_MD)))
+        return Outputs(*scores, self.heads(self._critic_states(critic_batch or batch, states_MD)))
 
     def _critic_states(self, batch: RowBatch, states_MD: Tensor) -> Tensor:
         """Return the hidden states (P, H, D) that the heads read."""

@@ -110,7 +110,7 @@ class Trainer:
         seed = derive_seed(config.seed, "iteration", self.done)
         collected = self._collect()
         episodes, timing = collected.episodes, collected.timing
-        rows = rows_of(episodes)
+        rows = rows_of(episodes, self.parts.critic_prompts)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
             scores = learner.score(rows)
@@ -130,6 +130,7 @@ class Trainer:
         generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
         return {
             **rollout_metrics(collected.played, unknown_id=self.parts.tokenizer.unk_token_id),
+            **plan_memory_metrics(collected.played, self.parts.critic_prompts or self.parts.prompts),
             **group_metrics(collected, config.rollout.group_size),
             **credit_metrics(assigned),
             **mismatch_metrics(scores),
