@@ -35,6 +35,7 @@ class Row:
     """The tokens that the critic reads as the prompt. None: those of the policy's prompt."""
 
     def __len__(self) -> int:
+        """The number of tokens, in the longer reading."""
         return max(len(self.prompt_ids), len(self.critic_prompt_ids or ())) + len(self.response_ids)
 
     @property

@@ -51,7 +51,7 @@ def _locate(path: Path) -> Iterator[tuple[str, str]]:
 
 def read_chores(
     path: Path, split: str, chores: int, count: int | None = None, seed: int = 0
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, bytes | str]]:
     """Yield the id and the text of joined games; see :mod:`hiper.envs.alfworld.chores`.
 
     Args:
@@ -66,7 +66,7 @@ def read_chores(
     """
     source = open_split(split, str(path), chores=chores).source
     drawn = _draw((task.id for task in source.tasks()), count, seed)
-    yield from ((task_id, bytes(source.read(task_id), "utf-8")) for task_id in drawn)
+    yield from ((task_id, source.read(task_id)) for task_id in drawn)
 
 
 def _draw(ids: Iterable[str], count: int | None, seed: int) -> list[str]:

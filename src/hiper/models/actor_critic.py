@@ -57,7 +57,7 @@ class RowBatch:
         Raises:
             ValueError: A row has an empty prompt or response, or a value position outside its response.
         """
-        width = max(map(len, rows))
+        width = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
         ids: list[list[int]] = []
         row_M: list[int] = []
         position_M: list[int] = []
@@ -69,7 +69,7 @@ class RowBatch:
             if prompt == 0 or response == 0 or not 0 <= (row.low_index or 0) < response:
                 raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {row.low_index}")
             low = before if row.low_index is None else before + 1 + row.low_index
-            ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - len(row))])
+            ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - prompt - response)])
             row_M += [n] * (response + 1)
             position_M += range(prompt - 1, prompt + response)
             state_K += range(before, before + response)

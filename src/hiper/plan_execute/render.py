@@ -57,7 +57,8 @@ class Template:
         self.data = data
         self.shows_plans = shows_plans
         """Whether prompts show the subgoals so far."""
-        canonical = json.dumps(data.model_dump(mode="json", exclude=set() if shows_plans else {"plans"}), sort_keys=True)
+        unseen = set() if shows_plans else {"plans"}
+        canonical = json.dumps(data.model_dump(mode="json", exclude=unseen), sort_keys=True)
         self.content_hash = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of the content. Comments and layout of the file do not change it."""
         self._goal = _text_renderer(data.goal)

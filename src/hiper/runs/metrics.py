@@ -76,7 +76,7 @@ PROMPT_UNKNOWN = Metric(
 )
 PLANS_DROPPED = Metric(
     "prompt/plans_dropped",
-    "subgoals",
+    "number",
     "Mean number of a prompt's oldest subgoals that `prompt.plan_memory_tokens` left out, with `prompt.plan_memory`.",
 )
 PROMPT_TOKENS = Metric("tokens/prompt", "tokens", "Mean length of a prompt.")

@@ -111,7 +111,7 @@ def check_form(config: Config, template: Template) -> None:
         return
     name = template.data.name
     if config.prompt.plan_memory != "none":
-        raise UserError(f"template '{name}' asks for no plans, so there are none to show: set prompt.plan_memory to none")
+        raise UserError(f"template '{name}' asks for no plans, so it can show none; set prompt.plan_memory to none")
     if config.advantages.critic == "decisions":
         raise UserError(
             f"advantages.type '{config.advantages.type}' credits switches and subgoals, and template '{name}' asks for "

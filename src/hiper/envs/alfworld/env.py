@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import replace
+from functools import cache
 from typing import ClassVar
 
 from hiper.envs.alfworld.chores import TURNS_EACH, ChoresExpert
@@ -13,6 +15,8 @@ from hiper.envs.alfworld.generate import DEFAULT_SIZE
 from hiper.envs.alfworld.library import Library, open_split
 from hiper.envs.base import MOST_TURNS, EndReason, Observation, Start, Step, TextEnv
 from hiper.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class AlfworldEnv(TextEnv):
@@ -99,4 +103,17 @@ def make(
     Raises:
         UserError: there are no such games.
     """
+    if chores > 1 and max_turns is not None and max_turns < TURNS_EACH * chores:
+        _say_short(chores, max_turns)
     return AlfworldEnv(open_split(split, data, games, size, chores), max_turns=max_turns, reward=reward)
+
+
+@cache
+def _say_short(chores: int, max_turns: int) -> None:
+    """Log once that chores in a row have fewer turns than usual, as recipes may set them for one chore."""
+    log.warning(
+        "%d chores in a row have %d turns; max_turns=null (env.max_turns in a recipe) gives %d for each, as for one",
+        chores,
+        max_turns,
+        TURNS_EACH,
+    )

@@ -89,12 +89,13 @@ def read_goals(text: str) -> tuple[StatedGoal, ...]:
 
 def state_goals(goals: Iterable[StatedGoal]) -> str:
     """Return the conjunction of goals in PDDL; the inverse of :func:`read_goals`."""
-    texts = []
+    tokens: list[str] = []
     for goal in goals:
-        shapes = (text for text, n, how in _GOAL_SHAPES if (n, how, "L)" in text) == (goal.count, goal.treatment, goal.lamp))
+        wanted = (goal.count, goal.treatment, goal.lamp)
+        shape = next(text for text, n, how in _GOAL_SHAPES if (n, how, "?ot L)" in text) == wanted)
         types = {"O": goal.thing, "R": goal.target, "L": goal.target}
-        texts.append(" ".join(types.get(token, token) for token in TOKEN.findall(next(shapes))))
-    return f"(:goal (and {' '.join(texts)}))"
+        tokens += (types.get(token, token) for token in TOKEN.findall(shape))
+    return f"(:goal (and {' '.join(tokens)}))"
 
 
 def _goal_at(text: str, at: int) -> tuple[StatedGoal, int] | None:
