@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, apply_overrides, load, load_config, recipe_names, recipe_summary, tree
+from hiper.config import Config, apply_overrides, load, load_config, recipe_names, recipe_summary, tree, warm_start
 from hiper.config.load import MOVED_KEYS, rename_moved_keys
 from hiper.errors import UserError
 
@@ -284,9 +284,10 @@ def test_messages_about_settings_do_not_wait_for_torch():
 
 
 def sections() -> Iterator[ast.ClassDef]:
-    for node in ast.parse(Path(tree.__file__).read_text()).body:
-        if isinstance(node, ast.ClassDef):
-            yield node
+    for module in (tree, warm_start):
+        for node in ast.parse(Path(module.__file__).read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                yield node
 
 
 def test_every_setting_is_described():

@@ -41,6 +41,8 @@ _VERSION = "1"
 """A part of every digest. It changes whenever the same games would be joined in another way."""
 _TOOLS = {"clean": "sinkbasintype", "hot": "microwavetype", "cool": "fridgetype"}
 _STATES = {"clean": "isclean", "hot": "ishot", "cool": "iscool"}
+_CHOSEN: dict[str, dict[str, list[str]]] = {}
+"""What this process chose to join, by the hash of the panel of single games."""
 
 
 class JoinedSource:
@@ -61,11 +63,11 @@ class JoinedSource:
         self.chores = chores
         """How many games are joined into one."""
         self._source = source
-        self._rooms: dict[str, _Room] = {}
+        self._rooms: dict[str, Room] = {}
         panel = Panel.of(source.name, source.tasks())
-        others = frozen_choice(panel)
+        others = _CHOSEN.get(panel.hash) or frozen_choice(panel)
         if others is None:
-            others = choose_others({task.id: self._room(task.id) for task in panel})
+            others = _CHOSEN[panel.hash] = choose_others({task.id: self._room(task.id) for task in panel})
         self._members: dict[str, tuple[str, ...]] = {}
         self._tasks: list[Task] = []
         for task in panel:
@@ -85,11 +87,11 @@ class JoinedSource:
         self._members[task_id] = tuple(game.id for game in games)
         self._tasks.append(Task(task_id, f"chores-{len(games)}{'-two-objects' * two}", digest))
 
-    def _room(self, game_id: str) -> _Room:
+    def _room(self, game_id: str) -> Room:
         room = self._rooms.get(game_id)
         if room is None:
             read, where = self._source.read(game_id), self._source.where(game_id)
-            room = self._rooms[game_id] = _Room.read(read, where)
+            room = self._rooms[game_id] = Room.read(read, where)
         return room
 
     def tasks(self) -> Iterable[Task]:
@@ -134,11 +136,11 @@ def join_sentences(sentences: Iterable[str]) -> str:
 
 def split_sentences(task: str) -> list[str]:
     """Return the sentences of a task."""
-    return [f"{sentence}." for sentence in task.split(".") if sentence.strip()]
+    return [f"{sentence.strip()}." for sentence in task.split(".") if sentence.strip()]
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
+class Room:
     """The first state of a game, as far as goals depend on it. Sets hold internal ids, by type."""
 
     goal: StatedGoal
@@ -161,7 +163,7 @@ class _Room:
     """The objects that are clean, hot or cool at the start."""
 
     @classmethod
-    def read(cls, text: str | bytes, where: str) -> _Room:
+    def read(cls, text: str | bytes, where: str) -> Room:
         """Read a game file's text.
 
         Raises:
@@ -251,7 +253,7 @@ def frozen_choice(panel: Panel) -> dict[str, list[str]] | None:
     return chosen and {first: [ids[other] for other in others] for first, others in zip(ids, chosen, strict=True)}
 
 
-def choose_others(rooms: Mapping[str, _Room]) -> dict[str, list[str]]:
+def choose_others(rooms: Mapping[str, Room]) -> dict[str, list[str]]:
     """Return the games to join to each game, in order, at most ``MOST_CHORES - 1``; see the docstring of this module.
 
     Args:
