@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +36,11 @@ from hiper.advantages.checks import needed
 from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.parse import KEEP, stated_switch
-from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rollout.collector import contexts_of
 from hiper.rows import Row, Scores, TrainRow
+
+if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
+    from hiper.plan_execute.prompts import PromptBuilder
 
 
 @dataclass(frozen=True)

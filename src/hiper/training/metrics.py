@@ -6,18 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hiper.advantages import HEADS, Bools, Floats
 from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
-from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rollout.collector import contexts_of
 from hiper.rollout.groups import Collected, groups_without_spread
 from hiper.rows import Scores
 from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
+
+if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
+    from hiper.plan_execute.prompts import PromptBuilder
 
 
 def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) -> dict[str, float]:
