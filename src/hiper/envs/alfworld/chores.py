@@ -334,7 +334,7 @@ class ChoresExpert(AlfworldExpert):
             self._errand, self._treated = following, False
 
     def _fulfilling(self, errand: Errand) -> frozenset[str]:
-        """Return the objects by which a goal holds, as far as is known. None: the goal does not hold."""
+        """Return the objects by which a goal holds, as far as is known. Empty: the goal does not hold."""
         if errand.lamp:
             return frozenset()  # when it holds, the game is over
         right = self._made[errand.treatment] if errand.treatment else None
