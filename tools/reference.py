@@ -55,7 +55,7 @@ def settings_page() -> str:
     sections = dict(sections_of(Config))
     parts = [
         "# Settings",
-        NOTE.format(source="`hiper.config.tree`, `hiper.advantages` and the environments"),
+        NOTE.format(source="`hiper.config`, `hiper.advantages` and the environments"),
         "A recipe is a YAML file with these sections. The command line overrides a setting by its dotted key: "
         "`hiper train quickstart learner.lr=1e-4`. Unknown keys are errors. The defaults below are those of the tree; "
         "recipes change some of them. `hiper recipes NAME` shows a recipe.",

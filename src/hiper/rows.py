@@ -5,7 +5,7 @@ Legend: K response tokens of one row, H value heads of its critic.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +31,17 @@ class Row:
     """The sampler's log-probability of each response token. Demonstrations are not sampled, and have none."""
     version: int | None = None
     """The version of the weights that sampled the response. None: unknown."""
+    critic_prompt_ids: tuple[int, ...] | None = None
+    """The tokens that the critic reads as the prompt. None: those of the policy's prompt."""
 
     def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.response_ids)
+        """The number of tokens, in the longer reading."""
+        return max(len(self.prompt_ids), len(self.critic_prompt_ids or ())) + len(self.response_ids)
+
+    @property
+    def for_critic(self) -> Row:
+        """The row as the critic reads it."""
+        return self if self.critic_prompt_ids is None else replace(self, prompt_ids=self.critic_prompt_ids)
 
 
 @dataclass(frozen=True, slots=True)

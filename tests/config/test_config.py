@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,17 @@ import yaml
 from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE, TokenGAE, TurnGAE
-from hiper.config import Config, apply_overrides, load, load_config, recipe_names, recipe_summary, tree
+from hiper.config import (
+    Config,
+    apply_overrides,
+    load,
+    load_config,
+    recipe_names,
+    recipe_summary,
+    tree,
+    validate_config,
+    warm_start,
+)
 from hiper.config.load import MOVED_KEYS, rename_moved_keys
 from hiper.errors import UserError
 
@@ -284,9 +295,10 @@ def test_messages_about_settings_do_not_wait_for_torch():
 
 
 def sections() -> Iterator[ast.ClassDef]:
-    for node in ast.parse(Path(tree.__file__).read_text()).body:
-        if isinstance(node, ast.ClassDef):
-            yield node
+    for module in (tree, warm_start):
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef):
+                yield node
 
 
 def test_every_setting_is_described():
@@ -376,3 +388,25 @@ def test_hae_is_what_is_meant_where_no_estimator_is_named():
     assert load_config("quickstart", ["advantages={gamma: 0.9}"]).advantages == HAE(gamma=0.9)
     assert load_config("quickstart", ["advantages={type: turn-gae, gamma: 0.9}"]).advantages == TurnGAE(gamma=0.9)
     assert Config(advantages=TokenGAE()).advantages == TokenGAE()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["model.critic=shared"],
+            "model.critic 'shared' reads .*: set model.critic to own, or prompt.plan_memory to both",
+        ),
+        (["model.critic=detached"], "model.critic 'detached' reads what the policy computes"),
+        (
+            ["advantages={type: rloo}", "rollout.group_size=2"],
+            "advantages.type 'rloo' has none: set it to both or none",
+        ),
+    ],
+)
+def test_a_memory_of_the_critic_alone_needs_a_critic_with_a_backbone(settings: list[str], message: str):
+    with pytest.raises(UserError, match=message):
+        validate_config(apply_overrides({}, ["prompt.plan_memory=critic", *settings]), "settings")
+    others = apply_overrides({}, ["prompt.plan_memory=both", *settings])
+    assert validate_config(others, "settings").prompt.plan_memory == "both"
+    assert Config().prompt.plan_memory == "none"

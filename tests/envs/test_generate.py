@@ -34,7 +34,7 @@ def kind(name: str) -> str:
 
 
 def wanted(game: Game) -> list[int]:
-    return [o for o in game.goal.objects if o in game.pickupable]
+    return [o for o in game.goals[0].objects if o in game.pickupable]
 
 
 def starting_place(game: Game, o: int) -> int:
@@ -297,7 +297,7 @@ def test_rooms_hold_what_the_task_needs() -> None:
     for game in games("tiny", 120):
         task = game.where.split("/")[2].split("-")[0]
         present = {kind(name) for name in (*game.receptacles, *game.objects)}
-        assert len(wanted(game)) >= game.goal.count
+        assert len(wanted(game)) >= game.goals[0].count
         if task in APPLIANCES:
             assert APPLIANCES[task][1].lower() in present
         if task == "look_at_obj_in_light":
@@ -306,7 +306,7 @@ def test_rooms_hold_what_the_task_needs() -> None:
 
 def test_what_is_wanted_never_starts_at_its_goal() -> None:
     for game in games("small", 120):
-        assert all(starting_place(game, o) not in game.goal.receptacles for o in wanted(game))
+        assert all(starting_place(game, o) not in game.goals[0].receptacles for o in wanted(game))
 
 
 def test_placements_vary() -> None:
@@ -314,7 +314,7 @@ def test_placements_vary() -> None:
     hidden = spare = siblings = cool = 0
     for game in games("small", 300, split="train"):
         its = wanted(game)
-        spare += len(its) > game.goal.count
+        spare += len(its) > game.goals[0].count
         hidden += any(starting_place(game, o) in game.openable for o in its)
         families = Counter(FAMILY[kind(name)] for name in game.objects)
         siblings += families[FAMILY[kind(game.objects[its[0]])]] > len(its)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,3 +227,19 @@ def test_little_is_padding_with_lengths_as_in_games():
         batches = micro_batches(lengths, max_tokens)
         assert padding_share(lengths, batches) < 0.1
         assert len(batches) <= most  # without cutting them up too far
+
+
+@pytest.mark.parametrize("values", ["decisions", "turn", "token"])
+def test_a_critic_may_read_other_prompts(make_qwen2: MakeQwen2, values: Critic):
+    """Its values are those of rows with its prompts, and what the policy says is that of rows with the policy's."""
+    model = ActorCritic(make_qwen2(), make_qwen2(seed=1).get_decoder(), critic=values)
+    torch.nn.init.normal_(model.heads.out.weight)
+    others = [replace(row, critic_prompt_ids=(9, *row.prompt_ids, 3, 4)) for row in ROWS]
+    assert [len(row) for row in others] == [len(row) + 3 for row in ROWS]
+    batch, critic = (RowBatch.of(rows, 0, CPU) for rows in (others, [row.for_critic for row in others]))
+    longer = RowBatch.of([replace(row, prompt_ids=(9, *row.prompt_ids, 3, 4)) for row in ROWS], 0, CPU)
+    plain, outputs = model(RowBatch.of(ROWS, 0, CPU), 1.0), model(batch, 1.0, critic)
+    assert torch.equal(outputs.logprobs_K, plain.logprobs_K)
+    assert torch.equal(outputs.entropy_K, plain.entropy_K)
+    assert torch.equal(outputs.values_PH, model(longer, 1.0).values_PH)
+    assert not torch.allclose(outputs.values_PH, plain.values_PH)

@@ -508,3 +508,87 @@ def test_an_environments_own_template_is_named_in_full(name, tmp_path):
     file = tmp_path / f"{name}.yaml"
     file.write_text(f"extends: {name}\n")
     assert Template.load_for("alfworld", file).data == Template.load(name).data
+
+
+# --- The memory of the plan -----------------------------------------------------------------------------------------
+
+PLANS = ((0, "find apple"), (4, "heat apple"), (11, "put apple in fridge"))
+SHOWN = {
+    "text": "plans 1 find apple , 5 heat apple , 12 put apple in fridge .",
+    "chat": "# Your subgoals so far\nTurn 1: find apple\nTurn 5: heat apple\nTurn 12: put apple in fridge",
+}
+WITH_PLANS = ("terse", "instruct", "alfworld/terse", "alfworld/instruct", "webshop/terse", "webshop/instruct")
+
+
+def shown_by(template: Template, context: PromptContext) -> str:
+    rendered = template.render(context)
+    return rendered if isinstance(rendered, str) else rendered[-1]["content"]
+
+
+@pytest.mark.parametrize("name", WITH_PLANS)
+def test_every_template_can_show_the_subgoals_so_far(name):
+    """One part more, right before the current subgoal; nothing else changes, and nothing if there are none."""
+    plain = Template.load(name)
+    showing, context = plain.with_plans(), replace(LATER, plans=PLANS)
+    without = shown_by(plain, LATER)
+    assert shown_by(plain, context) == shown_by(showing, LATER) == without
+    mark = "subgoal find apple ." if plain.data.kind == "text" else "# Current subgoal\nfind apple"
+    before, after = without.split(mark)
+    assert shown_by(showing, context) == f"{before}{SHOWN[plain.data.kind]}{plain.data.separator}{mark}{after}"
+
+
+def test_labels_tell_who_shows_the_subgoals(terse):
+    """Prompts without them keep the label that they had before templates could show them."""
+    assert terse.label == "alfworld-terse-1-668f887a"
+    assert terse.with_plans().label != terse.label
+    tokenizer = build_word_tokenizer([])
+    labels = [
+        PromptBuilder(t, tokenizer, history_window=2, max_tokens=None, overflow="error", plan_tokens=9).label
+        for t in (terse, terse.with_plans())
+    ]
+    assert labels == [terse.label, f"{terse.with_plans().label}-plans-9"]
+
+
+def test_their_words_belong_to_the_wording_only_where_they_are_shown(terse):
+    plain, showing = (" ".join(t.wording).split() for t in (terse, terse.with_plans()))
+    assert set(showing) - set(plain) == {"plans"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "dropped", "shown"),
+    [
+        (None, 0, "1 find apple , 5 heat apple , 12 put apple in fridge"),
+        (13, 0, "1 find apple , 5 heat apple , 12 put apple in fridge"),
+        (12, 1, "5 heat apple , 12 put apple in fridge"),
+        (9, 1, "5 heat apple , 12 put apple in fridge"),
+        (8, 2, "12 put apple in fridge"),
+        (5, 2, "12 put apple in fridge"),
+        (4, 3, None),
+    ],
+)
+def test_the_oldest_subgoals_are_left_out_and_counted(terse, limit, dropped, shown):
+    showing, context = terse.with_plans(), replace(LATER, plans=list(PLANS))
+    tokenizer = build_word_tokenizer([shown_by(showing, context)])
+    prompts = PromptBuilder(showing, tokenizer, history_window=2, max_tokens=None, overflow="error", plan_tokens=limit)
+    assert prompts.dropped_plans(context) == dropped
+    built = tokenizer.decode(prompts.build(context).ids)
+    expected = shown_by(terse, LATER).replace(
+        "subgoal find", f"plans {shown} . subgoal find" if shown else "subgoal find"
+    )
+    assert built == tokenizer.decode(text_encoder(tokenizer)(expected))
+    assert len(context.plans) == 3
+
+
+def test_a_builder_whose_template_does_not_show_them_counts_none(terse):
+    prompts = builder(terse, build_word_tokenizer([shown_by(terse, LATER)]))
+    assert prompts.dropped_plans(replace(LATER, plans=PLANS)) == 0
+    assert prompts.build(replace(LATER, plans=PLANS)) == prompts.build(LATER)
+
+
+def test_a_template_says_how_they_are_shown():
+    data = Template.load("terse").data.model_dump() | {"plans": {"part": "[{plans}]", "plan": "{subgoal} since {turn}"}}
+    again = Template(TemplateData(**yaml.safe_load(Template(TemplateData(**data)).to_yaml())))
+    assert "[find apple since 1 , heat apple since 5" in shown_by(again.with_plans(), replace(LATER, plans=PLANS))
+    for wrong in ({"part": "{plan}"}, {"plan": "{plans}"}):
+        with pytest.raises(ValueError, match="has no value for"):
+            TemplateData(**data | {"plans": wrong})

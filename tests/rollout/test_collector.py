@@ -26,7 +26,7 @@ from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
-from hiper.rollout.collector import Timing, collect
+from hiper.rollout.collector import Timing, collect, contexts_of
 from hiper.rollout.groups import Collected, collect_groups, groups_without_spread
 from hiper.rollout.players import Assignment
 from hiper.rollout.samplers import Request, Sample, Sampler, SamplingParams
@@ -132,7 +132,7 @@ def tokenizer(env: Counting) -> PreTrainedTokenizerFast:
     template = Template.load("terse")
     turns = [turn for task in env.panel for turn in turns_of(demonstrate(env, task.id))]
     texts = [text for turn in turns for text in (str(template.render(turn.context)), response_text(turn.decision))]
-    return build_word_tokenizer(texts, [*template.wording, "sing"])
+    return build_word_tokenizer(texts, [*template.with_plans().wording, "sing", "6"])
 
 
 @pytest.fixture
@@ -484,3 +484,44 @@ def test_rounds_and_tasks_are_bounded(played: Callable[..., object]):
     collected, asked = run(played, 9, ["ww-2"], [])  # one task is left, then none
     assert names(collected.episodes) == ["ww-2", "wl-1", "ll-1", "lw-1"]
     assert len(asked) == 2
+
+
+# --- The memory of the plan -----------------------------------------------------------------------------------------
+
+
+def test_prompts_list_the_subgoals_as_they_were_stated(env: Counting, tokenizer: PreTrainedTokenizerFast):
+    """An invalid turn and a kept subgoal state nothing, whatever a KEEP says; a repeated SWITCH begins anew."""
+    prompts = PromptBuilder(
+        Template.load("terse").with_plans(), tokenizer, history_window=1, max_tokens=None, overflow="error"
+    )
+    lines = iter(
+        (
+            ("sing", ""),
+            (respond("KEEP", "find the door", "go right"), ""),
+            (respond("KEEP", "find the key", "go left"), "2 find the door"),
+            (respond("SWITCH", "find the key", "go right"), "2 find the door"),
+            (respond("SWITCH", "find the key", "sing"), "2 find the door , 4 find the key"),
+            ("sing", "2 find the door , 4 find the key , 5 find the key"),
+        )
+    )
+
+    def say(prompt: str) -> str:
+        response, plans = next(lines)
+        shown = re.search(r" plans (.*?) \. subgoal ", prompt)
+        assert (shown[1] if shown else "") == plans
+        return response
+
+    agent = Agent(Scripted(tokenizer, say), tokenizer, prompts, SamplingParams(1.0, 40), include_tags=True)
+    [episode] = play(env, agent, 1, count=1)
+    assert next(lines, None) is None
+    assert [turn.invalid for turn in episode.turns] == [
+        "missing_block",
+        None,
+        None,
+        None,
+        "inadmissible_action",
+        "missing_block",
+    ]
+    assert [turn.copy_differs for turn in episode.turns] == [False, False, True, False, False, False]
+    # What is built again from the record is what was read.
+    assert [tuple(prompts.build(c).ids) for c in contexts_of(episode)] == [t.prompt_ids for t in episode.turns]

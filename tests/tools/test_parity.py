@@ -21,9 +21,9 @@ from hiper.envs.alfworld.generate import SIZES, generate_game, write_games
 from hiper.envs.alfworld.library import open_split
 from hiper.envs.alfworld.sources import TASK_TYPES, GameSource
 from hiper.errors import UserError
-from parity.check import check_parity
+from parity.check import MAX_TURNS, check_parity
 from parity.engines import missing_reason
-from parity.games import read_games
+from parity.games import read_chores, read_games
 from parity.players import STYLES
 
 OFFICIAL_PER_TYPE = 3
@@ -66,8 +66,11 @@ def draw_official(source: GameSource, rng: random.Random) -> Iterator[tuple[str,
         yield from ((task_id, source.read(task_id)) for task_id in rng.sample(of_kind, OFFICIAL_PER_TYPE))
 
 
-def assert_same(games: list[tuple[str, bytes | str]], seed: int, style: str | None = None) -> None:
-    report = check_parity(games, seed=seed, style=style, workers=WORKERS if len(games) > 3 else 1)
+def assert_same(
+    games: list[tuple[str, bytes | str]], seed: int, style: str | None = None, turns: int = MAX_TURNS
+) -> None:
+    workers = WORKERS if len(games) > 3 else 1
+    report = check_parity(games, seed=seed, max_turns=turns, style=style, workers=workers)
     print(f"HIPER_PARITY_SEED={seed}\n{report.summary()}")  # noqa: T201
     assert len(report.results) == len(games)
     assert not report.differences, report.summary()
@@ -106,6 +109,16 @@ class TestBesideTextWorld:
     def test_generated_games_of_each_size(self, size: str, first: int) -> None:
         some = [generate_game("valid_unseen", index, size) for index in range(first, first + 3)]
         assert_same([(game.task_id, game.text) for game in some], seed=0)
+
+    @pytest.mark.parametrize("style", ["mixed", "solve", "wander"])
+    def test_chores_in_a_row(self, seed: int, style: str) -> None:
+        games = list(read_chores(Path("generated"), "valid_unseen", chores=3, count=4, seed=seed))
+        assert_same(games, seed, style, turns=150)
+
+    def test_official_chores_in_a_row(self, seed: int) -> None:
+        if (data := official_data()) is None:
+            skip_without("official games", f"{SHARED}; set ALFWORLD_DATA")
+        assert_same(list(read_chores(data, "valid_seen", chores=2, count=4, seed=seed)), seed, turns=100)
 
     def test_walkthroughs_win(self) -> None:
         some = [generate_game("test", index, "small") for index in range(len(TASK_TYPES))]
@@ -164,6 +177,20 @@ def test_solver_ends_in_time_or_just_too_late() -> None:
         ends.add(turn)
     assert {50, 51} <= ends
     assert max(ends) == 51
+
+
+def test_mixed_players_win_joined_games_without_a_walkthrough() -> None:
+    won = 0
+    for task_id, text in read_chores(Path("generated"), "valid_unseen", chores=2, count=6, seed=0):
+        game = parse_game(text, task_id)
+        for style in ("mixed", "solve"):
+            engine, player = Engine(game), STYLES[style](game, random.Random(task_id), 100)
+            turn = 0
+            while not engine.won and turn < 100:
+                engine.step(player(turn, engine.admissible))
+                turn += 1
+            won += engine.won
+    assert won >= 9
 
 
 def test_without_textworld_the_check_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

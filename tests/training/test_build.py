@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,19 @@ from helpers.made import turns_of
 from hiper.config import Config, apply_overrides, load_config
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import CorridorEnv
+from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import demonstrate
+from hiper.imitation.demonstrations import Experts, demonstrate
+from hiper.imitation.fine_tuning import imitation_rows
 from hiper.plan_execute.tokenizer import encode_text
+from hiper.rollout.collector import collect, contexts_of
 from hiper.rollout.environment import make_env, resolve_splits
+from hiper.rollout.players import Assignment
 from hiper.rollout.samplers.transformers import TransformersSampler
 from hiper.training import build as module
+from hiper.training.assign import assign_credit, rows_of
 from hiper.training.build import Parts, build
+from hiper.training.metrics import plan_memory_metrics
 
 
 @pytest.fixture
@@ -168,3 +175,74 @@ def test_a_wrong_sampler_is_refused(settings: Callable[..., Config], override: s
 def test_an_unknown_tracker_is_told_before_anything_is_trained(settings: Callable[..., Config]):
     with pytest.raises(UserError, match="there is no tracker 'tensorbord'; did you mean 'tensorboard'"):
         build(settings("training.trackers=[tensorbord]"))
+
+
+# --- The memory of the plan -----------------------------------------------------------------------------------------
+
+
+def test_a_critic_alone_reads_the_subgoals_so_far(settings: Callable[..., Config]):
+    """Its rows have prompts of its own; what is sampled, and what is credited, are the policy's as ever."""
+    parts = build(settings("prompt.plan_memory=critic", "model.critic=own", "prompt.plan_memory_tokens=20"))
+    assert parts.critic_prompts is not None
+    assert parts.prompts.label == build(settings()).prompts.label
+    assert {str(number) for number in range(1, 7)} | {"plans"} <= parts.tokenizer.get_vocab().keys()
+    chosen = [Assignment(task.id, 0, 0) for task in parts.env.panel.tasks[:6]]
+    episodes, _ = collect(parts.env, chosen, Experts(0.5), slots=6)
+    episodes = [with_tokens(parts, episode) for episode in episodes]
+    rows = rows_of(episodes, parts.critic_prompts)
+    assert [dataclasses.replace(row, critic_prompt_ids=None) for row in rows] == rows_of(episodes)
+    contexts = [context for episode in episodes for context in contexts_of(episode)]
+    assert any(len(context.plans) > 1 for context in contexts)
+    for row, context in zip(rows, contexts, strict=True):
+        plans = " , ".join(f"{turn + 1} {subgoal}" for turn, subgoal in context.plans)
+        said, before = (str(parts.tokenizer.decode(list(ids or ()))) for ids in (row.critic_prompt_ids, row.prompt_ids))
+        assert said.replace(f"plans {plans} . ", "") == before
+        assert (said != before) == bool(plans)
+    scores = parts.learner.score(rows)
+    plain = parts.learner.score(rows_of(episodes))
+    assert all((a.logprobs == b.logprobs).all() for a, b in zip(scores, plain, strict=True))
+    assigned = assign_credit(episodes, scores, parts.config.shaping, parts.config.advantages)
+    assert [row.row for row in assigned.rows] == rows
+    before = parts.learner.weights().sha256()
+    parts.learner.update(assigned.rows, seed=0)
+    assert parts.learner.weights().sha256() != before
+    dropped = plan_memory_metrics(episodes, parts.critic_prompts)["prompt/plans_dropped"]
+    assert dropped == sum(map(parts.critic_prompts.dropped_plans, contexts)) / len(contexts)
+    assert plan_memory_metrics(episodes, parts.prompts) == {}
+
+
+def with_tokens(parts: Parts, episode: Episode) -> Episode:
+    """The episode as if the policy had said it."""
+    turns = []
+    for turn, context in zip(episode.turns, contexts_of(episode), strict=True):
+        ids = tuple(encode_text(parts.tokenizer, turn.text))
+        said = dataclasses.replace(
+            turn,
+            prompt_ids=tuple(parts.prompts.build(context).ids),
+            response_ids=ids,
+            logprobs=(-1.0,) * len(ids),
+            kinds=(1, 2, *(3,) * (len(ids) - 2)),
+            low_index=0,
+        )
+        turns.append(said)
+    return dataclasses.replace(episode, turns=tuple(turns))
+
+
+def test_both_read_the_subgoals_so_far_also_in_demonstrations(settings: Callable[..., Config]):
+    parts = build(settings("prompt.plan_memory=both"))
+    assert parts.critic_prompts is None
+    assert parts.prompts.label.endswith("-plans-64")
+    locked = next(task.id for task in parts.env.panel if task.type == "locked")
+    episode = demonstrate(parts.env, locked)
+    rows = imitation_rows(episode, parts.prompts, parts.tokenizer)
+    assert "plans" not in str(parts.tokenizer.decode(list(rows[0].prompt_ids)))
+    assert "plans 1 find the key . subgoal find the key ." in str(parts.tokenizer.decode(list(rows[1].prompt_ids)))
+
+
+def test_a_template_without_plans_cannot_show_them(settings: Callable[..., Config]):
+    plain = settings("advantages={type: turn-gae}", "prompt.template=terse-act", "shaping.keep_penalty=0")
+    build(plain)
+    with pytest.raises(
+        UserError, match=r"'terse-act' asks for no plans, so it can show none; set prompt\.plan_memory to"
+    ):
+        build(plain.model_copy(update={"prompt": plain.prompt.model_copy(update={"plan_memory": "both"})}))

@@ -26,6 +26,7 @@ from hiper.envs import Step
 from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
+from hiper.evaluation.saved import SavedPolicy
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
@@ -555,3 +556,20 @@ def test_schedule():
     scales = [lr_scales(settings, i) for i in range(5)]
     assert [critic for _, critic in scales] == pytest.approx([1.0, 0.875, 0.75, 0.625, 0.5])
     assert [policy for policy, _ in scales] == pytest.approx([0.0, 0.4375, 0.75, 0.625, 0.5])
+
+
+@pytest.mark.parametrize("memory", ["critic", "both"])
+def test_a_run_with_a_memory_of_the_plan_goes_on_and_its_policy_plays_with_it(memory: str, tmp_path: Path):
+    settings = config(prompt={"plan_memory": memory, "plan_memory_tokens": 6}, training={"iterations": 2})
+    whole, stopped = (Run.create(tmp_path / name, settings) for name in ("whole", "stopped"))
+    train(whole, Quiet())
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, Quiet(("iteration", 1), press_ctrl_c))
+    train(Run.open(stopped.path), Quiet())
+    assert_same(content(stopped) | {"checkpoints": content(whole)["checkpoints"]}, content(whole))
+    assert all(record["prompt/plans_dropped"] > 0 for record in whole.metrics() if "policy/kl" in record)
+    policy = SavedPolicy.open(whole.path)
+    assert policy.config.prompt.plan_memory == memory
+    agent = policy.load().agent
+    assert agent.prompts.template.shows_plans == (memory == "both")
+    assert Card.read(whole.card(2, "held_out")).template == agent.prompts.label

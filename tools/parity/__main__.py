@@ -11,7 +11,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # so that this folder
 
 from hiper.errors import UserError  # noqa: E402
 from parity.check import MAX_TURNS, check_parity  # noqa: E402
-from parity.games import read_games  # noqa: E402
+from parity.games import read_chores, read_games  # noqa: E402
 
 
 def main() -> int:
@@ -20,16 +20,20 @@ def main() -> int:
     parser.add_argument("paths", nargs="+", type=Path, help="game files, folders of games, tar archives")
     parser.add_argument("--games", type=int, help="how many, drawn with the seed (default: all)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--turns", type=int, default=MAX_TURNS)
+    parser.add_argument("--chores", type=int, default=1, help="join so many games of --split into one (one path)")
+    parser.add_argument("--split", default="train", help="with --chores: the split (default: train)")
+    parser.add_argument("--turns", type=int, help=f"turns of a game (default: {MAX_TURNS} for each chore)")
     parser.add_argument("--workers", type=int, default=1, help="games played at a time")
     parser.add_argument("--record", type=Path, help="JSONL file of finished games, to stop and resume")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     try:
         report = check_parity(
-            read_games(options.paths, options.games, options.seed),
+            read_games(options.paths, options.games, options.seed)
+            if options.chores == 1
+            else read_chores(options.paths[0], options.split, options.chores, options.games, options.seed),
             seed=options.seed,
-            max_turns=options.turns,
+            max_turns=options.turns or MAX_TURNS * options.chores,
             record=options.record,
             workers=options.workers,
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from hiper.envs.alfworld import Game
+from hiper.envs.alfworld import Engine, Game
+from hiper.envs.alfworld.chores import ChoresExpert
+from hiper.envs.base import Observation, Start
 
 Player = Callable[[int, Sequence[str]], str]
 """A function from the turn and the admissible commands to a command."""
@@ -26,9 +28,10 @@ def _wanderer(game: Game, rng: random.Random, max_turns: int) -> Player:
 def _solver(game: Game, rng: random.Random, max_turns: int) -> Player:
     """Return a player of the walkthrough that inserts harmless and odd commands and ends at a random turn.
 
-    In a third of the games it ends at the last turn, or would end one turn later.
+    In a third of the games it ends at the last turn, or would end one turn later. A joined game has no walkthrough; the
+    expert's commands serve.
     """
-    steps = list(game.walkthrough)
+    steps = list(game.walkthrough) or _expert_commands(game, rng, max_turns, stray=0.0)
     last = rng.choice((max_turns, max_turns + 1, *[rng.randint(min(len(steps), max_turns), max_turns)] * 4))
 
     def play(turn: int, admissible: Sequence[str]) -> str:
@@ -104,6 +107,25 @@ def _cook(game: Game, rng: random.Random, max_turns: int) -> Player:
     return play
 
 
+def _mixed(game: Game, rng: random.Random, max_turns: int) -> Player:
+    """Return a player of the expert's commands and, in a fourth of the turns, of others."""
+    steps = _expert_commands(game, rng, max_turns, stray=0.25)
+    return lambda turn, admissible: steps[turn] if turn < len(steps) else rng.choice(admissible)
+
+
+def _expert_commands(game: Game, rng: random.Random, max_turns: int, stray: float) -> list[str]:
+    """Return the commands of the expert until it wins, with random admissible commands in a share of the turns."""
+    engine, expert, commands = Engine(game), ChoresExpert(), list[str]()
+    seen = Observation(engine.intro(), engine.admissible)
+    expert.reset(Start(game.task, seen))
+    while not engine.won and len(commands) < max_turns:
+        known = [command for command in engine.admissible if command != "help"]
+        commands.append(rng.choice(known) if rng.random() < stray else expert.act(seen).action)
+        seen = Observation(engine.step(commands[-1]), engine.admissible)
+        expert.acted(commands[-1], seen)
+    return commands
+
+
 def _oddball(game: Game, rng: random.Random, max_turns: int) -> Player:
     """Return a player of commands that are mostly not, or barely, understood."""
     wander = _wanderer(game, rng, max_turns)
@@ -119,6 +141,7 @@ STYLES: dict[str, Callable[[Game, random.Random, int], Player]] = {
     "solve": _solver,
     "cook": _cook,
     "odd": _oddball,
+    "mixed": _mixed,
 }
 """The styles of play, by name."""
 

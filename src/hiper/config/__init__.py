@@ -17,14 +17,10 @@ from hiper.config.load import (
     validate_config,
 )
 from hiper.config.tree import (
-    LAPSES,
-    WARM_START_PREFIXES,
     AlarmConfig,
     Config,
     EnvConfig,
     EvaluationConfig,
-    ImperfectConfig,
-    Lapse,
     LearnerConfig,
     LoraConfig,
     ModelConfig,
@@ -34,8 +30,8 @@ from hiper.config.tree import (
     RolloutConfig,
     SamplerConfig,
     TrainingConfig,
-    WarmStartConfig,
 )
+from hiper.config.warm_start import LAPSES, WARM_START_PREFIXES, ImperfectConfig, Lapse, WarmStartConfig
 
 __all__ = [
     "LAPSES",

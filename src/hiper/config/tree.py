@@ -6,13 +6,14 @@ their defaults, are defined in :mod:`hiper.advantages`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
+from hiper.config.warm_start import WarmStartConfig
 from hiper.validation import COOLEST, HOTTEST, StrictModel, check_temperature
 
 Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
@@ -23,17 +24,6 @@ Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
 - ``truncate_left``: cut tokens from the left.
 - ``error``: raise an error.
 """
-
-Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
-"""A kind of deliberate mistake in a demonstration.
-
-- ``stray``: play a random other action.
-- ``slip``: make a likely mistake, as the environment's expert suggests it.
-- ``stale-subgoal``: follow a subgoal of an earlier turn.
-"""
-
-LAPSES: tuple[Lapse, ...] = ("stray", "slip", "stale-subgoal")
-"""All kinds of lapses."""
 
 
 class OpenSection(BaseModel):
@@ -75,6 +65,15 @@ class PromptConfig(StrictModel):
     """The maximum length of a prompt in tokens."""
     overflow: Overflow = "drop_history"
     """What to do with a longer prompt. Metrics count such prompts in any case."""
+    plan_memory: Literal["none", "critic", "both"] = "none"
+    """Who reads the list of the agent's subgoals so far, each with the turn at which it began.
+
+    - ``none``: nobody.
+    - ``critic``: the critic alone. It needs a backbone of its own (``model.critic: own``).
+    - ``both``: policy and critic.
+    """
+    plan_memory_tokens: int = Field(64, ge=1, le=10_000_000)
+    """The maximum length of that list in tokens. The oldest subgoals are left out; metrics count them."""
     include_tags: bool = True
     """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
 
@@ -140,58 +139,6 @@ class ModelConfig(StrictModel):
     """The number format of forward passes. ``auto``: bfloat16 if the hardware supports it, otherwise float32."""
     gradient_checkpointing: bool = False
     """If true, compute activations again in the backward pass. This saves memory and takes time."""
-
-
-class ImperfectConfig(StrictModel):
-    """A last stage of the warm start, which imitates the lapses too.
-
-    The policy then starts as a player who makes mistakes. It explores and can improve, and it keeps what it has learned
-    to see.
-    """
-
-    epochs: float = Field(0.0, ge=0, le=1e5)
-    """Passes over the demonstrated tasks. 0: there is no such stage, unless ``turns`` is set."""
-    turns: int | None = Field(None, ge=1, le=1_000_000_000)
-    """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides."""
-    perturb: float = Field(0.5, ge=0, le=1)
-    """The probability of a lapse at each turn."""
-    lapses: tuple[Lapse, ...] | None = None
-    """The kinds of lapses. None: those of ``warm_start.lapses``.
-
-    If a lapse loses the episode, the turns that led to it are imitated too.
-    """
-    lr: float = Field(5e-4, gt=0, le=10)
-    """The learning rate."""
-
-
-WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm", "learner.lora")
-"""Prefixes of the settings a warm start depends on. Other settings may change without invalidating it."""
-
-
-class WarmStartConfig(StrictModel):
-    """Supervised fine-tuning on demonstrations of the expert, before reinforcement learning."""
-
-    tasks: int = Field(64, ge=0, le=1_000_000_000)
-    """The number of training tasks that the expert demonstrates. 0: there is no warm start."""
-    perturb: float = Field(0.1, ge=0, le=1)
-    """The probability of a lapse at each turn. Lapses show how to recover; they are not imitated."""
-    lapses: tuple[Lapse, ...] = LAPSES
-    """The kinds of lapses, drawn with equal probability: ``stray``, ``slip``, ``stale-subgoal``."""
-    epochs: float = Field(3.0, gt=0, le=1e5)
-    """Passes over the demonstrated tasks. Each pass plays the tasks again with other lapses."""
-    turns: int | None = Field(None, ge=1, le=1_000_000_000)
-    """The number of turns to imitate, in place of ``epochs``. None: ``epochs`` decides.
-
-    This gives equal practice to environments with short and with long episodes.
-    """
-    batch_turns: int = Field(64, ge=1, le=1_000_000)
-    """The number of turns in a batch."""
-    lr: float = Field(1e-3, gt=0, le=10)
-    """The learning rate."""
-    prompt_loss: float = Field(0.0, ge=0, le=1)
-    """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
-    imperfect: ImperfectConfig = ImperfectConfig()
-    """The last stage, which imitates lapses too."""
 
 
 class RolloutConfig(StrictModel):
@@ -410,6 +357,23 @@ class Config(StrictModel):
         if estimator.critic == "none" and self.learner.critic_warmup_iterations:
             raise ValueError(
                 f"advantages.type '{name}' has no critic to train first: set learner.critic_warmup_iterations to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_plan_memory(self) -> Self:
+        if self.prompt.plan_memory != "critic":
+            return self
+        if self.advantages.critic == "none":
+            raise ValueError(
+                f"prompt.plan_memory 'critic' is for a critic, and advantages.type '{self.advantages.type}' has none: "
+                "set it to both or none"
+            )
+        if self.model.critic != "own":
+            raise ValueError(
+                f"prompt.plan_memory 'critic' lets the critic read other prompts than the policy, and model.critic "
+                f"'{self.model.critic}' reads what the policy computes: set model.critic to own, or prompt.plan_memory "
+                "to both"
             )
         return self
 

@@ -156,7 +156,8 @@ class _Unfinished:
             return None
         what = f"{self._path}, the progress of a warm start,"
         notes = self._checked(self._learner.imitate().notes)
-        if changes := changes_between(notes["settings"], self._settings):
+        before = warm_start_settings(Config()) | notes["settings"]  # an older program knew fewer settings
+        if changes := changes_between(before, self._settings):
             raise UserError(
                 f"{what} was made with {changes}; use these settings again, or delete the file to start again"
             )

@@ -234,8 +234,10 @@ class Learner:
     def _forward(self, rows: Sequence[Row]) -> Outputs:
         """Run one forward pass over a micro-batch."""
         batch = RowBatch.of(rows, self._pad_id, self._device)
+        other = any(row.critic_prompt_ids is not None for row in rows)
+        critic = RowBatch.of([row.for_critic for row in rows], self._pad_id, self._device) if other else None
         with self._precision():
-            return self._model(batch, self._temperature)  # type: ignore[no-any-return]
+            return self._model(batch, self._temperature, critic)  # type: ignore[no-any-return]
 
     def _policy_logprobs(self, rows: Sequence[Row]) -> Tensor:
         """Return the log-probabilities (K,) of all response tokens under the policy at temperature 1."""

@@ -59,7 +59,7 @@ class RowBatch:
         Raises:
             ValueError: A row has an empty prompt or response, or a value position outside its response.
         """
-        width = max(map(len, rows))
+        width = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
         ids: list[list[int]] = []
         row_M: list[int] = []
         position_M: list[int] = []
@@ -71,7 +71,7 @@ class RowBatch:
             if prompt == 0 or response == 0 or not 0 <= (row.low_index or 0) < response:
                 raise ValueError(f"row {n}: {prompt} prompt and {response} response tokens, V_low at {row.low_index}")
             low = before if row.low_index is None else before + 1 + row.low_index
-            ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - len(row))])
+            ids.append([*row.prompt_ids, *row.response_ids, *[pad_id] * (width - prompt - response)])
             row_M += [n] * (response + 1)
             position_M += range(prompt - 1, prompt + response)
             state_K += range(before, before + response)
@@ -179,14 +179,21 @@ class ActorCritic(nn.Module):
         elif self.adapters is not None and self.own_backbone:
             self.adapters.copy("policy", "critic")
 
-    def forward(self, batch: RowBatch, temperature: float) -> Outputs:
-        """Return log-probabilities and entropies at ``temperature``, and values."""
+    def forward(self, batch: RowBatch, temperature: float, critic_batch: RowBatch | None = None) -> Outputs:
+        """Return log-probabilities and entropies at ``temperature``, and values.
+
+        Args:
+            batch: The rows as the policy reads them.
+            temperature: The sampling temperature.
+            critic_batch: The same rows as the critic reads them; its backbone must be its own. None: ``batch``.
+        """
+        assert critic_batch is None or self.own_backbone
         decoder = self.policy.get_decoder()
         states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
         if not self.heads.names:
             return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
-        return Outputs(*scores, self.heads(self._critic_states(batch, states_MD)))
+        return Outputs(*scores, self.heads(self._critic_states(critic_batch or batch, states_MD)))
 
     def _critic_states(self, batch: RowBatch, states_MD: Tensor) -> Tensor:
         """Return the hidden states (P, H, D) that the heads read."""

@@ -58,6 +58,7 @@ class PromptBuilder:
         history_window: the number of last turns in a prompt.
         max_tokens: the maximum length of a prompt in tokens. None: no maximum.
         overflow: what to do with a longer prompt, see :data:`~hiper.config.tree.Overflow`.
+        plan_tokens: the maximum length of the list of subgoals in tokens, for a template that shows it.
 
     Raises:
         UserError: the template is for chat models, and the tokenizer has no chat template, or one that cannot be used.
@@ -71,6 +72,7 @@ class PromptBuilder:
         history_window: int,
         max_tokens: int | None,
         overflow: Overflow,
+        plan_tokens: int | None = None,
     ) -> None:
         if template.data.kind == "chat" and not tokenizer.chat_template:
             raise UserError(
@@ -82,12 +84,15 @@ class PromptBuilder:
         self.history_window = history_window
         self._encode_text = text_encoder(tokenizer)
         self._max_tokens = max_tokens
+        self._plan_tokens = plan_tokens
         self._overflow = overflow
         self._begin = begins_texts(tokenizer) if template.data.kind == "text" else []
         self.label = template.label
         """The template's label, for result cards. With a chat template, the hash of its rendering stands behind it."""
         if template.data.kind == "chat":
             self.label += f"-{hashlib.sha256(self._try_chat_template().encode()).hexdigest()[:8]}"
+        if template.shows_plans:
+            self.label += f"-plans-{plan_tokens}"
 
     def build(self, context: PromptContext) -> Prompt:
         """Build the prompt for a turn.
@@ -96,6 +101,7 @@ class PromptBuilder:
             PromptTooLongError: the prompt does not fit, and ``overflow`` allows no further cut.
         """
         history = context.history[max(0, len(context.history) - self.history_window) :]
+        context = replace(context, plans=context.plans[self.dropped_plans(context) :])
         prompt = Prompt(self._encode(replace(context, history=history)))
         if self._overflow in ("drop_history", "shorten"):
             for dropped in range(1, len(history) + 1):
@@ -114,6 +120,18 @@ class PromptBuilder:
             f"{' without any history' if prompt.dropped_turns else ''}, {self._max_tokens} are allowed; allow more "
             "(prompt.max_tokens), use a terser template (prompt.template), or shorten (prompt.overflow: shorten)"
         )
+
+    def dropped_plans(self, context: PromptContext) -> int:
+        """Return how many of the oldest subgoals are left out, so that the list of the others fits."""
+        if not self.template.shows_plans:
+            return 0
+        kept, count = 0, len(context.plans)
+        while kept < count and (
+            self._plan_tokens is None
+            or len(self._encode_text(self.template.list_plans(context.plans[count - kept - 1 :]))) <= self._plan_tokens
+        ):
+            kept += 1
+        return count - kept
 
     def _fits(self, prompt: Prompt) -> bool:
         return self._max_tokens is None or len(prompt.ids) <= self._max_tokens

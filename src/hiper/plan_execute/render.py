@@ -41,6 +41,8 @@ class PromptContext:
     """The admissible actions. None if actions are free-form."""
     turn: int
     """The number of the turn, counted from zero."""
+    plans: Sequence[tuple[int, str]] = ()
+    """The subgoals so far, oldest first, each after the number of the turn at which it began."""
 
 
 class Template:
@@ -48,18 +50,22 @@ class Template:
 
     Args:
         data: the content of the template.
+        shows_plans: whether prompts show the subgoals so far.
     """
 
-    def __init__(self, data: TemplateData) -> None:
+    def __init__(self, data: TemplateData, *, shows_plans: bool = False) -> None:
         self.data = data
-        canonical = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+        self.shows_plans = shows_plans
+        """Whether prompts show the subgoals so far."""
+        unseen = set() if shows_plans else {"plans"}
+        canonical = json.dumps(data.model_dump(mode="json", exclude=unseen), sort_keys=True)
         self.content_hash = hashlib.sha256(canonical.encode()).hexdigest()
         """SHA-256 of the content. Comments and layout of the file do not change it."""
         self._goal = _text_renderer(data.goal)
         self._observation = _text_renderer(data.observation)
         self._list_actions = lru_cache(maxsize=1 << 12)(_ActionLister(data.admissible))
         self._words = ActionWords(data.actions)
-        self._parts = tuple((part, frozenset(placeholders(part))) for part in data.parts)
+        self._parts = tuple((part, frozenset(placeholders(part))) for part in self._ordered_parts())
         action_fields = {"actions", *(group.field for group in data.admissible.groups)}
         self._lists_actions = any(fields & action_fields for _, fields in self._parts)
 
@@ -92,6 +98,17 @@ class Template:
         """The whole content as the text of a file that :meth:`load` reads."""
         return yaml.safe_dump(self.data.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
 
+    def with_plans(self) -> Template:
+        """Return the same template, showing the subgoals so far."""
+        return Template(self.data, shows_plans=True)
+
+    def _ordered_parts(self) -> Sequence[str]:
+        parts = list(self.data.parts)
+        if self.shows_plans:
+            with_subgoal = (at for at, part in enumerate(parts) if "subgoal" in placeholders(part))
+            parts.insert(next(with_subgoal, len(parts)), self.data.plans.part)
+        return parts
+
     @property
     def label(self) -> str:
         """Name, version and the start of the hash, for result cards: ``terse-1-0a1b2c3d``."""
@@ -106,6 +123,7 @@ class Template:
             *data.when_empty.values(),
             data.history.turn,
             *(group.show for group in data.admissible.groups),
+            *((data.plans.part, data.plans.plan, data.plans.separator) if self.shows_plans else ()),
         ]
         return [
             *(" ".join(literal for literal, *_ in Formatter().parse(text)) for text in formats),
@@ -144,11 +162,17 @@ class Template:
             "observation": self._observation(self._words.hide_names(context.observation), listed),
             "subgoal": context.subgoal or "",
             "turn": str(context.turn + 1),
+            "plans": self.list_plans(context.plans),
             **(self._list_actions(self._say_all(context)) if self._lists_actions and context.admissible else {}),
         }
         values |= {field: text for field, text in self.data.when_empty.items() if not values.get(field)}
         shown = (part.format_map(values) for part, fields in self._parts if all(map(values.get, fields)))
         return self.data.separator.join(shown)
+
+    def list_plans(self, plans: Sequence[tuple[int, str]]) -> str:
+        """Return the text that lists subgoals, each with the number of its first turn, counted from zero."""
+        style = self.data.plans
+        return style.separator.join(style.plan.format(turn=turn + 1, subgoal=subgoal) for turn, subgoal in plans)
 
     def _say_all(self, context: PromptContext) -> tuple[str, ...]:
         return tuple(self._words.say(action, context.observation) for action in context.admissible or ())

@@ -93,6 +93,24 @@ class HistoryStyle(StrictModel):
         return self
 
 
+class PlansStyle(StrictModel):
+    """How the subgoals so far are shown, with ``prompt.plan_memory``."""
+
+    part: str = "plans {plans} ."
+    """The part of the prompt, with a place for ``{plans}``. It stands before the part with the current subgoal."""
+    plan: str = "{turn} {subgoal}"
+    """One subgoal, with places for ``{subgoal}`` and for ``{turn}``, the turn at which it began, counted from one."""
+    separator: str = " , "
+    """The text between subgoals."""
+
+    @model_validator(mode="after")
+    def _check_placeholders(self) -> Self:
+        for name, text, known in (("part", self.part, {"plans"}), ("plan", self.plan, {"turn", "subgoal"})):
+            if unknown := placeholders(text) - known:
+                raise ValueError(f"plans.{name} has no value for {braced(unknown)}")
+        return self
+
+
 class TemplateData(StrictModel):
     """The content of a template file."""
 
@@ -118,6 +136,8 @@ class TemplateData(StrictModel):
     """How observations are shown."""
     history: HistoryStyle = HistoryStyle()
     """How earlier turns are shown."""
+    plans: PlansStyle = PlansStyle()
+    """How the subgoals so far are shown, with ``prompt.plan_memory``."""
     admissible: AdmissibleStyle = AdmissibleStyle()
     """How admissible actions are listed."""
     actions: ActionStyle = ActionStyle()

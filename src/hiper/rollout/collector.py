@@ -50,6 +50,7 @@ class Playing:
         """The move whose outcome is not known yet."""
         self._turns: list[Turn] = []
         self._history: list[tuple[str, str]] = []
+        self._plans: list[tuple[int, str]] = []
         self._subgoal: str | None = None
         self._last: Step | None = None
 
@@ -94,6 +95,7 @@ class Playing:
             subgoal=self._subgoal,
             admissible=self._observation.admissible,
             turn=len(self._turns),
+            plans=self._plans,
         )
 
     def stepped(self, step: Step) -> bool:
@@ -123,6 +125,7 @@ class Playing:
             )
         )
         self._history.append((before.text, move.action))
+        self._plans += _stated_plan(self._turns[-1], len(self._turns) - 1)
         self._subgoal, self._observation, self._last, self.move = move.subgoal, step.observation, step, None
         self.player.saw(move.action, step.observation)
         return step.terminated or step.truncated
@@ -151,13 +154,23 @@ class Playing:
             return bool(self.env.accepts(action, self._observation))
 
 
+def _stated_plan(turn: Turn, number: int) -> list[tuple[int, str]]:
+    """Return the subgoal that a turn states, after the turn's number; nothing if it states none.
+
+    A subgoal is stated where a segment begins. An invalid first turn begins a segment, but states none.
+    """
+    return [(number, turn.subgoal)] if turn.boundary and turn.subgoal else []
+
+
 def contexts_of(episode: Episode) -> Iterator[PromptContext]:
     """Yield the state before each turn of a finished episode."""
     history: tuple[tuple[str, str], ...] = ()
+    plans: tuple[tuple[int, str], ...] = ()
     subgoal: str | None = None
     for number, turn in enumerate(episode.turns):
-        yield PromptContext(episode.goal, history, turn.observation, subgoal, turn.admissible, number)
+        yield PromptContext(episode.goal, history, turn.observation, subgoal, turn.admissible, number, plans)
         history, subgoal = (*history, (turn.observation, turn.action)), turn.subgoal or None
+        plans = (*plans, *_stated_plan(turn, number))
 
 
 def collect(

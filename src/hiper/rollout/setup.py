@@ -16,15 +16,20 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.samplers import Sampler, SamplingParams, make_sampler
 
 
-def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokenizerBase) -> PromptBuilder:
-    """Make the prompt builder of the settings."""
+def make_prompts(
+    config: Config, template: Template, tokenizer: PreTrainedTokenizerBase, *, critic: bool = False
+) -> PromptBuilder:
+    """Make the prompt builder of the settings: that of the policy, or that of its critic."""
     prompt = config.prompt
+    if prompt.plan_memory == "both" or (critic and prompt.plan_memory == "critic"):
+        template = template.with_plans()
     return PromptBuilder(
         template,
         tokenizer,
         history_window=prompt.history_window,
         max_tokens=prompt.max_tokens,
         overflow=prompt.overflow,
+        plan_tokens=prompt.plan_memory_tokens,
     )
 
 

@@ -74,6 +74,11 @@ PROMPT_CUT = Metric("prompt/cut", "share", "Share of turns whose prompt was too 
 PROMPT_UNKNOWN = Metric(
     "prompt/unknown", "share", "Share of prompt tokens that stand for words unknown to the tokenizer."
 )
+PLANS_DROPPED = Metric(
+    "prompt/plans_dropped",
+    "number",
+    "Mean number of a prompt's oldest subgoals that `prompt.plan_memory_tokens` left out, with `prompt.plan_memory`.",
+)
 PROMPT_TOKENS = Metric("tokens/prompt", "tokens", "Mean length of a prompt.")
 RESPONSE_TOKENS = Metric("tokens/response", "tokens", "Mean length of a response.")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,11 @@ from hiper.advantages.checks import needed
 from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.parse import KEEP, stated_switch
+from hiper.rollout.collector import contexts_of
 from hiper.rows import Row, Scores, TrainRow
+
+if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
+    from hiper.plan_execute.prompts import PromptBuilder
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,23 @@ class Assigned:
     rewards: Rewards
 
 
-def rows_of(episodes: Sequence[Episode]) -> list[Row]:
-    """Make one row per turn, with the tokens exactly as sampled."""
-    return [
+def rows_of(episodes: Sequence[Episode], critic_prompts: PromptBuilder | None = None) -> list[Row]:
+    """Make one row per turn, with the tokens exactly as sampled.
+
+    Args:
+        episodes: The episodes.
+        critic_prompts: The builder of the critic's prompts. None: the critic reads those of the policy.
+    """
+    rows = [
         Row(turn.prompt_ids, turn.response_ids, turn.low_index, turn.logprobs, turn.policy_version)
         for turn in _turns(episodes)
+    ]
+    if critic_prompts is None:
+        return rows
+    contexts = (context for episode in episodes for context in contexts_of(episode))
+    return [
+        dataclasses.replace(row, critic_prompt_ids=tuple(critic_prompts.build(context).ids))
+        for row, context in zip(rows, contexts, strict=True)
     ]
 
 
@@ -156,7 +172,7 @@ def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None
     if len(scores) != len(rows):
         raise ValueError(f"{len(scores)} scores for {len(rows)} turns")
     for n, (turn, row, score) in enumerate(zip(_turns(episodes), rows, scores, strict=True)):
-        if score.row != row:
+        if dataclasses.replace(score.row, critic_prompt_ids=None) != row:
             raise ValueError(f"turn {n}: the tokens scored are not the tokens sampled")
         counts = len(row.response_ids), len(turn.logprobs), len(turn.kinds), len(score.logprobs)
         if len(set(counts)) > 1:

@@ -42,7 +42,9 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase
     """The tokenizer of the policy."""
     prompts: PromptBuilder
-    """The builder of prompts."""
+    """The builder of the policy's prompts."""
+    critic_prompts: PromptBuilder | None
+    """The builder of the critic's prompts. None: the critic reads those of the policy."""
     learner: Learner
     """The learner, which holds policy and critic."""
     agent: Agent
@@ -112,9 +114,12 @@ def build(config: Config, policy_path: Path | None = None, processes: Processes 
     check_room(config, learner.weights())
     check_words(learner.weights(), tokenizer)
     prompts = make_prompts(config, template, tokenizer)
+    critic_prompts = None
+    if config.prompt.plan_memory == "critic":
+        critic_prompts = make_prompts(config, template, tokenizer, critic=True)
     agent = make_agent(config, prompts, tokenizer)
     learner.publish(agent.sampler, 0)
-    return Parts(config, env, held_out, tokenizer, prompts, learner, agent)
+    return Parts(config, env, held_out, tokenizer, prompts, critic_prompts, learner, agent)
 
 
 def check_form(config: Config, template: Template) -> None:
@@ -126,6 +131,8 @@ def check_form(config: Config, template: Template) -> None:
     if template.form is Form.PLAN_EXECUTE:
         return
     name = template.data.name
+    if config.prompt.plan_memory != "none":
+        raise UserError(f"template '{name}' asks for no plans, so it can show none; set prompt.plan_memory to none")
     if config.advantages.critic == "decisions":
         raise UserError(
             f"advantages.type '{config.advantages.type}' credits switches and subgoals, and template '{name}' asks for "
@@ -148,7 +155,11 @@ def _policy(
             return load_base(folder, config.model), load_tokenizer(source), folder
         return load_policy(source, config.model), load_tokenizer(source), None
     turns = list(language(env))
+    wording = template.wording
+    if config.prompt.plan_memory != "none":
+        template = template.with_plans()
+        wording = [*template.wording, *map(str, range(1, env.max_turns + 1))]
     words = (text for said in turns for text in texts(template, said))
-    policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), template.wording)
+    policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), wording)
     check_sayable(env, template, tokenizer, turns)
     return policy, tokenizer, None

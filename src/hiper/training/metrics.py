@@ -6,16 +6,21 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hiper.advantages import HEADS, Bools, Floats
 from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
+from hiper.rollout.collector import contexts_of
 from hiper.rollout.groups import Collected, groups_without_spread
 from hiper.rows import Scores
 from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
+
+if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
+    from hiper.plan_execute.prompts import PromptBuilder
 
 
 def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) -> dict[str, float]:
@@ -59,6 +64,14 @@ def _plan_metrics(episodes: Sequence[Episode]) -> dict[str, float]:
         names.NEVER_SWITCHED.name: _mean([not any(t.switch for t in episode.turns[1:]) for episode in longer]),
         names.COPIES_THAT_DIFFER.name: _mean([turn.copy_differs for turn in kept]),
     }
+
+
+def plan_memory_metrics(episodes: Sequence[Episode], prompts: PromptBuilder) -> dict[str, float]:
+    """Compute how many subgoals the list of subgoals left out; empty where prompts show no such list."""
+    if not prompts.template.shows_plans:
+        return {}
+    dropped = [prompts.dropped_plans(context) for episode in episodes for context in contexts_of(episode)]
+    return {names.PLANS_DROPPED.name: _mean(dropped)}
 
 
 def group_metrics(collected: Collected, size: int) -> dict[str, float]:

@@ -25,7 +25,15 @@ from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
 from hiper.training.build import Parts
 from hiper.training.checkpoints import save_checkpoint
-from hiper.training.metrics import Clock, credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
+from hiper.training.metrics import (
+    Clock,
+    credit_metrics,
+    group_metrics,
+    mismatch_metrics,
+    plan_memory_metrics,
+    rollout_metrics,
+    time_metrics,
+)
 from hiper.training.progress import IterationLines, evaluation_line
 from hiper.training.recovery import Stop, advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
@@ -116,7 +124,7 @@ class Trainer:
         seed = derive_seed(config.seed, "iteration", self.done)
         collected = self._collect()
         episodes, timing = collected.episodes, collected.timing
-        rows = rows_of(episodes)
+        rows = rows_of(episodes, self.parts.critic_prompts)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
             scores = learner.score(rows)
@@ -137,6 +145,7 @@ class Trainer:
         generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
         return {
             **rollout_metrics(collected.played, unknown_id=self.parts.tokenizer.unk_token_id),
+            **plan_memory_metrics(collected.played, self.parts.critic_prompts or self.parts.prompts),
             **group_metrics(collected, config.rollout.group_size),
             **credit_metrics(assigned),
             **mismatch_metrics(scores),

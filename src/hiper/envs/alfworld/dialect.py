@@ -149,6 +149,18 @@ def read_language(domain: str, grammar: str, where: str) -> tuple[Dialect, str]:
         raise UserError(f"{where}: {shortened(error, 300)}; only standard ALFWorld games can be played") from None
 
 
+def with_task(grammar: str, task: str) -> str:
+    """Return a grammar that states another task.
+
+    Args:
+        grammar: a grammar that :func:`read_language` reads.
+        task: the sentence after "Your task is to: ".
+    """
+    found = _TASK.search(grammar)
+    assert found
+    return grammar[: found.start(1)] + json.dumps(task)[1:-1] + grammar[found.end(1) :]
+
+
 @lru_cache(maxsize=32)
 def _dialect(domain: str, grammar: str) -> Dialect:
     """Return the dialect of a domain and a grammar. It is parsed once, as all games of a set share them."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from hiper.envs.alfworld.game import NOWHERE, Appliance, Game
+from hiper.envs.alfworld.game import NOWHERE, Appliance, Game, Goal
 
 NOTHING_HAPPENS = "Nothing happens."
 _NOTHING_HELD = -1
@@ -48,7 +48,7 @@ class Engine:
 
     game: Game
     won: bool
-    """Whether the goal holds now."""
+    """Whether all goals hold now."""
     _admissible: tuple[str, ...] | None
     _taken_from: frozenset[tuple[int, int]]
     """Object and receptacle of every take that no put has undone. "look" finds these objects beside the receptacle."""
@@ -95,7 +95,7 @@ class Engine:
 
     def _changed(self) -> None:
         self._admissible = None
-        self.won = self._goal_reached()
+        self.won = all(map(self._holds, self.game.goals))
 
     # --- what can be done --------------------------------------------------------------------------------------
 
@@ -283,10 +283,15 @@ class Engine:
         self._changed()
         return f"You sliced the {name} with the {knife}."
 
-    # --- the goal ----------------------------------------------------------------------------------------------
+    # --- the goals ---------------------------------------------------------------------------------------------
 
-    def _goal_reached(self) -> bool:
-        goal = self.game.goal
+    @property
+    def progress(self) -> float:
+        """The share of the goals that hold now."""
+        goals = self.game.goals
+        return sum(map(self._holds, goals)) / len(goals)
+
+    def _holds(self, goal: Goal) -> bool:
         if goal.lamps:
             return self._held in goal.objects and any(
                 o in goal.lamps and o in self._toggled

@@ -95,7 +95,8 @@ class Game:
     cool: frozenset[int]
     toggled: frozenset[int]
     sliced: frozenset[int]
-    goal: Goal
+    goals: tuple[Goal, ...]
+    """All of them must hold. Official games have one."""
 
     places: dict[int, Place] = field(default_factory=dict, repr=False, compare=False)
     """A cache that :meth:`place` fills as locations are visited."""

@@ -1,9 +1,10 @@
-"""The goal of a game, read from its PDDL problem."""
+"""The goals of a game, read from its PDDL problem. An official game has one, and chores in a row have several."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from hiper.envs.alfworld.game import Goal, Treatment, shared
 from hiper.envs.alfworld.pddl import TOKEN, Problem
@@ -11,14 +12,14 @@ from hiper.errors import UserError
 
 
 def _goal_pattern(text: str) -> re.Pattern[str]:
-    """Make a pattern of a goal in PDDL. O, R and L in it stand for an object, a receptacle and a lamp type."""
+    """Make a pattern of a goal in PDDL, after a space. O, R and L stand for an object, a receptacle and a lamp type."""
     pattern = r"\s".join(re.escape(token) for token in TOKEN.findall(text))
     for letter in "ORL":
         first, *rest = pattern.split(letter)
         pattern = first + "".join(
             (f"(?P<{letter}>\\S+)" if i == 0 else f"(?P={letter})") + part for i, part in enumerate(rest)
         )
-    return re.compile(pattern + r"(?:\s\))*")
+    return re.compile(r"\s" + pattern)
 
 
 _PUT = "(exists (?r - receptacle) (exists (?o - object) (and {})))"
@@ -45,39 +46,92 @@ _GOAL_SHAPES: tuple[tuple[str, int, Treatment | None], ...] = (
         None,
     ),
 )
-_GOALS = tuple((_goal_pattern(f"(:goal (and {text}))"), count, treatment) for text, count, treatment in _GOAL_SHAPES)
-_ABLE = {"clean": "cleanable", "hot": "heatable", "cool": "coolable"}
+_GOALS = tuple((_goal_pattern(text), count, treatment) for text, count, treatment in _GOAL_SHAPES)
+_BEGIN, _END = re.compile(r"\(\s:goal\s\(\sand"), re.compile(r"(?:\s\)){2,}")
+ABLE = {"clean": "cleanable", "hot": "heatable", "cool": "coolable"}
+"""The predicate of objects that a treatment works on."""
 
 
-def read_goal(text: str, problem: Problem, objects: Mapping[str, int], receptacles: Mapping[str, int]) -> Goal:
-    """Read the goal of a game.
+@dataclass(frozen=True, slots=True)
+class StatedGoal:
+    """A goal as PDDL states it: by types, in whatever room."""
+
+    thing: str
+    """The type of the object."""
+    target: str
+    """The type of the receptacle, or of the lamp."""
+    lamp: bool = False
+    """Whether the target is a lamp."""
+    count: int = 1
+    """The number of objects that must be in the same receptacle."""
+    treatment: Treatment | None = None
+
+
+def read_goals(text: str) -> tuple[StatedGoal, ...]:
+    """Read the goals whose conjunction a problem states, in order.
 
     Args:
         text: the goal in PDDL, one space between tokens.
-        problem: the problem it belongs to.
-        objects: number of each object, by internal id.
-        receptacles: number of each receptacle, by internal id.
 
     Raises:
-        UserError: the goal is of an unknown shape.
+        UserError: one of them is of an unknown shape.
     """
+    goals: list[StatedGoal] = []
+    begin = _BEGIN.match(text)
+    at = begin.end() if begin else 0
+    while begin and (found := _goal_at(text, at)):
+        goal, at = found
+        goals.append(goal)
+    if not goals or not _END.fullmatch(text, at):
+        raise UserError(f"the goal is of a shape the engine does not know: {text[:160]}")
+    return tuple(goals)
+
+
+def state_goals(goals: Iterable[StatedGoal]) -> str:
+    """Return the conjunction of goals in PDDL; the inverse of :func:`read_goals`."""
+    tokens: list[str] = []
+    for goal in goals:
+        wanted = (goal.count, goal.treatment, goal.lamp)
+        shape = next(text for text, n, how in _GOAL_SHAPES if (n, how, "?ot L)" in text) == wanted)
+        types = {"O": goal.thing, "R": goal.target, "L": goal.target}
+        tokens += (types.get(token, token) for token in TOKEN.findall(shape))
+    return f"(:goal (and {' '.join(tokens)}))"
+
+
+def _goal_at(text: str, at: int) -> tuple[StatedGoal, int] | None:
+    """Return the goal that begins at a place in the text, and the place behind it."""
     for pattern, count, treatment in _GOALS:
-        if not (found := pattern.fullmatch(text)):
-            continue
-        kinds = found.groupdict()
+        if match := pattern.match(text, at):
+            kinds = match.groupdict()
+            lamp = kinds.get("L")
+            return StatedGoal(kinds["O"], lamp or kinds["R"], lamp is not None, count, treatment), match.end()
+    return None
 
-        def of_type(predicate: str, kind: str | None, numbers: Mapping[str, int]) -> set[int]:
-            return {numbers[entity] for entity, its in problem.pairs(predicate) if its == kind and entity in numbers}
 
-        candidates = of_type("objecttype", kinds.get("O"), objects)
-        if treatment:
-            candidates &= {objects[o] for o in problem.those(_ABLE[treatment]) if o in objects}
-        lamps = of_type("objecttype", kinds.get("L"), objects)
-        return Goal(
-            objects=shared(frozenset(candidates)),
-            receptacles=shared(frozenset(of_type("receptacletype", kinds.get("R"), receptacles))),
-            count=count,
-            treatment=treatment,
-            lamps=shared(frozenset(lamps & {objects[o] for o in problem.those("toggleable") if o in objects})),
-        )
-    raise UserError(f"the goal is of a shape the engine does not know: {text[:160]}")
+def bind(goal: StatedGoal, problem: Problem, objects: Mapping[str, int], receptacles: Mapping[str, int]) -> Goal:
+    """Return a goal in the numbers of a game.
+
+    Args:
+        goal: the goal.
+        problem: the problem of the game.
+        objects: number of each object, by internal id.
+        receptacles: number of each receptacle, by internal id.
+    """
+
+    def of_type(predicate: str, kind: str, numbers: Mapping[str, int]) -> frozenset[int]:
+        return frozenset(numbers[e] for e, its in problem.pairs(predicate) if its == kind and e in numbers)
+
+    def those(predicate: str) -> frozenset[int]:
+        return frozenset(objects[o] for o in problem.those(predicate) if o in objects)
+
+    candidates = of_type("objecttype", goal.thing, objects)
+    if goal.treatment:
+        candidates &= those(ABLE[goal.treatment])
+    lamps = of_type("objecttype", goal.target, objects) & those("toggleable") if goal.lamp else frozenset()
+    return Goal(
+        objects=shared(candidates),
+        receptacles=shared(frozenset() if goal.lamp else of_type("receptacletype", goal.target, receptacles)),
+        count=goal.count,
+        treatment=goal.treatment,
+        lamps=shared(lamps),
+    )

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
+from hiper.envs.alfworld.chores import JoinedSource
 from hiper.envs.alfworld.game import Game
 from hiper.envs.alfworld.generate import DEFAULT_SIZE
 from hiper.envs.alfworld.parser import parse_game
@@ -55,8 +56,11 @@ class Library:
         self.dialect = _one_dialect(source.name, {task.id: source.dialects()[task.id] for task in self.panel})
         """ "move" or "put": how these games say to lay something down."""
         self.source = source
+        self.chores = source.chores if isinstance(source, JoinedSource) else 1
+        """How many games were joined into one."""
         self._games: dict[str, Game] = {}
-        if not (self.official or isinstance(source, GeneratedSource) or self.panel.hash in _PLAYABLE):
+        known = isinstance(source, GeneratedSource | JoinedSource)
+        if not (self.official or known or self.panel.hash in _PLAYABLE):
             self._check_games()
             _PLAYABLE.add(self.panel.hash)
 
@@ -102,7 +106,11 @@ def official_panels() -> Mapping[str, Mapping[str, Any]]:
 
 
 def open_split(
-    split: str, data: str | os.PathLike[str] | None = None, games: int | None = None, size: str = DEFAULT_SIZE
+    split: str,
+    data: str | os.PathLike[str] | None = None,
+    games: int | None = None,
+    size: str = DEFAULT_SIZE,
+    chores: int = 1,
 ) -> Library:
     """Open the games of ``split`` under ``data``.
 
@@ -112,10 +120,15 @@ def open_split(
             None: the place that :func:`data_path` returns.
         games: how many; None: all, or for generated games :data:`GENERATED_GAMES`.
         size: size of generated games.
+        chores: how many games to join into one; see :mod:`hiper.envs.alfworld.chores`. All games of the split are
+            joined, or at least :data:`GENERATED_GAMES` generated ones; ``games`` counts the joined ones.
 
     Raises:
         UserError: there are no such games.
     """
+    if chores != 1:
+        every = None if data != GENERATED else max(games or 0, GENERATED_GAMES)
+        return Library(JoinedSource(open_split(split, data, every, size).source, chores), games)
     if data == GENERATED:
         return Library(GeneratedSource(split, size, GENERATED_GAMES if games is None else games))
     path = Path(data).expanduser() if data is not None else _default_data()

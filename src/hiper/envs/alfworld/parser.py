@@ -9,7 +9,7 @@ from typing import Any
 
 from hiper.envs.alfworld.dialect import Dialect, read_language
 from hiper.envs.alfworld.game import NOWHERE, Appliance, Game, shared
-from hiper.envs.alfworld.goal_patterns import read_goal
+from hiper.envs.alfworld.goal_patterns import bind, read_goals
 from hiper.envs.alfworld.pddl import Problem, printed_names
 from hiper.errors import UserError, shortened
 
@@ -119,7 +119,7 @@ def _build(problem: Problem, where: str, task: str, dialect: Dialect, walkthroug
         cool=those("iscool"),
         toggled=those("istoggled"),
         sliced=those("issliced"),
-        goal=read_goal(problem.goal, problem, objects, receptacles),
+        goals=tuple(bind(goal, problem, objects, receptacles) for goal in read_goals(problem.goal)),
     )
 
 
