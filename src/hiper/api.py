@@ -6,6 +6,7 @@ Importing this module does not import torch. The functions that need torch impor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -41,9 +42,12 @@ def train(
     Raises:
         UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
-    config = resolve_splits(_config(recipe, settings))
+    config, display = _config(recipe, settings), display or Display()
     run = Run.create(Path(out) if out else default_folder(config), config)
-    return _trained(run, display)
+    display.note(f"run        {run.path}")
+    with display.bar("opening the data"):
+        config = resolve_splits(config)
+    return _trained(replace(run, config=config), display)
 
 
 def resume(run: Run | str | Path, display: Display | None = None) -> Run:
@@ -56,7 +60,9 @@ def resume(run: Run | str | Path, display: Display | None = None) -> Run:
     Raises:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
-    return _trained(run if isinstance(run, Run) else open_run(run), display)
+    run, display = run if isinstance(run, Run) else open_run(run), display or Display()
+    display.note(f"run        {run.path}")
+    return _trained(run, display)
 
 
 def clone_expert(
@@ -88,9 +94,13 @@ def clone_expert(
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
-    from hiper.training.begin import clone
+    display.note(f"folder     {folder}")
+    with display.bar("opening the data"):
+        config = resolve_splits(config)
+    with display.bar("loading torch"):
+        from hiper.training.begin import clone
 
-    clone(resolve_splits(config), folder, display)
+    clone(config, folder, display)
     return folder
 
 
@@ -188,9 +198,10 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     return recipe
 
 
-def _trained(run: Run, display: Display | None) -> Run:
+def _trained(run: Run, display: Display) -> Run:
     if not run.finished:
-        from hiper.training.trainer import train as train_run
+        with display.bar("loading torch"):
+            from hiper.training.trainer import train as train_run
 
-        train_run(run, display or Display())
+        train_run(run, display)
     return run

@@ -7,7 +7,7 @@ row, or one for each response token).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -214,8 +214,13 @@ class Learner:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row]) -> list[Scores]:
-        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
+    def score(self, rows: Sequence[Row], on_rows: Callable[[int], None] = lambda count: None) -> list[Scores]:
+        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``.
+
+        Args:
+            rows: One row for each turn.
+            on_rows: A function called after each micro-batch with the number of its rows.
+        """
         self._model.eval()
         scores: dict[int, Scores] = {}
         for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
@@ -228,6 +233,7 @@ class Learner:
             values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
             parts = zip(chosen, logprobs, values, references, strict=True)
             scores.update(zip(indices, (Scores(*part) for part in parts), strict=True))
+            on_rows(len(chosen))
         return [scores[i] for i in range(len(rows))]
 
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
@@ -239,7 +245,12 @@ class Learner:
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
-        self, rows: Sequence[TrainRow], *, seed: int, lr_scales: tuple[float, float] = (1.0, 1.0)
+        self,
+        rows: Sequence[TrainRow],
+        *,
+        seed: int,
+        lr_scales: tuple[float, float] = (1.0, 1.0),
+        on_rows: Callable[[int], None] = lambda count: None,
     ) -> dict[str, float]:
         """Improve policy and critic on the rows of an iteration.
 
@@ -247,6 +258,7 @@ class Learner:
             rows: One row for each turn.
             seed: The seed of the shuffling.
             lr_scales: The factors on the learning rates of policy and critic, for schedules.
+            on_rows: A function called after each micro-batch with the number of its rows. Every epoch counts them anew.
 
         Returns:
             The metrics of the update. Each is the mean over its own tokens, turns or steps.
@@ -260,10 +272,10 @@ class Learner:
         meter = Meter()
         for epoch in range(self.config.epochs):
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
-                self._step(chosen, meter)
+                self._step(chosen, meter, on_rows)
         return meter.means()
 
-    def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
+    def _step(self, rows: Sequence[TrainRow], meter: Meter, on_rows: Callable[[int], None]) -> None:
         """Make one optimizer step on a mini-batch. The gradient is accumulated over micro-batches."""
         counts = _Counts(
             credited=max(1, sum(int(row.mask.sum()) for row in rows)),
@@ -279,6 +291,7 @@ class Learner:
             loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
             loss.backward()
             kl += kl_sum / counts.credited
+            on_rows(len(indices))
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # One broken step would spoil the whole run, so it is skipped.

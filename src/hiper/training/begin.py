@@ -30,9 +30,9 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
     if run.checkpoints:
         return _restore(run, display)
     config = run.config
-    parts = build(config)
+    parts = build(config, display=display)
     run.save_settings()  # building has shown that they are usable
-    display.note(*header(run.path, parts))
+    display.note(*header(parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
     if config.warm_start.tasks:
@@ -49,16 +49,18 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
 def _restore(run: Run, display: Display) -> tuple[Parts, int]:
     newest = run.checkpoints[-1]
     display.note(f"continuing from {newest}")
-    check_checkpoint(run, newest)
+    with display.bar("checking"):
+        check_checkpoint(run, newest)
     if newest != run.checkpoint(0) and not run.metrics_file.exists():
         raise UserError(
             f"{run.metrics_file} is missing: restore it, or make an empty file of this name to go on without the "
             "metrics of earlier iterations"
         )
-    parts = build(run.config, newest / "policy")
-    if run.config.learner.kl_coef:
-        parts.learner.set_reference(_reference(run))
-    done = load_checkpoint(run, newest, parts)
+    parts = build(run.config, newest / "policy", display)
+    with display.bar("restoring"):
+        if run.config.learner.kl_coef:
+            parts.learner.set_reference(_reference(run))
+        done = load_checkpoint(run, newest, parts)
     parts.learner.publish(parts.agent.sampler, done)
     return parts, done
 
@@ -126,8 +128,8 @@ def clone(config: Config, folder: Path, display: Display) -> None:
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     with exclusive_lock(folder), Stop(display) as stop:
-        parts = build(config)
-        display.note(*header(folder, parts))
+        parts = build(config, display=display)
+        display.note(*header(parts))
         try:
             warm_start(parts, folder, display, stop)
         except UnwritableError as error:

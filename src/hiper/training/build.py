@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
+from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import seal
@@ -19,7 +20,7 @@ from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
-from hiper.rollout.environment import make_env
+from hiper.rollout.environment import open_splits
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 from hiper.runs.trackers import find_trackers
@@ -59,25 +60,28 @@ class Parts:
             env.close()
 
 
-def build(config: Config, policy_path: Path | None = None) -> Parts:
+def build(config: Config, policy_path: Path | None = None, display: Display | None = None) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
     Args:
         config: The settings.
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
+        display: The display of progress. None: standard output.
 
     Raises:
         UserError: The data, a model or a setting cannot be used.
     """
+    display = display or Display()
     find_trackers(config)  # a wrong name is told now, not after the warm start
     use_threads(config.training.threads)
-    env = make_env(config, config.env.train_split)
+    env, *others = open_splits(config, (config.env.train_split, *config.evaluation.splits), display)
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
-    held_out = {split: make_env(config, split) for split in config.evaluation.splits}
+    held_out = dict(zip(config.evaluation.splits, others, strict=True))
     own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
-    policy, tokenizer = _policy(config, policy_path, env, template)
+    with display.bar("making the model" if policy_path is None and config.model.path is None else "loading the model"):
+        policy, tokenizer = _policy(config, policy_path, env, template)
     env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
