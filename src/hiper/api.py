@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
+from hiper.files import user_path
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
@@ -43,7 +44,7 @@ def train(
         UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
     config, display = _config(recipe, settings), display or Display()
-    run = Run.create(Path(out) if out else default_folder(config), config)
+    run = Run.create(user_path(out) if out else default_folder(config), config)
     display.note(f"run        {run.path}")
     with display.bar("opening the data"):
         config = resolve_splits(config)
@@ -86,7 +87,7 @@ def clone_expert(
     """
     config = _config(recipe, settings)
     display = display or Display()
-    folder = Path(out) if out else default_folder(config, "sft-")
+    folder = user_path(out) if out else default_folder(config, "sft-")
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
     if folder.exists():
@@ -136,7 +137,7 @@ def load_policy(
     """
     from hiper.evaluation.saved import SavedPolicy
 
-    return SavedPolicy.open(Path(path), env, settings).load(temperature)
+    return SavedPolicy.open(path, env, settings).load(temperature)
 
 
 def evaluate(
@@ -168,7 +169,7 @@ def evaluate(
 
     loaded = load_policy(policy) if isinstance(policy, str | Path) else policy
     chosen = loaded.config.evaluation.splits if splits is None else splits
-    folder = Path(out) if out else None
+    folder = user_path(out) if out else None
     found = evaluate_splits(loaded, chosen, display or Display(), tasks=tasks, seed=seed, folder=folder)
     return {result.split: result for result in found}
 
@@ -182,7 +183,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UserError: The folder holds no run, or its settings are invalid.
     """
-    return Run.open(Path(path))
+    return Run.open(user_path(path))
 
 
 def default_folder(config: Config, kind: str = "") -> Path:

@@ -218,8 +218,10 @@ class _Bar:
         """The words beside the bar, and the time to go; until that can be told, the time so far."""
         words = self.words or ("" if self.total is None else f"{self.done:,}/{self.total:,}")
         passed, done = time.monotonic() - self.began, self.done - self.before
-        known = self.total is not None and done > 0
-        time_shown = f"{duration(passed * (self.total - self.done) / done)} left" if known else duration(passed)
+        if self.total is None or done <= 0:
+            time_shown = duration(passed)
+        else:
+            time_shown = f"{duration(passed * (self.total - self.done) / done)} left"
         return f"{words}, {time_shown}" if words else time_shown
 
 

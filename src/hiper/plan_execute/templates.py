@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from hiper.envs.registry import templates_of
 from hiper.errors import UserError
+from hiper.files import user_path
 from hiper.plan_execute.actions import ActionStyle, Regex, Substitution, braced, placeholders
 from hiper.plan_execute.parse import Form
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
@@ -152,7 +153,7 @@ def _read_extended(source: str | Path, extended: tuple[str, ...] = ()) -> dict[s
     if "extends" not in tree:
         return tree
     base = str(tree.pop("extends"))
-    if (beside := Path(source).parent / base).is_file():
+    if (beside := user_path(source).parent / base).is_file():
         base = str(beside)
     if base in extended:
         raise UserError(f"template {source}: extends {base}, which extends it")

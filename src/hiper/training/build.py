@@ -11,7 +11,7 @@ from hiper.config import Config
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import seal
+from hiper.files import seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_policy, make_nano, use_threads
@@ -123,7 +123,7 @@ def _policy(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = path or config.model.path
     if path is None and source is not None:
-        PolicyFolder(Path(source)).check()
+        PolicyFolder(user_path(source)).check()
     if source is not None:
         return load_policy(source, config.model), load_tokenizer(source)
     turns = list(language(env))
