@@ -120,16 +120,17 @@ def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
 def load_policy(
     path: str | Path, *settings: str, env: str | None = None, temperature: float | None = None
 ) -> LoadedPolicy:
-    """Load a policy to play with.
+    """Load a policy or a plain model to play with.
 
     >>> policy = load_policy("runs/first")  # doctest: +SKIP
     >>> env = policy.env("valid_unseen")  # doctest: +SKIP
     >>> policy.play(env, env.panel.tasks[0].id).won  # doctest: +SKIP
 
     Args:
-        path: A run (its newest checkpoint), a checkpoint, or a policy folder.
-        settings: The ``dotted.key=value`` overrides of the policy's saved settings.
-        env: The name of another environment than the policy was trained on. None: the same environment.
+        path: A run (its newest checkpoint), a checkpoint, or a policy folder. Or a plain causal language model, by its
+            folder or by its name on the hub; it plays under the default settings.
+        settings: The ``dotted.key=value`` overrides of the policy's saved settings, or of the defaults.
+        env: The name of the environment. None: that of the policy's training. A plain model needs one.
         temperature: The sampling temperature. None: the temperature of evaluations during training.
 
     Raises:

@@ -19,6 +19,7 @@ from hiper import __version__
 from hiper.commands import parameters as given
 from hiper.commands.parameters import examples
 from hiper.errors import UserError
+from hiper.files import user_path
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
@@ -65,7 +66,8 @@ def train(
     settings: given.Settings = None,
     out: given.Out = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder, under its own settings.")
+        Path | None,
+        typer.Option(parser=user_path, metavar="RUN", help="Continue the run in this folder, under its own settings."),
     ] = None,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
@@ -115,10 +117,16 @@ def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = 
     "hiper eval runs/quickstart-seed0",
     "hiper eval runs/alfworld-nano-seed0 --split valid_unseen --episodes 50",
     "hiper eval runs/quickstart-seed0/checkpoints/iter-00010 --temperature 0",
+    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated --episodes 20",
     name="eval",
 )
 def evaluate(
-    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A run, a checkpoint, or a policy folder.")],
+    policy: Annotated[
+        str,
+        typer.Argument(
+            metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
+        ),
+    ],
     settings: given.Settings = None,
     env: given.OtherEnv = None,
     split: given.Split = None,
@@ -133,17 +141,19 @@ def evaluate(
     out: given.Out = None,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
-    from hiper.runs.policies import PolicyFolder
+    from hiper.runs.policies import find_policy
 
-    PolicyFolder.find(policy)  # a wrong path is refused before torch is imported
-
-    from hiper.commands.evaluate import evaluate_policy
-    from hiper.evaluation.saved import SavedPolicy
+    find_policy(policy, env)  # a wrong path is refused before torch is imported
+    display = _display()
+    display.note(f"policy     {policy}")
+    with display.bar("loading torch"):
+        from hiper.commands.evaluate import evaluate_policy
+        from hiper.evaluation.saved import SavedPolicy
 
     saved = SavedPolicy.open(policy, env, settings or [])
     splits = saved.config.evaluation.splits if split is None else (split,)
-    folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
-    evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
+    folder = out or Path("runs") / f"eval-{user_path(policy).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+    evaluate_policy(saved, splits, folder, display, episodes=episodes, temperature=temperature, seed=seed)
 
 
 @_command(
@@ -155,7 +165,10 @@ def play(
     env: given.Env,
     options: given.Options = None,
     agent: Annotated[
-        str, typer.Option(metavar="AGENT", help="Who plays: human, expert, or a run, checkpoint or policy folder.")
+        str,
+        typer.Option(
+            metavar="AGENT", help="Who plays: human, expert, a run, a checkpoint, a policy folder, or any model."
+        ),
     ] = "human",
     split: given.Split = None,
     task: Annotated[
@@ -168,18 +181,16 @@ def play(
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
     """Step through one episode in the terminal, with subgoals."""
-    from rich.console import Console
-
     from hiper.commands import play as table
 
     if agent not in (table.HUMAN, table.EXPERT):
-        from hiper.runs.policies import PolicyFolder
+        from hiper.runs.policies import find_policy
 
-        PolicyFolder.find(Path(agent))  # a wrong path is refused before torch is imported
-    console = Console(highlight=False, soft_wrap=True)
-    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
+        find_policy(agent, env)  # a wrong path is refused before torch is imported
+    display = _display()
+    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, display=display)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
-    table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
+    table.play(world, player, chosen, seed, display.console, wait=not (auto or agent == table.HUMAN))
 
 
 @_command("hiper recipes", "hiper recipes quickstart > mine.yaml")
@@ -220,7 +231,10 @@ def data(
     folder: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Folder of the data.", show_default="the place where the environment looks"
+            parser=user_path,
+            metavar="FOLDER",
+            help="Folder of the data.",
+            show_default="the place where the environment looks",
         ),
     ] = None,
 ) -> None:
@@ -255,19 +269,25 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
     from hiper.runs import folder as runs
 
     opened = runs.Run.open(run)  # a wrong path is refused before torch is imported
+    display = _display()
+    display.note(f"run        {run}")
+    with display.bar("loading torch"):
+        from hiper.commands.credit import show_credit
 
-    from hiper.commands.credit import show_credit
-
-    show_credit(opened, out or opened.path, _display(), iteration)
+    show_credit(opened, out or opened.path, display, iteration)
 
 
 @_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."),
+        typer.Argument(
+            parser=user_path, metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."
+        ),
     ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")] = Path("runs") / "comparison",
+    out: Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")] = (
+        Path("runs") / "comparison"
+    ),
 ) -> None:
     """Compare runs on the same held-out tasks: tables, paired tests, and curves over seeds."""
     from hiper.runs.records import open_runs
@@ -315,7 +335,8 @@ def study(
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
 def verify(
     run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run whose training episodes are checked as well.")
+        Path | None,
+        typer.Option(parser=user_path, metavar="RUN", help="Run whose training episodes are checked as well."),
     ] = None,
     iteration: given.Iteration = None,
     seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Seed of resampling these episodes.")] = 0,

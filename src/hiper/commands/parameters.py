@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hiper.files import user_path
+
 
 def _with_plain_types(params: list[Any]) -> list[Any]:
     """Make the help show the metavars of options, and none of Python's types such as ``<list[str]>``."""
@@ -102,7 +104,7 @@ OtherEnv = Annotated[
     typer.Option(
         metavar="ENV",
         help="Environment to play.",
-        show_default="the policy's own",
+        show_default="the policy's own; a plain model needs one",
         autocompletion=environment_completions,
     ),
 ]
@@ -110,16 +112,20 @@ Options = Annotated[
     list[str] | None,
     typer.Argument(metavar="OPTION=VALUE", help="Options of the environment, as in the section env of a recipe."),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+Run = Annotated[Path, typer.Argument(parser=user_path, metavar="RUN", help="Folder of a run.")]
 Split = Annotated[
     str | None,
     typer.Option(
         metavar="SPLIT", help="Split whose tasks are used.", show_default="that of the environment or the run"
     ),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="one under runs/")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.", show_default="one under runs/"),
+]
 RunOut = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="the run's own")
+    Path | None,
+    typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.", show_default="the run's own"),
 ]
 Iteration = Annotated[
     int | None,

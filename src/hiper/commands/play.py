@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from rich.columns import Columns
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from hiper import envs
 from hiper.config import apply_overrides
-from hiper.display.console import wrapped
+from hiper.display.console import Display, wrapped
 from hiper.display.transcript import ENDS, TROUBLES
 from hiper.envs.base import BLANK, Decision, EndReason, Observation, Start, TextEnv
 from hiper.episode import Episode
@@ -23,6 +23,7 @@ from hiper.imitation.demonstrations import Experts
 from hiper.plan_execute.parse import InvalidKind
 from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import collect
+from hiper.rollout.environment import open_splits
 from hiper.rollout.players import Accepts, Assignment, Move, Players, answered
 
 HUMAN, EXPERT = "human", "expert"
@@ -69,6 +70,8 @@ class Human:
         subgoal = context.subgoal
         while True:
             said = self._console.input(f"[bold]turn {context.turn + 1} of {self._env.max_turns} > [/bold]").strip()
+            if not sys.stdin.isatty():  # no terminal has shown what was typed
+                say(self._console, said)
             if said in ("q", "quit"):
                 raise EOFError
             if said.startswith(":"):
@@ -97,8 +100,8 @@ class Human:
 def near(said: str, actions: Sequence[str], words: Sequence[str]) -> list[str]:
     """Return the actions that a person may have meant, with their numbers: at most :data:`MOST_OFFERED`.
 
-    Those that begin with what was said come first, then those that hold all its words, then those that look like it. The
-    words may also be meant for a blank, as in "search[<your query>]".
+    Those that begin with what was said come first, then those that hold all its words, then those that look like it.
+    The words may also be meant for a blank, as in "search[<your query>]".
 
     Args:
         said: What was said, which is none of the actions.
@@ -197,7 +200,7 @@ def seat(
     *,
     split: str | None,
     temperature: float | None,
-    console: Console,
+    display: Display,
 ) -> tuple[TextEnv, Players]:
     """Make the environment and its player.
 
@@ -206,23 +209,27 @@ def seat(
     Args:
         env: The name of the environment.
         options: The ``option=value`` settings of the environment.
-        who: "human", "expert", or the path of a saved policy.
+        who: "human", "expert", the path of a saved policy, or a plain model.
         split: The split. None: the environment's default, or the policy's first held-out split.
         temperature: The sampling temperature of a policy. None: the temperature of evaluations during training.
-        console: The console of a human player.
+        display: The display of progress, with the console of a human player.
 
     Raises:
         UserError: There is no such environment, option, split or policy.
     """
     if who not in (HUMAN, EXPERT):
-        # Importing torch is slow, and the other players do not need it.
-        from hiper.evaluation.saved import SavedPolicy
+        display.note(f"agent      {who}")
+        with display.bar("loading torch"):  # the other players do not need it
+            from hiper.evaluation.saved import SavedPolicy
 
-        saved = SavedPolicy.open(Path(who), env, [f"env.{option}" for option in options])
-        return saved.env(split or saved.config.evaluation.splits[0]), saved.load(temperature).agent
-    world = envs.make(env, **apply_overrides({} if split is None else {"split": split}, options))
+        saved = SavedPolicy.open(who, env, [f"env.{option}" for option in options])
+        (world,) = open_splits(saved.config, [split or saved.config.evaluation.splits[0]], display)
+        with display.bar("loading the model"):
+            return world, saved.load(temperature).agent
+    with display.bar(f"opening {env}"):
+        world = envs.make(env, **apply_overrides({} if split is None else {"split": split}, options))
     if who == HUMAN:
-        return world, Human(console, world)
+        return world, Human(display.console, world)
     return world, Experts()
 
 

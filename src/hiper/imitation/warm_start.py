@@ -107,8 +107,8 @@ class WarmStart:
                     raise
         saved.save(number, tuning)
         self.display.note(
-            f"{stage.title}: {steps * config.batch_turns:,} turns imitated in {steps} steps, of {len(rows):,} turns that "
-            f"the expert showed on {len(tasks)} tasks; loss {np.mean(tuning.losses[-50:]):.3f}, "
+            f"{stage.title}: {steps * config.batch_turns:,} turns imitated in {steps} steps, of {len(rows):,} turns "
+            f"that the expert showed on {len(tasks)} tasks; loss {np.mean(tuning.losses[-50:]):.3f}, "
             f"{duration(time.perf_counter() - began)}"
         )
 

@@ -147,6 +147,12 @@ def read_template(source: str | Path) -> TemplateData:
     return parse_model(TemplateData, _read_extended(source), f"template {source}", "file")
 
 
+def own_template(env: str, name: str) -> str:
+    """Return the name of an environment's own version of a general template, or ``name`` if it has none."""
+    folder = templates_of(env)
+    return f"{env}/{name}" if folder is not None and (folder / f"{name}.yaml").is_file() else name
+
+
 def _read_extended(source: str | Path, extended: tuple[str, ...] = ()) -> dict[str, Any]:
     """The keys of a template, with those of the template it extends. ``extended`` names the templates above it."""
     tree = read_mapping(find_yaml(source, _shipped_templates(source), "template"))

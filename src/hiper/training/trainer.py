@@ -121,9 +121,8 @@ class Trainer:
         self.stop.check()
         with self._phase(clock, "credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
-        with self._phase(
-            clock, "writing"
-        ):  # before the update, so that an error leaves the weights of a whole iteration
+        # Before the update, so that an error leaves the weights of a whole iteration.
+        with self._phase(clock, "writing"):
             write_episodes(self.run.training_episodes(self.done + 1), [*assigned.episodes, *collected.replaced])
         with self._phase(clock, "update", len(rows) * config.learner.epochs) as on_rows:
             self._weights_whole = False
