@@ -88,10 +88,7 @@ def clone_expert(
     config = _config(recipe, settings)
     display = display or Display()
     folder = user_path(out) if out else default_folder(config, "sft-")
-    if config.warm_start.tasks == 0:
-        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
-    if folder.exists():
-        _refuse_other_than_policy_of(config, folder)
+    if check_cloned(config, folder):
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
@@ -105,7 +102,16 @@ def clone_expert(
     return folder
 
 
-def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
+def check_cloned(config: Config, folder: Path) -> bool:
+    """Return whether ``folder`` holds the policy of these settings already.
+
+    Raises:
+        UserError: There is nothing to imitate, or the folder holds something else.
+    """
+    if config.warm_start.tasks == 0:
+        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
+    if not folder.exists():
+        return False
     policy = PolicyFolder(folder)
     if not policy.settings_file.is_file():
         raise UserError(f"{folder} exists already; choose another folder with --out")
@@ -115,6 +121,7 @@ def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
             "choose another folder with --out"
         )
     policy.check()
+    return True
 
 
 def load_policy(

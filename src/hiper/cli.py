@@ -69,6 +69,7 @@ def train(
         Path | None,
         typer.Option(parser=user_path, metavar="RUN", help="Continue the run in this folder, under its own settings."),
     ] = None,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
     from hiper.config import load_config
@@ -81,14 +82,21 @@ def train(
     if out is not None and resume is not None:
         raise UserError("--resume continues in the run's own folder: leave out --out")
     from hiper import api
+    from hiper.commands import dry_run as dry
     from hiper.commands.report import report_run
 
-    display = _display()
+    display = _display(stderr=dry_run)
     if recipe is not None:
         config = load_config(recipe, settings or [])
+        if dry_run:
+            dry.show_new_run(config, out, display)
+            return
         run = api.train(config, out=out, display=display)
     else:
         run = api.open_run(Path(str(resume)))
+        if dry_run:
+            dry.show_resumed_run(run, display)
+            return
         if run.finished:
             display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
         else:
@@ -97,7 +105,12 @@ def train(
 
 
 @_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
-def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None) -> None:
+def sft(
+    recipe: given.Recipe,
+    settings: given.Settings = None,
+    out: given.Out = None,
+    dry_run: given.DryRun = False,
+) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
     The same command continues after an interrupt. A policy that is done already is kept.
@@ -107,8 +120,12 @@ def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = 
     config = load_config(recipe, settings or [])
 
     from hiper import api
+    from hiper.commands import dry_run as dry
 
-    display = _display()
+    display = _display(stderr=dry_run)
+    if dry_run:
+        dry.show_cloning(config, out, display)
+        return
     path = api.clone_expert(config, out=out, display=display)
     display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
@@ -212,11 +229,12 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
 
     The hash of the panel goes to standard error.
     """
-    from hiper import envs
-    from hiper.config import apply_overrides
+    with _display(stderr=True).bar(f"opening {env}"):
+        from hiper import envs
+        from hiper.config import apply_overrides
 
-    chosen = {} if split is None else {"split": split}
-    made = envs.make(env, **apply_overrides(chosen, options or []))
+        chosen = {} if split is None else {"split": split}
+        made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
         typer.echo(f"{task.id}\t{task.type}")
     official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
@@ -318,18 +336,23 @@ def study(
         typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
     ] = None,
     out: given.Out = None,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Train several methods with several seeds, and compare them.
 
     The same command continues after an interrupt.
     """
-    from hiper.study.definition import load_study
+    display = _display(stderr=dry_run)
+    with display.bar("reading the study"):
+        from hiper.commands.study import plan_study, run_study
+        from hiper.study.definition import load_study
 
-    definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
-
-    from hiper.commands.study import run_study
-
-    run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
+        definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
+    folder = out or Path("runs") / f"study-{definition.name}"
+    if dry_run:
+        plan_study(definition, folder, display, threads=threads)
+        return
+    run_study(definition, folder, display, jobs=jobs, threads=threads)
 
 
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
@@ -361,10 +384,13 @@ def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def _display() -> Display:
+def _display(stderr: bool = False) -> Display:
+    """Make the display of a command; on standard error where standard output is for other programs."""
+    from rich.console import Console
+
     from hiper.display.console import Display
 
-    return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
+    return Display(shlex.join(["hiper", *sys.argv[1:]]), Console(highlight=False, stderr=stderr))
 
 
 def main() -> None:

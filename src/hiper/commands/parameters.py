@@ -127,6 +127,10 @@ RunOut = Annotated[
     Path | None,
     typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.", show_default="the run's own"),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the resolved settings and what would be done; write nothing."),
+]
 Iteration = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Iteration whose episodes are read.", show_default="the last"),
