@@ -134,7 +134,12 @@ def evaluation_line(done: int, split: str, result: Evaluation) -> str:
 def _cell(value: float, column: Column) -> str:
     if math.isnan(value):
         return "-".rjust(_width(column))
-    return column.shape.format(duration(value) if column.metric == names.ITERATION_SECONDS.name else value)
+    if column.metric == names.ITERATION_SECONDS.name:
+        return column.shape.format(duration(value))
+    if column.metric.startswith(EXPLAINED_VARIANCE):  # far below zero while the critic is untrained
+        texts = [f"{value:.{digits}f}" for digits in (2, 1, 0)]
+        return next((text for text in texts if len(text) <= _width(column)), texts[-1]).rjust(_width(column))
+    return column.shape.format(value)
 
 
 def _width(column: Column) -> int:
