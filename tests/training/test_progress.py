@@ -97,7 +97,7 @@ def test_an_iteration_has_a_column_for_each_value_head_that_learns(heads: list[s
     assert len(top) == len(line)
     assert top.index("entropy") + len("entropy") == line.index("0.250") + len("0.250")
     if heads:  # the heading of the group ends where its last column ends
-        assert len(lines[-3]) == top.index(heads[-1]) + len(heads[-1])
+        assert len(lines[-3]) == top.rindex(heads[-1]) + len(heads[-1])
 
 
 # --- Time to go -------------------------------------------------------------------------------------------------------
