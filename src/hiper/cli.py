@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -219,8 +220,9 @@ def recipes(name: given.ShippedRecipe = None) -> None:
         typer.echo(recipe_text(name), nl=False)
         return
     names = recipe_names()
+    width = max(map(len, names))
     for known in names:
-        typer.echo(f"{known:{max(map(len, names))}}  {recipe_summary(known)}")
+        _say(f"{known:{width}}  {recipe_summary(known)}", indent=width + 2)
 
 
 @_command()
@@ -236,10 +238,17 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
         chosen = {} if split is None else {"split": split}
         made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
-        typer.echo(f"{task.id}\t{task.type}")
-    official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
+        if sys.stdout.isatty():
+            _say(f"{task.id}  {task.type}", indent=4)
+        else:
+            typer.echo(f"{task.id}\t{task.type}")
+    official = {
+        True: ", the tasks of the official panel",
+        False: ", NOT the tasks of the official panel of this name",
+        None: "",
+    }
     name, count, digest = made.panel.name, len(made.panel), made.panel.hash
-    typer.echo(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
+    _say(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
 
 
 @_command("hiper data", "hiper data alfworld --get games")
@@ -384,6 +393,14 @@ def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
+    """Write a line of text, wrapped at its words to the width of the terminal."""
+    from hiper.display.text import wrapped
+
+    for line in wrapped(text, shutil.get_terminal_size().columns, indent):
+        typer.echo(line, err=err)
+
+
 def _display(stderr: bool = False) -> Display:
     """Make the display of a command; on standard error where standard output is for other programs."""
     from rich.console import Console
@@ -398,7 +415,11 @@ def main() -> None:
     try:
         app(prog_name="hiper")
     except UserError as error:
-        typer.echo(f"hiper: {error}", err=True)
+        for line in f"hiper: {error}".split("\n"):
+            if sys.stderr.isatty():
+                _say(line, err=True)
+            else:  # whoever reads a log looks for a whole line
+                typer.echo(line, err=True)
         raise SystemExit(2) from None
 
 

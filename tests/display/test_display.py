@@ -11,8 +11,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from hiper.display.console import Display, clock, duration, wrapped
+from hiper.display.console import Display
 from hiper.display.tables import Table
+from hiper.display.text import clock, duration, wrapped
 from hiper.display.transcript import transcript
 from hiper.episode import Episode
 

@@ -12,7 +12,8 @@ import typer
 
 from hiper.api import check_cloned, default_folder
 from hiper.config import Config
-from hiper.display.console import Display, wrapped
+from hiper.display.console import Display
+from hiper.display.text import wrapped
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file

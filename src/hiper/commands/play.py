@@ -15,7 +15,8 @@ from rich.text import Text
 
 from hiper import envs
 from hiper.config import apply_overrides
-from hiper.display.console import Display, wrapped
+from hiper.display.console import Display
+from hiper.display.text import wrapped
 from hiper.display.transcript import ENDS, TROUBLES
 from hiper.envs.base import BLANK, Decision, EndReason, Observation, Start, TextEnv
 from hiper.episode import Episode

@@ -5,25 +5,25 @@
 
 from __future__ import annotations
 
-import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from rich import table as rich_table
-from rich.console import Console, Group
+from rich.console import Console, Group, JustifyMethod
 from rich.live import Live
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from hiper.display.tables import Table
+from hiper.display.text import duration, wrapped
 
 _UNBOUNDED = 10_000
-"""Line width in characters that no table reaches; used to measure a table's natural width."""
+"""Line width in characters that no table reaches."""
 
 SECONDS_BETWEEN_LINES = 60.0
 """Seconds between two progress lines where output is not a terminal."""
@@ -113,7 +113,8 @@ class Display:
     def note(self, *lines: str) -> None:
         """Write lines of plain text. A line that is too wide is wrapped at its words."""
         for line in lines:
-            self.whole_line(*wrapped(line, self.console.width))
+            for part in line.split("\n"):
+                self.whole_line(*wrapped(part, self.console.width))
 
     def whole_line(self, *lines: str) -> None:
         """Write lines of plain text as they are, however wide, so that they can be copied: commands, paths."""
@@ -130,16 +131,24 @@ class Display:
             self.console.print(line, style="bold red", markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
-        """Write a table after an empty line. Brackets in it are no markup; a table that is too wide is set closer."""
-        shown = rich_table.Table(title=Text(table.title, style="bold"), title_justify="left")
-        for number, heading in enumerate(table.headings):
-            shown.add_column(Text(heading), justify="left" if number < table.left else "right")
+        """Write a table after an empty line. Brackets in it are no markup.
+
+        A table that is too wide is set closer. Then its widest cells are wrapped at their words.
+        """
+        lines = [[*column] for column in zip(table.headings, *table.rows, strict=True)]
+        widths = [max(len(line) for cell in column for line in cell.splitlines() or [""]) for column in lines]
+        close = sum(widths) + 3 * len(widths) + 1 > self.console.width
+        least = [max((len(word) for cell in column for word in cell.split()), default=0) for column in lines]
+        widths = narrowed(widths, least, self.console.width - len(widths) - 1 if close else _UNBOUNDED)
+        shown = rich_table.Table(padding=(0, 0) if close else (0, 1))
+        for number, (heading, width) in enumerate(zip(table.headings, widths, strict=True)):
+            side: JustifyMethod = "left" if number < table.left else "right"
+            shown.add_column(Text(heading, overflow="fold"), justify=side, width=width, overflow="fold")
         for row in table.rows:
-            shown.add_row(*map(Text, row), style="bold" if row[0] == table.total else None)
-        unbounded = self.console.options.update(max_width=_UNBOUNDED)
-        if self.console.measure(shown, options=unbounded).maximum > self.console.width:
-            shown.padding = (0, 0)
+            shown.add_row(*(Text(cell, overflow="fold") for cell in row), style="bold" * (row[0] == table.total))
         self.console.print()
+        for line in wrapped(table.title, self.console.width, indent=0):
+            self.console.print(line, style="bold", markup=False, soft_wrap=True)
         self.console.print(shown)
 
     def show(self, *parts: str | Table) -> None:
@@ -156,44 +165,19 @@ class Display:
         self.whole_line(f"  {command}")
 
 
-def wrapped(line: str, width: int, indent: int | None = None) -> list[str]:
-    """Wrap a line at its words.
+def narrowed(widths: Sequence[int], least: Sequence[int], most: int) -> list[int]:
+    """Narrow the widest columns until all fit side by side.
 
     Args:
-        line: the line. Its own indentation stays.
-        width: the most characters of a line. Longer words stay whole.
-        indent: the blanks before further lines; None: two more than before the first.
+        widths: the widths of columns.
+        least: the widths that words need. Columns fall below them only if nothing else is left.
+        most: the width of all columns together.
     """
-    if len(line) <= width:
-        return [line]
-    own = len(line) - len(line.lstrip(" "))
-    further = " " * (own + 2 if indent is None else indent)
-    return textwrap.wrap(
-        line,
-        width,
-        subsequent_indent=further,
-        break_long_words=False,
-        break_on_hyphens=False,
-        expand_tabs=False,
-        replace_whitespace=False,
-    )
-
-
-def duration(seconds: float) -> str:
-    """Write a time for people, in at most six characters: "0.4 s", "41 s", "12 min", "3.2 h", "75 h"."""
-    if seconds < 99.5:
-        return f"{seconds:.{int(seconds < 9.95)}f} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.0f} min"
-    hours = seconds / 3600
-    return f"{hours:.{int(hours < 9.95)}f} h"
-
-
-def clock(seconds: float) -> str:
-    """Write a time so far: "0:41", "12:05", "3:12:05"."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    narrow = list(widths)
+    for bounds in (least, [1] * len(narrow)):
+        while sum(narrow) > most and (wide := [n for n, width in enumerate(narrow) if width > bounds[n]]):
+            narrow[max(wide, key=narrow.__getitem__)] -= 1
+    return narrow
 
 
 @dataclass

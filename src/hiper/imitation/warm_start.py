@@ -14,7 +14,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig
-from hiper.display.console import Display, duration
+from hiper.display.console import Display
+from hiper.display.text import duration
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file

@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from hiper.display.console import Display, clock, duration
+from hiper.display.console import Display
+from hiper.display.text import clock, duration
 from hiper.files import lock_file, writing
 from hiper.training.recovery import Stop
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hiper.advantages import HEADS
 from hiper.config import Config
-from hiper.display.console import clock, duration
+from hiper.display.text import clock, duration
 from hiper.runs import metrics as names
 from hiper.training.schedule import tasks_due
 
