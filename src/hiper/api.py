@@ -45,7 +45,7 @@ def train(
     """
     config, display = _config(recipe, settings), display or Display()
     run = Run.create(user_path(out) if out else default_folder(config), config)
-    display.note(f"run        {run.path}")
+    display.whole_line(f"run        {run.path}")
     with display.bar("opening the data"):
         config = resolve_splits(config)
     return _trained(replace(run, config=config), display)
@@ -62,7 +62,7 @@ def resume(run: Run | str | Path, display: Display | None = None) -> Run:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
     run, display = run if isinstance(run, Run) else open_run(run), display or Display()
-    display.note(f"run        {run.path}")
+    display.whole_line(f"run        {run.path}")
     return _trained(run, display)
 
 
@@ -92,7 +92,7 @@ def clone_expert(
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
-    display.note(f"folder     {folder}")
+    display.whole_line(f"folder     {folder}")
     with display.bar("opening the data"):
         config = resolve_splits(config)
     with display.bar("loading torch"):

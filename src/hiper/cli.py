@@ -163,7 +163,7 @@ def evaluate(
 
     find_policy(policy, env)  # a wrong path is refused before torch is imported
     display = _display()
-    display.note(f"policy     {policy}")
+    display.whole_line(f"policy     {policy}")
     with display.bar("loading torch"):
         from hiper.commands.evaluate import evaluate_policy
         from hiper.evaluation.saved import SavedPolicy
@@ -181,7 +181,7 @@ def evaluate(
 )
 def play(
     env: given.Env,
-    options: given.Options = None,
+    options: given.PlayOptions = None,
     agent: Annotated[
         str,
         typer.Option(
@@ -297,7 +297,7 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
 
     opened = runs.Run.open(run)  # a wrong path is refused before torch is imported
     display = _display()
-    display.note(f"run        {run}")
+    display.whole_line(f"run        {run}")
     with display.bar("loading torch"):
         from hiper.commands.credit import show_credit
 

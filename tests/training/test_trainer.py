@@ -21,7 +21,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hiper.config import Config
-from hiper.display.console import Display
+from hiper.display.console import Advance, Display
 from hiper.envs import Step
 from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
@@ -77,14 +77,24 @@ class Quiet(Display):
             self._act()
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-        self.open.append(what)
-        yield lambda: self.happen(what)
+    def bar(self, label: str, total: int | None = None, done: int = 0) -> Iterator[Advance]:
+        """Bars of episodes count finished ones, as their words tell; others count calls."""
+        finished = 0
+
+        def advance(units: int = 1, words: str | None = None) -> None:
+            nonlocal finished
+            told = re.match(r"(\d+)/\d+ done", words or "")
+            if told is None or int(told[1]) > finished:
+                finished += 1
+                self.happen(label)
+
+        self.open.append(label)
+        yield advance
         self.open.pop()
 
     def note(self, *lines: str) -> None:
         super().note(*lines)
-        if re.match(r" *\d+/\d+  ", lines[-1]):
+        if re.match(r" *\d+/\d+ ", lines[-1]):
             self.happen("iteration")
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hiper.errors import UserError
 from hiper.files import user_path
 
 
@@ -24,7 +25,22 @@ def _with_plain_types(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows metavars in place of types."""
+    """A command whose help shows metavars in place of types, and which knows settings by their names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line. An unknown option that is a setting is told how settings are given.
+
+        Raises:
+            UserError: It is one.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option: str = getattr(error, "option_name", "")  # of an unknown option; typer brings its own click, or not
+            name = option.lstrip("-").partition("=")[0]
+            if "settings" not in {param.name for param in self.params} or not _is_setting(name):
+                raise
+            raise UserError(f"{option} is a setting, not an option; give it as {name}=VALUE") from None
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""
@@ -37,6 +53,12 @@ class Program(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""
         return _with_plain_types(super().get_params(ctx))
+
+
+def _is_setting(name: str) -> bool:
+    from hiper.config import Config, flatten
+
+    return name in dict(flatten(Config().model_dump()))
 
 
 def examples(*commands: str) -> str:
@@ -111,6 +133,13 @@ OtherEnv = Annotated[
 Options = Annotated[
     list[str] | None,
     typer.Argument(metavar="OPTION=VALUE", help="Options of the environment, as in the section env of a recipe."),
+]
+PlayOptions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OPTION=VALUE",
+        help="Options of the environment; a key with a dot is a setting of the agent, such as prompt.template=terse.",
+    ),
 ]
 Run = Annotated[Path, typer.Argument(parser=user_path, metavar="RUN", help="Folder of a run.")]
 Split = Annotated[

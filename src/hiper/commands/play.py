@@ -209,7 +209,7 @@ def seat(
 
     Args:
         env: The name of the environment.
-        options: The ``option=value`` settings of the environment.
+        options: The ``option=value`` settings of the environment. A key with a dot is a setting of the policy.
         who: "human", "expert", the path of a saved policy, or a plain model.
         split: The split. None: the environment's default, or the policy's first held-out split.
         temperature: The sampling temperature of a policy. None: the temperature of evaluations during training.
@@ -219,11 +219,12 @@ def seat(
         UserError: There is no such environment, option, split or policy.
     """
     if who not in (HUMAN, EXPERT):
-        display.note(f"agent      {who}")
+        display.whole_line(f"agent      {who}")
         with display.bar("loading torch"):  # the other players do not need it
             from hiper.evaluation.saved import SavedPolicy
 
-        saved = SavedPolicy.open(who, env, [f"env.{option}" for option in options])
+        settings = [option if "." in option.partition("=")[0] else f"env.{option}" for option in options]
+        saved = SavedPolicy.open(who, env, settings)
         (world,) = open_splits(saved.config, [split or saved.config.evaluation.splits[0]], display)
         with display.bar("loading the model"):
             return world, saved.load(temperature).agent
