@@ -66,10 +66,7 @@ def train(
     recipe: given.OptionalRecipe = None,
     settings: given.Settings = None,
     out: given.Out = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(parser=user_path, metavar="RUN", help="Continue the run in this folder, under its own settings."),
-    ] = None,
+    resume: given.Resume = None,
     dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
@@ -139,23 +136,13 @@ def sft(
     name="eval",
 )
 def evaluate(
-    policy: Annotated[
-        str,
-        typer.Argument(
-            metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
-        ),
-    ],
+    policy: given.AnyPolicy,
     settings: given.Settings = None,
     env: given.OtherEnv = None,
     split: given.Split = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
-    ] = None,
+    episodes: given.Episodes = None,
     temperature: given.Temperature = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
-    ] = None,
+    seed: given.EvaluationSeed = None,
     out: given.Out = None,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
@@ -182,19 +169,10 @@ def evaluate(
 def play(
     env: given.Env,
     options: given.PlayOptions = None,
-    agent: Annotated[
-        str,
-        typer.Option(
-            metavar="AGENT", help="Who plays: human, expert, a run, a checkpoint, a policy folder, or any model."
-        ),
-    ] = "human",
+    agent: given.Agent = "human",
     split: given.Split = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
-    ] = 0,
+    task: given.TaskId = None,
+    seed: given.PlaySeed = 0,
     temperature: given.Temperature = None,
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
@@ -255,15 +233,7 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
 def data(
     env: given.DataEnv = None,
     get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            parser=user_path,
-            metavar="FOLDER",
-            help="Folder of the data.",
-            show_default="the place where the environment looks",
-        ),
-    ] = None,
+    folder: given.DataFolder = None,
 ) -> None:
     """Show which official data are installed, and verify their checksums; with --get, download them."""
     from hiper.commands.data import get_data, show_data
@@ -306,12 +276,7 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
 
 @_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            parser=user_path, metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."
-        ),
-    ],
+    runs: given.Runs,
     out: Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")] = (
         Path("runs") / "comparison"
     ),
@@ -333,17 +298,10 @@ def compare(
 def study(
     study: given.Study,
     settings: given.Settings = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Methods to run.", show_default="all of the study")
-    ] = None,
+    seeds: given.Seeds = None,
+    methods: given.Methods = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
-    ] = None,
+    threads: given.Threads = None,
     out: given.Out = None,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -366,10 +324,7 @@ def study(
 
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
 def verify(
-    run: Annotated[
-        Path | None,
-        typer.Option(parser=user_path, metavar="RUN", help="Run whose training episodes are checked as well."),
-    ] = None,
+    run: given.CheckedRun = None,
     iteration: given.Iteration = None,
     seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Seed of resampling these episodes.")] = 0,
     out: given.Out = None,

@@ -171,7 +171,7 @@ def test_an_interrupted_one_is_gone_on_with(
     stopped, on = Watch((what, units), press_ctrl_c), Watch()
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, stopped)
-    assert "the warm start's progress is saved. Continue with: hiper sft tiny" in stopped.said
+    assert "the warm start's progress is saved. Continue with:\n  hiper sft tiny\n" in stopped.said
     assert unfinished_file(folder).exists()
     assert not folder.exists()
 

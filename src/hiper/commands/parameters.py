@@ -170,3 +170,57 @@ Temperature = Annotated[
         min=0, metavar="T", help="Sampling temperature of a policy; 0 is greedy.", show_default="the policy's own"
     ),
 ]
+AnyPolicy = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
+    ),
+]
+Episodes = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
+]
+EvaluationSeed = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
+]
+Agent = Annotated[
+    str,
+    typer.Option(metavar="AGENT", help="Who plays: human, expert, a run, a checkpoint, a policy folder, or any model."),
+]
+TaskId = Annotated[
+    str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
+]
+PlaySeed = Annotated[
+    int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
+]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=user_path, metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")]
+Methods = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="Methods to run.", show_default="all of the study")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="RUN", help="Continue the run in this folder, under its own settings."),
+]
+CheckedRun = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="RUN", help="Run whose training episodes are checked as well."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        parser=user_path,
+        metavar="FOLDER",
+        help="Folder of the data.",
+        show_default="the place where the environment looks",
+    ),
+]
