@@ -11,12 +11,15 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.files import user_path
+from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
-from hiper.runs.folder import Run
+from hiper.runs.folder import Follower, Run
 from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
 
 if TYPE_CHECKING:
@@ -25,7 +28,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Config | str | Path, *settings: str, out: str | Path | None = None, display: Display | None = None
+    recipe: Config | str | Path,
+    *settings: str,
+    out: str | Path | None = None,
+    display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after.
 
@@ -36,6 +43,7 @@ def train(
         settings: The ``dotted.key=value`` overrides.
         out: The folder of the run. None: ``runs/NAME-seedSEED``.
         display: The display of progress. None: standard output.
+        processes: The processes that train together, as :func:`~hiper.processes.together` gives them.
 
     Returns:
         The finished run.
@@ -43,31 +51,37 @@ def train(
     Raises:
         UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
-    config, display = _config(recipe, settings), display or Display()
-    run = Run.create(user_path(out) if out else default_folder(config), config)
+    config, display = _config(recipe, settings), _display(display, processes)
+    folder = user_path(out) if out else default_folder(config)
+    run = Run.create(folder, config) if processes.first else Follower(folder, config)
     display.whole_line(f"run        {run.path}")
     with display.bar("opening the data"):
         config = resolve_splits(config)
-    return _trained(replace(run, config=config), display)
+    return _trained(replace(run, config=config), display, processes)
 
 
-def resume(run: Run | str | Path, display: Display | None = None) -> Run:
+def resume(run: Run | str | Path, display: Display | None = None, processes: Processes = ALONE) -> Run:
     """Resume a run from its newest checkpoint, under its own settings. A finished run is returned unchanged.
 
     Args:
         run: The run or its folder.
         display: The display of progress. None: standard output.
+        processes: The processes that train together. Their number may differ from that of an earlier process.
 
     Raises:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
-    run, display = run if isinstance(run, Run) else open_run(run), display or Display()
-    display.whole_line(f"run        {run.path}")
-    return _trained(run, display)
+    opened, display = run if isinstance(run, Run) else open_run(run), _display(display, processes)
+    display.whole_line(f"run        {opened.path}")
+    return _trained(opened if processes.first else Follower(opened.path, opened.config), display, processes)
 
 
 def clone_expert(
-    recipe: Config | str | Path, *settings: str, out: str | Path | None = None, display: Display | None = None
+    recipe: Config | str | Path,
+    *settings: str,
+    out: str | Path | None = None,
+    display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> Path:
     """Run only the warm start of a recipe, and save the policy. An interrupted warm start is resumed.
 
@@ -78,6 +92,7 @@ def clone_expert(
         settings: The ``dotted.key=value`` overrides.
         out: The policy's folder. None: ``runs/NAME-sft-seedSEED``.
         display: The display of progress. None: standard output.
+        processes: The processes that train together.
 
     Returns:
         The policy's folder.
@@ -86,9 +101,9 @@ def clone_expert(
         UserError: There is nothing to imitate, the loss diverged, or the folder already holds something else.
     """
     config = _config(recipe, settings)
-    display = display or Display()
+    display = _display(display, processes)
     folder = user_path(out) if out else default_folder(config, "sft-")
-    if check_cloned(config, folder):
+    if processes.agree(check_cloned(config, folder)):
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
@@ -98,7 +113,7 @@ def clone_expert(
     with display.bar("loading torch"):
         from hiper.training.begin import clone
 
-    clone(config, folder, display)
+    clone(config, folder, display, processes)
     return folder
 
 
@@ -156,6 +171,7 @@ def evaluate(
     seed: int | None = None,
     out: str | Path | None = None,
     display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, EvaluatedSplit]:
     """Play held-out tasks.
 
@@ -166,6 +182,7 @@ def evaluate(
         seed: The seed of sampling and environment. None: the policy's own seed.
         out: The folder of the cards and episodes. None: write nothing.
         display: The display of progress. None: standard output.
+        processes: The processes that play together. The first one writes.
 
     Returns:
         The results by split: the episodes, their outcomes by task type with intervals, and the result card.
@@ -178,7 +195,8 @@ def evaluate(
     loaded = load_policy(policy) if isinstance(policy, str | Path) else policy
     chosen = loaded.config.evaluation.splits if splits is None else splits
     folder = user_path(out) if out else None
-    found = evaluate_splits(loaded, chosen, display or Display(), tasks=tasks, seed=seed, folder=folder)
+    shown = _display(display, processes)
+    found = evaluate_splits(loaded, chosen, shown, tasks=tasks, seed=seed, folder=folder, processes=processes)
     return {result.split: result for result in found}
 
 
@@ -207,10 +225,15 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     return recipe
 
 
-def _trained(run: Run, display: Display) -> Run:
-    if not run.finished:
+def _trained(run: Run, display: Display, processes: Processes) -> Run:
+    if not processes.agree(run.finished):
         with display.bar("loading torch"):
             from hiper.training.trainer import train as train_run
 
-        train_run(run, display)
+        train_run(run, display, processes)
     return run
+
+
+def _display(display: Display | None, processes: Processes) -> Display:
+    """Return the display of progress, which only the first process has."""
+    return (display or Display()) if processes.first else Display(console=Console(quiet=True))

@@ -9,7 +9,8 @@ import random
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +25,7 @@ from hiper.files import user_path
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
+    from hiper.processes import Processes
 
 
 app = typer.Typer(
@@ -67,6 +69,7 @@ def train(
     settings: given.Settings = None,
     out: given.Out = None,
     resume: given.Resume = None,
+    processes: given.Processes = 1,
     dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
@@ -83,23 +86,24 @@ def train(
     from hiper.commands import dry_run as dry
     from hiper.commands.report import report_run
 
+    config = load_config(recipe, settings or []) if recipe is not None else None
+    run = None if resume is None else api.open_run(resume)
     display = _display(stderr=dry_run)
-    if recipe is not None:
-        config = load_config(recipe, settings or [])
-        if dry_run:
+    if dry_run:
+        if config is not None:
             dry.show_new_run(config, out, display)
-            return
-        run = api.train(config, out=out, display=display)
-    else:
-        run = api.open_run(Path(str(resume)))
-        if dry_run:
+        elif run is not None:
             dry.show_resumed_run(run, display)
-            return
-        if run.finished:
+        return
+    with _together(processes) as group:
+        if config is not None:
+            run = api.train(config, out=out, display=display, processes=group)
+        elif run is not None and run.finished:
             display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
-        else:
-            api.resume(run, display)
-    report_run(run, display)
+        elif run is not None:
+            api.resume(run, display, group)
+        if run is not None and group.first:
+            report_run(run, display)
 
 
 @_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
@@ -107,6 +111,7 @@ def sft(
     recipe: given.Recipe,
     settings: given.Settings = None,
     out: given.Out = None,
+    processes: given.Processes = 1,
     dry_run: given.DryRun = False,
 ) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
@@ -124,8 +129,11 @@ def sft(
     if dry_run:
         dry.show_cloning(config, out, display)
         return
-    path = api.clone_expert(config, out=out, display=display)
-    display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
+    with _together(processes) as group:
+        path = api.clone_expert(config, out=out, display=display, processes=group)
+        if group.first:
+            display.note(f"saved in {path}; evaluate it with:")
+            display.whole_line(f"  hiper eval {path}")
 
 
 @_command(
@@ -144,21 +152,25 @@ def evaluate(
     temperature: given.Temperature = None,
     seed: given.EvaluationSeed = None,
     out: given.Out = None,
+    processes: given.Processes = 1,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
     from hiper.runs.policies import find_policy
 
     find_policy(policy, env)  # a wrong path is refused before torch is imported
-    display = _display()
-    display.whole_line(f"policy     {policy}")
-    with display.bar("loading torch"):
-        from hiper.commands.evaluate import evaluate_policy
-        from hiper.evaluation.saved import SavedPolicy
+    with _together(processes) as group:
+        display = _display()
+        display.whole_line(f"policy     {policy}")
+        with display.bar("loading torch"):
+            from hiper.commands.evaluate import evaluate_policy
+            from hiper.evaluation.saved import SavedPolicy
 
-    saved = SavedPolicy.open(policy, env, settings or [])
-    splits = saved.config.evaluation.splits if split is None else (split,)
-    folder = out or Path("runs") / f"eval-{user_path(policy).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
-    evaluate_policy(saved, splits, folder, display, episodes=episodes, temperature=temperature, seed=seed)
+        saved = SavedPolicy.open(policy, env, settings or [])
+        splits = saved.config.evaluation.splits if split is None else (split,)
+        folder = out or Path("runs") / f"eval-{user_path(policy).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+        evaluate_policy(
+            saved, splits, folder, display, episodes=episodes, temperature=temperature, seed=seed, processes=group
+        )
 
 
 @_command(
@@ -220,19 +232,14 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
             _say(f"{task.id}  {task.type}", indent=4)
         else:
             typer.echo(f"{task.id}\t{task.type}")
-    official = {
-        True: ", the tasks of the official panel",
-        False: ", NOT the tasks of the official panel of this name",
-        None: "",
-    }
-    name, count, digest = made.panel.name, len(made.panel), made.panel.hash
-    _say(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
+    official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
+    _say(f"{made.panel.name}: {len(made.panel)} tasks, sha256 {made.panel.hash}{official[made.official]}", err=True)
 
 
 @_command("hiper data", "hiper data alfworld --get games")
 def data(
     env: given.DataEnv = None,
-    get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
+    get: given.Get = None,
     folder: given.DataFolder = None,
 ) -> None:
     """Show which official data are installed, and verify their checksums; with --get, download them."""
@@ -277,9 +284,7 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
 @_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
     runs: given.Runs,
-    out: Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")] = (
-        Path("runs") / "comparison"
-    ),
+    out: given.ComparisonOut = Path("runs") / "comparison",
 ) -> None:
     """Compare runs on the same held-out tasks: tables, paired tests, and curves over seeds."""
     from hiper.runs.records import open_runs
@@ -300,8 +305,9 @@ def study(
     settings: given.Settings = None,
     seeds: given.Seeds = None,
     methods: given.Methods = None,
-    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")] = 1,
+    jobs: given.Jobs = 1,
     threads: given.Threads = None,
+    processes: given.JobProcesses = 1,
     out: given.Out = None,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -319,7 +325,7 @@ def study(
     if dry_run:
         plan_study(definition, folder, display, threads=threads)
         return
-    run_study(definition, folder, display, jobs=jobs, threads=threads)
+    run_study(definition, folder, display, jobs=jobs, threads=threads, processes=processes)
 
 
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
@@ -356,13 +362,27 @@ def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
         typer.echo(line, err=err)
 
 
+@contextmanager
+def _together(count: int) -> Iterator[Processes]:
+    """Start this command in several processes and exit as they do; or, in one of them, join the others."""
+    from hiper.launch.together import run_together, started_together
+    from hiper.processes import together
+
+    if count > 1 and not started_together():
+        raise typer.Exit(run_together(sys.argv[1:], count))
+    with together() as processes:
+        yield processes
+
+
 def _display(stderr: bool = False) -> Display:
     """Make the display of a command; on standard error where standard output is for other programs."""
     from rich.console import Console
 
     from hiper.display.console import Display
+    from hiper.processes import place
 
-    return Display(shlex.join(["hiper", *sys.argv[1:]]), Console(highlight=False, stderr=stderr))
+    console = Console(highlight=False, stderr=stderr, quiet=not place().first)
+    return Display(shlex.join(["hiper", *sys.argv[1:]]), console)
 
 
 def main() -> None:
@@ -371,11 +391,8 @@ def main() -> None:
         app(prog_name="hiper")
     except UserError as error:
         for line in f"hiper: {error}".split("\n"):
-            if sys.stderr.isatty():
-                _say(line, err=True)
-            else:  # whoever reads a log looks for a whole line
-                typer.echo(line, err=True)
-        raise SystemExit(2) from None
+            (_say if sys.stderr.isatty() else typer.echo)(line, err=True)  # logs keep whole lines
+        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

@@ -160,6 +160,9 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the resolved settings and what would be done; write nothing."),
 ]
+Processes = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
+]
 Iteration = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Iteration whose episodes are read.", show_default="the last"),
@@ -224,3 +227,9 @@ DataFolder = Annotated[
         show_default="the place where the environment looks",
     ),
 ]
+JobProcesses = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")
+]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")]
+Get = Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")]
+ComparisonOut = Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")]

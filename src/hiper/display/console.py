@@ -194,7 +194,7 @@ class _Bar:
 
     def advance(self, units: int = 1, words: str | None = None) -> None:
         """Count work as done; see :class:`Advance`."""
-        self.done += units
+        self.done = self.done + units if self.total is None else min(self.total, self.done + units)
         self.words = words or self.words
 
     @property

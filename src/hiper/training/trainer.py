@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from hiper.display.console import Advance, Display
-from hiper.episode import Episode, write_episodes
+from hiper.episode import Episode
 from hiper.errors import DivergedError, UnwritableError
 from hiper.evaluation.evaluate import evaluate, result_card
-from hiper.files import exclusive_lock
+from hiper.processes import ALONE, Processes
 from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
-from hiper.rollout.progress import episodes_bar
+from hiper.rollout.progress import Watch, episodes_bar
 from hiper.rollout.tasks import assignments_of, replacements_for
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
@@ -34,19 +34,24 @@ from hiper.training.schedule import checkpoint_due, lr_scales, splits_due, tasks
 Metrics = dict[str, float]
 
 
-def train(run: Run, display: Display) -> None:
+def train(run: Run, display: Display, processes: Processes = ALONE) -> None:
     """Train to the last iteration, from the beginning or from the newest checkpoint.
 
     An interrupt ends the run at the next safe point, with a checkpoint. A resumed run ends like an uninterrupted one.
+
+    Args:
+        run: The run; a :class:`~hiper.runs.folder.Follower` in all processes but the first.
+        display: The display of progress.
+        processes: The processes that train together.
 
     Raises:
         UserError: Another process trains this run, or a setting, the data or a model cannot be used.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     pace = Pace(run.config)
-    with exclusive_lock(run.path), Stop(display) as stop, advising(run, display), display.whole(pace.words):
+    with run.lock(), Stop(display, processes) as stop, advising(run, display), display.whole(pace.words):
         run.set_diverged(None)
-        parts, done = begin(run, display, stop)
+        parts, done = begin(run, display, stop, processes)
         try:
             Trainer(run, parts, done, display, stop, pace).train()
         finally:
@@ -67,7 +72,7 @@ class Trainer:
 
     def __init__(self, run: Run, parts: Parts, done: int, display: Display, stop: Stop, pace: Pace) -> None:
         self.run, self.parts, self.display, self.stop, self._pace = run, parts, display, stop, pace
-        self.config = run.config
+        self.config, self.processes = run.config, parts.processes
         self.done = self._begun = done
         self._saved, self._saved_at = done, time.monotonic()
         self._weights_whole = True
@@ -85,17 +90,18 @@ class Trainer:
             DivergedError: The loss is NaN or infinite.
         """
         try:
-            if self.run.checkpoints:
+            if self.processes.agree(bool(self.run.checkpoints)):
                 self.run.prune(self.config.training.keep_checkpoints)  # a process may have been killed before it did
             else:
                 self._save()
-            unfinished_file(self.run.warm_start).unlink(missing_ok=True)
+            if self.processes.first:
+                unfinished_file(self.run.warm_start).unlink(missing_ok=True)
             self._evaluate_where_due()
             while self.done < self.config.training.iterations:
                 self._pace.begin_iteration(self.done)
                 metrics = self._iterate()
                 self._finish_iteration(metrics)
-                self.stop.check()
+                self.stop.check_together()
                 self._evaluate_where_due()
         except DivergedError:
             raise
@@ -118,12 +124,13 @@ class Trainer:
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with self._phase(clock, "scoring", len(rows)) as on_rows:
             scores = learner.score(rows, on_rows)
-        self.stop.check()
+        self.stop.check_together()
         with self._phase(clock, "credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
         # Before the update, so that an error leaves the weights of a whole iteration.
         with self._phase(clock, "writing"):
-            write_episodes(self.run.training_episodes(self.done + 1), [*assigned.episodes, *collected.replaced])
+            stored = [*assigned.episodes, *collected.replaced]
+            self.run.write_episodes(self.run.training_episodes(self.done + 1), stored)
         with self._phase(clock, "update", len(rows) * config.learner.epochs) as on_rows:
             self._weights_whole = False
             scales, update_seed = lr_scales(config, self.done), derive_seed(seed, "update")
@@ -147,7 +154,7 @@ class Trainer:
         config, env, iteration = self.config, self.parts.env, self.done
 
         def play(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
-            with episodes_bar(self.display, "episodes", len(assignments), env.max_turns, self.stop.check) as watch:
+            with self._episodes_bar("episodes", len(assignments), env.max_turns) as watch:
                 return collect(
                     env,
                     assignments,
@@ -155,6 +162,7 @@ class Trainer:
                     slots=config.rollout.slots,
                     on_turn=watch.turn,
                     on_episode=watch.episode,
+                    processes=self.processes,
                 )
 
         return collect_groups(
@@ -164,6 +172,13 @@ class Trainer:
             size=config.rollout.group_size,
             rounds=config.rollout.dynamic_sampling,
         )
+
+    @contextmanager
+    def _episodes_bar(self, what: str, episodes: int, max_turns: int) -> Iterator[Watch]:
+        """Show a progress bar of this process's episodes, each of whose turns is a safe point."""
+        own = len(self.processes.own(range(episodes)))
+        with episodes_bar(self.display, what, own, max_turns, self.stop.check) as watch:
+            yield watch
 
     @contextmanager
     def _phase(self, clock: Clock, name: str, rows: int | None = None) -> Iterator[Advance]:
@@ -184,7 +199,7 @@ class Trainer:
             self.display.alarm(str(alarm))
         self._history.append(metrics)
         seconds = time.monotonic() - self._saved_at
-        if self.stop.asked or checkpoint_due(self.config, self.done, seconds):
+        if self.processes.any(self.stop.asked or checkpoint_due(self.config, self.done, seconds)):
             self._save()
 
     def _save(self) -> None:
@@ -195,7 +210,7 @@ class Trainer:
     def _evaluate_where_due(self) -> None:
         for split in splits_due(self.config, self.done):
             # An earlier process may already have done the evaluation after its last checkpoint.
-            if self.done != self._begun or not self.run.card(self.done, split).exists():
+            if self.done != self._begun or not self.processes.agree(self.run.card(self.done, split).exists()):
                 self._evaluate(split)
 
     def _evaluate(self, split: str) -> None:
@@ -203,14 +218,21 @@ class Trainer:
         config, env = self.config.evaluation, self.parts.held_out[split]
         agent = self.parts.agent.at(config.temperature)
         tasks = min(tasks_due(self.config, self.done) or len(env.panel), len(env.panel))
-        seed, slots = derive_seed(self.config.seed, "evaluation"), self.config.rollout.slots
-        with episodes_bar(self.display, f"evaluation on {split}", tasks, env.max_turns, self.stop.check) as watch:
+        seed = derive_seed(self.config.seed, "evaluation")
+        with self._episodes_bar(f"evaluation on {split}", tasks, env.max_turns) as watch:
             result = evaluate(
-                env, agent, tasks=tasks, slots=slots, seed=seed, on_turn=watch.turn, on_episode=watch.episode
+                env,
+                agent,
+                tasks=tasks,
+                slots=self.config.rollout.slots,
+                seed=seed,
+                on_turn=watch.turn,
+                on_episode=watch.episode,
+                processes=self.processes,
             )
         self._pace.evaluated(split, tasks, len(env.panel), result.seconds)
         self.display.note(evaluation_line(self.done, split, result))
-        write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
+        self.run.write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
         by_type = {kind: outcome for kind, outcome in result.outcomes.items() if kind != "all"}
         self._log.write(
             self.done,
@@ -230,4 +252,4 @@ class Trainer:
             seed=seed,
             command=self.display.command,
         )
-        card.write(self.run.card(self.done, split))
+        self.run.write_card(self.run.card(self.done, split), card)
