@@ -355,10 +355,11 @@ def _listed(text: str | None) -> list[str] | None:
 
 
 def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
-    """Write a line of text, wrapped at its words to the width of the terminal."""
+    """Write a line of text. A terminal gets it wrapped at its words; other programs look for a whole line."""
     from hiper.display.text import wrapped
 
-    for line in wrapped(text, shutil.get_terminal_size().columns, indent):
+    terminal = (sys.stderr if err else sys.stdout).isatty()
+    for line in wrapped(text, shutil.get_terminal_size().columns, indent) if terminal else [text]:
         typer.echo(line, err=err)
 
 
@@ -391,7 +392,7 @@ def main() -> None:
         app(prog_name="hiper")
     except UserError as error:
         for line in f"hiper: {error}".split("\n"):
-            (_say if sys.stderr.isatty() else typer.echo)(line, err=True)  # logs keep whole lines
+            _say(line, err=True)
         raise SystemExit(error.exit_code) from None
 
 
