@@ -61,7 +61,7 @@ def test_data_become_a_model_that_cannot_change():
         ({"spare": 3}, "spare: a section is needed, with keys and values in it (given: 3)"),
         ({"sizes": 3}, "sizes: a section is needed, with keys and values in it (given: 3)"),
         ({"by_name": [1]}, "by_name: a section is needed, with keys and values in it (given: [1])"),
-        ({"spare": {"spokes": 2}}, "spare.spokes: Input should be greater than or equal to 3 (given: 2)"),
+        ({"spare": {"spokes": 2}}, "spare.spokes: it should be greater than or equal to 3 (given: 2)"),
     ],
 )
 def test_a_problem_is_named_with_its_place(wrong: dict[str, Any], message: str):
@@ -71,7 +71,7 @@ def test_a_problem_is_named_with_its_place(wrong: dict[str, Any], message: str):
 def test_all_problems_are_named_at_once():
     assert problems({"spare": {"spokes": "x"}, "sixes": 1}) == [
         "'name' is missing",
-        "spare.spokes: Input should be a valid integer, unable to parse string as an integer (given: 'x')",
+        "spare.spokes: a whole number is needed (given: 'x')",
         "unknown key 'sixes'; did you mean 'sizes'?",
     ]
 

@@ -6,6 +6,7 @@ Importing this module does not import torch. The functions that need torch impor
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from rich.console import Console
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
+from hiper.files import user_path
 from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Follower, Run
@@ -49,9 +51,13 @@ def train(
     Raises:
         UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
-    config = resolve_splits(_config(recipe, settings))
-    folder = Path(out) if out else default_folder(config)
-    return _trained(Run.create(folder, config) if processes.first else Follower(folder, config), display, processes)
+    config, display = _config(recipe, settings), _display(display, processes)
+    folder = user_path(out) if out else default_folder(config)
+    run = Run.create(folder, config) if processes.first else Follower(folder, config)
+    display.whole_line(f"run        {run.path}")
+    with display.bar("opening the data"):
+        config = resolve_splits(config)
+    return _trained(replace(run, config=config), display, processes)
 
 
 def resume(run: Run | str | Path, display: Display | None = None, processes: Processes = ALONE) -> Run:
@@ -65,7 +71,8 @@ def resume(run: Run | str | Path, display: Display | None = None, processes: Pro
     Raises:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
-    opened = run if isinstance(run, Run) else open_run(run)
+    opened, display = run if isinstance(run, Run) else open_run(run), _display(display, processes)
+    display.whole_line(f"run        {opened.path}")
     return _trained(opened if processes.first else Follower(opened.path, opened.config), display, processes)
 
 
@@ -95,21 +102,31 @@ def clone_expert(
     """
     config = _config(recipe, settings)
     display = _display(display, processes)
-    folder = Path(out) if out else default_folder(config, "sft-")
-    if config.warm_start.tasks == 0:
-        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
-    if processes.agree(folder.exists()):
-        _refuse_other_than_policy_of(config, folder)
+    folder = user_path(out) if out else default_folder(config, "sft-")
+    if processes.agree(check_cloned(config, folder)):
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
-    from hiper.training.begin import clone
+    display.whole_line(f"folder     {folder}")
+    with display.bar("opening the data"):
+        config = resolve_splits(config)
+    with display.bar("loading torch"):
+        from hiper.training.begin import clone
 
-    clone(resolve_splits(config), folder, display, processes)
+    clone(config, folder, display, processes)
     return folder
 
 
-def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
+def check_cloned(config: Config, folder: Path) -> bool:
+    """Return whether ``folder`` holds the policy of these settings already.
+
+    Raises:
+        UserError: There is nothing to imitate, or the folder holds something else.
+    """
+    if config.warm_start.tasks == 0:
+        raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
+    if not folder.exists():
+        return False
     policy = PolicyFolder(folder)
     if not policy.settings_file.is_file():
         raise UserError(f"{folder} exists already; choose another folder with --out")
@@ -119,21 +136,23 @@ def _refuse_other_than_policy_of(config: Config, folder: Path) -> None:
             "choose another folder with --out"
         )
     policy.check()
+    return True
 
 
 def load_policy(
     path: str | Path, *settings: str, env: str | None = None, temperature: float | None = None
 ) -> LoadedPolicy:
-    """Load a policy to play with.
+    """Load a policy or a plain model to play with.
 
     >>> policy = load_policy("runs/first")  # doctest: +SKIP
     >>> env = policy.env("valid_unseen")  # doctest: +SKIP
     >>> policy.play(env, env.panel.tasks[0].id).won  # doctest: +SKIP
 
     Args:
-        path: A run (its newest checkpoint), a checkpoint, or a policy folder.
-        settings: The ``dotted.key=value`` overrides of the policy's saved settings.
-        env: The name of another environment than the policy was trained on. None: the same environment.
+        path: A run (its newest checkpoint), a checkpoint, or a policy folder. Or a plain causal language model, by its
+            folder or by its name on the hub; it plays under the default settings.
+        settings: The ``dotted.key=value`` overrides of the policy's saved settings, or of the defaults.
+        env: The name of the environment. None: that of the policy's training. A plain model needs one.
         temperature: The sampling temperature. None: the temperature of evaluations during training.
 
     Raises:
@@ -141,7 +160,7 @@ def load_policy(
     """
     from hiper.evaluation.saved import SavedPolicy
 
-    return SavedPolicy.open(Path(path), env, settings).load(temperature)
+    return SavedPolicy.open(path, env, settings).load(temperature)
 
 
 def evaluate(
@@ -175,7 +194,7 @@ def evaluate(
 
     loaded = load_policy(policy) if isinstance(policy, str | Path) else policy
     chosen = loaded.config.evaluation.splits if splits is None else splits
-    folder = Path(out) if out else None
+    folder = user_path(out) if out else None
     shown = _display(display, processes)
     found = evaluate_splits(loaded, chosen, shown, tasks=tasks, seed=seed, folder=folder, processes=processes)
     return {result.split: result for result in found}
@@ -190,7 +209,7 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UserError: The folder holds no run, or its settings are invalid.
     """
-    return Run.open(Path(path))
+    return Run.open(user_path(path))
 
 
 def default_folder(config: Config, kind: str = "") -> Path:
@@ -206,11 +225,12 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     return recipe
 
 
-def _trained(run: Run, display: Display | None, processes: Processes) -> Run:
+def _trained(run: Run, display: Display, processes: Processes) -> Run:
     if not processes.agree(run.finished):
-        from hiper.training.trainer import train as train_run
+        with display.bar("loading torch"):
+            from hiper.training.trainer import train as train_run
 
-        train_run(run, _display(display, processes), processes)
+        train_run(run, display, processes)
     return run
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from hiper import __version__
 from hiper.commands import parameters as given
 from hiper.commands.parameters import examples
 from hiper.errors import UserError
+from hiper.files import user_path
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
@@ -66,10 +68,9 @@ def train(
     recipe: given.OptionalRecipe = None,
     settings: given.Settings = None,
     out: given.Out = None,
-    resume: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder, under its own settings.")
-    ] = None,
+    resume: given.Resume = None,
     processes: given.Processes = 1,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
     from hiper.config import load_config
@@ -82,11 +83,18 @@ def train(
     if out is not None and resume is not None:
         raise UserError("--resume continues in the run's own folder: leave out --out")
     from hiper import api
+    from hiper.commands import dry_run as dry
     from hiper.commands.report import report_run
 
     config = load_config(recipe, settings or []) if recipe is not None else None
     run = None if resume is None else api.open_run(resume)
-    display = _display()
+    display = _display(stderr=dry_run)
+    if dry_run:
+        if config is not None:
+            dry.show_new_run(config, out, display)
+        elif run is not None:
+            dry.show_resumed_run(run, display)
+        return
     with _together(processes) as group:
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group)
@@ -100,7 +108,11 @@ def train(
 
 @_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
 def sft(
-    recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None, processes: given.Processes = 1
+    recipe: given.Recipe,
+    settings: given.Settings = None,
+    out: given.Out = None,
+    processes: given.Processes = 1,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
@@ -111,50 +123,53 @@ def sft(
     config = load_config(recipe, settings or [])
 
     from hiper import api
+    from hiper.commands import dry_run as dry
 
-    display = _display()
+    display = _display(stderr=dry_run)
+    if dry_run:
+        dry.show_cloning(config, out, display)
+        return
     with _together(processes) as group:
         path = api.clone_expert(config, out=out, display=display, processes=group)
         if group.first:
-            display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
+            display.note(f"saved in {path}; evaluate it with:")
+            display.whole_line(f"  hiper eval {path}")
 
 
 @_command(
     "hiper eval runs/quickstart-seed0",
     "hiper eval runs/alfworld-nano-seed0 --split valid_unseen --episodes 50",
     "hiper eval runs/quickstart-seed0/checkpoints/iter-00010 --temperature 0",
+    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated --episodes 20",
     name="eval",
 )
 def evaluate(
-    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="A run, a checkpoint, or a policy folder.")],
+    policy: given.AnyPolicy,
     settings: given.Settings = None,
     env: given.OtherEnv = None,
     split: given.Split = None,
-    episodes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
-    ] = None,
+    episodes: given.Episodes = None,
     temperature: given.Temperature = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
-    ] = None,
+    seed: given.EvaluationSeed = None,
     out: given.Out = None,
     processes: given.Processes = 1,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
-    from hiper.runs.policies import PolicyFolder
+    from hiper.runs.policies import find_policy
 
-    PolicyFolder.find(policy)  # a wrong path is refused before torch is imported
-
-    from hiper.commands.evaluate import evaluate_policy
-    from hiper.evaluation.saved import SavedPolicy
-
-    saved = SavedPolicy.open(policy, env, settings or [])
-    splits = saved.config.evaluation.splits if split is None else (split,)
-    folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
+    find_policy(policy, env)  # a wrong path is refused before torch is imported
     with _together(processes) as group:
+        display = _display()
+        display.whole_line(f"policy     {policy}")
+        with display.bar("loading torch"):
+            from hiper.commands.evaluate import evaluate_policy
+            from hiper.evaluation.saved import SavedPolicy
+
+        saved = SavedPolicy.open(policy, env, settings or [])
+        splits = saved.config.evaluation.splits if split is None else (split,)
+        folder = out or Path("runs") / f"eval-{user_path(policy).resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
         evaluate_policy(
-            saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed, processes=group
+            saved, splits, folder, display, episodes=episodes, temperature=temperature, seed=seed, processes=group
         )
 
 
@@ -165,33 +180,25 @@ def evaluate(
 )
 def play(
     env: given.Env,
-    options: given.Options = None,
-    agent: Annotated[
-        str, typer.Option(metavar="AGENT", help="Who plays: human, expert, or a run, checkpoint or policy folder.")
-    ] = "human",
+    options: given.PlayOptions = None,
+    agent: given.Agent = "human",
     split: given.Split = None,
-    task: Annotated[
-        str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
-    ] = 0,
+    task: given.TaskId = None,
+    seed: given.PlaySeed = 0,
     temperature: given.Temperature = None,
     auto: Annotated[bool, typer.Option("--auto", help="Do not wait for Enter between an agent's turns.")] = False,
 ) -> None:
     """Step through one episode in the terminal, with subgoals."""
-    from rich.console import Console
-
     from hiper.commands import play as table
 
     if agent not in (table.HUMAN, table.EXPERT):
-        from hiper.runs.policies import PolicyFolder
+        from hiper.runs.policies import find_policy
 
-        PolicyFolder.find(Path(agent))  # a wrong path is refused before torch is imported
-    console = Console(highlight=False, soft_wrap=True)
-    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, console=console)
+        find_policy(agent, env)  # a wrong path is refused before torch is imported
+    display = _display()
+    world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, display=display)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
-    table.play(world, player, chosen, seed, console, wait=not (auto or agent == table.HUMAN))
+    table.play(world, player, chosen, seed, display.console, wait=not (auto or agent == table.HUMAN))
 
 
 @_command("hiper recipes", "hiper recipes quickstart > mine.yaml")
@@ -203,8 +210,9 @@ def recipes(name: given.ShippedRecipe = None) -> None:
         typer.echo(recipe_text(name), nl=False)
         return
     names = recipe_names()
+    width = max(map(len, names))
     for known in names:
-        typer.echo(f"{known:{max(map(len, names))}}  {recipe_summary(known)}")
+        _say(f"{known:{width}}  {recipe_summary(known)}", indent=width + 2)
 
 
 @_command()
@@ -213,28 +221,26 @@ def tasks(env: given.Env, options: given.Options = None, split: given.Split = No
 
     The hash of the panel goes to standard error.
     """
-    from hiper import envs
-    from hiper.config import apply_overrides
+    with _display(stderr=True).bar(f"opening {env}"):
+        from hiper import envs
+        from hiper.config import apply_overrides
 
-    chosen = {} if split is None else {"split": split}
-    made = envs.make(env, **apply_overrides(chosen, options or []))
+        chosen = {} if split is None else {"split": split}
+        made = envs.make(env, **apply_overrides(chosen, options or []))
     for task in made.panel:
-        typer.echo(f"{task.id}\t{task.type}")
+        if sys.stdout.isatty():
+            _say(f"{task.id}  {task.type}", indent=4)
+        else:
+            typer.echo(f"{task.id}\t{task.type}")
     official = {True: ", the official panel", False: ", NOT the official panel of this name", None: ""}
-    name, count, digest = made.panel.name, len(made.panel), made.panel.hash
-    typer.echo(f"{name}: {count} tasks, sha256 {digest}{official[made.official]}", err=True)
+    _say(f"{made.panel.name}: {len(made.panel)} tasks, sha256 {made.panel.hash}{official[made.official]}", err=True)
 
 
 @_command("hiper data", "hiper data alfworld --get games")
 def data(
     env: given.DataEnv = None,
-    get: Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Folder of the data.", show_default="the place where the environment looks"
-        ),
-    ] = None,
+    get: given.Get = None,
+    folder: given.DataFolder = None,
 ) -> None:
     """Show which official data are installed, and verify their checksums; with --get, download them."""
     from hiper.commands.data import get_data, show_data
@@ -267,19 +273,18 @@ def credit(run: given.Run, iteration: given.Iteration = None, out: given.RunOut 
     from hiper.runs import folder as runs
 
     opened = runs.Run.open(run)  # a wrong path is refused before torch is imported
+    display = _display()
+    display.whole_line(f"run        {run}")
+    with display.bar("loading torch"):
+        from hiper.commands.credit import show_credit
 
-    from hiper.commands.credit import show_credit
-
-    show_credit(opened, out or opened.path, _display(), iteration)
+    show_credit(opened, out or opened.path, display, iteration)
 
 
 @_command("hiper compare runs/quickstart-seed* runs/grpo-seed*")
 def compare(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."),
-    ],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write to.")] = Path("runs") / "comparison",
+    runs: given.Runs,
+    out: given.ComparisonOut = Path("runs") / "comparison",
 ) -> None:
     """Compare runs on the same held-out tasks: tables, paired tests, and curves over seeds."""
     from hiper.runs.records import open_runs
@@ -298,41 +303,34 @@ def compare(
 def study(
     study: given.Study,
     settings: given.Settings = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")
-    ] = None,
-    methods: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="Methods to run.", show_default="all of the study")
-    ] = None,
-    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
-    ] = None,
-    processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")
-    ] = 1,
+    seeds: given.Seeds = None,
+    methods: given.Methods = None,
+    jobs: given.Jobs = 1,
+    threads: given.Threads = None,
+    processes: given.JobProcesses = 1,
     out: given.Out = None,
+    dry_run: given.DryRun = False,
 ) -> None:
     """Train several methods with several seeds, and compare them.
 
     The same command continues after an interrupt.
     """
-    from hiper.study.definition import load_study
+    display = _display(stderr=dry_run)
+    with display.bar("reading the study"):
+        from hiper.commands.study import plan_study, run_study
+        from hiper.study.definition import load_study
 
-    definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
-
-    from hiper.commands.study import run_study
-
+        definition = load_study(study, settings or [], _listed(seeds), _listed(methods))
     folder = out or Path("runs") / f"study-{definition.name}"
-    run_study(definition, folder, _display(), jobs=jobs, threads=threads, processes=processes)
+    if dry_run:
+        plan_study(definition, folder, display, threads=threads)
+        return
+    run_study(definition, folder, display, jobs=jobs, threads=threads, processes=processes)
 
 
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
 def verify(
-    run: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run whose training episodes are checked as well.")
-    ] = None,
+    run: given.CheckedRun = None,
     iteration: given.Iteration = None,
     seed: Annotated[int, typer.Option(min=0, metavar="SEED", help="Seed of resampling these episodes.")] = 0,
     out: given.Out = None,
@@ -356,6 +354,15 @@ def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
+    """Write a line of text. A terminal gets it wrapped at its words; other programs look for a whole line."""
+    from hiper.display.text import wrapped
+
+    terminal = (sys.stderr if err else sys.stdout).isatty()
+    for line in wrapped(text, shutil.get_terminal_size().columns, indent) if terminal else [text]:
+        typer.echo(line, err=err)
+
+
 @contextmanager
 def _together(count: int) -> Iterator[Processes]:
     """Start this command in several processes and exit as they do; or, in one of them, join the others."""
@@ -368,14 +375,15 @@ def _together(count: int) -> Iterator[Processes]:
         yield processes
 
 
-def _display() -> Display:
+def _display(stderr: bool = False) -> Display:
+    """Make the display of a command; on standard error where standard output is for other programs."""
     from rich.console import Console
 
     from hiper.display.console import Display
     from hiper.processes import place
 
-    console = None if place().first else Console(quiet=True)
-    return Display(command=shlex.join(["hiper", *sys.argv[1:]]), console=console)
+    console = Console(highlight=False, stderr=stderr, quiet=not place().first)
+    return Display(shlex.join(["hiper", *sys.argv[1:]]), console)
 
 
 def main() -> None:
@@ -383,7 +391,8 @@ def main() -> None:
     try:
         app(prog_name="hiper")
     except UserError as error:
-        typer.echo(f"hiper: {error}", err=True)
+        for line in f"hiper: {error}".split("\n"):
+            _say(line, err=True)
         raise SystemExit(error.exit_code) from None
 
 

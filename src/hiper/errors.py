@@ -49,8 +49,14 @@ def first_line(error: BaseException) -> str:
     return shortened((str(error).strip() or type(error).__name__).splitlines()[0], 200)
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Say what an unknown name could mean: the nearest known name, or else the list of all."""
+def suggestion(name: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
+    """Say what an unknown name could mean: the nearest known name, or else the list of all.
+
+    Args:
+        name: the unknown name.
+        known: the names that it may mean.
+        listed: the names to list if none is near; None: all known ones.
+    """
     names = list(known)
     near = get_close_matches(name, names, n=1)
-    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(names) or 'none'}"
+    return f"did you mean '{near[0]}'?" if near else f"known are {', '.join(listed or names) or 'none'}"

@@ -219,6 +219,11 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """Return the path that a user named, with ``~`` expanded. A ``~name`` of no user stays as it is."""
+    return Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_file(path) as partial:

@@ -178,7 +178,7 @@ def find_yaml(source: str | Path, shipped: Mapping[str, Traversable], kind: str)
     """
     if str(source) in shipped:
         return shipped[str(source)]
-    with suppress(OSError, ValueError):  # a text may be too long for a path
+    with suppress(OSError, ValueError, RuntimeError):  # too long for a path; or ~ names no user
         if (path := Path(source).expanduser()).is_file():
             return path
     raise UserError(

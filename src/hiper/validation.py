@@ -19,6 +19,17 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 NO_MAPPING = ("model_type", "dataclass_type", "dict_type", "mapping_type")
 """Pydantic's error types for a value that should be a mapping."""
 
+LISTS = ("tuple_type", "list_type")
+"""Pydantic's error types for a value that should be a list."""
+NEEDED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number is needed"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number is needed"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false is needed"),
+    **dict.fromkeys(LISTS, "a list is needed"),
+    "string_type": "a text is needed",
+}
+"""What is needed, in words, by pydantic's error type."""
+
 SHOWN_PROBLEMS = 10
 """The number of wrong keys and values that one message tells."""
 
@@ -48,7 +59,7 @@ def parse_model(model: type[Model], data: object, source: str, root: str) -> Mod
         return model.model_validate(data)
     except ValidationError as error:
         messages = []
-        for problem in error.errors():
+        for problem in problems_of(error):
             path = [str(part) for part in problem["loc"]]
             messages.append(problem_message(problem, path, root, keys_at(model, path[:-1])))
         raise UserError(f"{source}: {joined(messages)}") from None
@@ -78,7 +89,22 @@ def problem_message(problem: ErrorDetails, path: Sequence[str], root: str, known
     if kind in NO_MAPPING:
         return f"{key or root}: a section is needed, with keys and values in it (given: {_shown(value)})"
     given = "" if isinstance(value, Mapping) else f" (given: {_shown(value)})"
-    return f"{key or root}: {shortened(problem['msg'].removeprefix('Value error, '), 400)}{given}"
+    if kind in LISTS and isinstance(value, str | int | float):
+        return f"{key or root}: a list is needed, as in [{shortened(value)}]{given}"
+    said = NEEDED.get(kind) or problem["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
+    return f"{key or root}: {shortened(said, 400)}{given}"
+
+
+def problems_of(error: ValidationError) -> list[ErrorDetails]:
+    """Return the problems that pydantic found, without those that follow from others: a list short of its bad items."""
+    problems = error.errors()
+    paths = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(len(path) > len(problem["loc"]) and path[: len(problem["loc"])] == problem["loc"] for path in paths)
+    ]
 
 
 COOLEST, HOTTEST = 0.001, 100.0

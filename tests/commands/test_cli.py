@@ -32,6 +32,8 @@ from hiper.envs.registry import make, names
 from hiper.envs.small.corridor import CorridorEnv
 from hiper.episode import read_episodes
 from hiper.files import seal
+from hiper.models.build import add_critic, load_policy
+from hiper.runs.policies import unfinished_file
 from hiper.study.definition import study_names
 
 Hiper = Callable[..., Any]
@@ -143,7 +145,7 @@ def test_train_reports(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
     out = tmp_path / "run"
     result = hiper("train", tiny_recipe, "training.iterations=1", "warm_start.epochs=1", "--out", out)
     assert result.code == 0
-    for part in ("held out", "evaluation after 0", "1/1", "evaluation after 1", "where everything is", "report.md"):
+    for part in ("held out", "held out, after 0", "1/1", "held out, after 1", "where everything is", "report.md"):
         assert part in result.out
     for file in ("config.yaml", "metrics.jsonl", "report.md", "curve.png", "tensorboard", "warm-start/hiper.yaml"):
         assert (out / file).exists()
@@ -257,6 +259,104 @@ def test_eval_of_a_checkpoint_on_another_split_and_environment(hiper: Hiper, tin
     assert json.loads((tmp_path / "valid_seen.json").read_text())["environment"]["name"] == "alfworld"
 
 
+@pytest.fixture
+def plain_model(tiny_run: Path, tmp_path: Path) -> Path:
+    """The folder of a model as Hugging Face knows it: without settings, template and checksums of this project."""
+    folder = shutil.copytree(tiny_run / "checkpoints" / "iter-00002" / "policy", tmp_path / "plain")
+    for file in ("hiper.yaml", "template.yaml", "SHA256SUMS"):
+        (folder / file).unlink()
+    return folder
+
+
+def test_eval_of_a_plain_model(hiper: Hiper, tiny_run: Path, plain_model: Path, tmp_path: Path):
+    """Under the policy's settings it plays as the policy does."""
+    same = ["env.cells=3", "env.max_turns=6", "prompt.template=terse", "prompt.max_tokens=90"]
+    same += ["rollout.max_response_tokens=24", "rollout.slots=4", "training.threads=1", "--split", "held_out"]
+    result = hiper("eval", plain_model, "--env", "corridor", *same, "--out", tmp_path / "out")
+    assert result.code == 0
+    card = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    trained = json.loads((tiny_run / "evaluations" / "eval-00002-held_out.json").read_text())
+    for key in ("weights_sha256", "environment", "panel", "template", "sampling"):
+        assert card[key] == trained[key]
+    assert card["checkpoint"] == str(plain_model)
+    assert len(list(read_episodes(tmp_path / "out" / "held_out.jsonl.gz"))) == card["panel"]["tasks"]
+    by_eye = ("--agent", plain_model, "--auto", "--split", "held_out")
+    refused(hiper("play", "corridor", *by_eye, "cells=3"), "512 positions")
+    roomy = ("cells=3", "prompt.max_tokens=90", "rollout.max_response_tokens=24")
+    refused(hiper("play", "corridor", *by_eye, *roomy), "no chat template", "such as terse")
+    assert "turn 1 of " in hiper("play", "corridor", *by_eye, *roomy, "prompt.template=terse").out
+
+
+def test_a_plain_model_needs_an_environment(hiper: Hiper, plain_model: Path, tmp_path: Path):
+    refused(hiper("eval", plain_model), plain_model, "plain model", "--env alfworld")
+    refused(hiper("eval", "Qwen/Qwen2.5-0.5B-Instruct"), "plain model", "--env")
+    refused(hiper("eval", tmp_path / "none", "--env", "corridor"), "neither a run", "nor a folder or a name")
+    refused(hiper("eval", plain_model, "--env", "corridor", "learner.lr=1"), "learner.lr has no effect")
+
+
+def test_a_dry_run_shows_settings_that_can_be_run(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    result = hiper("train", tiny_recipe, "seed=3", "--out", out, "--dry-run")
+    assert result.code == 0
+    assert not out.exists()
+    (tmp_path / "shown.yaml").write_text(result.out)
+    assert load_config(tmp_path / "shown.yaml") == load_config(tiny_recipe, ["seed=3"])
+    for part in (f"# writes to {out}, which is new", "40,320 parameters", "512 positions", "# tasks, held_out: 13 of"):
+        assert part in result.out
+    refused(hiper("train", tiny_recipe, "prompt.max_tokens=600", "--out", out, "--dry-run"), "512 positions")
+    refused(hiper("train", tiny_recipe, "env.cels=3", "--out", out, "--dry-run"), "no option 'cels'")
+    assert not out.exists()
+
+
+def test_the_outlined_model_is_the_model_that_is_built(hiper: Hiper, tiny_recipe: Path, tiny_run: Path):
+    model = f"model.path={tiny_run / 'warm-start'}"
+    for critic, heads in (("shared", 0), ("own", 40_320)):
+        said = hiper("train", tiny_recipe, model, f"model.critic={critic}", "--out", "none", "--dry-run").out
+        policy, added = re.findall(r"([\d,]+) parameters, critic ([\d,]+) more", said)[0]
+        assert policy == "40,320"
+        config = load_config(tiny_recipe, [model, f"model.critic={critic}"])
+        built = add_critic(load_policy(tiny_run / "warm-start", config.model), config.model)
+        assert sum(p.numel() for p in built.parameters()) == 40_320 + int(added.replace(",", ""))
+        assert int(added.replace(",", "")) >= heads
+
+
+def test_a_dry_run_tells_what_is_there_already(hiper: Hiper, tiny_recipe: Path, run_folder: Path, tmp_path: Path):
+    refused(hiper("train", tiny_recipe, "--out", run_folder, "--dry-run"), "there is a run in", "--resume")
+    assert "nothing is left to do" in hiper("train", "--resume", run_folder, "--dry-run").out
+    shutil.rmtree(run_folder / "checkpoints" / "iter-00002")
+    before = sorted(run_folder.rglob("*"))
+    assert "from iter-00001, of 2 iterations" in hiper("train", "--resume", run_folder, "--dry-run").out
+    assert sorted(run_folder.rglob("*")) == before
+    cloned = tmp_path / "cloned"
+    assert f"writes to {cloned}, which is new" in hiper("sft", tiny_recipe, "--out", cloned, "--dry-run").out
+    unfinished_file(cloned).touch()
+    assert f"continues the warm start in {cloned}" in hiper("sft", tiny_recipe, "--out", cloned, "--dry-run").out
+    assert not cloned.exists()
+
+
+def test_paths_may_begin_at_home(hiper: Hiper, tiny_recipe: Path, run_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Everywhere a path is given: the shell expands ~ only at the beginning of a word."""
+    home = run_folder.parent
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    shutil.copy(tiny_recipe, home / "mine.yaml")
+    (home / "mine-too.yaml").write_text("extends: ~/base.yaml\nname: mine\nversion: 1\n")
+    shutil.copy(run_folder / "checkpoints" / "iter-00002" / "policy" / "template.yaml", home / "base.yaml")
+    assert hiper("report", "~/run").code == 0
+    assert hiper("credit", "~/run", "--out", "~/credit").code == 0
+    assert (home / "credit" / "credit.json").exists()
+    assert hiper("eval", "~/run", "--episodes", 1, "--out", "~/card").code == 0
+    assert (home / "card" / "held_out.json").exists()
+    model = "model.path=~/run/warm-start"
+    given = ("~/mine.yaml", model, "prompt.template=~/mine-too.yaml", "training.iterations=0", "warm_start.tasks=0")
+    assert hiper("train", *given, "--out", "~/new").code == 0
+    assert (home / "new" / "config.yaml").exists()
+    assert hiper("train", "--resume", "~/new").code == 0
+    assert hiper("play", "corridor", "--agent", "~/run", "--auto").code == 0
+    refused(hiper("train", "~nobody-at-all/mine.yaml"), "neither a shipped recipe nor a YAML file")
+    assert not Path("~").exists()
+
+
 def test_sft_saves_a_policy_that_eval_and_train_read(hiper: Hiper, tiny_recipe: Path, tmp_path: Path):
     cloned = tmp_path / "cloned"
     result = hiper("sft", tiny_recipe, "warm_start.epochs=2", "--out", cloned)
@@ -290,16 +390,61 @@ def test_play_by_hand(hiper: Hiper):
     task = "corridor/train/unlocked-5cells-start1-key3-door2"
     result = hiper("play", "corridor", "--task", task, stdin="9\n: find the door\n2\n\nopen door\n")
     assert result.code == 0
-    for part in (task, "1 go left", "there are actions 1 to 2", "SWITCH find the door", "KEEP", "won after 2 turns"):
+    for part in (task, "1 go left", "there are actions 1 to 2", "SWITCH  find the door", "KEEP", "won after 2 turns"):
         assert part in result.out
+    assert re.search(r"turn 1 of (\d+) > (.|\n)*turn 2 of \1  KEEP  find the door\n> open door", result.out)
+
+
+def test_a_typo_costs_no_turn(hiper: Hiper):
+    """Actions like it are offered; only what is meant as it is said is played."""
+    task = "corridor/train/unlocked-5cells-start1-key3-door2"
+    result = hiper("play", "corridor", "--task", task, stdin="open\ngo rihgt\ndance\n! dance\ngo right\nopen door\n")
+    assert result.code == 0
+    said = result.out
+    assert "'go rihgt' is no action here, and no turn was spent\n  2 go right" in said
+    assert "'open' is no action here" in said
+    assert "> dance  [not possible here]" in said
+    assert "won after 3 turns" in said
+    assert len(re.findall(r"turn 1 of \d+ > ", said)) == 4
 
 
 def test_what_a_player_gets_wrong_is_said_and_what_it_came_to(hiper: Hiper):
     shop = ("webshop", "data=generated", "products=24", "--seed", 3)
-    result = hiper("play", *shop, stdin="[buy]\nclick[buy now\nsearch[dress shirts]\n3\nclick[buy now]\n")
+    result = hiper(
+        "play", *shop, stdin="dress shirts\n! click[buy now\nsearch[dress shirts]\n3\nbuy now\nclick[buy now]\n"
+    )
     assert result.code == 0
-    assert result.out.count("inadmissible_action") == 2
-    assert re.search(r"lost after 5 turns\nscore 0\.\d{3}: type \d\.\d\d, attributes .*, options ", result.out)
+    assert "'dress shirts' is no action here, and no turn was spent\n    search[dress shirts]" in result.out
+    assert result.out.count("[not possible here]") == 1
+    assert re.search(r"'buy now' is no action here, and no turn was spent\n +\d+ click\[buy now\]", result.out)
+    assert re.search(r"lost after 4 turns\nscore 0\.\d{3}: type \d\.\d\d, attributes .*, options ", result.out)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [("webshop", "data=generated"), ("alfworld", "data=generated", "size=tiny", "games=3"), ("boxes",), ("corridor",)],
+)
+def test_a_game_fits_80_columns(hiper: Hiper, monkeypatch: pytest.MonkeyPatch, world: tuple[str, ...]):
+    monkeypatch.setenv("COLUMNS", "80")
+    played = hiper("play", *world, "--agent", "expert", "--auto").out
+    by_hand = hiper("play", *world, stdin="1\nshoes for my grandmother who likes red ones\n2\n3\n1\n4\n2\n").out
+    for said in (played, by_hand):
+        assert max(len(line) for line in said.splitlines() if "/train/" not in line) <= 80  # ids stay whole
+        assert re.search(r"turn 1 of \d+  (SWITCH|KEEP)", said)
+
+
+def test_the_shop_is_laid_out_for_people(hiper: Hiper, monkeypatch: pytest.MonkeyPatch):
+    """A line for each product, with its price and its title, and for each option; nothing of the original's marks."""
+    monkeypatch.setenv("COLUMNS", "80")
+    said = hiper("play", "webshop", "data=generated", stdin="search[dress shirts]\n3\nq\n").out
+    assert "[SEP]" not in said
+    assert re.search(r"Results, page 1: \d+ products found\n", said)
+    found = re.findall(r"^ *\d+ click\[(b0\w+)\]  \$\d+\.\d\d  \w.+$", said, re.MULTILINE)
+    assert len(found) == 10
+    assert re.search(rf"\nProduct {found[0].upper()}, \$\d+\.\d\d\n\w.+\n• \w+: \w+", said)
+    played = hiper("play", "webshop", "data=generated", "--agent", "expert", "--auto").out
+    assert re.search(r"^  click\[b0\w+\]  \$\d+\.\d\d  \w", played, re.MULTILINE)
+    assert "You bought" in played
 
 
 @pytest.mark.parametrize("stdin", ["q\n", "2\n"])
@@ -311,7 +456,7 @@ def test_leaving_a_game(hiper: Hiper, stdin: str):
 
 def test_the_expert_plays(hiper: Hiper):
     result = hiper("play", "corridor", "--agent", "expert", "--auto")
-    assert "SWITCH find the" in result.out
+    assert "SWITCH  find the" in result.out
     assert "won after" in result.out
     waiting = hiper("play", "corridor", "--agent", "expert", stdin="\n" * 20)
     assert "won after" in waiting.out
@@ -321,7 +466,7 @@ def test_a_checkpoint_plays_where_it_was_trained(hiper: Hiper, tiny_run: Path):
     result = hiper("play", "corridor", "--agent", tiny_run, "--auto", "--seed", 1)
     assert result.code == 0
     assert "corridor-3/held_out" in result.out
-    assert any(end in result.out for end in ("won after", "lost after", "turn_limit after"))
+    assert any(end in result.out for end in ("won after", "lost after", "out of turns after"))
 
 
 # --- What users get wrong ---------------------------------------------------------------------------------------------
@@ -351,7 +496,9 @@ def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_
     refused(hiper(command, "quikstart"), "'quikstart'", "did you mean 'quickstart'")
     refused(hiper(command, tmp_path / "none.yaml"), "neither a shipped recipe nor a YAML file")
     out = tmp_path / "run"
-    refused(hiper(command, "quickstart", "learner.clop=0.1", "--out", out), "learner.clop", "did you mean 'clip'")
+    refused(
+        hiper(command, "quickstart", "learner.clop=0.1", "--out", out), "learner.clop", "did you mean 'learner.clip'"
+    )
     refused(hiper(command, "quickstart", "learner.clip=high", "--out", out), "learner.clip", "number", "'high'")
     refused(hiper(command, "quickstart", "training.iterations=-1", "--out", out), "training.iterations", "-1")
     refused(hiper(command, "quickstart", "learner.clip", "--out", out), "dotted.key=value")
@@ -364,7 +511,7 @@ def test_recipes_and_settings_are_checked_first(hiper: Hiper, command: str, tmp_
         ("env.name=my_envs:Echo", ["'my_envs:Echo' cannot be imported", "my_envs"]),
         ("env.name=coridor", ["there is no environment 'coridor'", "did you mean 'corridor'"]),
         ("env.cels=4", ["no option 'cels'", "did you mean 'cells'"]),
-        ("env.cells=many", ["option 'cells'", "integer", "'many'"]),
+        ("env.cells=many", ["option 'cells'", "a whole number", "'many'"]),
         ("env.train_split=practice", ["no split 'practice'", "train, held_out"]),
         ("prompt.template=fancy", ["'fancy' is neither a shipped template", "terse"]),
         ("model.path=/no/such/model", ["/no/such/model"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,49 @@ def test_lists_and_mistakes_load_no_model_libraries(arguments: tuple[str, ...]):
 def test_reading_a_run_loads_matplotlib_alone(command: str, tiny_run: Path, tmp_path: Path):
     out = ("--out", tmp_path) if command == "compare" else ()
     assert loaded_by(command, tiny_run, *out) == (0, ["matplotlib"])
+
+
+FIRST = f"""
+import io, json, sys
+from hiper import cli
+class First(io.StringIO):
+    def write(self, text):
+        if text.strip():
+            loaded = [name for name in {HEAVY} if name in sys.modules]
+            sys.__stderr__.write("\\n" + json.dumps([text, loaded]) + "\\n")
+            sys.__stderr__.flush()
+            import os
+            os._exit(0)
+sys.stdout = First()
+sys.argv = ["hiper", *sys.argv[1:]]
+cli.main()
+"""
+"""Ends with the first output of a command: what it is, and which heavy libraries were loaded by then."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "{recipe}", "--out", "{out}"),
+        ("train", "--resume", "{unfinished}"),
+        ("sft", "{recipe}", "--out", "{out}"),
+        ("eval", "{run}", "--out", "{out}"),
+        ("play", "corridor", "--agent", "{run}"),
+        ("credit", "{run}", "--out", "{out}"),
+    ],
+    ids=" ".join,
+)
+def test_what_needs_torch_says_something_before_it(
+    arguments: tuple[str, ...], tiny_recipe: Path, tiny_run: Path, tmp_path: Path
+):
+    unfinished = shutil.copytree(tiny_run, tmp_path / "unfinished")
+    shutil.rmtree(unfinished / "checkpoints" / "iter-00002")
+    places = {"recipe": tiny_recipe, "run": tiny_run, "out": tmp_path / "out", "unfinished": unfinished}
+    command = [sys.executable, "-c", FIRST, *(argument.format(**places) for argument in arguments)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    said, loaded = json.loads(ended.stderr.splitlines()[-1])
+    assert len(said) > 5
+    assert loaded == []
 
 
 @pytest.mark.parametrize(

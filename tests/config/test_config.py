@@ -65,13 +65,13 @@ def test_the_resolved_tree_reads_back_as_itself(tmp_path: Path):
 @pytest.mark.parametrize(
     ("setting", "nearest"),
     [
-        ("lerner.lr=1", "learner"),
-        ("learner.clop=0.2", "clip"),
-        ("model.nano.hiden=64", "hidden"),
-        ("shaping.keep_penality=-1", "keep_penalty"),
-        ("advantages.gama=1", "gamma"),
+        ("lerner.lr=1", "learner.lr"),
+        ("learner.clop=0.2", "learner.clip"),
+        ("model.nano.hiden=64", "model.nano.hidden"),
+        ("shaping.keep_penality=-1", "shaping.keep_penalty"),
+        ("advantages.gama=1", "advantages.gamma"),
         ("advantages.type=hea", "hae"),
-        ("advantages={type: grpo, scalle: true}", "scale"),
+        ("advantages={type: grpo, scalle: true}", "advantages.scale"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: str):
@@ -83,7 +83,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: 
     ("setting", "meant"),
     [
         ("iterations=3", "'training.iterations'"),
-        ("lr=1", "'warm_start.lr' or 'warm_start.imperfect.lr' or 'learner.lr'"),
+        ("lr=1", "'learner.lr' or 'warm_start.lr' or 'warm_start.imperfect.lr'"),
         ("learner.lambda_turn=1", "'advantages.lambda_turn'"),
     ],
 )
@@ -97,7 +97,7 @@ def test_keys_that_another_estimator_has_are_not_suggested():
         load_config("quickstart", ["advantages.type=grpo", "rollout.group_size=8"])
     said = str(caught.value)
     for key in ("gamma", "normalize"):
-        assert f"advantages.type 'grpo' has no '{key}': to drop the recipe's parameters, give the whole section" in said
+        assert f"advantages.type 'grpo' has no '{key}'; leave it out, and if the recipe gives it, give" in said
     assert "as in advantages='{type: grpo}'" in said
     assert "did you mean" not in said
     with pytest.raises(UserError, match="'turn-gae' has no 'lambda_seg'"):
@@ -107,9 +107,10 @@ def test_keys_that_another_estimator_has_are_not_suggested():
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ("evaluation.splits=valid_seen", r"splits: a list is needed, as in \[valid_seen\] \(given: 'valid_seen'\)"),
         ("learner.clip=high", r"learner\.clip: .*number.*'high'"),
         ("learner.clip=-1", r"learner\.clip: .*greater than 0.*-1"),
-        ("training.iterations=1.5", r"training\.iterations: .*integer.*1\.5"),
+        ("training.iterations=1.5", r"training\.iterations: a whole number is needed \(given: 1\.5\)"),
         ("prompt.overflow=ignore", r"prompt\.overflow: .*'drop_history'.*'ignore'"),
         ("rollout.group_size=3", r"rollout: episodes \(128\) must be a multiple of group_size \(3\)"),
         ("model.nano.hidden=100", r"model\.nano: hidden \(100\) must be a multiple of 2 \* heads \(8\)"),

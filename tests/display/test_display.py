@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
@@ -11,28 +13,107 @@ from rich.console import Console
 
 from hiper.display.console import Display
 from hiper.display.tables import Table
+from hiper.display.text import clock, duration, wrapped
 from hiper.display.transcript import transcript
 from hiper.episode import Episode
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, seconds_a_unit: float) -> str:
-    """What a bar of five units leaves in a log."""
-    clock = iter(seconds_a_unit * n for n in range(100))
-    monkeypatch.setattr("hiper.display.console.time.monotonic", lambda: next(clock))
-    file = StringIO()
-    with Display(console=Console(file=file, width=100)).bar("warm start", 5) as advance:
-        for _ in range(5):
-            advance()
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch):
+    """A log gets a line every 20th of a second, not every minute."""
+    monkeypatch.setattr("hiper.display.console.SECONDS_BETWEEN_LINES", 0.05)
+
+
+def wait_for(file: StringIO, part: str) -> str:
+    """What a log says, once it says ``part``."""
+    until = time.monotonic() + 20
+    while part not in file.getvalue():
+        assert time.monotonic() < until, file.getvalue()
+        time.sleep(0.01)
     return file.getvalue()
 
 
-def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch):
-    lines = shown(monkeypatch, seconds_a_unit=40.0).splitlines()
-    assert [line.strip() for line in lines] == ["warm start: 2/5, 120 s to go", "warm start: 4/5, 40 s to go"]
+@pytest.mark.usefixtures("often")
+def test_a_log_gets_a_line_now_and_then():
+    file = StringIO()
+    display = Display(console=Console(file=file, width=100))
+    with display.bar("warm start", 5) as advance:
+        assert re.match(r" {10}warm start: 0/5, [\d.]+ s\n", wait_for(file, "0/5"))
+        advance(2)
+        assert re.search(r"warm start: 2/5, [\d.]+ s left\n", wait_for(file, "2/5"))
+        advance(1, "3 of the 5")
+        assert "warm start: 3 of the 5, " in wait_for(file, "3 of")
+    ended = file.getvalue()
+    time.sleep(0.15)
+    assert file.getvalue() == ended
 
 
-def test_what_is_short_says_nothing(monkeypatch: pytest.MonkeyPatch):
-    assert shown(monkeypatch, seconds_a_unit=5.0) == ""
+@pytest.mark.usefixtures("often")
+def test_a_log_tells_the_innermost_bar_and_the_whole():
+    file = StringIO()
+    display = Display(console=Console(file=file, width=100))
+    with display.whole(lambda: "iteration 3 of 5"):
+        assert "\n" + " " * 10 + "iteration 3 of 5\n" in "\n" + wait_for(file, "3 of 5")
+        with display.bar("outer", 2), display.bar("inner"):
+            said = wait_for(file, "inner")
+    assert re.search(r"inner: [\d.]+ s; iteration 3 of 5\n", said)
+    assert "outer" not in said
+
+
+def test_what_is_short_says_nothing():
+    file = StringIO()
+    with Display(console=Console(file=file, width=100)).bar("warm start", 5) as advance:
+        advance(5)
+    assert file.getvalue() == ""
+
+
+def test_a_terminal_shows_the_bars_and_the_whole_below():
+    file = StringIO()
+    display = Display(console=Console(file=file, width=60, force_terminal=True, color_system=None))
+    with display.whole(lambda: "iteration 3 of 5, 12 s so far"), display.bar("scoring", 10) as advance:
+        advance(4)
+        said = wait_for(file, "4/10")
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", said).splitlines() if line.strip()]
+    bar = next(line for line in lines if "4/10" in line)
+    assert bar.startswith("scoring ")
+    assert bar.endswith("left")
+    assert len(bar) <= 60
+    assert "iteration 3 of 5, 12 s so far" in lines
+
+
+def test_a_line_is_wrapped_at_its_words():
+    assert wrapped("short", 10) == ["short"]
+    assert wrapped("  one two three four", 12) == ["  one two", "    three", "    four"]
+    assert wrapped("one two-three/four five", 9, indent=0) == ["one", "two-three/four", "five"]
+    long = "saved in runs/a/very/long/path/that/no/one/breaks"
+    assert wrapped(long, 20)[-1].strip() == "runs/a/very/long/path/that/no/one/breaks"
+
+
+def test_commands_are_never_broken():
+    file = StringIO()
+    Display(console=Console(file=file, width=30)).interrupted("nothing was lost", "hiper train quickstart learner.lr=1")
+    assert file.getvalue().splitlines()[-1] == "  hiper train quickstart learner.lr=1"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.44, "0.4 s"),
+        (9.9, "9.9 s"),
+        (41, "41 s"),
+        (120, "2 min"),
+        (5900, "98 min"),
+        (12000, "3.3 h"),
+        (270000, "75 h"),
+    ],
+)
+def test_a_time_in_words_is_short(seconds: float, said: str):
+    assert duration(seconds) == said
+    assert len(said) <= 6
+
+
+def test_a_time_so_far():
+    assert [clock(seconds) for seconds in (7.9, 65, 3600 + 125)] == ["0:07", "1:05", "1:02:05"]
 
 
 def test_brackets_in_tables_are_text():
@@ -93,8 +174,8 @@ def test_what_was_wrong_is_shown(make_episode: MakeEpisode):
     lines = transcript(replace(episode, turns=(mute, episode.turns[1])))
     assert lines[1:] == [
         "  subgoal: (none stated)",
-        "     1  (nothing) [cut_off]  You see room 1.",
-        "     2  look                 (turn_limit)",
+        "     1  (nothing)  [cut off] You see room 1.",
+        "     2  look       (out of turns)",
     ]
 
 
@@ -104,3 +185,12 @@ def test_long_answers_are_cut(make_episode: MakeEpisode):
     lines = transcript(replace(episode, turns=(episode.turns[0], wordy)), width=60)
     assert lines[2].endswith("word ...")
     assert len(lines[2]) <= 60
+
+
+def test_no_line_is_wider_than_it_may_be(make_episode: Callable[..., Episode]):
+    episode = make_episode(f"SWITCH {'find ' * 30}> search[{'red shoes ' * 20}]", f"KEEP > {'x' * 200}", won=False)
+    wordy = tuple(replace(turn, observation="word " * 100, invalid="inadmissible_action") for turn in episode.turns)
+    for width in (60, 80, 110):
+        lines = transcript(replace(episode, turns=wordy), width)
+        assert max(map(len, lines)) <= width
+        assert width == 60 or any("not possible here" in line for line in lines)

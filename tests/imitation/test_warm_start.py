@@ -18,7 +18,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hiper.config import Config, apply_overrides, load_config
-from hiper.display.console import Display
+from hiper.display.console import Advance, Display
 from hiper.errors import UserError
 from hiper.imitation import warm_start as module
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows
@@ -49,14 +49,14 @@ class Watch(Display):
         self.units: Counter[str] = Counter()
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-        def advance() -> None:
-            self.units[what] += 1
-            if self._at == (what, self.units[what]):
+    def bar(self, label: str, total: int | None = None, done: int = 0) -> Iterator[Advance]:
+        def advance(units: int = 1, words: str | None = None) -> None:
+            self.units[label] += units
+            if self._at == (label, self.units[label]):
                 self._act()
 
         yield advance
-        assert self.units[what] <= total or what == "demonstrations"
+        assert total is None or self.units[label] <= total or label == "demonstrations"
 
     @property
     def said(self) -> str:
@@ -144,7 +144,7 @@ def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
     )
     display = Watch()
     clone(turns, tmp_path / "policy", display)
-    assert (display.units["warm start"], display.units["lapses too"]) == (100 // 4, round(10 / 4))
+    assert (display.units["warm start"], display.units["warm start with lapses"]) == (100 // 4, round(10 / 4))
     *first, last = [rows for rows, *_ in demonstrated]
     assert sum(map(len, first)) >= 100 > sum(map(len, first[:-1]))
     assert len(first) > config.warm_start.epochs
@@ -155,9 +155,9 @@ def test_turns_say_how_much_is_imitated_whatever_passes_it_takes(
 MOMENTS = {
     "in the first stage": ("warm start", 3),
     "at its end": ("warm start", None),
-    "before the second": ("demonstrations", 3),
-    "in the second": ("lapses too", 1),
-    "at the very end": ("lapses too", None),
+    "before the second": ("demonstrations", 18),
+    "in the second": ("warm start with lapses", 1),
+    "at the very end": ("warm start with lapses", None),
 }
 
 
@@ -171,12 +171,12 @@ def test_an_interrupted_one_is_gone_on_with(
     stopped, on = Watch((what, units), press_ctrl_c), Watch()
     with pytest.raises(KeyboardInterrupt):
         clone(config, folder, stopped)
-    assert "the warm start's progress is saved. Continue with: hiper sft tiny" in stopped.said
+    assert "the warm start's progress is saved. Continue with:\n  hiper sft tiny\n" in stopped.said
     assert unfinished_file(folder).exists()
     assert not folder.exists()
 
     clone(config, folder, on)
-    for stage in ("warm start", "lapses too"):
+    for stage in ("warm start", "warm start with lapses"):
         assert stopped.units[stage] + on.units[stage] == steps[stage]
     assert "resuming after" in on.said
     assert_same(folder, uninterrupted)

@@ -117,10 +117,10 @@ def test_a_run_resumes_under_another_number_of_processes(tiny_recipe: Path, tmp_
         """Let one process get the signal, while it plays the second iteration."""
 
         class Stopping(Display):
-            def bar(self, what: str, total: int, done: int = 0):
-                if what == "episodes" and Run.exists(stopped) and Run.open(stopped).iteration_metrics():
+            def bar(self, label: str, total: int | None = None, done: int = 0):
+                if label == "episodes" and Run.exists(stopped) and Run.open(stopped).iteration_metrics():
                     os.kill(os.getpid(), signal.SIGTERM)
-                return super().bar(what, total, done)
+                return super().bar(label, total, done)
 
         with pytest.raises(KeyboardInterrupt):
             api.train(config, out=stopped, display=Stopping(console=Console(file=StringIO())), processes=group)

@@ -217,6 +217,19 @@ def test_equal_seeds_give_equal_weights(make_learner: MakeLearner, make_rows: Ma
     assert largest_difference(one, third) > 0.0
 
 
+def test_progress_counts_every_row(make_learner: MakeLearner, make_rows: MakeRows):
+    """Micro-batch by micro-batch: once when scored, once an epoch when trained on."""
+    learner = make_learner(micro_batch_tokens=30, minibatch_turns=4, epochs=3)
+    rows = make_rows(learner, 20)
+    scored: list[int] = []
+    learner.score([row.row for row in rows], scored.append)
+    trained: list[int] = []
+    learner.update(rows, seed=0, on_rows=trained.append)
+    assert (sum(scored), sum(trained)) == (len(rows), 3 * len(rows))
+    assert len(scored) > 1
+    assert len(trained) > 3
+
+
 def test_a_head_without_targets_is_left_alone(make_learner: MakeLearner, make_rows: MakeRows):
     learner = make_learner("detached", weight_decay=0.0)
     rows = [dataclasses.replace(r, target_mask=np.array([True, False, True])) for r in make_rows(learner, 8)]

@@ -390,7 +390,7 @@ def test_groups_keep_places_apart_and_other_names_whole():
     ("changes", "message"),
     [
         ({"partz": []}, "unknown key 'partz'; did you mean 'parts'"),
-        ({"version": "new"}, "version: Input should be a valid integer"),
+        ({"version": "new"}, "version: a whole number is needed"),
         ({"parts": ["{gaol}"]}, r"no value for \{gaol\}; there are .*\{goal\}"),
         ({"parts": ["{goal"]}, "template .*mine.yaml: .*'}'"),
         ({"system": "You are"}, "only a template of kind chat"),

@@ -29,6 +29,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.collector import Timing, collect, contexts_of
 from hiper.rollout.groups import Collected, collect_groups, groups_without_spread
 from hiper.rollout.players import Assignment
+from hiper.rollout.progress import Watch
 from hiper.rollout.samplers import Request, Sample, Sampler, SamplingParams
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 
@@ -224,7 +225,7 @@ def test_an_episode_goes_on_as_soon_as_its_own_answer_is_there(
 def test_what_is_under_way_is_cancelled_by_a_stop(env: Counting, agent_of: Build, tokenizer: PreTrainedTokenizerFast):
     sampler = Scripted(tokenizer, wander)
 
-    def stop() -> None:
+    def stop(_: int) -> None:
         raise KeyboardInterrupt
 
     chosen = [Assignment(task.id, 0, 0) for task in env.panel.tasks[:3]]
@@ -232,6 +233,28 @@ def test_what_is_under_way_is_cancelled_by_a_stop(env: Counting, agent_of: Build
         collect(env, chosen, agent_of(sampler), slots=3, on_turn=stop)
     assert all(future.cancelled() for _, future in sampler.waiting)
     assert len(env.played) == 1
+
+
+def test_the_bar_moves_with_every_turn(env: Counting, agent_of: Build):
+    """From the first turn on. At the end all turns count, those that episodes did not need among them."""
+    said: list[str] = []
+    moved: list[int] = []
+
+    def advance(units: int = 1, words: str | None = None) -> None:
+        moved.append(units)
+        said.append(str(words))
+
+    checks: list[None] = []
+    watch = Watch(advance, 9, env.max_turns, lambda: checks.append(None))
+    chosen = [Assignment(task.id, 0, 0) for task in env.panel.tasks[:9]]
+    episodes, _ = collect(env, chosen, agent_of(wander), slots=4, on_turn=watch.turn, on_episode=watch.episode)
+    turns = sum(len(episode.turns) for episode in episodes)
+    assert sum(moved) == 9 * env.max_turns
+    assert len(checks) == turns
+    assert said[0] == f"0/9 done, turn 1 of {env.max_turns}"
+    assert said[-1] == "9/9 done"
+    reached = max(int(found[1]) for words in said if (found := re.search(r"turn (\d+) of", words)))
+    assert reached == max(len(episode.turns) for episode in episodes)
 
 
 class Slow(Counting):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from rich.console import Console
 from helpers.made import make_card, outcome
 from hiper import cli
 from hiper.commands import study as command
-from hiper.commands.study import run_study
+from hiper.commands.study import plan_study, run_study
 from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.launch.local import Command, Launch, local_processes
@@ -102,8 +103,20 @@ def shown(definition: Path, folder: Path) -> str:
     return out.getvalue()
 
 
-def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
+def plan(definition: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a dry run of a study says."""
+    plan_study(load_study(str(definition)), folder, Display(console=Console(file=StringIO(), width=160)))
+    return capsys.readouterr().out
+
+
+def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "out"
+    planned = plan(definition, folder, capsys)
+    assert f"# writes to {folder}, which is new" in planned
+    assert "# study: 10 jobs, of which 0 are done already" in planned
+    assert not folder.exists()
+    (tmp_path / "planned.yaml").write_text(planned)
+    assert load_study(str(tmp_path / "planned.yaml")) == load_study(str(definition))
     said = shown(definition, folder)
     good = [f"{name}-seed{seed}" for seed in (0, 1) for name in ("warm-start", "hiper", "grpo", "warm-start-broken")]
     assert in_this_process == good
@@ -115,6 +128,11 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
         assert f"warm-start-broken-seed{seed}: hiper: advantages.type 'hae' credits switches" in failures
         assert f"broken-seed{seed}: not begun, as warm-start-broken-seed{seed} failed" in failures
     assert "against hiper, on the same tasks and seeds" in before
+
+    # Each run that is done says what it came to, and the time to go once a job of each kind has been done.
+    success = Run.open(folder / "runs" / "hiper-seed0").evaluations()["held_out"][-1].overall.success
+    assert re.search(rf"2/10 hiper-seed0 done in [\d.]+ s, held_out {success:.1%}; about \d.* to go\n", before)
+    assert re.search(r"1/10 warm-start-seed0 done in [\d.]+ s; time to go unknown\n", before)
     tree = json.loads((folder / "comparison.json").read_text())
     assert [(r["method"], r["seeds"]) for r in tree["results"]["held_out"]] == [("hiper", [0, 1]), ("grpo", [0, 1])]
     assert (folder / "comparison.png").exists()
@@ -131,7 +149,14 @@ def test_a_study(definition: Path, in_this_process: list[str], tmp_path: Path):
     definition.write_text(
         STUDY.partition("  broken:")[0] + "  rloo: {settings: {advantages: {type: rloo}, rollout.group_size: 2}}\n"
     )
-    assert "refused" not in shown(definition, folder)
+    planned = plan(definition, folder, capsys)
+    for part in ("study: 8 jobs, of which 6 are done already", "rloo-seed0 begins", "rloo-seed1 begins"):
+        assert part in planned
+    assert "hiper-seed0 begins" not in planned
+    assert in_this_process == []
+    again = shown(definition, folder)
+    assert "refused" not in again
+    assert "8/8 rloo-seed1 done in " in again
     assert in_this_process == ["rloo-seed0", "rloo-seed1"]
 
     # What is there is not taken for what it is not, and the definition beside it stays the one it was made under.
@@ -347,7 +372,7 @@ def test_a_study_in_processes_is_interrupted_and_continued(definition: Path, tmp
     with pytest.raises(KeyboardInterrupt):
         run_study(load_study(str(definition)), folder, display)
     thread.join()
-    assert "Continue with: hiper study mini.yaml" in out.getvalue()
+    assert "Continue with:\n  hiper study mini.yaml\n" in out.getvalue()
     assert "interrupted; saved up to iter-000" in log.read_text()
     run = Run.open(folder / "runs" / "hiper-seed3")
     assert not run.finished

@@ -20,7 +20,8 @@ from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.evaluation.saved import SavedPolicy
 from hiper.models import qwen2
-from hiper.models.build import load_policy, stop_ids
+from hiper.models.build import load_policy
+from hiper.models.weights import stop_ids
 from hiper.plan_execute.prompts import Prompt
 from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text

@@ -21,7 +21,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from hiper.config import Config
-from hiper.display.console import Display
+from hiper.display.console import Advance, Display
 from hiper.envs import Step
 from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
@@ -32,7 +32,6 @@ from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
-from hiper.training import trainer as loop
 from hiper.training.build import build
 from hiper.training.recovery import Stop
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
@@ -78,14 +77,24 @@ class Quiet(Display):
             self._act()
 
     @contextmanager
-    def bar(self, what: str, total: int, done: int = 0) -> Iterator[Callable[[], None]]:
-        self.open.append(what)
-        yield lambda: self.happen(what)
+    def bar(self, label: str, total: int | None = None, done: int = 0) -> Iterator[Advance]:
+        """Bars of episodes count finished ones, as their words tell; others count calls."""
+        finished = 0
+
+        def advance(units: int = 1, words: str | None = None) -> None:
+            nonlocal finished
+            told = re.match(r"(\d+)/\d+ done", words or "")
+            if told is None or int(told[1]) > finished:
+                finished += 1
+                self.happen(label)
+
+        self.open.append(label)
+        yield advance
         self.open.pop()
 
     def note(self, *lines: str) -> None:
         super().note(*lines)
-        if re.match(r" *\d+/\d+  ", lines[-1]):
+        if re.match(r" *\d+/\d+ ", lines[-1]):
             self.happen("iteration")
 
 
@@ -370,7 +379,7 @@ def test_stopping_at_once_never_saves_the_weights_of_no_iteration(
     whole: dict[str, Any], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     calls = 0
-    target: Any = Learner if place == "in the update" else loop
+    target: Any = Learner if place == "in the update" else Run
     name = "update" if place == "in the update" else "write_episodes"
     original = getattr(target, name)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiper.display.tables import Table
+from hiper.display.text import duration
 from hiper.display.transcript import transcript
 from hiper.episode import Episode
 from hiper.errors import UserError
 from hiper.files import write_text
 from hiper.outcomes import Outcome
 from hiper.runs.folder import Evaluated, Run, checkpoint_policy
-from hiper.runs.metrics import ITERATION_SECONDS, SUCCESS, episodes_played
+from hiper.runs.metrics import ITERATION_SECONDS, SUCCESS, alarms_in, episodes_played
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,15 @@ class Report:
 
     def summary(self) -> list[str]:
         """Say in sentences what happened."""
-        minutes = f"{self.seconds / 60:.1f} minutes of training."
-        worked = f"{len(self.training)} iterations, {self.episodes:,} episodes, {minutes}"
-        return [worked, *map(_rise, self.evaluations.values())]
+        took = f"{duration(self.seconds)} of training."
+        worked = f"{len(self.training)} iterations, {self.episodes:,} episodes, {took}"
+        return [worked, *map(_rise, self.evaluations.values()), *self._rang()]
+
+    def _rang(self) -> list[str]:
+        """Say which alarms rang."""
+        count = Counter(name for record in self.run.iteration_metrics() for name in alarms_in(record))
+        rang = ", ".join(f"{name} ({number} iterations)" for name, number in count.items())
+        return [f"Alarms rang: {rang}. docs/reading-a-run.md explains them."] if rang else []
 
     def tables(self) -> list[Table]:
         """Make a table per split: success before and after by task type."""

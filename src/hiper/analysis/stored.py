@@ -63,6 +63,8 @@ def read_stored(run: Run, iteration: int | None = None) -> Stored:
     """
     stored = run.stored_iterations
     if not stored:
+        if run.finished:
+            raise UserError(f"{run.path} holds no training episodes: it was trained for 0 iterations")
         raise UserError(f"{run.path} holds no training episodes yet; continue it with: hiper train --resume {run.path}")
     chosen = max(stored) if iteration is None else iteration
     if chosen not in stored:

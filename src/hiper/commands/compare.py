@@ -31,7 +31,7 @@ def compare_runs(runs: Sequence[Run], folder: Path, display: Display, missing: S
         UserError: a run has not been evaluated, or the runs cannot be compared.
     """
     comparison = compare([read_trace(run) for run in runs], missing)
-    display.show(*notes(comparison), *tables(comparison), "", LEGEND)
+    display.show(*notes(comparison), *tables(comparison), "", " ".join(LEGEND.split()))
     document = markdown(comparison, f"{NAME}.png")
     draw = partial(draw_comparison, comparison=comparison)
     write_results(folder, NAME, display, comparison.to_json(), draw, document)

@@ -80,4 +80,4 @@ def get_data(env: str, name: str, folder: Path | None, display: Display) -> None
 
 
 def _folder(home: DataHome, folder: Path | None) -> Path:
-    return home.folder() if folder is None else folder.expanduser()
+    return home.folder() if folder is None else folder

@@ -40,7 +40,8 @@ def evaluate_policy(
         UserError: see :func:`~hiper.evaluation.splits.evaluate_splits`.
         KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
-    policy = saved.load(temperature)
+    with display.bar("loading the model"):
+        policy = saved.load(temperature)
     for split, result, _ in evaluate_splits(
         policy, splits, display, tasks=episodes, seed=seed, folder=folder, processes=processes
     ):

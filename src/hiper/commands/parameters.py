@@ -12,6 +12,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hiper.errors import UserError
+from hiper.files import user_path
+
 
 def _with_plain_types(params: list[Any]) -> list[Any]:
     """Make the help show the metavars of options, and none of Python's types such as ``<list[str]>``."""
@@ -22,7 +25,22 @@ def _with_plain_types(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows metavars in place of types."""
+    """A command whose help shows metavars in place of types, and which knows settings by their names."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line. An unknown option that is a setting is told how settings are given.
+
+        Raises:
+            UserError: It is one.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            option: str = getattr(error, "option_name", "")  # of an unknown option; typer brings its own click, or not
+            name = option.lstrip("-").partition("=")[0]
+            if "settings" not in {param.name for param in self.params} or not _is_setting(name):
+                raise
+            raise UserError(f"{option} is a setting, not an option; give it as {name}=VALUE") from None
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""
@@ -35,6 +53,12 @@ class Program(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""
         return _with_plain_types(super().get_params(ctx))
+
+
+def _is_setting(name: str) -> bool:
+    from hiper.config import Config, flatten
+
+    return name in dict(flatten(Config().model_dump()))
 
 
 def examples(*commands: str) -> str:
@@ -102,7 +126,7 @@ OtherEnv = Annotated[
     typer.Option(
         metavar="ENV",
         help="Environment to play.",
-        show_default="the policy's own",
+        show_default="the policy's own; a plain model needs one",
         autocompletion=environment_completions,
     ),
 ]
@@ -110,16 +134,31 @@ Options = Annotated[
     list[str] | None,
     typer.Argument(metavar="OPTION=VALUE", help="Options of the environment, as in the section env of a recipe."),
 ]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")]
+PlayOptions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="OPTION=VALUE",
+        help="Options of the environment; a key with a dot is a setting of the agent, such as prompt.template=terse.",
+    ),
+]
+Run = Annotated[Path, typer.Argument(parser=user_path, metavar="RUN", help="Folder of a run.")]
 Split = Annotated[
     str | None,
     typer.Option(
         metavar="SPLIT", help="Split whose tasks are used.", show_default="that of the environment or the run"
     ),
 ]
-Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="one under runs/")]
+Out = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.", show_default="one under runs/"),
+]
 RunOut = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="the run's own")
+    Path | None,
+    typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.", show_default="the run's own"),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Show the resolved settings and what would be done; write nothing."),
 ]
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
@@ -134,3 +173,63 @@ Temperature = Annotated[
         min=0, metavar="T", help="Sampling temperature of a policy; 0 is greedy.", show_default="the policy's own"
     ),
 ]
+AnyPolicy = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
+    ),
+]
+Episodes = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
+]
+EvaluationSeed = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
+]
+Agent = Annotated[
+    str,
+    typer.Option(metavar="AGENT", help="Who plays: human, expert, a run, a checkpoint, a policy folder, or any model."),
+]
+TaskId = Annotated[
+    str | None, typer.Option(metavar="ID", help="Id of the task.", show_default="one drawn with the seed")
+]
+PlaySeed = Annotated[
+    int, typer.Option(min=0, metavar="SEED", help="Seed of the draw, the environment and the sampling.")
+]
+Runs = Annotated[
+    list[Path],
+    typer.Argument(
+        parser=user_path, metavar="RUN", help="Runs, or packed runs; the first one's method is the reference."
+    ),
+]
+Seeds = Annotated[str | None, typer.Option(metavar="0,1,...", help="Seeds to use in place of the study's own.")]
+Methods = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="Methods to run.", show_default="all of the study")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="RUN", help="Continue the run in this folder, under its own settings."),
+]
+CheckedRun = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="RUN", help="Run whose training episodes are checked as well."),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        parser=user_path,
+        metavar="FOLDER",
+        help="Folder of the data.",
+        show_default="the place where the environment looks",
+    ),
+]
+JobProcesses = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")
+]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")]
+Get = Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")]
+ComparisonOut = Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")]

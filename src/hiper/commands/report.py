@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hiper.analysis.report import Report, read_report, write_report
 from hiper.display.console import Display
+from hiper.display.text import wrapped
 from hiper.display.transcript import transcript
 from hiper.runs.folder import Run
 
@@ -25,7 +28,9 @@ def _show(report: Report, display: Display) -> None:
     display.show(*report.summary(), *report.tables())
     if report.sample is not None:
         display.heading("a held-out episode")
-        display.note(*transcript(report.sample, width=max(80, display.console.width)))
-    display.heading("where everything is")
-    width = max(len(place) for place, _ in report.places())
-    display.note(*(f"  {place:{width}}  {content}" for place, content in report.places()))
+        display.note(*transcript(report.sample, display.console.width))
+    display.heading(f"where everything is: {report.run.path}")
+    names = [str(Path(place).relative_to(report.run.path)) for place, _ in report.places()]
+    column = max(map(len, names)) + 4
+    for name, (_, what) in zip(names, report.places(), strict=True):
+        display.whole_line(*wrapped(f"  {name:{column - 4}}  {what}", display.console.width, indent=column))

@@ -5,7 +5,7 @@ A sweep does this once for each value of a setting, in a folder each, and ends w
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import yaml
 
 from hiper.analysis.comparison.comparison import Comparison
 from hiper.commands.compare import compare_runs
+from hiper.commands.dry_run import show_plan
 from hiper.commands.output import write_results
 from hiper.display.console import Display
 from hiper.errors import UserError
@@ -73,6 +74,38 @@ def run_study(
         )
 
 
+def plan_study(study: Study, folder: Path, display: Display, *, threads: int | None = None) -> None:
+    """Show the definition of a study, and which of its jobs are done and which would be done.
+
+    Args:
+        study: the study.
+        folder: where it would be written.
+        display: where to show progress.
+        threads: CPU threads of each process; None: as the recipes say.
+
+    Raises:
+        UserError: the folder holds something made under other settings.
+    """
+    lines = [f"writes to {folder}" + ("" if folder.exists() else ", which is new")]
+    with display.bar("reading the jobs"):
+        for value, point in points_of(study).items():
+            place = folder / _subfolder(study, value)
+            _check(point, place, threads)
+            if (tuning := point.tuning) is not None:
+                lines += _listed(
+                    f"{value} tuning".strip(), jobs_of(trials_of(point, tuning), place / "tuning", threads)
+                )
+            lines += _listed(f"{value} study".strip(), jobs_of(point, place, threads))
+    text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+    show_plan(text, lines, display.console.width)
+
+
+def _listed(what: str, jobs: Sequence[Job]) -> list[str]:
+    done = [job for job in jobs if job.done]
+    lines = [f"{what}: {len(jobs)} jobs, of which {len(done)} are done already"]
+    return lines + [f"  {job.name} {'continues' if job.begun else 'begins'}" for job in jobs if job not in done]
+
+
 def _subfolder(study: Study, value: str) -> str:
     """Return the place of a sweep's point in the folder of the study; a study without a sweep needs none."""
     return f"{study.sweep.setting}={value}" if study.sweep else ""
@@ -124,7 +157,7 @@ class _Runner:
         A method waits if one of its trials failed. A trial that diverged has lost, but has not failed.
         """
         self.display.note(
-            f"study      {study.name}: {len(study.methods)} methods, {len(study.seeds)} seeds, in {folder}"
+            f"study      {study.name}: {_many(study.methods, 'method')} and {_many(study.seeds, 'seed')}, in {folder}"
         )
         trials: list[Job] = []
         failures: dict[str, str] = {}
@@ -146,7 +179,10 @@ class _Runner:
     def _try_settings(self, study: Study, tuning: Tuning, folder: Path) -> tuple[list[Job], dict[str, str]]:
         """Do the trials of a study's tuning; return them, and why some failed other than by divergence."""
         trials = trials_of(study, tuning)
-        self.display.note(f"tuning     {len(trials.methods)} methods, {len(trials.seeds)} seeds, in {folder}")
+        self.display.note(
+            f"tuning     {_many(trials.methods, 'trial')} of {_many(study.methods, 'method')}, with "
+            f"{_many(trials.seeds, 'seed')}, in {folder}"
+        )
         jobs, failed = self._do(trials, folder)
         return jobs, {job.name: failed[job.name] for job in jobs if job.name in failed and job.diverged is None}
 
@@ -161,10 +197,31 @@ class _Runner:
         diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}
         left = [job.command(self.processes) for job in jobs if job not in done and job.name not in diverged]
         try:
-            return jobs, diverged | run_commands(left, folder / "logs", self.display, self.launch, self.slots)
+            failures = run_commands(
+                left,
+                folder / "logs",
+                self.display,
+                self.launch,
+                self.slots,
+                before=len(jobs) - len(left),
+                result=lambda name: next(_result(job) for job in jobs if job.name == name),
+            )
+            return jobs, diverged | failures
         except KeyboardInterrupt:
             self.display.interrupted("everything that was done is saved", self.display.command)
             raise
+
+
+def _result(job: Job) -> str:
+    """Say how a finished run did on held-out tasks. A warm start has no result."""
+    if job.warm_start:
+        return ""
+    found = Run.open(job.folder).evaluations()
+    return ", ".join(f"{split} {evaluations[-1].overall.success:.1%}" for split, evaluations in found.items())
+
+
+def _many(things: Sized, name: str) -> str:
+    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def _without(study: Study, tuning: Tuning, trials: Set[str | None]) -> Study:

@@ -21,7 +21,7 @@ from hiper.config.estimators import parameters_of
 from hiper.config.tree import Config
 from hiper.errors import UserError, shortened, suggestion
 from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
-from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message
+from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message, problems_of
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
-        raise UserError(f"'{shortened(text)}' is not of the form dotted.key=value")
+        raise UserError(f"'{shortened(text)}' is not of the form dotted.key=value, without spaces")
     if key.count(".") >= _DEEPEST_KEY:
         raise UserError(f"'{shortened(text)}': no setting has a key of more than {_DEEPEST_KEY} parts")
     try:
@@ -218,32 +218,45 @@ def _infinite(key: str, given: float) -> str:
 
 def _messages(error: ValidationError) -> Iterator[str]:
     """One message for each problem that pydantic found."""
-    for problem in error.errors():
+    for problem in problems_of(error):
         path = [str(part) for part in problem["loc"]]
         # The type of an estimator is part of the path to its parameters.
         estimator = path.pop(1) if path[:1] == ["advantages"] and path[1:] else None
         given = problem["input"]
         if problem["type"] in UNKNOWN_KEY:
-            yield _unknown_key(path, estimator)
+            yield _unknown_key(path, estimator, given)
         elif isinstance(given, float) and not math.isfinite(given):
             yield _infinite(".".join(path), given)
         else:
             yield problem_message(problem, path, "recipe")
 
 
-def _unknown_key(path: Sequence[str], estimator: str | None) -> str:
-    """Say what an unknown key could mean: a key like it, one of the same name elsewhere, or an option."""
+def _unknown_key(path: Sequence[str], estimator: str | None, given: Any) -> str:
+    """Say what an unknown key could mean: a key like it, one of the same name elsewhere, or an option.
+
+    Args:
+        path: the keys that lead to it.
+        estimator: the type of the estimator, if it is one of its parameters.
+        given: its value.
+    """
     leaf = path[-1]
+    every = [key for key, _ in flatten(Config().model_dump())]
     if estimator and any(leaf in parameters_of(other) for other in ESTIMATORS):
         return (
-            f"advantages.type '{estimator}' has no '{shortened(leaf)}': to drop the recipe's parameters, give the "
-            f"whole section, as in advantages='{{type: {estimator}}}'"
+            f"advantages.type '{estimator}' has no '{shortened(leaf)}'; leave it out, and if the recipe gives it, give "
+            f"the whole section instead, as in advantages='{{type: {estimator}}}'"
         )
-    elsewhere = [f"'{key}'" for key, _ in flatten(Config().model_dump()) if key.endswith(f".{leaf}")]
+    if isinstance(given, Mapping) and (below := next(flatten(given, f"{leaf}."), None)):
+        # A section of another name: what was meant is a key of a section.
+        return f"unknown key '{shortened(below[0])}'; {suggestion(below[0], every, keys_at(Config, ()))}"
+    elsewhere = sorted((f"'{key}'" for key in every if key.endswith(f".{leaf}")), key=len)
     known = parameters_of(estimator) if estimator else keys_at(Config, path[:-1])
-    meant = f"did you mean {' or '.join(elsewhere)}?" if elsewhere else suggestion(leaf, known)
-    option = f"; an option of the environment would be env.{shortened(leaf)}" if len(path) == 1 else ""
-    return f"unknown key '{shortened('.'.join(path))}'; {meant}{option}"
+    within = "".join(f"{part}." for part in path[:-1])
+    meant = suggestion(f"{within}{leaf}", [f"{within}{key}" for key in known])
+    if elsewhere and not estimator:
+        meant = f"did you mean {' or '.join(elsewhere)}?"
+    option = f" (an option of the environment is env.{shortened(leaf)})" if len(path) == 1 and not elsewhere else ""
+    return f"unknown key '{shortened('.'.join(path))}'{option}; {meant}"
 
 
 def _recipes() -> dict[str, Traversable]:

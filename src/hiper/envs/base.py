@@ -232,6 +232,10 @@ class TextEnv(ABC):
             return BLANK.search(action) is None
         return any(_form(form).fullmatch(action) for form in listed if BLANK.search(form))
 
+    def for_people(self, observation: Observation) -> Observation:
+        """Return the current observation in words for a person: its text, and each admissible action in order."""
+        return observation
+
     def spawn(self) -> Self:
         """Return a further, independent environment over the same tasks. It shares all that is read-only."""
         return copy.copy(self)

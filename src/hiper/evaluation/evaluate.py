@@ -47,7 +47,7 @@ def evaluate(
     tasks: int | None = None,
     slots: int,
     seed: int,
-    on_turn: Callable[[], None] = lambda: None,
+    on_turn: Callable[[int], None] = lambda turns: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
     processes: Processes = ALONE,
 ) -> Evaluation:
@@ -59,7 +59,7 @@ def evaluate(
         tasks: The size of a fixed subset of tasks. None, or more than the panel has: all tasks.
         slots: The number of episodes that run at once.
         seed: The seed of sampling and of the environment.
-        on_turn: A function called after each turn of any episode.
+        on_turn: A function called after each turn of any episode, with the number of turns this episode has had.
         on_episode: A function called with each finished episode.
         processes: The processes that play together; see :func:`collect`.
     """

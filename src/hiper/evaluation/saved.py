@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hiper.config import Config, apply_overrides, given_keys, validate_config
 from hiper.envs.base import TextEnv
 from hiper.episode import Episode
 from hiper.errors import UserError
+from hiper.files import user_path
 from hiper.models.build import use_threads
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
+from hiper.plan_execute.templates import own_template
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.environment import make_env
 from hiper.rollout.players import Assignment
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
-from hiper.runs.policies import PolicyFolder
+from hiper.runs.policies import PolicyFolder, find_policy
 
 TO_TRAIN = (
     *("advantages", "shaping", "warm_start", "learner", "alarms"),
@@ -35,37 +38,53 @@ TO_PLAY = ("name", "seed", "env", "prompt", "model", "rollout", "sampler", "eval
 
 @dataclass(frozen=True)
 class SavedPolicy:
-    """A policy directory and the settings it plays under."""
+    """A model and the settings it plays under."""
 
-    path: Path
+    path: Path | str
+    """The policy directory; of a plain model its directory or its name on the hub."""
     config: Config
 
     @classmethod
-    def open(cls, path: Path, env: str | None = None, overrides: Sequence[str] = ()) -> SavedPolicy:
-        """Find a policy and its settings.
+    def open(cls, given: str | Path, env: str | None = None, overrides: Sequence[str] = ()) -> SavedPolicy:
+        """Find a policy and its settings, or a plain model, which plays under the defaults of all settings.
 
         Args:
-            path: A run (its newest checkpoint), a checkpoint, or a policy directory.
-            env: The name of another environment than the policy was trained on. The saved options do not apply to it.
-            overrides: The ``dotted.key=value`` settings that replace saved ones.
+            given: A run (its newest checkpoint), a checkpoint, a policy directory, or a plain model: a directory or a
+                name on the hub.
+            env: The name of the environment. None: that of the policy's training. The saved options of another
+                environment do not apply.
+            overrides: The ``dotted.key=value`` settings that replace saved ones, or the defaults.
 
         Raises:
-            UserError: There is no policy, or a setting is wrong.
+            UserError: There is no policy or model, or a setting is wrong.
         """
-        folder = PolicyFolder.find(path)
-        tree = {key: value for key, value in folder.settings_tree().items() if key in TO_PLAY}
-        if env is not None and env != tree.get("env", {}).get("name"):
-            tree["env"] = {"name": env}
-        if template := folder.template:
-            tree["prompt"] = {**tree.get("prompt", {}), "template": str(template)}
-        config = validate_config(tree, str(folder.settings_file))
+        folder = find_policy(given, env)
+        if folder is None:
+            assert env is not None
+            path: Path | str = user_path(given) if user_path(given).is_dir() else str(given)
+            template = own_template(env, Config().prompt.template)
+            tree: dict[str, Any] = {
+                "name": Path(given).name,
+                "env": {"name": env},
+                "model": {"path": str(path)},
+                "prompt": {"template": template},
+            }
+            source = "settings"
+        else:
+            path, source = folder.path, str(folder.settings_file)
+            tree = {key: value for key, value in folder.settings_tree().items() if key in TO_PLAY}
+            if env is not None and env != tree.get("env", {}).get("name"):
+                tree["env"] = {"name": env}
+            if own := folder.template:
+                tree["prompt"] = {**tree.get("prompt", {}), "template": str(own)}
+        config = validate_config(tree, source)
         if not overrides:
-            return cls(folder.path, config)
+            return cls(path, config)
         config = validate_config(apply_overrides(tree, overrides), "settings")
         for key in given_keys(overrides):
             if any(key == name or key.startswith(f"{name}.") for name in TO_TRAIN):
                 raise UserError(f"{key} has no effect here: a policy that is trained already only plays; leave it out")
-        return cls(folder.path, config)
+        return cls(path, config)
 
     def env(self, split: str) -> TextEnv:
         """Make the environment of the settings over one split."""
@@ -81,7 +100,8 @@ class SavedPolicy:
             UserError: The weights are damaged or do not fit their own config.
         """
         config = self.config
-        PolicyFolder(self.path).check()
+        if isinstance(self.path, Path):
+            PolicyFolder(self.path).check()
         template = Template.load_for(config.env.name, config.prompt.template)
         use_threads(config.training.threads)
         weights = PolicyWeights.load(self.path, config.model, config.training.device)
@@ -98,8 +118,8 @@ class SavedPolicy:
 class LoadedPolicy:
     """A policy that is ready to play."""
 
-    path: Path
-    """The policy directory."""
+    path: Path | str
+    """The policy directory; of a plain model its directory or its name on the hub."""
     config: Config
     """The settings that the policy plays under."""
     agent: Agent

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from hiper.display.console import Display
-from hiper.episode import Episode, write_episodes
+from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
 from hiper.evaluation.saved import LoadedPolicy
 from hiper.files import exclusive_lock, writing
 from hiper.processes import ALONE, Processes
+from hiper.rollout.environment import open_splits
+from hiper.rollout.progress import episodes_bar
 from hiper.runs.cards import Card
 
 
@@ -74,23 +75,23 @@ def _evaluate_splits(
             raise UserError(f"{existing[0]} exists already; choose another folder with --out")
         with writing(folder):  # fail before playing if the folder cannot be written
             folder.mkdir(parents=True, exist_ok=True)
-    envs = {split: policy.env(split) for split in splits}
+    envs = dict(zip(splits, open_splits(policy.config, splits, display), strict=True))
     for env in envs.values():
         if tasks is not None and tasks > len(env.panel):
             raise UserError(f"{env.panel.name} has {len(env.panel)} tasks; {tasks} episodes were asked for")
     seed = policy.config.seed if seed is None else seed
     for split, env in envs.items():
         count = len(env.panel) if tasks is None else tasks
-        with display.bar(split, len(processes.own(range(count)))) as advance:
-            slots, on_episode = policy.config.rollout.slots, partial(_advance, advance)
+        with episodes_bar(display, split, len(processes.own(range(count))), env.max_turns) as watch:
             try:
                 result = evaluate(
                     env,
                     policy.agent,
                     tasks=count,
-                    slots=slots,
+                    slots=policy.config.rollout.slots,
                     seed=seed,
-                    on_episode=on_episode,
+                    on_turn=watch.turn,
+                    on_episode=watch.episode,
                     processes=processes,
                 )
             except KeyboardInterrupt:
@@ -109,7 +110,3 @@ def _evaluate_splits(
             write_episodes(folder / f"{split}.jsonl.gz", result.episodes)
             card.write(folder / f"{split}.json")
         yield EvaluatedSplit(split, result, card)
-
-
-def _advance(advance: Callable[[], None], _: Episode) -> None:
-    advance()

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.config import Config, ImperfectConfig, Lapse, WarmStartConfig
 from hiper.display.console import Display
+from hiper.display.text import duration
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
@@ -33,7 +34,9 @@ class _Stage(NamedTuple):
     """A stage: some passes over the demonstrated tasks. Each pass plays them anew."""
 
     name: str
-    """The name in messages, which also seeds the stage."""
+    """The name, which seeds the stage."""
+    title: str
+    """The name in messages."""
     config: WarmStartConfig | ImperfectConfig
     """The settings of the stage."""
     lapses: Sequence[Lapse]
@@ -70,10 +73,10 @@ class WarmStart:
         saved = _Unfinished(self.unfinished, self.config, self.learner)
         begun = saved.read()
         settings, last = self.config.warm_start, self.config.warm_start.imperfect
-        stages = [_Stage("warm start", settings, settings.lapses, lapses_too=False)]
+        stages = [_Stage("warm start", "warm start", settings, settings.lapses, lapses_too=False)]
         if last.epochs or last.turns:
             lapses = settings.lapses if last.lapses is None else last.lapses
-            stages.append(_Stage("lapses too", last, lapses, lapses_too=True))
+            stages.append(_Stage("lapses too", "warm start with lapses", last, lapses, lapses_too=True))
         at = 0 if begun is None else begun["stage"]
         for number, stage in enumerate(stages[at:], at):
             self._imitate(stage, number, saved, resume=begun is not None and number == at)
@@ -92,9 +95,9 @@ class WarmStart:
         tuning = FineTuning(self.learner.imitate(), steps, stage.config.lr, config.prompt_loss)
         if resume:
             saved.restore(tuning)
-            self.display.note(f"{stage.name}: resuming after {len(tuning.losses)} of {steps} steps")
+            self.display.note(f"{stage.title}: resuming after {len(tuning.losses)} of {steps} steps")
         began, done = time.perf_counter(), len(tuning.losses)
-        with self.display.bar(stage.name, steps, done) as advance:
+        with self.display.bar(stage.title, steps, done) as advance:
             for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
                 tuning.step(batch)
                 advance()
@@ -107,8 +110,9 @@ class WarmStart:
                     raise
         saved.save(number, tuning)
         self.display.note(
-            f"{stage.name}: {len(tasks)} demonstrated tasks, {steps * config.batch_turns} turns in {steps} steps, "
-            f"loss {np.mean(tuning.losses[-50:]):.3f}, {time.perf_counter() - began:.0f} s"
+            f"{stage.title}: {steps * config.batch_turns:,} turns imitated in {steps} steps, of {len(rows):,} turns "
+            f"that the expert showed on {len(tasks)} tasks; loss {np.mean(tuning.losses[-50:]):.3f}, "
+            f"{duration(time.perf_counter() - began)}"
         )
 
     def _demonstrated(self, stage: _Stage, tasks: Sequence[str], seed: int) -> tuple[list[Row], float]:
@@ -118,7 +122,13 @@ class WarmStart:
         passes = math.ceil(config.epochs if config.turns is None else config.turns / len(tasks))
         enough = math.inf if config.turns is None else config.turns
         rows: list[Row] = []
-        with self.display.bar("demonstrations", passes) as advance:
+        own = len(self.learner.processes.own(tasks))
+        with self.display.bar("demonstrations", passes * own) as advance:
+
+            def on_task() -> None:
+                advance()
+                self.check()
+
             for epoch in range(passes):
                 rows += demonstration_rows(
                     self.env,
@@ -129,10 +139,9 @@ class WarmStart:
                     lapses=stage.lapses,
                     lapses_too=stage.lapses_too,
                     seed=derive_seed(seed, epoch),
-                    on_task=self.check,
+                    on_task=on_task,
                     processes=self.learner.processes,
                 )
-                advance()
                 if len(rows) >= enough:
                     break
         return rows, config.turns or len(rows) * config.epochs / passes

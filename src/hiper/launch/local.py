@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Protocol
 
 from hiper.display.console import Display
+from hiper.display.text import clock, duration
 from hiper.files import lock_file, writing
 from hiper.training.recovery import Stop
 
@@ -53,7 +55,14 @@ Launch = Callable[[Command, Path], Process]
 
 
 def run_commands(
-    commands: Sequence[Command], logs: Path, display: Display, launch: Launch, slots: int = 1
+    commands: Sequence[Command],
+    logs: Path,
+    display: Display,
+    launch: Launch,
+    slots: int = 1,
+    *,
+    before: int = 0,
+    result: Callable[[str], str] = lambda name: "",
 ) -> dict[str, str]:
     """Run all commands in order, each as soon as a slot is free and the command it needs has succeeded.
 
@@ -63,6 +72,8 @@ def run_commands(
         display: where to say what happens.
         launch: starts a command.
         slots: largest number of commands that run at once.
+        before: number of commands that were done before, and count as part of the whole.
+        result: returns in words what a finished command of that name has come to; "" if there is nothing to say.
 
     Returns:
         Reasons of failure by name; all other commands succeeded.
@@ -70,13 +81,17 @@ def run_commands(
     Raises:
         KeyboardInterrupt: the user stopped; every process has come to its own stop by then.
     """
-    pool = _Pool(list(commands), len(commands), logs, display, launch)
-    with Stop(display) as stop, _interrupting(pool.running):
+    total = before + len(commands)
+    pool = _Pool(list(commands), total, logs, display, launch, slots, result)
+    bar = display.bar("jobs", total, before)
+    with Stop(display) as stop, display.whole(pool.words), bar as advance, _interrupting(pool.running):
         while pool.waiting or pool.running:
             stop.check()
             pool.drop_unreachable()
-            pool.start(slots)
-            if not pool.collect() and pool.running:
+            pool.start()
+            if ended := pool.collect():
+                advance(ended)
+            elif pool.running:
                 time.sleep(POLL_SECONDS)
     return pool.failures
 
@@ -90,8 +105,15 @@ class _Pool:
     logs: Path
     display: Display
     launch: Launch
+    slots: int
+    result: Callable[[str], str]
     running: dict[str, Process] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    _begun: dict[str, tuple[Command, float]] = field(default_factory=dict)
+    """Running commands, and when each began."""
+    _seconds: dict[str, list[float]] = field(default_factory=dict)
+    """What commands took that this process did from their beginning, by kind."""
+    _since: float = field(default_factory=time.monotonic)
     _log_starts: dict[str, int] = field(default_factory=dict)
     """Size of each log file in bytes before this attempt."""
 
@@ -102,31 +124,60 @@ class _Pool:
                 self.waiting.remove(command)
                 self.failures[command.name] = f"not begun, as {command.needs} failed"
 
-    def start(self, slots: int) -> None:
+    def words(self) -> str:
+        """Say what is running, the time so far, and the time to go."""
+        at_work = ", ".join(list(self.running)) or "none"
+        return f"running: {at_work}; {clock(time.monotonic() - self._since)} so far, {self._left()}"
+
+    def _left(self) -> str:
+        """Say the time to go, if commands of every kind that is left have been done."""
+        now = time.monotonic()
+        running = list(self._begun.values())
+        means = {kind: fmean(seconds) for kind, seconds in self._seconds.items()}
+        if any(_kind(command) not in means for command in (*self.waiting, *(c for c, _ in running))):
+            return "time to go unknown"
+        seconds = sum(means[_kind(command)] for command in self.waiting)
+        seconds += sum(max(0.0, means[_kind(command)] - (now - began)) for command, began in running)
+        return f"about {duration(seconds / min(self.slots, max(1, len(self.waiting) + len(running))))} to go"
+
+    def start(self) -> None:
         """Start commands until all slots are taken or none is ready."""
         unfinished = {command.name for command in self.waiting} | set(self.running)
         ready = [command for command in self.waiting if command.needs not in unfinished]
-        for command in ready[: slots - len(self.running)]:
+        for command in ready[: self.slots - len(self.running)]:
             self.waiting.remove(command)
             self.display.note(f"          {command.name} {'continues' if command.resumes else 'begins'}")
             log = self._log(command.name)
             self._log_starts[command.name] = log.stat().st_size if log.exists() else 0
+            self._begun[command.name] = command, time.monotonic()
             self.running[command.name] = self.launch(command, log)
 
-    def collect(self) -> bool:
-        """Note which processes ended; return whether any did."""
+    def collect(self) -> int:
+        """Note which processes ended; return how many did."""
         ended = {name: code for name, process in self.running.items() if (code := process.poll()) is not None}
         for name, code in ended.items():
             del self.running[name]
+            command, began = self._begun.pop(name)
+            seconds = time.monotonic() - began
             if code:
                 self.failures[name] = _reason(self._log(name), self._log_starts[name], code)
+                outcome = f"FAILED: {self.failures[name]}"
+            else:
+                if not command.resumes:
+                    self._seconds.setdefault(_kind(command), []).append(seconds)
+                outcome = ", ".join(filter(None, (f"done in {duration(seconds)}", self.result(name))))
             done = self.total - len(self.waiting) - len(self.running) - len(self.failures)
-            outcome = f"FAILED: {self.failures[name]}" if code else "done"
-            self.display.note(f"{f'{done}/{self.total}':>9} {name} {outcome}")
-        return bool(ended)
+            left = f"; {self._left()}" if self.waiting or self.running else ""
+            self.display.note(f"{f'{done}/{self.total}':>9} {name} {outcome}{left}")
+        return len(ended)
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"
+
+
+def _kind(command: Command) -> str:
+    """Return what commands must share to take about equally long: what they call."""
+    return command.arguments[0]
 
 
 @contextmanager

@@ -7,9 +7,8 @@ row, or one for each response token).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -27,33 +26,14 @@ from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
 from hiper.learner.losses import Counts, given, k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
-from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
+from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
-from hiper.models.lora import role_of
 from hiper.models.weights import Loads, PolicyWeights
 from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerDescription:
-    """A short description of a learner for people."""
-
-    policy_parameters: int
-    """The number of the policy's parameters."""
-    trained: int
-    """The number of those that are trained."""
-    critic: str
-    """The backbone that the critic reads, in words."""
-    device: str
-    """The device of all parameters."""
-
-    def __str__(self) -> str:
-        trained = "" if self.trained == self.policy_parameters else f", {self.trained:,} trained"
-        return f"{self.policy_parameters:,} parameters{trained}, {self.critic}, {self.device}"
 
 
 class Learner:
@@ -130,16 +110,9 @@ class Learner:
             processes=processes,
         )
 
-    def describe(self) -> LearnerDescription:
+    def describe(self) -> Description:
         """Describe the learner for people."""
-        backbone = "its own backbone" if self._model.own_backbone else "the policy's backbone"
-        named = self._model.policy.named_parameters()
-        return LearnerDescription(
-            policy_parameters=sum(p.numel() for name, p in named if role_of(name) in (None, "policy")),
-            trained=sum(p.numel() for p in self._model.policy_parameters()),
-            critic=f"critic on {backbone}" if self._model.heads.names else "no critic",
-            device=str(self._device),
-        )
+        return self._model.describe()
 
     def weights(self) -> PolicyWeights:
         """Return the policy's weights as a sampler loads them. They are shared, so updates change them."""
@@ -255,8 +228,13 @@ class Learner:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row]) -> list[Scores]:
-        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
+    def score(self, rows: Sequence[Row], on_rows: Callable[[int], None] = lambda count: None) -> list[Scores]:
+        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``.
+
+        Args:
+            rows: One row for each turn.
+            on_rows: A function called after each micro-batch with the number of rows done; see :meth:`update`.
+        """
         self._model.eval()
         scored: dict[int, tuple[Array, Array, Array | None]] = {}
         batches, lengths = self._micro_batches(rows)
@@ -270,6 +248,7 @@ class Learner:
             places_PH = outputs.values_PH.float().cpu().numpy()
             values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
             scored.update(zip(indices, zip(logprobs, values, references, strict=True), strict=True))
+            on_rows(len(indices) * self.processes.count)
         everyones = [item for part in self.processes.gather(scored) for item in part.items()]
         return [Scores(rows[i], *parts) for i, parts in sorted(everyones, key=itemgetter(0))]
 
@@ -284,7 +263,12 @@ class Learner:
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
-        self, rows: Sequence[TrainRow], *, seed: int, lr_scales: tuple[float, float] = (1.0, 1.0)
+        self,
+        rows: Sequence[TrainRow],
+        *,
+        seed: int,
+        lr_scales: tuple[float, float] = (1.0, 1.0),
+        on_rows: Callable[[int], None] = lambda count: None,
     ) -> dict[str, float]:
         """Improve policy and critic on the rows of an iteration.
 
@@ -292,6 +276,8 @@ class Learner:
             rows: One row for each turn.
             seed: The seed of the shuffling.
             lr_scales: The factors on the learning rates of policy and critic, for schedules.
+            on_rows: A function called after each micro-batch with the number of its rows. Every epoch counts them anew.
+                Several processes work at the same time, so each counts its rows once for every process.
 
         Returns:
             The metrics of the update. Each is the mean over its own tokens, turns or steps.
@@ -305,10 +291,10 @@ class Learner:
         meter = Meter()
         for epoch in range(self.config.epochs):
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
-                self._step(chosen, meter)
+                self._step(chosen, meter, on_rows)
         return meter.means(self.processes)
 
-    def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
+    def _step(self, rows: Sequence[TrainRow], meter: Meter, on_rows: Callable[[int], None]) -> None:
         """Make one optimizer step on a mini-batch.
 
         The gradient is accumulated over this process's micro-batches, then summed over all processes.
@@ -327,6 +313,7 @@ class Learner:
             loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
             loss.backward()
             kl.append(kl_sum / counts.credited)
+            on_rows(len(indices) * self.processes.count)
 
         accumulate(self._trained(), batches, lengths, self.processes, backward)
         policy_norm, critic_norm = self._clip_gradients()

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
-from hiper.models.lora import Adapters
+from hiper.models.lora import Adapters, role_of
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
@@ -126,6 +126,24 @@ class ValueHeads(nn.Module):
         return cast(Tensor, values_PHH.diagonal(dim1=1, dim2=2))
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A short description of policy and critic for people."""
+
+    policy_parameters: int
+    """The number of the policy's parameters."""
+    trained: int
+    """The number of those that are trained."""
+    critic: str
+    """The backbone that the critic reads, in words."""
+    device: str
+    """The device of all parameters."""
+
+    def __str__(self) -> str:
+        trained = "" if self.trained == self.policy_parameters else f", {self.trained:,} trained"
+        return f"{self.policy_parameters:,} parameters{trained}, {self.critic}, {self.device}"
+
+
 class ActorCritic(nn.Module):
     """A causal language model with a critic. The critic reads its own backbone or the policy's; it may also be absent.
 
@@ -171,6 +189,17 @@ class ActorCritic(nn.Module):
         if self.adapters is not None:
             return [*self.heads.parameters(), *self.adapters.parameters("critic")]
         return [*self.heads.parameters(), *(self.backbone.parameters() if self.backbone is not None else ())]
+
+    def describe(self) -> Description:
+        """Describe policy and critic for people."""
+        named = self.policy.named_parameters()
+        backbone = "its own backbone" if self.own_backbone else "the policy's backbone"
+        return Description(
+            policy_parameters=sum(p.numel() for name, p in named if role_of(name) in (None, "policy")),
+            trained=sum(p.numel() for p in self.policy_parameters()),
+            critic=f"critic on {backbone}" if self.heads.names else "no critic",
+            device=str(next(self.parameters()).device),
+        )
 
     def copy_backbone(self) -> None:
         """Copy the policy's current weights into the critic's own backbone, if it has one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,8 +113,9 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     if is_adapter(Path(source)):
         return merged(load_base(Path(source), config), Path(source))
     try:
-        _check_files(path, source)
-        AutoConfig.from_pretrained(source, trust_remote_code=False)
+        with quiet_hub():
+            _check_files(path, source)
+            AutoConfig.from_pretrained(source, trust_remote_code=False)
         with without_loading_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, config.param_dtype), output_loading_info=True, trust_remote_code=False
@@ -121,10 +123,8 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (UserError, torch.OutOfMemoryError, MemoryError):
         raise
-    except ImportError as error:
-        raise UserError(f"the model '{path}' needs a package that is missing: {first_line(error)}") from error
     except Exception as error:  # damaged and inconsistent files end in errors of every kind
-        raise UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}") from error
+        raise _unloadable(path, error) from error
     missing = sorted(problems["missing_keys"]) + sorted(map(str, problems["mismatched_keys"]))
     if missing:
         raise UserError(
@@ -154,6 +154,60 @@ def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
         raise UserError(
             f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"
         ) from error
+
+
+def outline_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
+    """Make a causal language model without its weights: shapes alone, which take no memory.
+
+    Args:
+        path: A Hugging Face directory or name. Only its config is read.
+        config: The number format of the parameters.
+
+    Raises:
+        UserError: There is no such model, or it is of a kind that cannot be trained.
+    """
+    source = find_model(path)
+    try:
+        with quiet_hub():
+            _check_files(path, source)
+            architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return outline(architecture, config)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _unloadable(path, error) from error
+
+
+def outline(architecture: PreTrainedConfig, config: ModelConfig) -> PreTrainedModel:
+    """Make a causal language model of an architecture without weights."""
+    with torch.device("meta"):
+        policy: Any = AutoModelForCausalLM.from_config(architecture, dtype=getattr(torch, config.param_dtype))
+    return cast(PreTrainedModel, policy)
+
+
+def _unloadable(path: str | Path, error: Exception) -> UserError:
+    """Return the error for a model that cannot be loaded, in words for the user."""
+    if isinstance(error, ImportError):
+        return UserError(f"the model '{path}' needs a package that is missing: {first_line(error)}")
+    remedy = ""
+    if not Path(find_model(path)).is_dir():
+        remedy = (
+            "; without an internet connection, give the folder of a model that was downloaded elsewhere "
+            "(model.path=FOLDER), or let HF_HOME name a cache that holds it"
+        )
+    return UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}{remedy}")
+
+
+@contextmanager
+def quiet_hub() -> Iterator[None]:
+    """Hide the warnings of huggingface_hub about each attempt to reach the hub. The last error is told anyway."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _check_files(path: str | Path, source: str) -> None:
@@ -337,11 +391,3 @@ def logit_difference(found_NV: Tensor, expected_NV: Tensor) -> float:
     difference = torch.log_softmax(found_NV.float(), -1) - torch.log_softmax(expected_NV.float(), -1)
     spread = expected_NV.float().std(-1).clamp(min=1e-9)
     return float((difference.square().mean(-1).sqrt() / spread).mean())
-
-
-def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that end a response: the tokenizer's and the model's own. Chat models have several."""
-    generation = getattr(policy, "generation_config", None)
-    named = getattr(generation, "eos_token_id", None)
-    named = [named] if isinstance(named, int) else named or []
-    return sorted({tokenizer.eos_token_id, *named})

@@ -13,9 +13,9 @@ from hiper.config import NanoConfig
 from hiper.models.induction import plant_induction_heads
 
 
-def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
-    """Make a new model for ``tokenizer``. Equal seeds give equal weights."""
-    qwen = Qwen2Config(
+def nano_config(config: NanoConfig, tokenizer: PreTrainedTokenizerBase) -> Qwen2Config:
+    """Return the architecture of a nano model for ``tokenizer``."""
+    return Qwen2Config(
         vocab_size=len(tokenizer),  # a spare row could be sampled, but would mean nothing
         hidden_size=config.hidden,
         intermediate_size=config.feed_forward,
@@ -30,6 +30,11 @@ def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int
         initializer_range=config.hidden**-0.5 / 2,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
     )
+
+
+def build_nano(config: NanoConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> Qwen2ForCausalLM:
+    """Make a new model for ``tokenizer``. Equal seeds give equal weights."""
+    qwen = nano_config(config, tokenizer)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2ForCausalLM(qwen)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import ModelConfig
 from hiper.models.build import choose_autocast, choose_device, load_policy
@@ -64,3 +64,11 @@ class Loads(Protocol):
 
     def load(self, weights: PolicyWeights, version: int) -> None:
         """Use these weights from now on."""
+
+
+def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that end a response: the tokenizer's and the model's own. Chat models have several."""
+    generation = getattr(policy, "generation_config", None)
+    named = getattr(generation, "eos_token_id", None)
+    named = [named] if isinstance(named, int) else named or []
+    return sorted({tokenizer.eos_token_id, *named})

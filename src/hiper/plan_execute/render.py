@@ -15,11 +15,10 @@ from typing import Any
 import yaml
 
 from hiper.envs.base import Decision
-from hiper.envs.registry import templates_of
 from hiper.errors import UserError
 from hiper.plan_execute.actions import ActionWords, QuickPattern, placeholders
 from hiper.plan_execute.parse import Form
-from hiper.plan_execute.templates import AdmissibleStyle, TemplateData, TextStyle, read_template
+from hiper.plan_execute.templates import AdmissibleStyle, TemplateData, TextStyle, own_template, read_template
 
 Message = dict[str, str]
 """One message of a chat: its role and its content."""
@@ -86,10 +85,9 @@ class Template:
             UserError: see :meth:`load`. Or ``source`` is a general template, and the environment ships its own of that
                 name. Then the caller must say which one is meant, as policies can read one of them alone.
         """
-        folder = templates_of(env)
-        if folder is not None and "/" not in str(source) and (folder / f"{source}.yaml").is_file():
+        if "/" not in str(source) and (own := own_template(env, str(source))) != str(source):
             raise UserError(
-                f"prompt.template: '{source}' is the general template, and '{env}' has its own; name '{env}/{source}', "
+                f"prompt.template: '{source}' is the general template, and '{env}' has its own; name '{own}', "
                 f"or a file that says `extends: {source}` if the general one is meant"
             )
         return cls.load(source)

@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from hiper.envs.registry import templates_of
 from hiper.errors import UserError
+from hiper.files import user_path
 from hiper.plan_execute.actions import ActionStyle, Regex, Substitution, braced, placeholders
 from hiper.plan_execute.parse import Form
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
@@ -166,13 +167,19 @@ def read_template(source: str | Path) -> TemplateData:
     return parse_model(TemplateData, _read_extended(source), f"template {source}", "file")
 
 
+def own_template(env: str, name: str) -> str:
+    """Return the name of an environment's own version of a general template, or ``name`` if it has none."""
+    folder = templates_of(env)
+    return f"{env}/{name}" if folder is not None and (folder / f"{name}.yaml").is_file() else name
+
+
 def _read_extended(source: str | Path, extended: tuple[str, ...] = ()) -> dict[str, Any]:
     """The keys of a template, with those of the template it extends. ``extended`` names the templates above it."""
     tree = read_mapping(find_yaml(source, _shipped_templates(source), "template"))
     if "extends" not in tree:
         return tree
     base = str(tree.pop("extends"))
-    if (beside := Path(source).parent / base).is_file():
+    if (beside := user_path(source).parent / base).is_file():
         base = str(beside)
     if base in extended:
         raise UserError(f"template {source}: extends {base}, which extends it")

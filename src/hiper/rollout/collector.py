@@ -54,6 +54,11 @@ class Playing:
         self._subgoal: str | None = None
         self._last: Step | None = None
 
+    @property
+    def turns(self) -> int:
+        """The number of turns played."""
+        return len(self._turns)
+
     def reset(self) -> Start:
         """Reset the environment for the assigned task.
 
@@ -179,7 +184,7 @@ def collect(
     players: Players,
     *,
     slots: int,
-    on_turn: Callable[[], None] = lambda: None,
+    on_turn: Callable[[int], None] = lambda turns: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
     processes: Processes = ALONE,
 ) -> tuple[list[Episode], Timing]:
@@ -195,7 +200,8 @@ def collect(
         assignments: The episodes to play.
         players: The players of the episodes.
         slots: The number of episodes that run at once, in all processes together.
-        on_turn: A function called after each turn of any episode. An exception that it raises ends the collection.
+        on_turn: A function called after each turn of any episode, with the number of turns this episode has had. An
+            exception that it raises ends the collection.
         on_episode: A function called with each finished episode. Its exceptions do the same.
         processes: The processes that play together. The functions are called for episodes of this one.
     """
@@ -221,7 +227,7 @@ class _Collection:
         assignments: Sequence[Assignment],
         players: Players,
         slots: int,
-        on_turn: Callable[[], None],
+        on_turn: Callable[[int], None],
         on_episode: Callable[[Episode], None],
     ) -> None:
         self._env, self._players, self._slots = env, players, slots
@@ -293,7 +299,7 @@ class _Collection:
 
     def _stepped(self, playing: Playing, step: Step) -> None:
         over = playing.stepped(step)
-        self._on_turn()
+        self._on_turn(playing.turns)
         if not over:
             self._ask(playing)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Self
 
 from hiper.config import WARM_START_PREFIXES, Config, flatten
 from hiper.errors import UserError
-from hiper.files import check_sealed, write_text
+from hiper.files import check_sealed, user_path, write_text
 from hiper.runs.folder import Run, checkpoint_policy, read_settings
 from hiper.strict_yaml import read_mapping
 
@@ -91,6 +92,35 @@ class PolicyFolder:
             UserError: the file is no YAML mapping.
         """
         return read_mapping(self.settings_file)
+
+
+def find_policy(given: str | Path, env: str | None) -> PolicyFolder | None:
+    """Find the policy that someone named. None: it is a plain model, from outside this project.
+
+    A plain model is a folder with a ``config.json``, or a name on the hub of the form ``owner/name``.
+
+    Args:
+        given: A run, a checkpoint, a policy folder, or a plain model.
+        env: The environment to play; a plain model has none of its own.
+
+    Raises:
+        UserError: It is none of them, or a plain model without an environment.
+    """
+    path = user_path(given)
+    try:
+        return PolicyFolder.find(path)
+    except UserError as error:
+        # The first part of a name on the hub is an owner. A folder of that name means a path.
+        named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)) and not str(given).startswith(".")
+        on_hub = bool(named) and not path.parent.exists()
+        if not on_hub and not (path / "config.json").is_file():
+            raise UserError(f"{error}, nor a folder or a name (owner/name) of a Hugging Face model") from None
+        if env is None:
+            raise UserError(
+                f"{given} is a plain model, not a policy of a run; name the environment that it should play, as in "
+                "--env alfworld"
+            ) from None
+        return None
 
 
 def warm_start_settings(config: Config) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
+from hiper.files import user_path
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
 from hiper.validation import StrictModel, parse_model
 
@@ -239,7 +240,7 @@ def load_study(
                 f"{source}: '{key}' would not reach method '{name}', which sets '{own}' itself: change it in the "
                 "study's file, or leave the method out with --methods"
             )
-    study = study if source in _studies() else _with_files_beside(study, Path(source).parent)
+    study = study if source in _studies() else _with_files_beside(study, user_path(source).parent)
     try:
         for point in points_of(study).values():
             _check_methods(point)

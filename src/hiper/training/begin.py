@@ -8,7 +8,7 @@ from pathlib import Path
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
-from hiper.files import check_sealed, exclusive_lock
+from hiper.files import check_sealed, exclusive_lock, user_path
 from hiper.imitation.warm_start import WarmStart
 from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
@@ -31,9 +31,9 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
     if checkpoints := processes.agree(run.checkpoints):
         return _restore(run, checkpoints[-1], display, processes)
     config = run.config
-    parts = build(config, processes=processes)
+    parts = build(config, display=display, processes=processes)
     run.save_settings()  # building has shown that they are usable
-    display.note(*header(run.path, parts))
+    display.note(*header(parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
     if config.warm_start.tasks:
@@ -48,16 +48,18 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
 
 def _restore(run: Run, newest: Path, display: Display, processes: Processes) -> tuple[Parts, int]:
     display.note(f"continuing from {newest}")
-    check_checkpoint(run, newest)
+    with display.bar("checking"):
+        check_checkpoint(run, newest)
     if newest != run.checkpoint(0) and not run.metrics_file.exists():
         raise UserError(
             f"{run.metrics_file} is missing: restore it, or make an empty file of this name to go on without the "
             "metrics of earlier iterations"
         )
-    parts = build(run.config, newest / "policy", processes)
-    if run.config.learner.kl_coef:
-        parts.learner.set_reference(_reference(run))
-    done = load_checkpoint(run, newest, parts)
+    parts = build(run.config, newest / "policy", display, processes)
+    with display.bar("restoring"):
+        if run.config.learner.kl_coef:
+            parts.learner.set_reference(_reference(run))
+        done = load_checkpoint(run, newest, parts)
     parts.learner.publish(parts.agent.sampler, done)
     return parts, done
 
@@ -74,7 +76,7 @@ def _reference(run: Run) -> Path | str:
         return warm
     if config.model.path is None or config.warm_start.tasks:
         raise UserError(f"{warm}, the reference policy of learner.kl_coef, is missing; restore the folder")
-    if (path := Path(config.model.path).expanduser()).is_absolute() and not path.exists():
+    if (path := user_path(config.model.path)).is_absolute() and not path.exists():
         raise UserError(
             f"{path}, the reference policy of learner.kl_coef, is missing; restore it, or set model.path in "
             f"{run.settings_file} to its new place"
@@ -126,8 +128,8 @@ def clone(config: Config, folder: Path, display: Display, processes: Processes =
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     with exclusive_lock(folder) if processes.first else nullcontext(), Stop(display, processes) as stop:
-        parts = build(config, processes=processes)
-        display.note(*header(folder, parts))
+        parts = build(config, display=display, processes=processes)
+        display.note(*header(parts))
         try:
             warm_start(parts, folder, display, stop)
         except UnwritableError as error:

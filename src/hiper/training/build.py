@@ -9,9 +9,10 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
+from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import atomic_folder, seal
+from hiper.files import atomic_folder, seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_base, load_policy, make_nano, use_threads
@@ -22,7 +23,7 @@ from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import find_model, load_tokenizer
 from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
-from hiper.rollout.environment import make_env
+from hiper.rollout.environment import open_splits
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 from hiper.runs.trackers import find_trackers
@@ -75,27 +76,35 @@ class Parts:
             env.close()
 
 
-def build(config: Config, policy_path: Path | None = None, processes: Processes = ALONE) -> Parts:
+def build(
+    config: Config,
+    policy_path: Path | None = None,
+    display: Display | None = None,
+    processes: Processes = ALONE,
+) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
     Args:
         config: The settings.
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
+        display: The display of progress. None: standard output.
         processes: The processes that train together.
 
     Raises:
         UserError: The data, a model or a setting cannot be used, or differ between processes.
     """
+    display = display or Display()
     processes.alike("the hash of all settings", hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12])
     find_trackers(config)  # a wrong name is told now, not after the warm start
     use_threads(config.training.threads)
-    env = make_env(config, config.env.train_split)
+    env, *others = open_splits(config, (config.env.train_split, *config.evaluation.splits), display)
     tasks = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
-    held_out = {split: make_env(config, split) for split in config.evaluation.splits}
+    held_out = dict(zip(config.evaluation.splits, others, strict=True))
     own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
-    policy, tokenizer, adapter = _policy(config, policy_path, env, template)
+    with display.bar("making the model" if policy_path is None and config.model.path is None else "loading the model"):
+        policy, tokenizer, adapter = _policy(config, policy_path, env, template)
     env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
@@ -148,7 +157,7 @@ def _policy(
     """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
     if path is None and source is not None:
-        PolicyFolder(Path(source)).check()
+        PolicyFolder(user_path(source)).check()
     if source is not None:
         folder = Path(find_model(source))
         if config.learner.lora is not None and is_adapter(folder):

@@ -12,6 +12,11 @@ def splits_due(config: Config, done: int) -> tuple[str, ...]:
     return evaluation.splits if always or (evaluation.every and done % evaluation.every == 0) else ()
 
 
+def tasks_due(config: Config, done: int) -> int | None:
+    """Return the number of tasks per split in an evaluation after ``done`` iterations. None: all tasks."""
+    return config.evaluation.final_tasks if done in (0, config.training.iterations) else config.evaluation.tasks
+
+
 def checkpoint_due(config: Config, done: int, seconds: float) -> bool:
     """Return whether to save a checkpoint after ``done`` iterations, ``seconds`` after the last save."""
     training = config.training

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from hiper.display.console import Display
+from hiper.display.console import Advance, Display
 from hiper.episode import Episode
 from hiper.errors import DivergedError, UnwritableError
 from hiper.evaluation.evaluate import evaluate, result_card
@@ -15,6 +15,7 @@ from hiper.processes import ALONE, Processes
 from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
+from hiper.rollout.progress import Watch, episodes_bar
 from hiper.rollout.tasks import assignments_of, replacements_for
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
@@ -34,9 +35,9 @@ from hiper.training.metrics import (
     rollout_metrics,
     time_metrics,
 )
-from hiper.training.progress import IterationLines, evaluation_line
+from hiper.training.progress import IterationLines, Pace, evaluation_line
 from hiper.training.recovery import Stop, advising
-from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
+from hiper.training.schedule import checkpoint_due, lr_scales, splits_due, tasks_due
 
 Metrics = dict[str, float]
 
@@ -55,11 +56,12 @@ def train(run: Run, display: Display, processes: Processes = ALONE) -> None:
         UserError: Another process trains this run, or a setting, the data or a model cannot be used.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with run.lock(), Stop(display, processes) as stop, advising(run, display):
+    pace = Pace(run.config)
+    with run.lock(), Stop(display, processes) as stop, advising(run, display), display.whole(pace.words):
         run.set_diverged(None)
         parts, done = begin(run, display, stop, processes)
         try:
-            Trainer(run, parts, done, display, stop).train()
+            Trainer(run, parts, done, display, stop, pace).train()
         finally:
             parts.close()
 
@@ -73,16 +75,17 @@ class Trainer:
         done: The number of iterations done so far.
         display: The display of progress.
         stop: The user's request to stop, checked at safe points.
+        pace: The pace of this process, which tells the time to go.
     """
 
-    def __init__(self, run: Run, parts: Parts, done: int, display: Display, stop: Stop) -> None:
-        self.run, self.parts, self.display, self.stop = run, parts, display, stop
+    def __init__(self, run: Run, parts: Parts, done: int, display: Display, stop: Stop, pace: Pace) -> None:
+        self.run, self.parts, self.display, self.stop, self._pace = run, parts, display, stop, pace
         self.config, self.processes = run.config, parts.processes
         self.done = self._begun = done
         self._saved, self._saved_at = done, time.monotonic()
         self._weights_whole = True
         """Whether the weights are those of iteration ``done``. False from the start of an update until it is logged."""
-        self._lines = IterationLines()
+        self._lines = IterationLines(run.config.training.iterations, display.console.width)
         for problem in run.problems(done):
             display.note(f"note: {problem}")
         self._log = run.open_log(after=done)
@@ -103,6 +106,7 @@ class Trainer:
                 unfinished_file(self.run.warm_start).unlink(missing_ok=True)
             self._evaluate_where_due()
             while self.done < self.config.training.iterations:
+                self._pace.begin_iteration(self.done)
                 metrics = self._iterate()
                 self._finish_iteration(metrics)
                 self.stop.check_together()
@@ -126,18 +130,19 @@ class Trainer:
         episodes, timing = collected.episodes, collected.timing
         rows = rows_of(episodes, self.parts.critic_prompts)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
-        with clock("scoring"):
-            scores = learner.score(rows)
+        with self._phase(clock, "scoring", len(rows)) as on_rows:
+            scores = learner.score(rows, on_rows)
         self.stop.check_together()
-        with clock("credit"):
+        with self._phase(clock, "credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
-        with clock("writing"):  # before the update, so that an error leaves the weights of a whole iteration
+        # Before the update, so that an error leaves the weights of a whole iteration.
+        with self._phase(clock, "writing"):
             stored = [*assigned.episodes, *collected.replaced]
             self.run.write_episodes(self.run.training_episodes(self.done + 1), stored)
-        with clock("update"):
+        with self._phase(clock, "update", len(rows) * config.learner.epochs) as on_rows:
             self._weights_whole = False
-            scales = lr_scales(config, self.done)
-            update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales)
+            scales, update_seed = lr_scales(config, self.done), derive_seed(seed, "update")
+            update = learner.update(assigned.rows, seed=update_seed, lr_scales=scales, on_rows=on_rows)
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
@@ -158,14 +163,14 @@ class Trainer:
         config, env, iteration = self.config, self.parts.env, self.done
 
         def play(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
-            with self._episodes_bar("episodes", len(assignments)) as on_episode:
+            with self._episodes_bar("episodes", len(assignments), env.max_turns) as watch:
                 return collect(
                     env,
                     assignments,
                     self.parts.agent,
                     slots=config.rollout.slots,
-                    on_turn=self.stop.check,
-                    on_episode=on_episode,
+                    on_turn=watch.turn,
+                    on_episode=watch.episode,
                     processes=self.processes,
                 )
 
@@ -178,15 +183,17 @@ class Trainer:
         )
 
     @contextmanager
-    def _episodes_bar(self, what: str, total: int) -> Iterator[Callable[[Episode], None]]:
-        """Show a progress bar of this process's episodes."""
-        with self.display.bar(what, len(self.processes.own(range(total)))) as advance:
+    def _episodes_bar(self, what: str, episodes: int, max_turns: int) -> Iterator[Watch]:
+        """Show a progress bar of this process's episodes, each of whose turns is a safe point."""
+        own = len(self.processes.own(range(episodes)))
+        with episodes_bar(self.display, what, own, max_turns, self.stop.check) as watch:
+            yield watch
 
-            def on_episode(_: Episode) -> None:
-                advance()
-                self.stop.check()
-
-            yield on_episode
+    @contextmanager
+    def _phase(self, clock: Clock, name: str, rows: int | None = None) -> Iterator[Advance]:
+        """Time a phase of an iteration, and show its progress."""
+        with clock(name), self.display.bar(name, rows) as advance:
+            yield advance
 
     def _finish_iteration(self, metrics: Metrics) -> None:
         """Log an iteration, count it as done, show it, and save a checkpoint if one is due."""
@@ -195,7 +202,8 @@ class Trainer:
         self._log.write(self.done + 1, metrics)
         self.done += 1
         self._weights_whole = True
-        self.display.note(*self._lines.of(self.done, self.config.training.iterations, metrics))
+        self._pace.iterated()
+        self.display.note(*self._lines.of(self.done, metrics))
         for alarm in newly(ringing, self._history[-1] if self._history else {}):
             self.display.alarm(str(alarm))
         self._history.append(metrics)
@@ -204,7 +212,8 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        save_checkpoint(self.run, self.parts, self.done)
+        with self.display.bar("saving"):
+            save_checkpoint(self.run, self.parts, self.done)
         self._saved, self._saved_at = self.done, time.monotonic()
 
     def _evaluate_where_due(self) -> None:
@@ -217,22 +226,20 @@ class Trainer:
         """Play a held-out panel, and store the episodes, the metrics and last the card."""
         config, env = self.config.evaluation, self.parts.held_out[split]
         agent = self.parts.agent.at(config.temperature)
-        at_an_end = self.done in (0, self.config.training.iterations)
-        tasks = config.final_tasks if at_an_end else config.tasks
+        tasks = min(tasks_due(self.config, self.done) or len(env.panel), len(env.panel))
         seed = derive_seed(self.config.seed, "evaluation")
-        total = min(tasks or len(env.panel), len(env.panel))
-        with self._episodes_bar(f"evaluation on {split}", total) as on_episode:
-            slots = self.config.rollout.slots
+        with self._episodes_bar(f"evaluation on {split}", tasks, env.max_turns) as watch:
             result = evaluate(
                 env,
                 agent,
                 tasks=tasks,
-                slots=slots,
+                slots=self.config.rollout.slots,
                 seed=seed,
-                on_turn=self.stop.check,
-                on_episode=on_episode,
+                on_turn=watch.turn,
+                on_episode=watch.episode,
                 processes=self.processes,
             )
+        self._pace.evaluated(split, tasks, len(env.panel), result.seconds)
         self.display.note(evaluation_line(self.done, split, result))
         self.run.write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
         by_type = {kind: outcome for kind, outcome in result.outcomes.items() if kind != "all"}

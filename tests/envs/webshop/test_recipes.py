@@ -89,7 +89,7 @@ def test_train_eval_play_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "after" in capsys.readouterr().out
     assert run(monkeypatch, "play", "webshop", *settings, "--agent", "expert", "--auto") == 0
     said = capsys.readouterr().out
-    assert "SWITCH find" in said
+    assert "SWITCH  find" in said
     assert "click[buy now]" in said
     monkeypatch.setattr(sys, "stdin", StringIO("1\nface creams\nclick[back to search]\nq\n"))
     assert run(monkeypatch, "play", "webshop", *settings) == 0

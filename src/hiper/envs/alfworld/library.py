@@ -24,6 +24,7 @@ from hiper.envs.alfworld.sources import (
 )
 from hiper.envs.panels import Panel
 from hiper.errors import UserError
+from hiper.files import user_path
 
 DATA_VARIABLE = "ALFWORLD_DATA"
 """The environment variable that names the folder or archive of official games."""
@@ -131,7 +132,7 @@ def open_split(
         return Library(JoinedSource(open_split(split, data, every, size).source, chores), games)
     if data == GENERATED:
         return Library(GeneratedSource(split, size, GENERATED_GAMES if games is None else games))
-    path = Path(data).expanduser() if data is not None else _default_data()
+    path = user_path(data) if data is not None else _default_data()
     if path.is_file():
         return Library(ArchiveSource(path, split), games)
     if path.is_dir():
@@ -141,7 +142,7 @@ def open_split(
 
 def data_path() -> Path:
     """Return the default place of official games: a folder or an archive, which may not exist."""
-    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    return user_path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER)
 
 
 def _default_data() -> Path:

@@ -15,6 +15,7 @@ from hiper.envs.base import MOST_TURNS, EndReason, Info, Observation, Start, Ste
 from hiper.envs.panels import Panel, Task
 from hiper.envs.webshop.expert import WebshopExpert
 from hiper.envs.webshop.goals import split_goals
+from hiper.envs.webshop.layout import labels, laid_out
 from hiper.envs.webshop.nouns import AUTO, TAGGERS, choose_tagger
 from hiper.envs.webshop.official_files import SMALL
 from hiper.envs.webshop.pages import Page, Place, View, follow, page, parse, receipt
@@ -109,6 +110,13 @@ class WebshopEnv(TextEnv):
             return False
         verb, argument = parsed
         return verb == "search" or (verb == "click" and f"click[{argument}]" in (observation.admissible or ()))
+
+    def for_people(self, observation: Observation) -> Observation:
+        """Lay the current page out on lines, with price and title beside the ids of products."""
+        words = labels(self._shop, self._view)
+        said = ((action, parse(action)) for action in observation.admissible or ())
+        actions = (f"{a}  {words[p[1]]}" if p and p[1] in words else a for a, p in said)
+        return Observation("\n".join(laid_out(self._shop, self._view)), tuple(actions))
 
     def expert(self) -> WebshopExpert:
         """Return a player that is easy to imitate: it searches for words of the instruction and compares titles."""

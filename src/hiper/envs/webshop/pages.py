@@ -114,7 +114,7 @@ def _in_results(shop: Shop, view: View, clicked: str) -> View | None:
         return replace(view, number=view.number + 1)
     if clicked == PREVIOUS:
         return replace(view, number=view.number - 1) if view.number > 1 else None
-    for item in _on_page(view):
+    for item in found_on_page(view):
         if shop.products[item].asin.lower() == clicked:
             return replace(view, place=Place.ITEM, item=item)
     return None
@@ -139,12 +139,13 @@ def _in_detail(shop: Shop, view: View, clicked: str) -> View | None:
     return replace(view, place=Place.ITEM, detail="") if clicked == PREVIOUS else None
 
 
-def _on_page(view: View) -> tuple[int, ...]:
+def found_on_page(view: View) -> tuple[int, ...]:
+    """Return the products on the current page of results, as positions in the catalogue."""
     return view.found[(view.number - 1) * PER_PAGE : view.number * PER_PAGE]
 
 
 def _results(shop: Shop, view: View) -> tuple[Iterable[str], Iterable[str]]:
-    products = [shop.products[item] for item in _on_page(view)]
+    products = [shop.products[item] for item in found_on_page(view)]
     heading = f"Page {view.number} (Total results: {len(view.found)})"
     entries = (text for product in products for text in (product.asin, product.title, product.price_tag))
     turn = (PREVIOUS, NEXT) if view.number > 1 else (NEXT,)

@@ -21,8 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper.errors import DivergedError
 from hiper.models.actor_critic import scaled_logprobs
 from hiper.models.batches import micro_batches
-from hiper.models.build import stop_ids
-from hiper.models.weights import PolicyWeights
+from hiper.models.weights import PolicyWeights, stop_ids
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
 from hiper.validation import StrictModel
