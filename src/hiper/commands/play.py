@@ -123,6 +123,8 @@ class Shown:
         plan = f"{word} [cyan]{escape(move.subgoal or 'no subgoal')}[/cyan]"
         trouble = f"  [red]{move.invalid}[/red]" if move.invalid else ""
         action = escape(move.action or "(nothing)")
+        if thoughts := move.text[: move.thinking].strip():
+            self._console.print(f"\n[dim]{escape(thoughts)}[/dim]")
         self._console.print(f"\n[bold]{self.turns:>3}[/bold]  {plan}  [bold green]{action}[/bold green]{trouble}")
         return move
 

@@ -16,6 +16,7 @@ from hiper.config.load import (
     recipe_text,
     validate_config,
 )
+from hiper.config.prompts import Overflow, PromptConfig, ThinkingConfig
 from hiper.config.tree import (
     LAPSES,
     WARM_START_PREFIXES,
@@ -28,8 +29,6 @@ from hiper.config.tree import (
     LearnerConfig,
     ModelConfig,
     NanoConfig,
-    Overflow,
-    PromptConfig,
     RolloutConfig,
     SamplerConfig,
     TrainingConfig,
@@ -53,6 +52,7 @@ __all__ = [
     "PromptConfig",
     "RolloutConfig",
     "SamplerConfig",
+    "ThinkingConfig",
     "TrainingConfig",
     "WarmStartConfig",
     "apply_overrides",

@@ -13,16 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
+from hiper.config.prompts import PromptConfig
 from hiper.validation import COOLEST, HOTTEST, StrictModel, check_temperature
-
-Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
-"""What to do with a prompt that is too long.
-
-- ``drop_history``: leave out the oldest turns; raise an error if that is not enough.
-- ``shorten``: leave out the oldest turns; then cut tokens from the left if that is not enough.
-- ``truncate_left``: cut tokens from the left.
-- ``error``: raise an error.
-"""
 
 Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
 """A kind of deliberate mistake in a demonstration.
@@ -62,21 +54,6 @@ class EnvConfig(OpenSection):
         if "split" in self.options:
             raise ValueError("'split' is no option here: splits are env.train_split and evaluation.splits")
         return self
-
-
-class PromptConfig(StrictModel):
-    """How a turn is shown to the model."""
-
-    template: str = "instruct"
-    """The name of a shipped prompt template, or the path of a YAML file."""
-    history_window: int = Field(2, ge=0, le=10_000)
-    """The number of last turns in the prompt."""
-    max_tokens: int = Field(2048, ge=1, le=10_000_000)
-    """The maximum length of a prompt in tokens."""
-    overflow: Overflow = "drop_history"
-    """What to do with a longer prompt. Metrics count such prompts in any case."""
-    include_tags: bool = True
-    """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
 
 
 _LARGEST_NANO = 2_000_000_000

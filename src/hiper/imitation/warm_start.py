@@ -65,7 +65,7 @@ class WarmStart:
             UserError: There is nothing to imitate, the loss diverged, or the stored progress cannot be used.
             UnwritableError: The progress cannot be written.
         """
-        saved = _Unfinished(self.unfinished, self.config)
+        saved = _Unfinished(self.unfinished, self.config, self.tokenizer)
         begun = saved.read(self.learner)
         settings, last = self.config.warm_start, self.config.warm_start.imperfect
         stages = [_Stage("warm start", settings, settings.lapses, lapses_too=False)]
@@ -138,13 +138,13 @@ class WarmStart:
 class _Unfinished:
     """The file that stores a warm start's progress."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        self._path = path
+    def __init__(self, path: Path, config: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._path, self._tokenizer = path, tokenizer
         self._settings = warm_start_settings(config)
         self._saved = time.monotonic()
 
     def read(self, learner: Learner) -> dict[str, Any] | None:
-        """Return the notes of an earlier process, or None. Nothing is restored yet.
+        """Return the notes of an earlier process, or None. Of them, the chat template alone is restored yet.
 
         Raises:
             UserError: The file cannot be read, or was written under other settings.
@@ -157,6 +157,7 @@ class _Unfinished:
             raise UserError(
                 f"{what} was made with {changes}; use these settings again, or delete the file to start again"
             )
+        self._tokenizer.chat_template = notes.get("chat_template", self._tokenizer.chat_template)
         return notes
 
     def restore(self, tuning: FineTuning) -> None:
@@ -170,7 +171,10 @@ class _Unfinished:
     def save(self, stage: int, tuning: FineTuning) -> None:
         """Save the progress."""
         with atomic_file(self._path) as partial:
-            tuning.imitation.save(partial, {"settings": self._settings, "stage": stage, "losses": tuning.losses})
+            notes = {"settings": self._settings, "stage": stage, "losses": tuning.losses}
+            # A chat template that writes the day keeps the day on which the warm start began.
+            notes["chat_template"] = self._tokenizer.chat_template
+            tuning.imitation.save(partial, notes)
         self._saved = time.monotonic()
 
     @property

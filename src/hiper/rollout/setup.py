@@ -25,6 +25,8 @@ def make_prompts(config: Config, template: Template, tokenizer: PreTrainedTokeni
         history_window=prompt.history_window,
         max_tokens=prompt.max_tokens,
         overflow=prompt.overflow,
+        chat_template_args=prompt.chat_template_args,
+        thinking=prompt.thinking,
     )
 
 

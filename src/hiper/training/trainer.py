@@ -116,7 +116,8 @@ class Trainer:
             scores = learner.score(rows)
         self.stop.check()
         with clock("credit"):
-            assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
+            thinking = config.prompt.credits_thinking
+            assigned = assign_credit(episodes, scores, config.shaping, config.advantages, thinking=thinking)
         with clock("writing"):  # before the update, so that an error leaves the weights of a whole iteration
             write_episodes(self.run.training_episodes(self.done + 1), [*assigned.episodes, *collected.replaced])
         with clock("update"):
