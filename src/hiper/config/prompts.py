@@ -26,7 +26,10 @@ def _plain_json(values: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: A number among them is NaN or infinite.
     """
-    json.dumps(values, allow_nan=False)
+    try:
+        json.dumps(values, allow_nan=False)
+    except ValueError:
+        raise ValueError("numbers must be finite, as JSON has no others") from None
     return values
 
 
