@@ -20,8 +20,11 @@ from transformers.utils import chat_template_utils
 
 from hiper.advantages import TokenKind
 from hiper.analysis.credit.report import credit_report
+from hiper.commands.credit import credit_parts
+from hiper.commands.play import play
 from hiper.config import Config, apply_overrides
 from hiper.display.console import Display
+from hiper.display.tables import Table
 from hiper.episode import read_episodes
 from hiper.evaluation.saved import SavedPolicy
 from hiper.imitation.warm_start import WarmStart
@@ -175,6 +178,21 @@ def test_a_model_that_never_stops_thinking_trains(thoughtful_run: Run):
     assert metrics["invalid/unclosed_thinking"] == len(cut_off) / len(turns)
     report = credit_report(thoughtful_run)
     assert np.isfinite([opinion.turn_N for opinion in report.opinions.values()]).all()
+    *_, tokens = (part for part in credit_parts(report) if isinstance(part, Table))
+    thoughts = report.turn(report.shown).kinds.count(TokenKind.THINKING)
+    assert tokens.rows[0][:2] == [f"({thoughts} tokens of thinking)", "-"]
+    assert len(tokens.rows) == 1 + len(report.tokens) - thoughts
+
+
+def test_thoughts_are_shown_where_a_policy_plays(thoughtful_run: Run):
+    policy, screen = SavedPolicy.open(thoughtful_run.path).load(1.0), StringIO()
+    env = policy.env("held_out")
+    task = env.panel.tasks[0].id
+    play(env, policy.agent, task, 0, Console(file=screen, width=10_000), wait=False)
+    for turn in policy.play(env, task).turns:
+        assert turn.thinking > 1
+        assert turn.text.split()[0] in screen.getvalue()
+    assert "unclosed_thinking" in screen.getvalue()
 
 
 def test_arguments_thinking_and_day_stay_with_run_and_policy(
