@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -324,7 +325,7 @@ def test_messages_about_settings_do_not_wait_for_torch():
 
 def sections() -> Iterator[ast.ClassDef]:
     for module in (tree, prompts):
-        for node in ast.parse(Path(module.__file__).read_text()).body:
+        for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef):
                 yield node
 

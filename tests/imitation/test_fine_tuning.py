@@ -220,7 +220,7 @@ def test_a_demonstration_closes_the_thinking_that_its_prompt_opens(
     )
     rows = demonstration_rows(env, [env.panel.tasks[0].id], prompts, tokenizer, perturb=0.0, seed=4)
     for row in rows:
-        said = str(tokenizer.decode(row.response_ids[:-1]))
+        said = str(tokenizer.decode(list(row.response_ids[:-1])))
         assert said.startswith("\n</think>\n\n<switch>" if opened else "<switch>")
         parsed = parse_response(said, previous_subgoal=None, thinking=ThinkingConfig(), opened=opened)
         assert parsed.invalid is None

@@ -382,7 +382,7 @@ def test_thinking_is_kept_set_aside_and_not_shown_again(env: Counting, bpe_token
         assert turn.response_ids == (*encode_text(tokenizer, turn.text), tokenizer.eos_token_id)
         thinks = [kind == TokenKind.THINKING for kind in turn.kinds]
         assert thinks == sorted(thinks, reverse=True)
-        before = tokenizer.decode([i for i, t in zip(turn.response_ids, thinks, strict=True) if t])
+        before = str(tokenizer.decode([i for i, t in zip(turn.response_ids, thinks, strict=True) if t]))
         assert before.strip() == turn.text[: turn.thinking].strip()
         assert turn.low_index is None or not thinks[turn.low_index]
     assert not any("sing" in prompt for prompt in read)

@@ -109,7 +109,7 @@ def _tokens(report: CreditReport) -> Iterator[list[str]]:
     thinks_K = np.array(report.turn(report.shown).kinds) == TokenKind.THINKING
     if thoughts := int(thinks_K.sum()):
         yield [f"({thoughts:,} tokens of thinking)", *map(_cell, tokens_EK[:, thinks_K].mean(axis=1))]
-    for k in np.flatnonzero(~thinks_K):
+    for k in np.flatnonzero(~thinks_K).tolist():
         yield [report.tokens[k], *map(_cell, tokens_EK[:, k])]
 
 
