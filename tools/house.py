@@ -245,11 +245,10 @@ class House:
 
     @property
     def tracked_files(self) -> int:
-        """The number of files in git. In an unpacked source distribution, the number of all files."""
-        if not (self.root / ".git").exists():
+        """The number of files in git."""
+        if not (self.root / ".git").exists():  # an unpacked source distribution
             return sum(path.is_file() for path in self.root.rglob("*"))
-        listed = subprocess.run(["git", "ls-files"], cwd=self.root, capture_output=True, text=True, check=True)
-        return len(listed.stdout.splitlines())
+        return len(subprocess.check_output(["git", "ls-files"], cwd=self.root).splitlines())
 
 
 @dataclass(frozen=True)

@@ -221,16 +221,13 @@ def test_arguments_thinking_and_day_stay_with_run_and_policy(
 def test_a_warm_start_that_goes_on_another_day_keeps_the_first(
     thoughtful: Config, tmp_path: Path, request: pytest.FixtureRequest
 ):
-    stops = iter([False] * 2)  # a demonstration each, then comes the first step
-
     def stop() -> None:
-        if next(stops, True):
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     def begin(check: Callable[[], None]) -> WarmStart:
         parts, display = build(thoughtful), Display(console=Console(file=StringIO()))
         args = (thoughtful, parts.learner, parts.env, parts.prompts, parts.tokenizer, tmp_path / "unfinished", display)
-        return WarmStart(*args, check)
+        return WarmStart(*args, check_together=check)  # it is called after each step
 
     first = begin(stop)
     with pytest.raises(KeyboardInterrupt):
