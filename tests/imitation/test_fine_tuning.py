@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import LearnerConfig, ThinkingConfig
 from hiper.envs.base import EndReason
 from hiper.envs.small.corridor import CorridorEnv, make, shortest

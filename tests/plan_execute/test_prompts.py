@@ -13,7 +13,7 @@ import yaml
 from tokenizers.processors import TemplateProcessing
 from transformers.utils import chat_template_utils
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import Overflow, ThinkingConfig
 from hiper.envs import make
 from hiper.errors import UserError
