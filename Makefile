@@ -2,6 +2,8 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
+# make test-wheel   build the distributions, install the wheel in an environment of its own, and run the tests of the
+#                   unpacked source distribution against it; PYTHON=python3.13 chooses the interpreter
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
@@ -11,12 +13,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/quickstart
+WHEEL ?= build/wheel
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records check reference setup clean
+.PHONY: quickstart test test-records test-wheel check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -27,6 +30,15 @@ test: $(VENV)/.installed-dev
 test-records: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/results -m records
 	$(BIN)/python tools/stamp_records.py
+
+test-wheel: $(VENV)/.installed-dev
+	rm -rf $(WHEEL)
+	$(BIN)/python -m build --outdir $(WHEEL)/dist
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --constraint requirements.lock --quiet torch
+	$(WHEEL)/venv/bin/python -m pip install --constraint requirements.lock --quiet "$$(ls $(WHEEL)/dist/*.whl)[dev,textworld]"
+	tar -xzf $(WHEEL)/dist/*.tar.gz -C $(WHEEL) --strip-components=1 --one-top-level=unpacked
+	cd $(WHEEL)/unpacked && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest --numprocesses auto $(TESTS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

@@ -1,4 +1,4 @@
-"""What tests of several packages share."""
+"""What tests of several packages share. Torch and transformers are loaded by the tests that need them alone."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 from rich.console import Console
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from helpers.missing import skip_without, told_of
 from hiper import cli
@@ -27,6 +24,8 @@ from hiper.envs.base import EndReason
 from hiper.episode import Episode, Turn
 
 if TYPE_CHECKING:
+    from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
+
     from hiper.runs.folder import Run
     from hiper.training.build import Parts
 
@@ -63,6 +62,9 @@ BPE_CORPUS = [
 
 def train_qwen2_tokenizer(corpus: list[str], vocab_size: int = 400) -> Qwen2Tokenizer:
     """A byte-level BPE tokenizer made the way Qwen2's is, with the ChatML template."""
+    from transformers import Qwen2Tokenizer
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
     core = Tokenizer(BPE())
     split = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -184,6 +186,8 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="session")
 def make_qwen2() -> Callable[..., Qwen2ForCausalLM]:
     """Tiny Qwen2 models with random weights, large enough to tell tokens apart; equal seeds give equal models."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     def make(seed: int = 0, **settings: Any) -> Qwen2ForCausalLM:
         sizes: dict[str, Any] = {

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
-import shlex
-from collections.abc import Callable
+import runpy
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from hiper import cli, envs
-from hiper.advantages import ESTIMATORS
-from hiper.config import load_config
+from hiper.runs.records import read_archive
 
 ROOT = Path(__file__).parents[1]
-Hiper = Callable[..., Any]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -42,39 +41,6 @@ def test_an_environment_of_your_own():
 
 def test_an_environment_is_found_by_where_it_is():
     assert envs.make("hiper.envs.small.corridor:make", cells=3).name == "corridor"
-
-
-def test_the_page_on_environments(hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its environment is sound, and its commands work; the trainings are made short."""
-    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
-    (tmp_path / "couriers.py").write_text(page.partition("```python\n")[2].partition("```")[0])
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    commands = [shlex.split(line) for line in page.splitlines() if line.startswith(("python -c", "PYTHONPATH=. hiper"))]
-    check, tasks, play, small, large = commands
-    exec(check[2])
-    listed = hiper(*tasks[2:])
-    assert (listed.code, len(listed.out.splitlines())) == (0, 112)
-    assert "won after" in hiper(*play[2:], "--auto").out
-    short = ("warm_start.tasks=20", "rollout.episodes=8", "training.iterations=1", "evaluation.final_tasks=4")
-    trained = hiper(*small[2:], *short, "warm_start.turns=200", "warm_start.imperfect.turns=100")
-    assert trained.code == 0, trained.err
-    assert "held_out: " in trained.out
-    recipe, *settings = large[3:]
-    config = load_config(recipe, settings)
-    assert config.model.path is not None
-    assert not config.warm_start.tasks
-    assert envs.make(config.env.name, split="train", **config.env.options).panel.name == "courier/train"
-
-
-def test_the_settings_on_the_page_about_credit():
-    page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = [shlex.split(line) for line in page.splitlines() if line.startswith("hiper train ")]
-    settings = [(recipe, [word for word in rest if "=" in word]) for _, _, recipe, *rest in commands]
-    chosen = [load_config(recipe, overrides).advantages.type for recipe, overrides in settings]
-    assert chosen == ["turn-gae", "gigpo", "grpo", "hae"]
-    table = page.partition("## The estimators")[2].partition("```")[0]
-    assert re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE) == ["type", *ESTIMATORS]
 
 
 def test_the_python_example(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any):
@@ -119,3 +85,106 @@ def test_the_tree_is_the_tree():
     for folder in ("tests", "tools", "benchmarks", "results"):
         assert f"{folder}/" in tree_of_folders()
         assert (ROOT / folder).is_dir()
+
+
+# --- Numbers ----------------------------------------------------------------------------------------------------------
+
+
+def told(title: str, text: str = README) -> list[str]:
+    """The percentages of the bullet that begins with a title, as they are written."""
+    bullet = re.search(rf"^- \*\*{title}\*\*(.*?)(?=^- |^$)", text, re.M | re.S)
+    assert bullet, title
+    return re.findall(r"(\d+(?:\.\d+)?)%", bullet[1])
+
+
+def assert_told(written: list[str], measured: list[float]) -> None:
+    """Check percentages against what was measured, to the digits that are written."""
+    assert written == [
+        f"{value:.{len(text.partition('.')[2])}f}" for text, value in zip(written, measured, strict=True)
+    ]
+
+
+def rows(file: str, heading: str = "") -> list[list[str]]:
+    """The cells of all tables of a page below a heading, up to the next."""
+    part = (ROOT / file).read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in part.splitlines() if line[:1] == "|"]
+
+
+def first(cell: str) -> float:
+    """The first number of a cell."""
+    return float(re.findall(r"\d+\.\d+", cell)[0])
+
+
+@pytest.mark.parametrize(
+    ("title", "heading", "after"),
+    [
+        ("Quickstart", "\n## The house: what stayed equal, and seeds per turn\n", -1),
+        ("WebShop's quickstart", "\n## WebShop's quickstart: three seeds\n", 3),
+    ],
+)
+def test_the_quickstarts_are_those_of_the_lab_log(title: str, heading: str, after: int):
+    seeds = [row for row in rows("docs/lab-log.md", heading) if row[0] in ("0", "1", "2")]
+    assert_told(told(title), [first(row[1]) for row in seeds] + [first(row[after]) for row in seeds])
+
+
+def test_the_official_games_are_those_of_the_cards():
+    cards = read_archive(ROOT / "results" / "cards.tar.xz")
+
+    def success(name: str) -> float:
+        return 100 * float(json.loads(cards[f"alfworld-nano/{name}.json"])["outcomes"]["all"]["success"])
+
+    seeds = [success(f"seeds/seed{n}-{when}") for when in ("before", "after") for n in range(3)]
+    assert_told(told("Official ALFWorld games"), seeds + [success(f"control/seed{n}") for n in range(3)])
+    shipped, cloned = (
+        fmean(success(f"policy-cards/{who}seed{n}-temperature1.0") for n in range(4)) for who in ("", "cloned-")
+    )
+    assert_told(told("The shipped ALFWorld policy"), [shipped, cloned])
+
+
+def test_the_studies_are_those_of_their_tables():
+    official = {row[0]: row[4] for row in rows("results/official-games/comparison.md", "140 tasks") if len(row) > 7}
+    methods = ("hiper", "ppo-turn", "gigpo", "grpo")
+    assert_told(told("HiPER beside other methods"), [first(official[method]) for method in methods])
+    (six,) = (row for row in rows("results/horizon/sweep.md", "\n## ") if row[0] == "6")
+    assert_told(told("Chains of six subtasks"), [first(cell) for cell in six[2:5]])
+    by_type = rows("results/generated-games/comparison.md", "by task type\n")
+    two = next(row for row in by_type if row[0] == "pick_two_obj_and_place")
+    assert_told(told("Where HiPER loses"), [first(two[by_type[0].index(name)]) for name in ("hiper", "ppo-turn")])
+
+
+def test_what_lambda_boundary_gained_is_what_the_study_found():
+    page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8").replace("\n", " ")
+    claim = re.search(r"0\.95 won (\d+)% instead of (\d+)% of the games with two objects \(\+(\d+) ", page)
+    assert claim
+    table = rows("results/ablations/comparison.md", "by task type\n")
+    two = dict(zip(table[0], next(row for row in table if row[0] == "pick_two_obj_and_place"), strict=True))
+    most, plain = first(two["most-passes"]), first(two["hiper"])
+    assert_told(list(claim.groups()), [most, plain, most - plain])
+
+
+def test_the_courier_learns_what_the_lab_log_says():
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8").replace("\n", " ")
+    claim = re.search(r"Success on the (\d+) held-out deliveries rises from (\d+\.\d)% \S+ \d+\] to (\d+\.\d)%", page)
+    assert claim
+    log = (ROOT / "docs" / "lab-log.md").read_text(encoding="utf-8").partition("\n## The page on environments\n")[2]
+    assert f"{claim[2]}% [" in log.partition("\n## ")[0]
+    assert f"{claim[3]}% [" in log.partition("\n## ")[0]
+
+
+# --- On a package index -----------------------------------------------------------------------------------------------
+
+
+def test_the_readme_of_the_package_has_no_link_that_leads_nowhere():
+    readme = runpy.run_path(str(ROOT / "setup.py"))["readme"]
+    link = re.compile(r"\]\(([^)]+)\)")
+    alone, published = readme(README, None), readme(README, "https://example.org/hiper")
+    assert {target for target in link.findall(alone) if not target.startswith("https://")} == set()
+    assert {target for target in link.findall(published) if not target.startswith("https://")} == set()
+    assert "(https://example.org/hiper/raw/HEAD/docs/data-flow.svg)" in published
+    assert "[cards](https://example.org/hiper/blob/HEAD/results/README.md#alfworld-nano)" in published
+    assert "*The way of the data: task, prompt," in alone
+    blocks = re.findall(r"^```.*?^```", README, re.M | re.S)
+    for shown in (alone, published):  # neither code nor other text has changed
+        assert re.findall(r"^```.*?^```", shown, re.M | re.S) == blocks
+        plain = re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", shown).replace("*The way", "The way")
+        assert len(plain.split()) == len(re.sub(r"!?\[([^]]*)\]\([^)]*\)", r"\1", README).split())

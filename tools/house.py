@@ -246,8 +246,9 @@ class House:
     @property
     def tracked_files(self) -> int:
         """The number of files in git."""
-        listed = subprocess.run(["git", "ls-files"], cwd=self.root, capture_output=True, text=True, check=True)
-        return len(listed.stdout.splitlines())
+        if not (self.root / ".git").exists():  # an unpacked source distribution
+            return sum(path.is_file() for path in self.root.rglob("*"))
+        return len(subprocess.check_output(["git", "ls-files"], cwd=self.root).splitlines())
 
 
 @dataclass(frozen=True)

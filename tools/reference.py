@@ -25,7 +25,7 @@ import yaml
 from pydantic import BaseModel
 
 from hiper.advantages import ESTIMATORS, HAE
-from hiper.config import AlarmConfig, Config, tree
+from hiper.config import AlarmConfig, Config
 from hiper.envs import registry
 from hiper.plugins import resolve
 from hiper.rollout.samplers import SAMPLERS
@@ -80,9 +80,10 @@ def settings_page() -> str:
 def sections_of(kind: type, prefix: str = "") -> Iterable[tuple[str, type]]:
     """Yield the dotted key and the class of every section, in the order of the tree."""
     for name, hint in get_type_hints(kind).items():
-        if name in documented(kind) and isinstance(hint, type) and is_section(hint):
-            yield f"{prefix}{name}", hint
-            yield from sections_of(hint, f"{prefix}{name}.")
+        for part in get_args(hint) or (hint,):  # a section may be null
+            if name in documented(kind) and isinstance(part, type) and is_section(part):
+                yield f"{prefix}{name}", part
+                yield from sections_of(part, f"{prefix}{name}.")
 
 
 def is_section(kind: type) -> bool:
@@ -243,17 +244,16 @@ def documented(kind: type) -> dict[str, str]:
             continue
         if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
             raise ValueError(f"{kind.__name__}.{node.target.id} has no docstring below it")
-        texts[node.target.id] = inspect.cleandoc(str(below.value.value)) + choices_of(node.annotation)
+        texts[node.target.id] = inspect.cleandoc(str(below.value.value)) + choices_of(node.annotation, kind)
     return texts
 
 
-def choices_of(annotation: ast.expr) -> str:
-    """Return the list of choices below the alias that a field has as its type, or nothing."""
-    body = ast.parse(inspect.getsource(tree)).body
+def choices_of(annotation: ast.expr, kind: type) -> str:
+    """Return the list of choices below the alias that a field of ``kind`` has as its type, or nothing."""
+    body = ast.parse(inspect.getsource(sys.modules[kind.__module__])).body
     for node, below in pairwise(body):
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == ast.unparse(annotation):
-            assert isinstance(below, ast.Expr)
-            assert isinstance(below.value, ast.Constant)
+        named = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == ast.unparse(annotation)
+        if named and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             return "\n\n" + str(below.value.value).partition("\n\n")[2].strip()
     return ""
 

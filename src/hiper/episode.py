@@ -63,6 +63,13 @@ class Turn:
     """Version of the weights that sampled the response; None: unknown, or nothing was sampled."""
     lapse: bool = False
     """A demonstrator's mistake on purpose, which is not to be imitated."""
+    thinking: int = 0
+    """The number of characters at the beginning of ``text`` that were set aside as thinking."""
+
+    @property
+    def answer(self) -> str:
+        """The response without its thinking block."""
+        return self.text[self.thinking :]
 
     @property
     def format_valid(self) -> bool:

@@ -56,7 +56,7 @@ def _imported(what: str, name: str, place: str) -> Any:
         raise UserError(f"{what} '{name}' cannot be imported: {error}") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
-            public = [key for key in vars(found) if not key.startswith("_")] if hasattr(found, "__dict__") else []
+            public = [key for key in dir(found) if not key.startswith("_")]
             raise UserError(
                 f"{what} '{name}' cannot be imported: '{module_name}' has no '{attribute}'; {suggestion(part, public)}"
             )

@@ -11,7 +11,7 @@ import pytest
 from helpers.slow_estimators import random_turns
 from hiper.advantages import HAE, Credit, ResponseTokens, TokenKind, Turns, spread
 
-O, W, G, A = TokenKind.OTHER, TokenKind.SWITCH, TokenKind.SUBGOAL, TokenKind.ACTION  # noqa: E741
+O, W, G, A, H = TokenKind  # other, switch, subgoal, action, thinking  # noqa: E741
 YES, NO = True, False
 
 
@@ -66,6 +66,46 @@ def test_a_zero_advantage_still_has_a_loss(turns: Turns, credit: Credit, respons
     for before, after in zip(spread(credit, turns, responses), spread(nothing, turns, responses), strict=True):
         np.testing.assert_array_equal(before.mask, after.mask)
         assert not after.advantages.any()
+
+
+def test_thinking_has_no_loss_unless_it_is_asked_for(
+    turns: Turns, credit: Credit, responses: list[ResponseTokens]
+) -> None:
+    thoughtful = [replace(row, kinds=np.array([H, H, *row.kinds]), length=row.length + 2) for row in responses]
+    lost = response(0, 1, [H, H, H, O], valid=False)  # it never stopped thinking
+    for rows, low in ((thoughtful, [13, 14, 11, 12]), ([*thoughtful[:3], lost], [13, 14, 11, 12])):
+        plain = spread(
+            credit, turns, responses if rows is thoughtful else [*responses[:3], response(0, 1, [O], valid=False)]
+        )
+        without, with_action = spread(credit, turns, rows), spread(credit, turns, rows, thinking=True)
+        for row, alone, none, action, a_low in zip(rows, plain, without, with_action, low, strict=True):
+            thinks = row.kinds == H
+            assert not none.mask[thinks].any()
+            assert not none.advantages[thinks].any()
+            assert action.mask[thinks].all()
+            assert set(action.advantages[thinks].tolist()) == {a_low}
+            for tokens in (none, action):  # all others are credited as they are without thoughts
+                np.testing.assert_array_equal(tokens.advantages[~thinks], alone.advantages)
+                np.testing.assert_array_equal(tokens.mask[~thinks], alone.mask)
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_undivided_credit_leaves_thinking_out_too(turns: Turns, per_token: bool) -> None:
+    turns = replace(turns, tokens_BT=np.array([[3, 2, 2], [2, 0, 0]]))
+    token_BK = np.where(turns.token_mask_BK, 1.0 + np.arange(7), 0.0) if per_token else None
+    credit = Credit.of_responses(turns, np.array([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0]]), token_BK=token_BK)
+    rows = [
+        response(0, 0, [H, H, A]),
+        response(0, 1, [W, A]),
+        response(0, 2, [H, O], valid=False),
+        response(1, 0, [A, A]),
+    ]
+    none, action = spread(credit, turns, rows), spread(credit, turns, rows, thinking=True)
+    assert [row.mask.tolist() for row in none] == [[NO, NO, YES], [YES, YES], [NO, YES], [YES, YES]]
+    assert all(row.mask.all() for row in action)
+    whole = [[1, 2, 3], [4, 5], [6, 7], [1, 2]] if per_token else [[1, 1, 1], [2, 2], [3, 3], [4, 4]]
+    assert [row.advantages.tolist() for row in action] == whole
+    assert [row.advantages.tolist() for row in none] == [[0, 0, whole[0][2]], whole[1], [0, whole[2][1]], whole[3]]
 
 
 def test_without_decisions_every_token_answers_for_its_turn(turns: Turns, responses: list[ResponseTokens]) -> None:
@@ -129,7 +169,7 @@ def test_a_kept_subgoal_may_have_no_tokens(turns: Turns, credit: Credit, respons
     [
         (0, {"kinds": np.array([1, 2, 3])}, "turn 2: 3 kinds for 9 sampled tokens"),
         (0, {"length": 8}, "turn 2: 9 kinds for 8 sampled tokens"),
-        (2, {"kinds": np.array([1, 2, 4])}, "turn 0: kinds from 1 to 4, known are 0 to 3"),
+        (2, {"kinds": np.array([1, 2, 5])}, "turn 0: kinds from 1 to 5, known are 0 to 4"),
         (2, {"kinds": np.array([-1, 2, 3])}, "turn 0: kinds from -1 to 3"),
         (1, {"kinds": np.array([0, 0, 0, 9])}, "episode 1, turn 0: kinds from 0 to 9"),
         (2, {"kinds": np.array([1.0, 2.0, 3.0])}, "turn 0: kinds must be a row of integers, got float64"),
@@ -139,6 +179,7 @@ def test_a_kept_subgoal_may_have_no_tokens(turns: Turns, credit: Credit, respons
         (2, {"kinds": np.array([0, 2, 3])}, "turn 0 is valid but has no switch tokens"),
         (2, {"kinds": np.array([1, 0, 3])}, "turn 0 is valid but has no subgoal tokens"),
         (2, {"kinds": np.array([2, 1, 3])}, "turn 0 is valid but its decisions are not in the order"),
+        (0, {"kinds": np.array([1, 1, 4, 2, 2, 2, 0, 3, 0])}, "turn 2 is valid but its decisions are not in the order"),
         (1, {"valid": True}, "episode 1, turn 0 is valid but has no switch tokens"),
         (2, {"episode": 2}, "episode 2, turn 0 lies outside the 2 episodes of up to 3 turns"),
         (2, {"turn": -1}, "turn -1 lies outside"),

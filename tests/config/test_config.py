@@ -18,6 +18,7 @@ from hiper.config import (
     apply_overrides,
     load,
     load_config,
+    prompts,
     recipe_names,
     recipe_summary,
     tree,
@@ -205,6 +206,45 @@ def test_a_setting_without_effect_is_said(settings: list[str], message: str, cap
     assert not caplog.text
 
 
+def test_thinking_and_arguments_of_chat_templates(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    plain = load_config("alfworld-qwen2.5-1.5b")
+    assert (plain.prompt.thinking, plain.prompt.chat_template_args, plain.prompt.credits_thinking) == (None, {}, False)
+    settings = ["prompt.chat_template_args.enable_thinking=false", "prompt.chat_template_args.n=[1, {a: null}]"]
+    config = load_config("alfworld-qwen2.5-1.5b", [*settings, "prompt.thinking.credit=action"])
+    assert config.prompt.chat_template_args == {"enable_thinking": False, "n": [1, {"a": None}]}
+    assert config.prompt.thinking == prompts.ThinkingConfig(credit="action", open="<think>", close="</think>")
+    assert config.prompt.credits_thinking
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(config.to_yaml())
+    assert load_config(saved) == config
+    saved.write_text(plain.to_yaml())  # here the section is null
+    assert load_config(saved, ["prompt.thinking.credit=none"]).prompt.thinking == prompts.ThinkingConfig()
+    assert not caplog.text
+    load._say_idle.cache_clear()
+    load_config("quickstart", ["prompt.thinking={}"])
+    assert "prompt.thinking has no effect: a nano model does not think" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("prompt.thinking={credit: some}", r"prompt\.thinking\.credit: .*'none' or 'action'"),
+        ("prompt.thinking={cerdit: none}", "unknown key 'prompt.thinking.cerdit'; did you mean 'credit'"),
+        ("prompt.thinking={open: ''}", r"prompt\.thinking\.open: "),
+        ("prompt.thinking={close: '<think>'}", r"prompt\.thinking: open and close must differ"),
+        ("prompt.thinking={open: ' <think>'}", "must not begin or end with white space"),
+        ("prompt.thinking=true", r"prompt\.thinking: a section is needed"),
+        ("prompt.chat_template_args=enable_thinking", r"prompt\.chat_template_args: a section is needed"),
+        ("prompt.chat_template_args={level: .nan}", r"prompt\.chat_template_args: numbers must be finite"),
+        ("prompt.chat_template_args={levels: [.inf]}", r"prompt\.chat_template_args: numbers must be finite"),
+        ("prompt.chat_template_args={1: a}", r"prompt\.chat_template_args"),
+    ],
+)
+def test_wrong_settings_of_thinking_are_named(setting: str, message: str):
+    with pytest.raises(UserError, match=message):
+        load_config("alfworld-qwen2.5-1.5b", [setting])
+
+
 def test_all_that_is_wrong_is_said_at_once():
     with pytest.raises(UserError, match=r"(?s)learner\.clip.*training\.iterations"):
         load_config("quickstart", ["learner.clip=-1", "training.iterations=-1"])
@@ -296,7 +336,7 @@ def test_messages_about_settings_do_not_wait_for_torch():
 
 
 def sections() -> Iterator[ast.ClassDef]:
-    for module in (tree, warm_start):
+    for module in (tree, prompts, warm_start):
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef):
                 yield node

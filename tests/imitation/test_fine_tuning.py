@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from itertools import islice
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from helpers.made import turns_of
-from hiper.config import LearnerConfig
+from hiper.config import LearnerConfig, ThinkingConfig
 from hiper.envs.base import EndReason
 from hiper.envs.small.corridor import CorridorEnv, make, shortest
 from hiper.errors import UserError
@@ -20,7 +21,7 @@ from hiper.imitation.demonstrations import demonstrate
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, lr_scale, shuffled_batches
 from hiper.learner.learner import Learner
 from hiper.models.actor_critic import ActorCritic
-from hiper.plan_execute.parse import response_text
+from hiper.plan_execute.parse import parse_response, response_text
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer
@@ -200,3 +201,26 @@ def test_seeds_change_the_lapses(env: CorridorEnv, prompts: PromptBuilder):
 
     assert rows(0) == rows(0)
     assert rows(0) != rows(1)
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_demonstration_closes_the_thinking_that_its_prompt_opens(
+    env: CorridorEnv, bpe_tokenizer: Qwen2Tokenizer, opened: bool
+):
+    """An expert has no thoughts. Inside a block that never closes, its answer would be none."""
+    tokenizer = copy.deepcopy(bpe_tokenizer)
+    tokenizer.chat_template = "{{ messages[0].content }}\n" + ("<think>\n" if opened else "")
+    prompts = PromptBuilder(
+        Template.load("instruct"),
+        tokenizer,
+        history_window=1,
+        max_tokens=None,
+        overflow="error",
+        thinking=ThinkingConfig(),
+    )
+    rows = demonstration_rows(env, [env.panel.tasks[0].id], prompts, tokenizer, perturb=0.0, seed=4)
+    for row in rows:
+        said = str(tokenizer.decode(list(row.response_ids[:-1])))
+        assert said.startswith("\n</think>\n\n<switch>" if opened else "<switch>")
+        parsed = parse_response(said, previous_subgoal=None, thinking=ThinkingConfig(), opened=opened)
+        assert parsed.invalid is None

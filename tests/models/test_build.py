@@ -34,9 +34,8 @@ from hiper.models.build import (
     choose_device,
     load_policy,
     make_nano,
-    stop_ids,
 )
-from hiper.models.weights import PolicyWeights
+from hiper.models.weights import PolicyWeights, stop_ids
 from hiper.plan_execute.tokenizer import encode_text, load_tokenizer
 from hiper.rollout.setup import check_words
 from hiper.rows import Row

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import random
 import time
 from typing import Any
 
 import pytest
 
+from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
 from hiper.plan_execute.parse import (
     NO_ACTION,
@@ -226,3 +228,105 @@ def test_a_response_of_very_many_tags_is_read_at_once():
     parsed = parse_response("<switch>KEEP</switch>" * 20_000, previous_subgoal=None)
     assert parsed.invalid is InvalidKind.REPEATED_BLOCK
     assert time.process_time() - began < 1.0
+
+
+# --- Thinking --------------------------------------------------------------------------------------------------------
+
+THINKS = ThinkingConfig()
+TAGGED = f"I say {S} or <action>wait</action> <think> </switch>"
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "set_aside"),
+    [
+        (VALID, False, ""),
+        (f"<think>{TAGGED}</think>{VALID}", False, f"<think>{TAGGED}</think>"),
+        (f" \n<think>\n{TAGGED}\n</think>\n\n{VALID}", False, f" \n<think>\n{TAGGED}\n</think>"),
+        (f"<think></think>{VALID}", False, "<think></think>"),
+        (f"{TAGGED}</think>{VALID}", True, f"{TAGGED}</think>"),
+        (f"</think>{VALID}", True, "</think>"),
+        (f"<think>{TAGGED}</think>{VALID}", True, f"<think>{TAGGED}</think>"),  # it opens the block once more
+        (f"<think>a</think>b</think>{VALID}", False, "<think>a</think>"),  # the first mark closes
+        (f"well <think>a</think>{VALID}", False, ""),  # it does not begin with thinking
+        (f"<Think>a</Think>{VALID}", False, ""),
+    ],
+)
+def test_thinking_before_the_answer_is_set_aside(text: str, opened: bool, set_aside: str):
+    parsed = parse(text, thinking=THINKS, opened=opened)
+    assert parsed.invalid is None
+    assert parsed.decision == parse(VALID).decision
+    assert text[: parsed.thinking] == set_aside
+    assert {name: text[slice(*block.outer)] for name, block in parsed.blocks.items()} == {
+        BlockName.SWITCH: S,
+        BlockName.SUBGOAL: G,
+        BlockName.ACTION: A,
+    }
+
+
+@pytest.mark.parametrize("limit", [True, False])
+@pytest.mark.parametrize(
+    ("text", "opened"), [("<think>so " + VALID, False), (VALID, True), ("", True), ("<think>", False)]
+)
+def test_thinking_that_never_closes_leaves_no_answer(text: str, opened: bool, limit: bool):
+    parsed = parse(text, thinking=THINKS, opened=opened, hit_limit=limit)
+    assert parsed.invalid is InvalidKind.UNCLOSED_THINKING
+    assert (parsed.action, parsed.subgoal, parsed.boundary, parsed.blocks) == (NO_ACTION, "find mug", False, {})
+    assert parsed.thinking == len(text)
+
+
+def test_an_answer_after_thinking_may_be_cut_off():
+    assert parse("<think>a</think><switch>", thinking=THINKS, hit_limit=True).invalid is InvalidKind.CUT_OFF
+    assert parse("<thin", thinking=THINKS, hit_limit=True).invalid is InvalidKind.CUT_OFF
+
+
+def test_marks_of_other_models():
+    marks = ThinkingConfig(open="[THINK]", close="[/THINK]")
+    assert parse(f"[THINK]{TAGGED}</think>[/THINK]{VALID}", thinking=marks).decision == parse(VALID).decision
+    assert parse(f"<think>{S}</think>{VALID}", thinking=marks).invalid is InvalidKind.REPEATED_BLOCK
+
+
+THOUGHTS = (
+    *TAGS,
+    S,
+    G,
+    A,
+    VALID,
+    "<think>",
+    "</thin",
+    "think>",
+    "KEEP",
+    "\n",
+    "  ",
+    "é🍎",
+    "\x00",
+    "so",
+    "<|im_end|>",
+    "\u2028",
+)
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("seed", range(40))
+def test_thoughts_of_any_kind_change_nothing(seed: int, form: Form):
+    """Whatever stands in them, the answer is read as it is without them, be it valid or not."""
+    rng = random.Random(seed)
+    for _ in range(20):
+        thoughts = "".join(rng.choices(THOUGHTS, k=rng.randrange(30))).replace(THINKS.close, "")
+        answer = rng.choice(
+            (VALID, A, S + A, G + S + A, VALID.replace("KEEP", "SWITCH"), VALID.replace("KEEP", "MAYBE"), "")
+        )
+        opened, limit = rng.random() < 0.5, rng.random() < 0.5
+        begin = rng.choice(("", " \n")) + ("" if opened else THINKS.open) + thoughts + THINKS.close
+        if THINKS.close in begin[: -len(THINKS.close)]:  # the pieces may make one where they meet
+            continue
+        alone = parse(answer, form=form, hit_limit=limit)
+        parsed = parse(begin + answer, form=form, hit_limit=limit, thinking=THINKS, opened=opened)
+        assert (parsed.invalid, parsed.decision, parsed.stated_subgoal) == (
+            alone.invalid,
+            alone.decision,
+            alone.stated_subgoal,
+        )
+        assert parsed.thinking == len(begin)
+        assert {n: (b.outer.start - len(begin), b.inner.end - len(begin)) for n, b in parsed.blocks.items()} == {
+            n: (b.outer.start, b.inner.end) for n, b in alone.blocks.items()
+        }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import random
 import re
 import statistics
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
+from transformers.utils import chat_template_utils
 
 from helpers.made import turns_of
-from hiper.config import Overflow
+from hiper.config import Overflow, ThinkingConfig
 from hiper.envs import make
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
@@ -20,7 +22,7 @@ from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder, PromptTooLongError
 from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.templates import TemplateData
-from hiper.plan_execute.tokenizer import UNK, build_word_tokenizer, text_encoder
+from hiper.plan_execute.tokenizer import UNK, build_word_tokenizer, load_tokenizer, text_encoder
 
 INTRO = (
     "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly around you, you see a "
@@ -73,8 +75,11 @@ def builder(
     history_window: int = 2,
     max_tokens: int | None = None,
     overflow: Overflow = "drop_history",
+    **more: Any,
 ) -> PromptBuilder:
-    return PromptBuilder(template, tokenizer, history_window=history_window, max_tokens=max_tokens, overflow=overflow)
+    return PromptBuilder(
+        template, tokenizer, history_window=history_window, max_tokens=max_tokens, overflow=overflow, **more
+    )
 
 
 # --- Terse -----------------------------------------------------------------------------------------------------------
@@ -247,17 +252,131 @@ def test_variants_of_which_one_is_the_default(bpe_tokenizer, instruct):
 @pytest.mark.parametrize(
     ("outside", "told"),
     [
-        ("{{ strftime_now('%d %b %Y') }}", True),
-        ("{{ strftime_now('%S') }}", True),
-        ("{{ range(1000) | random }}", True),
-        ("{% if date is not defined %}26 Jul 2024{% endif %}", False),
-        ("\n  {% if strftime_now is defined %}today{% endif %}", False),
-        ("\n  {{ strftime_now(format='%Y') }}", True),
+        ("{{ strftime_now('%d %b %Y') }}", "writes the date into prompts: they keep"),
+        ("\n  {{ strftime_now(format='%Y') }}", "writes the date into prompts: they keep"),
+        ("{{ strftime_now('%-d %f') }}", "writes something from outside into prompts"),  # its parts cannot be kept
+        ("{{ range(1000) | random }}", "writes something from outside into prompts"),
+        ("{{ strftime_now('%Y') }}{{ range(1000) | random }}", "writes something from outside into prompts"),
+        ("{% if date is not defined %}26 Jul 2024{% endif %}", ""),
+        ("\n  {% if strftime_now is defined %}today{% endif %}", ""),
     ],
 )
 def test_a_chat_template_that_tells_the_day_is_noticed(bpe_tokenizer, instruct, outside, told, caplog):
     builder(instruct, chatting(bpe_tokenizer, outside + ALL_MESSAGES))
-    assert ("writes the date or something else from outside into prompts" in caplog.text) == told
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
+
+
+@pytest.mark.parametrize("variants", [True, False])
+def test_the_day_is_kept_with_the_tokenizer(bpe_tokenizer, instruct, variants, tmp_path, monkeypatch, caplog):
+    """A policy, or a resumed run, loads the tokenizer that was saved: it has the prompts of the first day."""
+    dated = "\n{% set today = strftime_now('%d %b %Y') %}\n  Today is {{ today }}.\n" + ALL_MESSAGES
+    tokenizer = chatting(bpe_tokenizer, {"default": dated, "tools": ""} if variants else dated)
+    asked = [{"role": "user", "content": "a"}]
+    as_it_was = tokenizer.apply_chat_template(asked, tokenize=False)
+    first = builder(instruct, tokenizer)
+    assert tokenizer.apply_chat_template(asked, tokenize=False) == as_it_was
+    tokenizer.save_pretrained(tmp_path)
+
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Later:
+            return cls(2099, 12, 31)
+
+    monkeypatch.setattr(datetime, "datetime", Later)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    caplog.clear()
+    assert "31 Dec 2099" in bpe_tokenizer.apply_chat_template(asked, chat_template=dated, tokenize=False)
+    later = builder(instruct, load_tokenizer(tmp_path))
+    assert later.build(LATER).ids == first.build(LATER).ids
+    assert later.label == first.label
+    assert not caplog.text
+    assert builder(instruct, chatting(bpe_tokenizer, dated)).label != first.label
+
+
+# Like Qwen3's, which thinks unless it is told not to, and like those of models that always think.
+SWITCHED = (
+    ALL_MESSAGES + "{% if add_generation_prompt %}assistant:\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+ALWAYS = ALL_MESSAGES + "{% if add_generation_prompt %}assistant:\n<think>\n{% endif %}"
+
+
+def test_arguments_reach_the_chat_template(bpe_tokenizer, instruct):
+    tokenizer = chatting(bpe_tokenizer, SWITCHED)
+    plain, on, off = (
+        builder(instruct, tokenizer, chat_template_args=given)
+        for given in ({}, {"enable_thinking": True}, {"enable_thinking": False})
+    )
+    assert plain.build(LATER).ids == on.build(LATER).ids
+    assert bpe_tokenizer.decode(off.build(LATER).ids) == (
+        bpe_tokenizer.decode(plain.build(LATER).ids) + "<think>\n\n</think>\n\n"
+    )
+    assert plain.label == on.label != off.label
+    assert plain.settings == {}
+    assert off.settings == {"chat_template_args": {"enable_thinking": False}}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"enable_thikning": True},
+            "does not mention 'enable_thikning', so it has no effect; did you mean 'enable_thinking'",
+        ),
+        ({"zebra": [1, {"a": None}]}, "does not mention 'zebra', so it has no effect; its text shows what it reads"),
+        ({"thinking": True}, "does not mention 'thinking'"),  # a part of a word is no mention
+        ({"add_generation_prompt": False}, "'add_generation_prompt' is HiPER's own"),
+        ({"messages": []}, "'messages' is HiPER's own"),
+        ({"tokenize": True}, "'tokenize' is HiPER's own"),
+    ],
+)
+def test_arguments_without_effect_are_refused(bpe_tokenizer, instruct, given, message):
+    with pytest.raises(UserError, match=message):
+        builder(instruct, chatting(bpe_tokenizer, SWITCHED), chat_template_args=given)
+
+
+def test_a_text_template_takes_no_arguments(bpe_tokenizer, terse):
+    with pytest.raises(UserError, match="template alfworld-terse is plain text and has no chat template; leave"):
+        builder(terse, bpe_tokenizer, chat_template_args={"enable_thinking": False})
+
+
+def test_an_argument_that_breaks_the_chat_template_is_told_at_the_start(bpe_tokenizer, instruct):
+    with pytest.raises(UserError, match="cannot render the messages of template alfworld-instruct"):
+        builder(instruct, chatting(bpe_tokenizer, "{{ level + 1 }}" + ALL_MESSAGES), chat_template_args={"level": "x"})
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "given", "opened"),
+    [(ALWAYS, {}, True), (SWITCHED, {}, False), (SWITCHED, {"enable_thinking": False}, False)],
+)
+def test_a_prompt_that_opens_thinking_is_noticed(bpe_tokenizer, instruct, chat_template, given, opened, caplog):
+    tokenizer = chatting(bpe_tokenizer, chat_template)
+    thoughtful = builder(instruct, tokenizer, chat_template_args=given, thinking=ThinkingConfig())
+    assert thoughtful.build(LATER).opens_thinking == opened
+    assert not caplog.text
+    assert thoughtful.settings["thinking"] == {"credit": "none", "open": "<think>", "close": "</think>"}
+    assert not builder(instruct, tokenizer, chat_template_args=given).build(LATER).opens_thinking
+    assert ("begins every response inside <think>, and prompt.thinking is not set" in caplog.text) == opened
+
+
+def test_marks_that_are_tags_of_the_answer_are_refused(bpe_tokenizer, instruct):
+    with pytest.raises(UserError, match="<action> is a tag of the answer"):
+        builder(instruct, bpe_tokenizer, thinking=ThinkingConfig(open="<action>"))
+
+
+@pytest.mark.parametrize(
+    "name", ["instruct", "instruct-act", "alfworld/instruct", "alfworld/instruct-act", "webshop/instruct"]
+)
+def test_chat_templates_ask_for_thoughts_where_they_are_set(name):
+    template = Template.load(name)
+    plain, thoughtful = (
+        str(template.render(LATER)),
+        str(template.render(LATER, ThinkingConfig(open="[T]", close="[/T]"))),
+    )
+    added = "\\n\\n# Thinking\\nThink first, between [T] and [/T]. Later turns do not show your thoughts."
+    assert thoughtful.count(added) == 1
+    assert thoughtful.replace(added, "") == plain
 
 
 def test_labels_tell_renderings_apart(bpe_tokenizer, instruct, terse):

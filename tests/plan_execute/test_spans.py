@@ -8,12 +8,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from hiper.advantages import TokenKind
+from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
 from hiper.plan_execute.parse import parse_response
 from hiper.plan_execute.spans import TokenReader, TokenText, _IncrementalDecoder, low_index, token_kinds
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, encode_text
 
-OTHER, SWITCH, SUBGOAL, ACTION = TokenKind
+OTHER, SWITCH, SUBGOAL, ACTION, THINKING = TokenKind
 
 RESPONSES = [
     "<switch>KEEP</switch><subgoal>find a mug</subgoal><action>go to cabinet 3</action>",
@@ -85,6 +86,33 @@ def test_byte_level_by_hand(bpe_tokenizer):
     _, _, kinds, _ = analyse(bpe_tokenizer, ids, include_tags=False)
     content = {">KEEP", ">find", "Ġa", "Ġmug", ">go", "Ġto", "Ġcabinet", "Ġ", "3"}
     assert kinds.tolist() == [kind if piece in content else OTHER for piece, kind in pieces.items()]
+
+
+@pytest.mark.parametrize("include_tags", [True, False])
+def test_thinking_by_hand(bpe_tokenizer, include_tags):
+    """Its tokens are those that hold a character of it. One that it shares with the next tag is its own."""
+    thoughts = ["Ċ", "<", "t", "h", "in", "k", ">go", "Ġ", "f", "ind", "</", "t", "h", "in", "k", "><"]
+    answer = ["switch", ">KEEP", "</", "switch", "><", "subgoal", ">find", "Ġa", "Ġmug", "</", "subgoal", "><"]
+    answer += ["action", ">go", "Ġto", "Ġcabinet", "Ġ", "3", "</", "action", ">", "<|im_end|>"]
+    ids = bpe_tokenizer.convert_tokens_to_ids([*thoughts, *answer])
+    tokens = TokenReader(bpe_tokenizer).read(ids, ended=True)
+    assert tokens.text == "\n<think>go find</think>" + RESPONSES[0]
+    parsed = parse_response(tokens.text, previous_subgoal=None, thinking=ThinkingConfig())
+    assert parsed.invalid is None
+    tag = dict.fromkeys((SWITCH, SUBGOAL, ACTION), OTHER) if not include_tags else {k: k for k in TokenKind}
+    kinds = [tag[SWITCH], SWITCH, *[tag[SWITCH]] * 3, tag[SUBGOAL], *[SUBGOAL] * 3, *[tag[SUBGOAL]] * 3]
+    kinds += [tag[ACTION], *[ACTION] * 5, *[tag[ACTION]] * 4]
+    assert token_kinds(tokens, parsed, include_tags).tolist() == [THINKING] * len(thoughts) + kinds
+    assert low_index(tokens, parsed) == len(thoughts) + answer.index("subgoal", 6) + 1
+
+
+def test_thinking_that_never_closes_is_thinking_but_for_its_end(bpe_tokenizer):
+    """The end of the response is no thought: an invalid response answers for it."""
+    ids = [*encode_text(bpe_tokenizer, "so " + RESPONSES[0]), bpe_tokenizer.eos_token_id]
+    tokens = TokenReader(bpe_tokenizer).read(ids, ended=True)
+    parsed = parse_response(tokens.text, previous_subgoal=None, thinking=ThinkingConfig(), opened=True)
+    assert token_kinds(tokens, parsed, include_tags=True).tolist() == [THINKING] * (len(ids) - 1) + [OTHER]
+    assert low_index(tokens, parsed) is None
 
 
 def test_content_takes_precedence_over_a_neighbours_tag():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 import threading
 import time
@@ -10,10 +12,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from helpers.made import turns_of
 from hiper.advantages import TokenKind
+from hiper.config import ThinkingConfig
 from hiper.envs.base import Start, Step
 from hiper.envs.panels import Panel
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
@@ -362,6 +365,53 @@ def test_rows_are_the_sampled_ids(env: Counting, agent_of: Build, tokenizer: Pre
             assert tokenizer.decode(turn.response_ids[turn.low_index]) == "</subgoal>"
             assert turn.kinds[1] == TokenKind.SWITCH
             assert turn.policy_version == 3
+
+
+def test_thinking_is_kept_set_aside_and_not_shown_again(env: Counting, bpe_tokenizer: Qwen2Tokenizer):
+    """With a model whose prompts open it; the last of three responses never closes it."""
+    tokenizer = copy.deepcopy(bpe_tokenizer)
+    tokenizer.chat_template = "{{ messages[0].content }}\n<think>\n"
+    prompts = PromptBuilder(
+        Template.load("instruct"),
+        tokenizer,
+        history_window=3,
+        max_tokens=None,
+        overflow="error",
+        thinking=ThinkingConfig(),
+    )
+    thoughts = "\nI sing: <subgoal>sing</subgoal> <action>sing</action>\n</think>\n\n"
+    answer = respond("SWITCH", "find the key", "go right")
+    kept = respond("KEEP", "find the key", "go right")
+    read: list[str] = []
+
+    def say(prompt: str) -> str:
+        read.append(prompt)
+        return [thoughts + answer, thoughts + kept, thoughts.replace("</think>", "") + answer, kept][
+            min(3, len(read) - 1)
+        ]
+
+    agent = Agent(Scripted(tokenizer, say), tokenizer, prompts, SamplingParams(1.0, 400), include_tags=True)
+    episode = one(env, agent)
+    assert [(turn.invalid, turn.action) for turn in episode.turns[:3]] == [
+        (None, "go right"),
+        (None, "go right"),
+        (InvalidKind.UNCLOSED_THINKING, ""),
+    ]
+    assert [action for _, action in env.played[:3]] == ["go right", "go right", ""]
+    assert [turn.subgoal for turn in episode.turns[:3]] == ["find the key"] * 3
+    assert [turn.copy_differs for turn in episode.turns[:3]] == [False] * 3
+    for turn, said in zip(episode.turns, (answer, kept, ""), strict=False):
+        assert turn.text.startswith(thoughts[:20])
+        assert turn.answer.strip() == said
+        assert turn.response_ids == (*encode_text(tokenizer, turn.text), tokenizer.eos_token_id)
+        thinks = [kind == TokenKind.THINKING for kind in turn.kinds]
+        assert thinks == sorted(thinks, reverse=True)
+        before = str(tokenizer.decode([i for i, t in zip(turn.response_ids, thinks, strict=True) if t]))
+        assert before.strip() == turn.text[: turn.thinking].strip()
+        assert turn.low_index is None or not thinks[turn.low_index]
+    assert not any("sing" in prompt for prompt in read)
+    assert all(prompt.endswith("<think>") for prompt in read)
+    assert Episode.from_json(json.loads(json.dumps(episode.to_json()))) == episode
 
 
 def script(*responses: str) -> Say:

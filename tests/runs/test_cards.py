@@ -14,7 +14,7 @@ from hiper.runs.cards import Card
 CARD = make_card({"all": outcome("1011"), "locked": outcome("10"), "unlocked": outcome("11")})
 KEYS = (
     *("card", "hiper", "date", "command", "checkpoint", "weights_sha256", "environment", "panel", "template"),
-    *("history_window", "sampling", "seed", "seconds", "machine", "outcomes"),
+    *("history_window", "prompt", "sampling", "seed", "seconds", "machine", "outcomes"),
 )
 
 
@@ -70,7 +70,14 @@ def test_an_outcome_of_odd_kinds_is_named(key: str, value: object, tmp_path: Pat
         Card.read(tmp_path / "card.json")
 
 
-@pytest.mark.parametrize("missing", KEYS)
+def test_an_older_card_without_settings_of_thinking_is_read(tmp_path: Path):
+    record = CARD.to_json()
+    assert record.pop("prompt") == {}
+    (tmp_path / "card.json").write_text(json.dumps(record))
+    assert Card.read(tmp_path / "card.json") == CARD
+
+
+@pytest.mark.parametrize("missing", [key for key in KEYS if key != "prompt"])
 def test_every_key_is_needed(missing: str, tmp_path: Path):
     record = CARD.to_json()
     del record[missing]

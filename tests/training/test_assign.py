@@ -9,7 +9,7 @@ import pytest
 
 from helpers.made import episode, scored, turn
 from hiper.advantages import GRPO, HAE, Credit, Estimator, Shaping, TokenGAE, TurnGAE, Turns
-from hiper.episode import Episode
+from hiper.episode import Episode, Turn
 from hiper.models.actor_critic import HEADS
 from hiper.rows import Row, Scores
 from hiper.training.assign import Assigned, assign_credit, rows_of, switch_probability, turns_of
@@ -77,6 +77,47 @@ def test_all_tokens_of_an_invalid_response_answer_for_the_turn():
     assert row.mask.all()
     np.testing.assert_allclose(row.advantages, -0.5 - 1.5)
     assert row.row.low_index is None
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_thoughts_are_credited_with_the_action_or_not_at_all(thinking: bool):
+    """The same turns, each with two thoughts before it, and one that is nothing but thoughts."""
+
+    def thoughtful(turns: tuple[Turn, ...]) -> list[Turn]:
+        return [
+            dataclasses.replace(
+                t,
+                response_ids=(1, 2, *t.response_ids),
+                logprobs=(-0.25, -0.25, *t.logprobs),
+                kinds=(4, 4, *t.kinds),
+                low_index=None if t.low_index is None else t.low_index + 2,
+            )
+            for t in turns
+        ]
+
+    episodes = [dataclasses.replace(e, turns=tuple(thoughtful(e.turns))) for e in EPISODES]
+    lost = dataclasses.replace(episodes[1].turns[1], kinds=(4,) * 12, invalid="unclosed_thinking")
+    episodes[1] = dataclasses.replace(episodes[1], turns=(episodes[1].turns[0], lost))
+    rows = assign_credit(episodes, scores_of(episodes), NO_SHAPING, HAE(), thinking=thinking).rows
+    low = [-1.5, -2.0, 8.0, 1.5, 0.0]  # as in the tests above
+    for row, plain, a_low in zip(rows[:4], assigned().rows, low, strict=False):
+        assert row.mask.tolist() == [thinking] * 2 + plain.mask.tolist()
+        np.testing.assert_allclose(row.advantages, [a_low * thinking] * 2 + plain.advantages.tolist())
+        np.testing.assert_allclose(row.targets, plain.targets)
+    assert rows[4].mask.tolist() == [thinking] * 12
+
+
+def test_what_was_said_of_the_subgoal_is_not_read_from_thoughts():
+    """An invalid response pays for KEEP if its answer says KEEP, whatever its thoughts say."""
+    shaping = Shaping(invalid_penalty=0.0, keep_penalty=-0.3, consistency_penalty=0.0)
+    thoughts, keep = "<think><switch>KEEP</switch></think>", "<switch>KEEP</switch>"
+    said = [(thoughts, ""), (thoughts, keep), ("<think>" + keep, "")]
+    lost = [
+        turn(text=t + answer, thinking=len(t), invalid="missing_block", boundary=n == 0, switch=False, low_index=None)
+        for n, (t, answer) in enumerate(said)
+    ]
+    rewards = assign_credit([episode(*lost)], [scored(t) for t in lost], shaping, HAE()).rewards
+    assert rewards.total_BT[0].tolist() == [0.0, -0.3, 0.0]
 
 
 def test_the_estimator_gets_the_episodes_as_they_are():

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
 import json
+import math
 import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.utils import chat_template_utils
 
-from hiper.config import Config, ModelConfig
+from hiper.advantages import TokenKind
+from hiper.analysis.credit.report import credit_report
+from hiper.commands.credit import credit_parts
+from hiper.commands.play import play
+from hiper.config import Config, ModelConfig, apply_overrides
 from hiper.display.console import Display
+from hiper.display.tables import Table
 from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.evaluation.saved import SavedPolicy
+from hiper.imitation.warm_start import WarmStart
 from hiper.models import qwen2
 from hiper.models.build import load_policy
 from hiper.models.weights import stop_ids
@@ -29,6 +39,8 @@ from hiper.rollout.samplers import Sample
 from hiper.runs.folder import Run
 from hiper.training.build import build
 from hiper.training.trainer import train
+
+CONTEXT = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +125,121 @@ def test_both_ends_and_no_sampling_defaults_of_the_checkpoint(settings: Config, 
 def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_tokenizer: Qwen2Tokenizer):
     """An id that no token has is read as nothing."""
     said = (len(bpe_tokenizer) + 3, *encode_text(bpe_tokenizer, "<switch>"), bpe_tokenizer.eos_token_id)
-    context = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
     move = build(settings).agent.understand(
-        context, lambda action: True, Prompt([1]), Sample(said, (-1.0,) * len(said), True)
+        CONTEXT, lambda action: True, Prompt([1]), Sample(said, (-1.0,) * len(said), True)
     )
     assert move.text == "<switch>"
     assert len(move.kinds) == len(said)
+
+
+# --- Models that think ------------------------------------------------------------------------------------------------
+
+
+THINKING = (
+    "{{ '<|im_start|>user\\n' + messages[0].content + strftime_now(' (%d %b %Y)') + '<|im_end|>\\n' }}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking %}<think>\n{% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def thoughtful(settings: Config, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Settings of a model whose chat template opens thinking where it is asked to, and writes the day."""
+    path = tmp_path_factory.mktemp("hub") / "thoughtful"
+    shutil.copytree(checkpoint, path)
+    (path / "chat_template.jinja").write_text(THINKING)
+    changes = [f"model.path={path}", "prompt.chat_template_args={enable_thinking: true}", "prompt.thinking={}"]
+    return Config.model_validate(apply_overrides(settings.model_dump(), changes))
+
+
+@pytest.fixture
+def another_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Later:
+            return cls(2099, 12, 31, tzinfo=tz)
+
+    monkeypatch.setattr(datetime, "datetime", Later)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+
+
+@pytest.fixture(scope="module")
+def thoughtful_run(thoughtful: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = Run.create(tmp_path_factory.mktemp("runs") / "thoughtful", thoughtful)
+    train(run, Display(console=Console(file=StringIO())))
+    return run
+
+
+def test_a_model_that_never_stops_thinking_trains(thoughtful_run: Run):
+    """All of its tokens are thoughts but for the end, so hardly any has a policy loss."""
+    turns = [turn for episode in thoughtful_run.episodes(1) for turn in episode.turns]
+    cut_off = [turn for turn in turns if turn.invalid == "unclosed_thinking"]
+    assert cut_off
+    assert all(set(turn.kinds[:-1]) == {TokenKind.THINKING} for turn in cut_off)
+    (metrics,) = [record for record in thoughtful_run.metrics() if "policy/kl" in record]
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["tokens/thinking"] > 1
+    assert metrics["invalid/unclosed_thinking"] == len(cut_off) / len(turns)
+    report = credit_report(thoughtful_run)
+    assert np.isfinite([opinion.turn_N for opinion in report.opinions.values()]).all()
+    *_, tokens = (part for part in credit_parts(report) if isinstance(part, Table))
+    thoughts = report.turn(report.shown).kinds.count(TokenKind.THINKING)
+    assert tokens.rows[0][:2] == [f"({thoughts} tokens of thinking)", "-"]
+    assert len(tokens.rows) == 1 + len(report.tokens) - thoughts
+
+
+def test_thoughts_are_shown_where_a_policy_plays(thoughtful_run: Run):
+    policy, screen = SavedPolicy.open(thoughtful_run.path).load(1.0), StringIO()
+    env = policy.env("held_out")
+    task = env.panel.tasks[0].id
+    play(env, policy.agent, task, 0, Console(file=screen, width=10_000), wait=False)
+    for turn in policy.play(env, task).turns:
+        assert turn.thinking > 1
+        assert turn.text.split()[0] in screen.getvalue()
+    assert "unclosed_thinking" in screen.getvalue()
+
+
+def test_arguments_thinking_and_day_stay_with_run_and_policy(
+    thoughtful_run: Run, thoughtful: Config, another_day: None, caplog: pytest.LogCaptureFixture
+):
+    card = thoughtful_run.evaluations()["held_out"][-1].card
+    thinking = {"credit": "none", "open": "<think>", "close": "</think>"}
+    assert card.prompt == {"chat_template_args": {"enable_thinking": True}, "thinking": thinking}
+    resumed = build(thoughtful_run.config, thoughtful_run.checkpoints[-1] / "policy")
+    saved = SavedPolicy.open(thoughtful_run.path)
+    for prompts in (resumed.prompts, saved.load().agent.prompts):
+        assert (prompts.settings, prompts.label) == (card.prompt, card.template)
+        prompt = str(prompts.tokenizer.decode(prompts.build(CONTEXT).ids))
+        assert "2099" not in prompt
+        assert prompt.endswith("<think>\n")
+    assert not caplog.text
+    other = SavedPolicy.open(thoughtful_run.path, overrides=["prompt.chat_template_args={enable_thinking: false}"])
+    prompts = other.load().agent.prompts
+    assert str(prompts.tokenizer.decode(prompts.build(CONTEXT).ids)).endswith("assistant\n")
+    assert prompts.label != card.template
+    assert "writes the date into prompts: they keep 31 December 2099" not in caplog.text
+    build(thoughtful)  # the model that training began from has no day of its own
+    assert "writes the date into prompts: they keep 31 December 2099" in caplog.text
+
+
+def test_a_warm_start_that_goes_on_another_day_keeps_the_first(
+    thoughtful: Config, tmp_path: Path, request: pytest.FixtureRequest
+):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    def begin(check: Callable[[], None]) -> WarmStart:
+        parts, display = build(thoughtful), Display(console=Console(file=StringIO()))
+        args = (thoughtful, parts.learner, parts.env, parts.prompts, parts.tokenizer, tmp_path / "unfinished", display)
+        return WarmStart(*args, check_together=check)  # it is called after each step
+
+    first = begin(stop)
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    request.getfixturevalue("another_day")
+    later = begin(lambda: None)
+    assert later.prompts.label != first.prompts.label
+    later.run()
+    assert later.prompts.label == first.prompts.label
 
 
 # --- LoRA -----------------------------------------------------------------------------------------------------------

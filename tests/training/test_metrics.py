@@ -54,6 +54,12 @@ def test_rollout_metrics():
     assert metrics["tokens/response"] == 10.0
 
 
+def test_thinking_is_counted_where_there_is_any():
+    assert "tokens/thinking" not in rollout_metrics(EPISODES)
+    thoughtful = turn(kinds=(4, 4, 4, 4, 1, 2, 2, 3, 3, 3), thinking=20)
+    assert rollout_metrics([episode(thoughtful, turn())])["tokens/thinking"] == 2.0
+
+
 def test_a_tokenizer_that_knows_every_word_has_no_unknown_ones():
     assert rollout_metrics(EPISODES)["prompt/unknown"] == 0.0
 

@@ -6,10 +6,16 @@
 | subgoal                              | A_high at a boundary, else - | A_low            |
 | action                               | A_low                        | A_low            |
 | other (between blocks, end of text)  | -                            | A_low            |
+| thinking                             | - or A_low                   | - or A_low       |
 
 "-" means no loss. A kept subgoal is a copy, not a decision. An invalid response has no separate decisions, so all its
 tokens get the turn's A_low (arXiv 2602.16165 and its reference implementation). Undivided credit
 (:attr:`Credit.undivided`) treats every response like that, or gives each token an advantage of its own.
+
+Thinking has no loss, whatever the response and the credit, unless ``thinking`` asks for it. It is then credited with
+the action. HAE reads V_low behind the subgoal, after the thoughts. So its A_low says how good the action was, given the
+thoughts, and with exact values it is zero for them on average. An undivided credit of turns or episodes compares with
+what was known before the response, and judges the thoughts too.
 """
 
 from __future__ import annotations
@@ -51,8 +57,16 @@ class TokenCredit:
     """The token has a loss."""
 
 
-def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) -> list[TokenCredit]:
+def spread(
+    credit: Credit, turns: Turns, responses: Sequence[ResponseTokens], *, thinking: bool = False
+) -> list[TokenCredit]:
     """Spread ``credit`` over the tokens of ``responses``, one response for every turn played. The order is theirs.
+
+    Args:
+        credit: The credit of each turn, or of each token.
+        turns: The turns.
+        responses: The tokens to credit.
+        thinking: Whether tokens of thinking are credited, with the action. False: they have no loss.
 
     Raises:
         ValueError: Credit, turns and responses do not fit together: a played turn without a response or with two, a
@@ -67,26 +81,30 @@ def spread(credit: Credit, turns: Turns, responses: Sequence[ResponseTokens]) ->
     _check_decisions(responses, kind_of_token, row_of_token, divided_N, boundary_N)
     cuts = np.cumsum(lengths_N)[:-1]
 
-    # The table above, 4 entries per response: the advantage of each kind of token, and whether it has a loss.
+    # The table above, K entries per response: the advantage of each kind of token, and whether it has a loss.
     low_N, high_N, switch_N = (
         _values(name, getattr(credit, name), turns)[episode_N, turn_N] for name in ("low_BT", "high_BT", "switch_BT")
     )
-    value_N4 = np.zeros((len(responses), len(TokenKind)))
-    value_N4[:, TokenKind.SWITCH] = switch_N
-    value_N4[:, TokenKind.SUBGOAL] = np.where(boundary_N, high_N, 0.0)
-    value_N4[:, TokenKind.ACTION] = low_N
-    loss_N4 = np.zeros(value_N4.shape, dtype=bool)
-    loss_N4[:, TokenKind.SWITCH] = True
-    loss_N4[:, TokenKind.SUBGOAL] = boundary_N
-    loss_N4[:, TokenKind.ACTION] = True
-    value_N4[~divided_N] = low_N[~divided_N, None]
-    loss_N4[~divided_N] = True
+    value_NK = np.zeros((len(responses), len(TokenKind)))
+    value_NK[:, TokenKind.SWITCH] = switch_N
+    value_NK[:, TokenKind.SUBGOAL] = np.where(boundary_N, high_N, 0.0)
+    value_NK[:, TokenKind.ACTION] = low_N
+    loss_NK = np.zeros(value_NK.shape, dtype=bool)
+    loss_NK[:, TokenKind.SWITCH] = True
+    loss_NK[:, TokenKind.SUBGOAL] = boundary_N
+    loss_NK[:, TokenKind.ACTION] = True
+    value_NK[~divided_N] = low_N[~divided_N, None]
+    loss_NK[~divided_N] = True
+    value_NK[:, TokenKind.THINKING] = np.where(thinking, low_N, 0.0)
+    loss_NK[:, TokenKind.THINKING] = thinking
 
     if credit.token_BK is None:
-        advantages = np.split(value_N4[row_of_token, kind_of_token], cuts)
+        advantages = np.split(value_NK[row_of_token, kind_of_token], cuts)
     else:
         advantages = _of_tokens(credit.token_BK, turns, responses, episode_N, turn_N)
-    masks = np.split(loss_N4[row_of_token, kind_of_token], cuts)
+    masks = np.split(loss_NK[row_of_token, kind_of_token], cuts)
+    if credit.token_BK is not None:
+        advantages = [np.where(mask, advantage, 0.0) for advantage, mask in zip(advantages, masks, strict=True)]
     return [TokenCredit(advantage, mask) for advantage, mask in zip(advantages, masks, strict=True)]
 
 
@@ -157,9 +175,9 @@ def _check_decisions(
     divided_N: Bools,
     boundary_N: Bools,
 ) -> None:
-    """Check that a valid response has tokens for each of its decisions, in the order switch, subgoal, action."""
+    """Check that a valid response has tokens for each of its decisions, in order, and thinks before all of them."""
     N, K = len(responses), len(TokenKind)
-    has_N4 = np.bincount(row_of_token * K + kind_of_token, minlength=N * K).reshape(N, K) > 0
+    has_NK = np.bincount(row_of_token * K + kind_of_token, minlength=N * K).reshape(N, K) > 0
     needs = {
         TokenKind.SWITCH: divided_N,
         # A kept subgoal has no loss, so it may be empty where tags do not count as its tokens.
@@ -167,11 +185,12 @@ def _check_decisions(
         TokenKind.ACTION: divided_N,
     }
     for kind, needed_N in needs.items():
-        if response := _first(responses, needed_N & ~has_N4[:, kind]):
+        if response := _first(responses, needed_N & ~has_NK[:, kind]):
             raise ValueError(f"{_where(response)} is valid but has no {kind.name.lower()} tokens")
 
     decides = kind_of_token != TokenKind.OTHER
-    kinds, rows = kind_of_token[decides], row_of_token[decides]
+    kinds = np.where(kind_of_token == TokenKind.THINKING, 0, kind_of_token)[decides]
+    rows = row_of_token[decides]
     backwards = (np.diff(kinds) < 0) & (np.diff(rows) == 0)
     disordered_N = np.bincount(rows[1:][backwards], minlength=N) > 0
     if response := _first(responses, divided_N & disordered_N):

@@ -36,6 +36,8 @@ class TokenKind(IntEnum):
     SWITCH = 1
     SUBGOAL = 2
     ACTION = 3
+    THINKING = 4
+    """The token belongs to the thinking block before the answer, which is no decision of its own."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiper.advantages import Floats
+from hiper.advantages import Floats, TokenKind
 from hiper.analysis.credit.figure import draw_credit
 from hiper.analysis.credit.report import CreditReport, credit_report
 from hiper.commands.output import write_results
@@ -100,12 +100,17 @@ def _disputed(report: CreditReport) -> Iterator[Table]:
         ],
         left=3,
     )
-    tokens = [opinion.token_K_of(shown.row) for opinion in report.opinions.values()]
-    yield Table(
-        f"Turn {shown.turn + 1} of that episode token by token",
-        ("token", *numbers),
-        [[token, *(_cell(row_K[k]) for row_K in tokens)] for k, token in enumerate(report.tokens)],
-    )
+    yield Table(f"Turn {shown.turn + 1} of that episode token by token", ("token", *numbers), list(_tokens(report)))
+
+
+def _tokens(report: CreditReport) -> Iterator[list[str]]:
+    """Yield a row for each token of the response shown; a single one with the mean for its thoughts, which are long."""
+    tokens_EK = np.array([opinion.token_K_of(report.shown.row) for opinion in report.opinions.values()])
+    thinks_K = np.array(report.turn(report.shown).kinds) == TokenKind.THINKING
+    if thoughts := int(thinks_K.sum()):
+        yield [f"({thoughts:,} tokens of thinking)", *map(_cell, tokens_EK[:, thinks_K].mean(axis=1))]
+    for k in np.flatnonzero(~thinks_K).tolist():
+        yield [report.tokens[k], *map(_cell, tokens_EK[:, k])]
 
 
 def _matrix_row(row_E: Floats, diagonal: int) -> list[str]:

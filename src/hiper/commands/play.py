@@ -160,6 +160,8 @@ class Shown:
         word = "SWITCH" if move.switch else "KEEP"
         trouble = f"  [{TROUBLES[InvalidKind(move.invalid)]}]" if move.invalid else ""
         say(self._console, "", f"turn {self.turns} of {self._env.max_turns}  {word}  {move.subgoal or 'no subgoal'}")
+        if thoughts := move.text[: move.thinking].strip():
+            say(self._console, thoughts, style="dim")
         say(self._console, f"> {move.action or '(nothing)'}{trouble}", style="bold red" if trouble else "bold green")
         return move
 

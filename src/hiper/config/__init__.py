@@ -16,6 +16,7 @@ from hiper.config.load import (
     recipe_text,
     validate_config,
 )
+from hiper.config.prompts import Overflow, PromptConfig, ThinkingConfig
 from hiper.config.tree import (
     AlarmConfig,
     Config,
@@ -25,8 +26,6 @@ from hiper.config.tree import (
     LoraConfig,
     ModelConfig,
     NanoConfig,
-    Overflow,
-    PromptConfig,
     RolloutConfig,
     SamplerConfig,
     TrainingConfig,
@@ -51,6 +50,7 @@ __all__ = [
     "PromptConfig",
     "RolloutConfig",
     "SamplerConfig",
+    "ThinkingConfig",
     "TrainingConfig",
     "WarmStartConfig",
     "apply_overrides",

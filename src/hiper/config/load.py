@@ -70,6 +70,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
                 )
         if reason := _idle(key, config):
             _say_idle(key, reason)
+    if config.prompt.thinking is not None and config.model.path is None:
+        _say_idle("prompt.thinking", "a nano model does not think, as no demonstration does; set model.path")
     return config
 
 
@@ -168,7 +170,9 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         *parents, leaf = key.split(".")
         section: Any = changed
         for parent in parents:
-            section = section.setdefault(parent, {})
+            if section.get(parent) is None:  # saved settings hold a section that is not there as null
+                section[parent] = {}
+            section = section[parent]
             if not isinstance(section, dict):
                 raise UserError(f"'{shortened(override)}': '{shortened(parent)}' is a value, not a section")
         section[leaf] = value

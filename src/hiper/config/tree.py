@@ -13,17 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
+from hiper.config.prompts import PromptConfig
 from hiper.config.warm_start import WarmStartConfig
 from hiper.validation import COOLEST, HOTTEST, StrictModel, check_temperature
-
-Overflow = Literal["drop_history", "shorten", "truncate_left", "error"]
-"""What to do with a prompt that is too long.
-
-- ``drop_history``: leave out the oldest turns; raise an error if that is not enough.
-- ``shorten``: leave out the oldest turns; then cut tokens from the left if that is not enough.
-- ``truncate_left``: cut tokens from the left.
-- ``error``: raise an error.
-"""
 
 
 class OpenSection(BaseModel):
@@ -52,30 +44,6 @@ class EnvConfig(OpenSection):
         if "split" in self.options:
             raise ValueError("'split' is no option here: splits are env.train_split and evaluation.splits")
         return self
-
-
-class PromptConfig(StrictModel):
-    """How a turn is shown to the model."""
-
-    template: str = "instruct"
-    """The name of a shipped prompt template, or the path of a YAML file."""
-    history_window: int = Field(2, ge=0, le=10_000)
-    """The number of last turns in the prompt."""
-    max_tokens: int = Field(2048, ge=1, le=10_000_000)
-    """The maximum length of a prompt in tokens."""
-    overflow: Overflow = "drop_history"
-    """What to do with a longer prompt. Metrics count such prompts in any case."""
-    plan_memory: Literal["none", "critic", "both"] = "none"
-    """Who reads the list of the agent's subgoals so far, each with the turn at which it began.
-
-    - ``none``: nobody.
-    - ``critic``: the critic alone. It needs a backbone of its own (``model.critic: own``).
-    - ``both``: policy and critic.
-    """
-    plan_memory_tokens: int = Field(64, ge=1, le=10_000_000)
-    """The maximum length of that list in tokens. The oldest subgoals are left out; metrics count them."""
-    include_tags: bool = True
-    """If true, the tags of a block share its advantage. Otherwise they count as text outside the blocks."""
 
 
 _LARGEST_NANO = 2_000_000_000

@@ -116,6 +116,7 @@ def result_card(
         ),
         template=agent.prompts.label,
         history_window=agent.prompts.history_window,
+        prompt=agent.prompts.settings,
         sampling=CardSampling(agent.params.temperature, agent.params.max_tokens),
         seed=seed,
         seconds=round(evaluation.seconds, 1),

@@ -79,8 +79,10 @@ def imitation_rows(
     for turn, context in zip(episode.turns, contexts_of(episode), strict=True):
         if lapses_too or not turn.lapse:
             said = template.phrase(Decision(turn.switch, turn.subgoal, turn.action), context)
-            response = encode_response(tokenizer, said, template.form)
-            rows.append(Row(tuple(prompts.build(context).ids), tuple(response), None))
+            prompt = prompts.build(context)
+            opened = prompts.thinking if prompt.opens_thinking else None
+            response = encode_response(tokenizer, said, template.form, opened)
+            rows.append(Row(tuple(prompt.ids), tuple(response), None))
     return rows
 
 

@@ -70,7 +70,7 @@ class WarmStart:
             UserError: There is nothing to imitate, the loss diverged, or the stored progress cannot be used.
             UnwritableError: The progress cannot be written.
         """
-        saved = _Unfinished(self.unfinished, self.config, self.learner)
+        saved = _Unfinished(self.unfinished, self.config, self.learner, self.tokenizer)
         begun = saved.read()
         settings, last = self.config.warm_start, self.config.warm_start.imperfect
         stages = [_Stage("warm start", "warm start", settings, settings.lapses, lapses_too=False)]
@@ -150,13 +150,13 @@ class WarmStart:
 class _Unfinished:
     """The file that stores a warm start's progress."""
 
-    def __init__(self, path: Path, config: Config, learner: Learner) -> None:
-        self._path, self._learner = path, learner
+    def __init__(self, path: Path, config: Config, learner: Learner, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._path, self._learner, self._tokenizer = path, learner, tokenizer
         self._settings = warm_start_settings(config)
         self._saved = time.monotonic()
 
     def read(self) -> dict[str, Any] | None:
-        """Return the notes of an earlier process, or None. Nothing is restored yet.
+        """Return the notes of an earlier process, or None. Of them, the chat template alone is restored yet.
 
         Raises:
             UserError: The file cannot be read, or was written under other settings.
@@ -170,6 +170,7 @@ class _Unfinished:
             raise UserError(
                 f"{what} was made with {changes}; use these settings again, or delete the file to start again"
             )
+        self._tokenizer.chat_template = notes.get("chat_template", self._tokenizer.chat_template)
         return notes
 
     def restore(self, tuning: FineTuning) -> None:
@@ -185,7 +186,10 @@ class _Unfinished:
         if not self._learner.processes.first:
             return
         with atomic_file(self._path) as partial:
-            tuning.imitation.save(partial, {"settings": self._settings, "stage": stage, "losses": tuning.losses})
+            notes = {"settings": self._settings, "stage": stage, "losses": tuning.losses}
+            # A chat template that writes the day keeps the day on which the warm start began.
+            notes["chat_template"] = self._tokenizer.chat_template
+            tuning.imitation.save(partial, notes)
         self._saved = time.monotonic()
 
     @property

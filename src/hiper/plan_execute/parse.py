@@ -4,6 +4,10 @@ A decision is written as three blocks. The form is strict, so that nothing is gu
 once, in order, and is not empty. The switch word is exact. White space around blocks and inside tags is free. So is
 text outside the blocks, for example a chain of thought before them, unless it holds one of the tags.
 
+A response may begin with a thinking block, where the settings say so (``prompt.thinking``). It is set aside before
+anything else is read, so tags in it mean nothing. It begins with its opening mark, or in the prompt, and ends with the
+first closing mark. A block that never closes leaves no answer.
+
 The effect of a response:
 
 ======================== ================================= ====================== ==========================
@@ -34,6 +38,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
+from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
 
 KEEP, SWITCH = "KEEP", "SWITCH"
@@ -71,6 +76,8 @@ _TAG = re.compile("|".join(map(re.escape, TAGS)))
 class InvalidKind(StrEnum):
     """Why a response is invalid. If several kinds apply, the first in this order counts."""
 
+    UNCLOSED_THINKING = "unclosed_thinking"
+    """The response begins with a thinking block that never closes."""
     CUT_OFF = "cut_off"
     """The token limit ended the response before </action>."""
     REPEATED_BLOCK = "repeated_block"
@@ -121,6 +128,8 @@ class Parsed:
     """The subgoal that was in force before the response. None before the first."""
     blocks: Mapping[BlockName, Block]
     """The blocks that are complete and appear once. An invalid response may have some too."""
+    thinking: int = 0
+    """The number of characters at the beginning of the response that are its thinking block."""
 
     @property
     def format_valid(self) -> bool:
@@ -149,7 +158,7 @@ class Parsed:
 
 
 def response_text(decision: Decision, form: Form = Form.PLAN_EXECUTE) -> str:
-    """The response that states ``decision``."""
+    """The answer that states ``decision``."""
     action = f"<action>{decision.action}</action>"
     if form is Form.ACTION:
         return action
@@ -165,6 +174,8 @@ def parse_response(
     understand: Callable[[str], str] = lambda said: said,
     hit_limit: bool = False,
     form: Form = Form.PLAN_EXECUTE,
+    thinking: ThinkingConfig | None = None,
+    opened: bool = False,
 ) -> Parsed:
     """Read a response.
 
@@ -175,24 +186,38 @@ def parse_response(
         understand: maps an action in the template's wording to the environment's action.
         hit_limit: whether the token limit ended the response.
         form: what the response has to state.
+        thinking: the marks of a thinking block before the answer. None: there is none.
+        opened: whether the prompt ends with the opening mark, so that the response begins inside the block.
     """
-    tags = [tag for tag in _TAG.finditer(text) if tag[0] in _TAGS_OF[form]]
+    begin = 0 if thinking is None else _end_of_thinking(text, thinking, opened)
+    if begin is None:
+        return Parsed(InvalidKind.UNCLOSED_THINKING, None, None, previous_subgoal, {}, len(text))
+    tags = [tag for tag in _TAG.finditer(text, begin) if tag[0] in _TAGS_OF[form]]
     blocks = _find_blocks(text, tags)
     contents = {name: block.inner.of(text) for name, block in blocks.items()}
     invalid = _check_form([tag[0] for tag in tags], contents, hit_limit, form)
     if invalid is not None:
-        return Parsed(invalid, None, None, previous_subgoal, blocks)
+        return Parsed(invalid, None, None, previous_subgoal, blocks, begin)
     switch = contents.get(BlockName.SWITCH) == SWITCH
     stated = " ".join(contents.get(BlockName.SUBGOAL, "").split())  # later prompts show it on one line
     action = understand(contents[BlockName.ACTION])
     followed = stated if switch or previous_subgoal is None else previous_subgoal
     decision = Decision(switch=switch, subgoal=followed, action=action)
     refused = None if accepts(action) else InvalidKind.INADMISSIBLE_ACTION
-    return Parsed(refused, decision, stated, previous_subgoal, blocks)
+    return Parsed(refused, decision, stated, previous_subgoal, blocks, begin)
+
+
+def _end_of_thinking(text: str, marks: ThinkingConfig, opened: bool) -> int | None:
+    """Where the thinking block at the beginning of a response ends. 0: there is no block. None: it never closes."""
+    begin = len(text) - len(text.lstrip())
+    if not opened and not text.startswith(marks.open, begin):
+        return 0
+    close = text.find(marks.close, 0 if opened else begin + len(marks.open))
+    return None if close < 0 else close + len(marks.close)
 
 
 def stated_switch(text: str) -> str | None:
-    """The content of a response's switch block, whether its form is valid or not. None if there is no such block."""
+    """The content of an answer's switch block, whether its form is valid or not. None if there is no such block."""
     block = _find_blocks(text, list(_TAG.finditer(text))).get(BlockName.SWITCH)
     return None if block is None else block.inner.of(text)
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import inspect
 import logging
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from hiper.config import Overflow
-from hiper.errors import UserError, first_line
+from hiper.config import Overflow, ThinkingConfig
+from hiper.errors import UserError, first_line, shortened
+from hiper.plan_execute.parse import TAGS
 from hiper.plan_execute.render import Message, PromptContext, Template
 from hiper.plan_execute.tokenizer import begins_texts, text_encoder
 
@@ -39,6 +45,8 @@ class Prompt:
     """Turns of the history window that were left out."""
     cut_tokens: int = 0
     """Tokens that were cut from the left."""
+    opens_thinking: bool = False
+    """Whether the prompt ends with the mark that opens a thinking block, so that the response begins inside it."""
 
     @property
     def complete(self) -> bool:
@@ -50,18 +58,21 @@ class PromptBuilder:
     """Builds prompts for one model.
 
     The prompt of a ``text`` template begins with the token that the model's texts begin with, if it has one. A chat
-    template brings its own.
+    template brings its own, see :class:`ChatTemplate`.
 
     Args:
         template: the prompt template.
         tokenizer: the tokenizer of the model.
         history_window: the number of last turns in a prompt.
         max_tokens: the maximum length of a prompt in tokens. None: no maximum.
-        overflow: what to do with a longer prompt, see :data:`~hiper.config.tree.Overflow`.
+        overflow: what to do with a longer prompt, see :data:`~hiper.config.prompts.Overflow`.
+        chat_template_args: further arguments of the chat template.
+        thinking: the marks of the thinking block that responses may begin with. None: there is none.
         plan_tokens: the maximum length of the list of subgoals in tokens, for a template that shows it.
 
     Raises:
         UserError: the template is for chat models, and the tokenizer has no chat template, or one that cannot be used.
+            Or there are arguments for it that have no effect.
     """
 
     def __init__(
@@ -72,6 +83,8 @@ class PromptBuilder:
         history_window: int,
         max_tokens: int | None,
         overflow: Overflow,
+        chat_template_args: Mapping[str, Any] = MappingProxyType({}),
+        thinking: ThinkingConfig | None = None,
         plan_tokens: int | None = None,
     ) -> None:
         if template.data.kind == "chat" and not tokenizer.chat_template:
@@ -79,20 +92,46 @@ class PromptBuilder:
                 f"template {template.data.name} is for chat models, but the tokenizer {tokenizer.name_or_path!r} has "
                 "no chat template: use a template of kind text, such as terse"
             )
+        if thinking is not None and (taken := {thinking.open, thinking.close} & {*TAGS}):
+            raise UserError(f"prompt.thinking: {min(taken)} is a tag of the answer; choose other marks")
         self.template = template
         self.tokenizer = tokenizer
+        self.chat_template_args = dict(chat_template_args)
+        """The arguments of the chat template."""
+        self.thinking = thinking
         self.history_window = history_window
         self._encode_text = text_encoder(tokenizer)
         self._max_tokens = max_tokens
         self._plan_tokens = plan_tokens
         self._overflow = overflow
         self._begin = begins_texts(tokenizer) if template.data.kind == "text" else []
-        self.label = template.label
+        self._chat = ChatTemplate(template, tokenizer, chat_template_args) if template.data.kind == "chat" else None
+        if chat_template_args and self._chat is None:
+            raise UserError(
+                f"prompt.chat_template_args: template {template.data.name} is plain text and has no chat template; "
+                "leave the arguments out, or use a template of kind chat, such as instruct"
+            )
+        if self._chat is not None and thinking is None and opens(self._chat.sample, marks := ThinkingConfig()):
+            log.warning(
+                "%s begins every response inside %s, and prompt.thinking is not set, so thoughts are read as a part of "
+                "the answer: set prompt.thinking={credit: none}, or prompt.chat_template_args={enable_thinking: false} "
+                "if the template reads it",
+                self._chat,
+                marks.open,
+            )
+
+    @property
+    def label(self) -> str:
         """The template's label, for result cards. With a chat template, the hash of its rendering stands behind it."""
-        if template.data.kind == "chat":
-            self.label += f"-{hashlib.sha256(self._try_chat_template().encode()).hexdigest()[:8]}"
-        if template.shows_plans:
-            self.label += f"-plans-{plan_tokens}"
+        shown = "" if self._chat is None else f"-{hashlib.sha256(self._chat.sample.encode()).hexdigest()[:8]}"
+        plans = f"-plans-{self._plan_tokens}" if self.template.shows_plans else ""
+        return f"{self.template.label}{shown}{plans}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of chat template arguments and thinking, for result cards. Those not set are left out."""
+        thinking = {} if self.thinking is None else {"thinking": self.thinking.model_dump()}
+        return ({"chat_template_args": self.chat_template_args} if self.chat_template_args else {}) | thinking
 
     def build(self, context: PromptContext) -> Prompt:
         """Build the prompt for a turn.
@@ -102,12 +141,12 @@ class PromptBuilder:
         """
         history = context.history[max(0, len(context.history) - self.history_window) :]
         context = replace(context, plans=context.plans[self.dropped_plans(context) :])
-        prompt = Prompt(self._encode(replace(context, history=history)))
+        prompt = self._encode(replace(context, history=history))
         if self._overflow in ("drop_history", "shorten"):
             for dropped in range(1, len(history) + 1):
                 if self._fits(prompt):
                     break
-                prompt = Prompt(self._encode(replace(context, history=history[dropped:])), dropped_turns=dropped)
+                prompt = replace(self._encode(replace(context, history=history[dropped:])), dropped_turns=dropped)
         if self._fits(prompt):
             return prompt
         assert self._max_tokens is not None
@@ -136,58 +175,127 @@ class PromptBuilder:
     def _fits(self, prompt: Prompt) -> bool:
         return self._max_tokens is None or len(prompt.ids) <= self._max_tokens
 
-    def _encode(self, context: PromptContext) -> list[int]:
-        rendered = self.template.render(context)
+    def _encode(self, context: PromptContext) -> Prompt:
+        rendered = self.template.render(context, self.thinking)
         if not isinstance(rendered, str):
-            rendered = self._chat(rendered)
-        return [*self._begin, *self._encode_text(rendered)]
+            assert self._chat is not None
+            rendered = self._chat.render(rendered)
+        opened = self.thinking is not None and opens(rendered, self.thinking)
+        return Prompt([*self._begin, *self._encode_text(rendered)], opens_thinking=opened)
 
-    def _chat(self, messages: list[Message], **names: Any) -> str:
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **names)
+
+def opens(prompt: str, thinking: ThinkingConfig) -> bool:
+    """Whether a prompt ends with the mark that opens a thinking block."""
+    return prompt.rstrip().endswith(thinking.open)
+
+
+class ChatTemplate:
+    """A tokenizer's chat template with its arguments, tried once.
+
+    A chat template that writes the day is replaced, in the tokenizer, by one that keeps this day. So it is saved with a
+    policy, and whatever plays or resumes the policy has the same prompts.
+
+    Raises:
+        UserError: It fails, leaves out a message, or reads none of the arguments.
+    """
+
+    def __init__(self, template: Template, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> None:
+        self._template, self._tokenizer, self._arguments = template, tokenizer, dict(arguments)
+        self._check_arguments()
+        days = self._try()
+        if days > 1:
+            self._keep_day()
+
+    def __str__(self) -> str:
+        return f"the chat template of the tokenizer {self._tokenizer.name_or_path!r}"
+
+    @property
+    def sample(self) -> str:
+        """A rendering of the template's messages."""
+        return self.render(self._messages)
+
+    def render(self, messages: list[Message], source: str | None = None) -> str:
+        """Render messages, by another source than the tokenizer's if one is given."""
+        rendered = self._tokenizer.apply_chat_template(
+            messages, chat_template=source, tokenize=False, add_generation_prompt=True, **self._arguments
+        )
         return str(rendered)
 
-    def _try_chat_template(self) -> str:
-        """Render the chat template, and warn if the rendering depends on more than the messages.
+    @property
+    def _messages(self) -> list[Message]:
+        system = self._template.data.system
+        begin = [] if system is None else [{"role": "system", "content": system}]
+        return [*begin, {"role": "user", "content": PROBE}]
 
-        Raises:
-            UserError: it fails, or leaves out a message.
-        """
-        name, system = self.template.data.name, self.template.data.system
-        messages = [{"role": "user", "content": PROBE}]
-        if system is not None:
-            messages.insert(0, {"role": "system", "content": system})
-        where = f"the chat template of the tokenizer {self.tokenizer.name_or_path!r}"
+    @property
+    def _source(self) -> str:
+        known = self._tokenizer.chat_template
+        return str(known["default"] if isinstance(known, dict) else known)
+
+    def _check_arguments(self) -> None:
+        if isinstance(known := self._tokenizer.chat_template, dict) and "default" not in known:
+            raise UserError(
+                f"{self} has several variants ({', '.join(known)}), and none is called default: save the one that is "
+                "meant as chat_template.jinja beside the tokenizer"
+            )
+        own = {"messages", *inspect.signature(self._tokenizer.apply_chat_template).parameters}
+        for name in self._arguments:
+            if name in own:
+                raise UserError(f"prompt.chat_template_args: '{name}' is HiPER's own; leave it out")
+            words = re.findall(r"[^\W\d]\w*", self._source)
+            if name not in words:
+                near = get_close_matches(name, words, n=1)
+                meant = f"did you mean '{near[0]}'?" if near else "its text shows what it reads"
+                raise UserError(
+                    f"prompt.chat_template_args: {self} does not mention '{shortened(name)}', so it has no effect; "
+                    f"{meant}"
+                )
+
+    def _try(self) -> int:
+        """Render the messages on several days, and return how many renderings differ."""
+        name, system = self._template.data.name, self._template.data.system
         remedy = "mend chat_template.jinja beside the tokenizer, or use a template of kind text, such as terse"
         if system is not None:
             remedy += f"; some models take no system message: then leave out `system` in {name}"
-        if isinstance(known := self.tokenizer.chat_template, dict) and "default" not in known:
-            raise UserError(
-                f"{where} has several variants ({', '.join(known)}), and none is called default: save the one that is "
-                "meant as chat_template.jinja beside the tokenizer"
-            )
         try:
-            rendered = self._chat(messages)
-            same = len({rendered, *(self._chat(messages) for _ in range(4))}) == 1
-            if "strftime_now" in str(known):
-                plain = known["default"] if isinstance(known, dict) else str(known)
-                same &= len({self._chat(messages, chat_template=_clock(day) + plain) for day in DAYS}) == 1
+            renderings = {self.sample for _ in range(5)}
+            days = {self.render(self._messages, _clock(day) + self._source) for day in DAYS if self._tells_time}
         except Exception as error:  # a template may raise anything
-            problem = f"{where} cannot render the messages of template {name}"
-            raise UserError(f"{problem}: {first_line(error)}; {remedy}") from error
-        for message in messages:
-            if message["content"].strip() not in rendered:
-                raise UserError(f"{where} leaves out the {message['role']} message of template {name}; {remedy}")
-        if not same:
+            raise UserError(
+                f"{self} cannot render the messages of template {name}: {first_line(error)}; {remedy}"
+            ) from error
+        for message in self._messages:
+            if any(message["content"].strip() not in rendered for rendered in renderings):
+                raise UserError(f"{self} leaves out the {message['role']} message of template {name}; {remedy}")
+        return max(len(renderings), len(days))
+
+    @property
+    def _tells_time(self) -> bool:
+        return "strftime_now" in self._source
+
+    def _keep_day(self) -> None:
+        """Make the chat template keep this day. If it varies by more than the day, only warn."""
+        now = datetime.datetime.now()
+        kept = _clock(now) + self._source
+        if self._tells_time and {self.render(self._messages, kept) for _ in range(5)} == {self.sample}:
+            known = self._tokenizer.chat_template
+            self._tokenizer.chat_template = known | {"default": kept} if isinstance(known, dict) else kept
             log.warning(
-                "%s writes the date or something else from outside into prompts: equal seeds give other prompts on "
-                "another day, as does a resumed run; result cards tell such prompts apart. For equal prompts, mend "
-                "chat_template.jinja beside the tokenizer",
-                where,
+                "%s writes the date into prompts: they keep %s from here on, in the policies that are saved too, so "
+                "that a resumed run has the same prompts",
+                self,
+                now.strftime("%d %B %Y"),
             )
-        return rendered
+            return
+        log.warning(
+            "%s writes something from outside into prompts: equal seeds give other prompts another time, as does a "
+            "resumed run; result cards tell such prompts apart. For equal prompts, mend chat_template.jinja beside the "
+            "tokenizer",
+            self,
+        )
 
 
 def _clock(day: datetime.datetime) -> str:
     """Return the definition of ``strftime_now``, the clock of chat templates, for a moment."""
     filled = "".join(f" | replace('%{letter}', '{day.strftime('%' + letter)}')" for letter in "aAbBcdHIjmMpSUwWxXyYZ")
-    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filled} }}}}{{%- endmacro -%}}"
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filled} }}}}{{% endmacro +%}}"

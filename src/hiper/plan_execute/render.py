@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
 from hiper.errors import UserError
 from hiper.plan_execute.actions import ActionWords, QuickPattern, placeholders
@@ -144,15 +145,21 @@ class Template:
         """The environment's action for an action in the template's wording; the inverse of :meth:`phrase`."""
         return self._words.understand(said, context.observation, context.admissible)
 
-    def render(self, context: PromptContext) -> str | list[Message]:
-        """The prompt: a text, or messages for a template of kind ``chat``."""
-        text = self._fill(context).encode(errors="replace").decode()  # scraped texts may hold lone surrogates
+    def render(self, context: PromptContext, thinking: ThinkingConfig | None = None) -> str | list[Message]:
+        """The prompt: a text, or messages for a template of kind ``chat``.
+
+        Args:
+            context: what the agent knows.
+            thinking: the marks of thinking, for the placeholders ``{think}`` and ``{end_think}``. None: they have
+                nothing to show.
+        """
+        text = self._fill(context, thinking).encode(errors="replace").decode()  # scraped texts may hold lone surrogates
         if self.data.kind == "text":
             return text
         system = [] if self.data.system is None else [{"role": "system", "content": self.data.system}]
         return [*system, {"role": "user", "content": text}]
 
-    def _fill(self, context: PromptContext) -> str:
+    def _fill(self, context: PromptContext, thinking: ThinkingConfig | None) -> str:
         listed = context.admissible is not None
         values: dict[str, str] = {
             "goal": self._goal(context.goal, listed),
@@ -161,6 +168,7 @@ class Template:
             "subgoal": context.subgoal or "",
             "turn": str(context.turn + 1),
             "plans": self.list_plans(context.plans),
+            **({} if thinking is None else {"think": thinking.open, "end_think": thinking.close}),
             **(self._list_actions(self._say_all(context)) if self._lists_actions and context.admissible else {}),
         }
         values |= {field: text for field, text in self.data.when_empty.items() if not values.get(field)}

@@ -71,7 +71,8 @@ def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool) -> NDArra
 
     A token belongs to a block if it holds any of the block's characters. If it holds characters of several blocks, it
     belongs to the first, but the content of a block comes before the tag of another. Tokens outside all blocks are
-    OTHER. A block that is missing or incomplete has no tokens (see :attr:`Parsed.blocks`).
+    OTHER. A block that is missing or incomplete has no tokens (see :attr:`Parsed.blocks`). The thinking block is the
+    first of all, with its marks and white space before it.
 
     Args:
         tokens: the response and its tokens.
@@ -89,6 +90,7 @@ def token_kinds(tokens: TokenText, parsed: Parsed, include_tags: bool) -> NDArra
             kinds[_overlapping(tokens, block.outer)] = kind
         if BlockName.ACTION in parsed.blocks and len(kinds) and tokens.starts[-1] == tokens.ends[-1]:
             kinds[-1] = TokenKind.ACTION
+    kinds[_overlapping(tokens, Span(0, parsed.thinking))] = TokenKind.THINKING
     for kind, block in last_first:
         kinds[_overlapping(tokens, block.inner)] = kind
     return kinds

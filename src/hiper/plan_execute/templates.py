@@ -146,7 +146,7 @@ class TemplateData(StrictModel):
 
     @model_validator(mode="after")
     def _check_placeholders(self) -> Self:
-        known = {"goal", "history", "observation", "subgoal", "actions", "turn"}
+        known = {"goal", "history", "observation", "subgoal", "actions", "turn", "think", "end_think"}
         known |= {group.field for group in self.admissible.groups}
         if unknown := set().union(*map(placeholders, self.parts)) - known:
             raise ValueError(f"parts: no value for {braced(unknown)}; there are {braced(known)}")

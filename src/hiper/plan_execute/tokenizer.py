@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
+from hiper.config import ThinkingConfig
 from hiper.errors import UserError, first_line
 from hiper.files import user_path
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, Form, response_text
@@ -185,10 +186,21 @@ def _word_splitter() -> Split:
 
 
 def encode_response(
-    tokenizer: PreTrainedTokenizerBase, decision: Decision, form: Form = Form.PLAN_EXECUTE
+    tokenizer: PreTrainedTokenizerBase,
+    decision: Decision,
+    form: Form = Form.PLAN_EXECUTE,
+    closing: ThinkingConfig | None = None,
 ) -> list[int]:
-    """The token ids of the response that states ``decision``, with the end-of-sequence token."""
-    return [*encode_text(tokenizer, response_text(decision, form)), tokenizer.eos_token_id]
+    """The token ids of the response that states ``decision``, with the end-of-sequence token.
+
+    Args:
+        tokenizer: the tokenizer.
+        decision: the decision.
+        form: what the response has to state.
+        closing: the marks of a thinking block that the prompt has opened. The response closes it at once.
+    """
+    begin = "" if closing is None else f"\n{closing.close}\n\n"
+    return [*encode_text(tokenizer, begin + response_text(decision, form)), tokenizer.eos_token_id]
 
 
 def round_trip(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

@@ -79,6 +79,8 @@ class Agent:
             understand=lambda said: template.understand(said, context),
             hit_limit=not sample.finished,
             form=template.form,
+            thinking=self.prompts.thinking,
+            opened=prompt.opens_thinking,
         )
         return Move(
             action=parsed.action,
@@ -95,6 +97,7 @@ class Agent:
             kinds=tuple(int(kind) for kind in token_kinds(tokens, parsed, self._include_tags)),
             low_index=low_index(tokens, parsed) if parsed.format_valid else None,
             version=sample.version,
+            thinking=parsed.thinking,
         )
 
 

@@ -127,6 +127,7 @@ class Playing:
                 prompt_cut=move.prompt_cut,
                 policy_version=move.version,
                 lapse=move.lapse,
+                thinking=move.thinking,
             )
         )
         self._history.append((before.text, move.action))

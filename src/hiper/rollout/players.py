@@ -46,6 +46,8 @@ class Move:
     """Whether the player decided KEEP but stated a subgoal that differs from the previous one."""
     lapse: bool = False
     """Whether a demonstrator erred on purpose. Such a move is not imitated."""
+    thinking: int = 0
+    """The number of characters at the beginning of ``text`` that were set aside as thinking."""
     prompt_ids: tuple[int, ...] = ()
     """The tokens that a model read. Empty for other players."""
     prompt_cut: bool = False

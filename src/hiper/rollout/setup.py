@@ -30,6 +30,8 @@ def make_prompts(
         max_tokens=prompt.max_tokens,
         overflow=prompt.overflow,
         plan_tokens=prompt.plan_memory_tokens,
+        chat_template_args=prompt.chat_template_args,
+        thinking=prompt.thinking,
     )
 
 

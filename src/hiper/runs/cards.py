@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +90,8 @@ class Card:
     """Name, version and beginning of the hash of the prompt template."""
     history_window: int
     """Past turns shown in a prompt."""
+    prompt: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """The settings ``chat_template_args`` and ``thinking``, where they are set."""
     sampling: CardSampling
     seed: int
     seconds: float

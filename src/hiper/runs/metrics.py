@@ -81,6 +81,9 @@ PLANS_DROPPED = Metric(
 )
 PROMPT_TOKENS = Metric("tokens/prompt", "tokens", "Mean length of a prompt.")
 RESPONSE_TOKENS = Metric("tokens/response", "tokens", "Mean length of a response.")
+THINKING_TOKENS = Metric(
+    "tokens/thinking", "tokens", "Mean length of the thinking block of a response, if any has one."
+)
 
 # Plans.
 SWITCH_RATE = Metric(

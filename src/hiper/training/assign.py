@@ -77,9 +77,21 @@ def rows_of(episodes: Sequence[Episode], critic_prompts: PromptBuilder | None = 
 
 
 def assign_credit(
-    episodes: Sequence[Episode], scores: Sequence[Scores], shaping: Shaping, estimator: Estimator
+    episodes: Sequence[Episode],
+    scores: Sequence[Scores],
+    shaping: Shaping,
+    estimator: Estimator,
+    *,
+    thinking: bool = False,
 ) -> Assigned:
     """Credit every token of every turn.
+
+    Args:
+        episodes: The episodes.
+        scores: The score of each turn.
+        shaping: The shaping of their rewards.
+        estimator: The estimator of credit.
+        thinking: Whether thinking is credited, see :func:`hiper.advantages.spread`.
 
     Raises:
         ValueError: There is not exactly one score per turn, or a score's tokens are not the sampled ones.
@@ -90,7 +102,7 @@ def assign_credit(
     said = [switch_probability(t, s.logprobs) for t, s in zip(_turns(episodes), scores, strict=True)]
     turns, rewards = turns_of(episodes, shaping, values, said)
     credit = estimator(turns)
-    tokens = spread(credit, turns, responses_of(episodes, turns))
+    tokens = spread(credit, turns, responses_of(episodes, turns), thinking=thinking)
     targets = _targets(turns, credit, heads)
     rows = [
         TrainRow(score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
@@ -153,7 +165,7 @@ def token_mask(episodes: Sequence[Episode]) -> Bools:
 
 def _said_keep(turn: Turn) -> bool:
     """Whether KEEP was said, in an invalid response too: otherwise an invalid one would cost less than a valid one."""
-    return not turn.switch if turn.format_valid else stated_switch(turn.text) == KEEP
+    return not turn.switch if turn.format_valid else stated_switch(turn.answer) == KEEP
 
 
 def _values(episodes: Sequence[Episode], scores: Sequence[Scores], heads: Sequence[Head]) -> dict[Head, Floats]:

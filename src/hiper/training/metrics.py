@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiper.advantages import HEADS, Bools, Floats
+from hiper.advantages import HEADS, Bools, Floats, TokenKind
 from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
 from hiper.rollout.collector import contexts_of
@@ -48,6 +48,11 @@ def rollout_metrics(episodes: Sequence[Episode], unknown_id: int | None = None) 
         / sum(len(turn.prompt_ids) for turn in turns),
         names.PROMPT_TOKENS.name: _mean([len(turn.prompt_ids) for turn in turns]),
         names.RESPONSE_TOKENS.name: _mean([len(turn.response_ids) for turn in turns]),
+        **(
+            {names.THINKING_TOKENS.name: _mean([turn.kinds.count(TokenKind.THINKING) for turn in turns])}
+            if any(turn.thinking for turn in turns)
+            else {}
+        ),
     }
 
 

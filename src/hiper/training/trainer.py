@@ -134,7 +134,8 @@ class Trainer:
             scores = learner.score(rows, on_rows)
         self.stop.check_together()
         with self._phase(clock, "credit"):
-            assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
+            thinking = config.prompt.credits_thinking
+            assigned = assign_credit(episodes, scores, config.shaping, config.advantages, thinking=thinking)
         # Before the update, so that an error leaves the weights of a whole iteration.
         with self._phase(clock, "writing"):
             stored = [*assigned.episodes, *collected.replaced]

@@ -22,9 +22,9 @@ def opinion(*rows: tuple[list[float], list[bool]], credit: Credit | None = None)
 
 
 def test_turns_are_means_over_the_tokens_that_carry_credit():
-    said = opinion(([1.0, 3.0, 9.0], [True, True, False]), ([-2.0], [True]))
-    assert said.turn_N.tolist() == [2.0, -2.0]
-    np.testing.assert_array_equal(said.token_K, [1.0, 3.0, np.nan, -2.0])
+    said = opinion(([1.0, 3.0, 9.0], [True, True, False]), ([-2.0], [True]), ([0.0], [False]))
+    assert said.turn_N.tolist() == [2.0, -2.0, 0.0]
+    np.testing.assert_array_equal(said.token_K, [1.0, 3.0, np.nan, -2.0, np.nan])
 
 
 def test_summaries_of_decisions():

@@ -143,7 +143,7 @@ def test_spacy_is_taken_where_it_is(monkeypatch) -> None:
     assert choose_tagger("auto") == "words"
     assert choose_tagger("spacy") == "spacy"
     nouns.spacy_nouns.cache_clear()
-    with pytest.raises(UserError, match="'en_core_web_sm' is not installed: pip install spacy"):
+    with pytest.raises(UserError, match=r"'en_core_web_sm' is not installed: pip install 'hiper\[webshop\]'"):
         TAGGERS["spacy"]()
     monkeypatch.setattr(nouns, "find_spec", lambda name: object())
     assert choose_tagger("auto") == "spacy"

@@ -31,8 +31,8 @@ class Opinion:
 
     @cached_property
     def turn_N(self) -> Floats:
-        """The mean over the tokens of each turn that have credit."""
-        return np.array([token.advantages[token.mask].mean() for token in self.tokens])
+        """The mean over the tokens of each turn that have credit. 0: no token has, as where thinking never ends."""
+        return np.array([token.advantages[token.mask].sum() / max(1, token.mask.sum()) for token in self.tokens])
 
     @cached_property
     def token_K(self) -> Floats:

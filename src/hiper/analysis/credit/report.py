@@ -123,7 +123,8 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
     stored = read_stored(run, iteration)
     estimators = estimators_for(run.config)
     left_out = {name: why for name, estimator in estimators.items() if (why := stored.why_not(estimator))}
-    opinions = {name: _opinion(stored, e) for name, e in estimators.items() if name not in left_out}
+    thinking = run.config.prompt.credits_thinking
+    opinions = {name: _opinion(stored, e, thinking) for name, e in estimators.items() if name not in left_out}
     apart_N = disagreement(np.array([opinion.turn_N for opinion in opinions.values()]))
     places = [(b, t) for b, episode in enumerate(stored.episodes) for t in range(len(episode.turns))]
     order = [
@@ -147,9 +148,10 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
     )
 
 
-def _opinion(stored: Stored, estimator: Estimator) -> Opinion:
+def _opinion(stored: Stored, estimator: Estimator, thinking: bool) -> Opinion:
     credit = estimator(stored.turns)
-    return Opinion(credit, spread(credit, stored.turns, responses_of(stored.episodes, stored.turns)))
+    responses = responses_of(stored.episodes, stored.turns)
+    return Opinion(credit, spread(credit, stored.turns, responses, thinking=thinking))
 
 
 def _decoded(run: Run, turn: Turn) -> list[str]:

@@ -40,8 +40,8 @@ def spacy_nouns() -> Tagger:
     """
     if not _has_spacy():
         raise UserError(
-            f"spaCy's model '{SPACY_MODEL}' is not installed: pip install spacy, then python -m spacy download "
-            f"{SPACY_MODEL}; or take nouns=words"
+            f"spaCy's model '{SPACY_MODEL}' is not installed: pip install 'hiper[webshop]', then python -m spacy "
+            f"download {SPACY_MODEL}; or take nouns=words"
         )
     import spacy
 

@@ -1,0 +1,202 @@
+"""Every command of the pages is run as it is printed, or stands here with the reason why it is not.
+
+``SHORT`` names what is appended to a command so that it ends in seconds. Nothing else of it is changed: a shell splits
+it into words, and later words override earlier ones.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hiper import cli
+from hiper.config import load_config
+from hiper.study.definition import study_names
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
+COMMAND = re.compile(r"(\w+=\S+ )*(hiper|make|pip|python|pytest|tar|torchrun) ")
+PLACEHOLDER = re.compile(r"\b(RECIPE|RUN|POLICY|ENV|STUDY)\b|\[")
+Hiper = Callable[..., Any]
+
+TRAIN = (
+    "env.games=16 env.max_turns=12 warm_start.tasks=2 warm_start.epochs=1 warm_start.imperfect.epochs=0 "
+    "rollout.episodes=8 rollout.max_response_tokens=16 training.iterations=1 evaluation.final_tasks=2 "
+    "evaluation.every=0"
+)
+COURIER = (
+    "warm_start.tasks=20 warm_start.turns=200 warm_start.imperfect.turns=100 rollout.episodes=8 "
+    "training.iterations=1 evaluation.final_tasks=4"
+)
+
+SHORT: dict[str, str] = {
+    "hiper train quickstart seed=1 learner.lr=1e-4": TRAIN,
+    "hiper train quickstart advantages='{type: turn-gae, gamma: 0.95, bootstrap_truncated: true}' "
+    "--out runs/ppo-turn": TRAIN,
+    "hiper train quickstart advantages='{type: gigpo}' rollout.group_size=8 learner.critic_warmup_iterations=0 "
+    "--out runs/gigpo": TRAIN,
+    "hiper train quickstart advantages='{type: grpo, scale: false}' rollout.group_size=8 rollout.dynamic_sampling=3 "
+    "learner.critic_warmup_iterations=0 --out runs/grpo": f"{TRAIN} rollout.episodes=16 rollout.dynamic_sampling=1",
+    "PYTHONPATH=. hiper train quickstart advantages='{type: my_credit:MonteCarlo, gamma: 0.9}' --out runs/mine": TRAIN,
+    "hiper train quickstart rollout.group_size=8 --out runs/in-groups": f"{TRAIN} training.iterations=4",
+    "PYTHONPATH=. hiper train boxes 'env={name: couriers:Courier}' name=courier warm_start.turns=10000": COURIER,
+    "hiper play alfworld data=generated size=tiny max_turns=20 --agent expert": "--auto",
+    "hiper play webshop data=generated --agent expert": "--auto",
+    "PYTHONPATH=. hiper play couriers:Courier --agent expert": "--auto",
+    "hiper eval results/alfworld-nano/policy": "env.data=generated env.games=8 --episodes 2 --out cards/alfworld",
+    "hiper eval results/webshop-nano/policy": "env.data=generated --episodes 2 --out cards/webshop",
+    "hiper play alfworld --agent results/alfworld-nano/policy": "data=generated games=8 --auto",
+    "hiper compare results/official-games/records.tar.xz --out /tmp/official-games": "--out official",
+    "hiper compare results/horizon/records.tar.xz/env.boxes=6 --out /tmp/six-boxes": "--out six-boxes",
+    "hiper compare results/ablations/records.tar.xz/runs/hiper-seed{0,1,2} --out /tmp/hiper-alone": "--out alone",
+}
+"""What is appended to a command."""
+
+LEFT_OUT: dict[str, str] = {
+    "make quickstart": "eleven minutes",
+    "make test": "these are the tests",
+    "make setup": "installs an environment over the network",
+    "make check": "checks that stand beside the tests in .ci/run",
+    "make reference": "writes into the repository; another test compares what it would write",
+    "pip install .": "installs over the network; `make test-wheel` does it",
+    "hiper train alfworld-qwen2.5-1.5b model.path=Qwen/Qwen3-1.7B "
+    "prompt.chat_template_args='{enable_thinking: false}' --out runs/qwen3": "a GPU, and a model from the hub",
+    "hiper train alfworld-qwen2.5-1.5b model.path=Qwen/Qwen3-1.7B prompt.thinking='{credit: none}' "
+    "rollout.max_response_tokens=2048 --out runs/qwen3-thinking": "a GPU, and a model from the hub",
+    "PYTHONPATH=. hiper train alfworld-qwen2.5-1.5b 'env={name: couriers:Courier}' name=courier "
+    "prompt.template=instruct evaluation.splits=[held_out]": "a GPU, and a model from the hub",
+    "hiper eval runs/alfworld-nano-seed0 --split valid_unseen": "a run of half an hour, on official games",
+    "hiper train alfworld-nano env.data=/data/json_2.1.1.tar.xz": "half an hour, on official games",
+    "hiper data alfworld --get games": "downloads official games",
+    "hiper train alfworld-qwen2.5-1.5b 'learner.lora={rank: 16, alpha: 32}' learner.lr=1e-5": "a model from the hub, a GPU",
+    "hiper train quickstart --processes 2": "tests/launch/test_together.py trains in two processes",
+    "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 "
+    "-m hiper train RECIPE --out /shared/run": "two machines",
+    "hiper study ablations --jobs 2 --threads 1": "many hours",
+    "hiper study ablations --methods hiper,flat-credit --seeds 0,1": "hours",
+    "hiper study mine.yaml learner.epochs=1 --out runs/mine": "a file of the reader's own",
+}
+"""Why a command is not run."""
+
+
+def blocks(page: str, language: str = "") -> list[str]:
+    """The fenced blocks of a page in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [body for name, body in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S) if name == language]
+
+
+@cache
+def commands(page: str) -> tuple[str, ...]:
+    """The commands of a page, each on one line without its comment."""
+    found = []
+    for block in blocks(page):
+        lines = re.sub(r" *\\\n *", " ", block).splitlines()
+        found += [re.sub(r"\s+# .*", "", line) for line in lines if COMMAND.match(line)]
+        if found and COMMAND.match(lines[0]) and not any(map(PLACEHOLDER.search, lines)):
+            assert all(map(COMMAND.match, lines)), f"{page}: a block of commands holds something else: {block}"
+    return tuple(found)
+
+
+def words(command: str) -> list[str]:
+    """The words of a command as bash reads them, without settings of its environment."""
+    script = f"for word in {command}; do printf '%s\\0' \"$word\"; done"
+    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    found = told.stdout.split("\0")[:-1]
+    while re.match(r"\w+=", found[0]):
+        found.pop(0)
+    return found
+
+
+def is_synopsis(command: str) -> bool:
+    """Whether a command has places to fill in."""
+    return bool(PLACEHOLDER.search(re.sub(r"'[^']*'|\S+=\S+", "", re.split(" {3,}", command)[0])))
+
+
+ALL = {command for page in PAGES for command in commands(page)}
+
+
+def test_there_are_some():
+    assert len(ALL) > 40
+    assert {page for page in PAGES if commands(page)} >= {"README.md", "docs/credit.md", "results/README.md"}
+
+
+def test_what_stands_here_stands_on_a_page():
+    assert set(SHORT) | set(LEFT_OUT) <= ALL
+    assert not set(SHORT) & set(LEFT_OUT)
+    long = {
+        command for command in ALL if re.search(r"\bhiper (train|sft|study) ", command) and not is_synopsis(command)
+    }
+    assert long <= set(SHORT) | set(LEFT_OUT), "shorten it, or say why it is left out"
+
+
+@pytest.mark.parametrize("command", sorted(command for command in ALL - LEFT_OUT.keys() if is_synopsis(command)))
+def test_a_synopsis_names_a_command_and_its_options(command: str, hiper: Hiper):
+    name = command.split()[1]
+    assert name in {info.name or info.callback.__name__ for info in cli.app.registered_commands if info.callback}
+    shown = hiper(name, "--help").out
+    for option in re.findall(r"--[\w-]+", command):
+        assert option in shown, option
+
+
+@pytest.mark.parametrize("command", sorted(command for command in LEFT_OUT if "hiper" in command or "make" in command))
+def test_what_is_left_out_would_begin(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    program, *rest = words(command)
+    if program == "make":
+        subprocess.run(["make", "--dry-run", *rest], cwd=ROOT, check=True, capture_output=True)
+    elif rest[0] == "train":
+        monkeypatch.chdir(tmp_path)
+        load_config(rest[1], [word for word in rest[2:] if "=" in word])
+    elif rest[0] == "study":
+        assert rest[1] in study_names() or rest[1].endswith(".yaml")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if set(commands(page)) - set(LEFT_OUT)])
+def test_commands_run_as_they_are_printed(page: str, hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One after the other, in an empty folder that has the page's Python as the modules which it names."""
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    (tmp_path / "home").mkdir()
+    for variable in ("HOME", "ALFWORLD_DATA", "WEBSHOP_DATA"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+    for module in re.findall(r"`(\w+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
+        if blocks(page, "python"):
+            (tmp_path / module).write_text(blocks(page, "python")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in commands(page):
+        if command in LEFT_OUT or is_synopsis(command):
+            continue
+        program, *rest = words(f"{command} {SHORT.get(command, '')}")
+        if program == "python":
+            subprocess.run(
+                [sys.executable, *rest], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+            )
+            continue
+        assert program == "hiper", command
+        done = hiper(*rest, stdin="q\n")
+        assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
+        for said in SAYS.get(command, ()):
+            assert said in done.out + done.err, command
+    if "runs/quickstart-seed0" in "".join(blocks(page, "python")):
+        (tmp_path / "runs" / "quickstart-seed0").symlink_to(next((tmp_path / "runs").iterdir()))
+        exec(blocks(page, "python")[-1], {})
+
+
+SAYS = {
+    "PYTHONPATH=. hiper tasks couriers:Courier --split held_out": ("112 tasks",),
+    "PYTHONPATH=. hiper play couriers:Courier --agent expert": ("won after",),
+    "PYTHONPATH=. hiper train boxes 'env={name: couriers:Courier}' name=courier warm_start.turns=10000": (
+        "held_out: ",
+    ),
+    "PYTHONPATH=. hiper credit runs/mine": ("MonteCarlo",),
+    "hiper credit runs/in-groups --iteration 4": ("GiGPO",),
+    "hiper compare results/official-games/records.tar.xz --out /tmp/official-games": ("91.9%", "78.8%"),
+}
+"""What a command says, by the page beside it."""
