@@ -10,8 +10,11 @@ class UserError(ValueError):
     """Something that the user gave is wrong: a file, a key, a name.
 
     The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits
-    with code 2.
+    with code 2. Characters that cannot be shown, such as control characters, are written as escapes.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class NoSplitError(UserError):
@@ -24,6 +27,13 @@ class DivergedError(UserError):
 
 class UnwritableError(UserError):
     """A file cannot be written: the disk is full or read-only, or the path is not writable."""
+
+
+def printable(text: str) -> str:
+    """The text with escapes in place of all characters that cannot be shown, other than line breaks."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 SHOWN_CHARACTERS = 100

@@ -13,13 +13,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from hiper.errors import UnwritableError, UserError
+from hiper.errors import UnwritableError, UserError, shortened
 
 FULL = 1 << 16
 """Free bytes below which a disk counts as full."""
 
 CHECKSUMS = "SHA256SUMS"
 """The file of a sealed folder with one line per file, which ``sha256sum --check`` reads too."""
+
+
+def named_path(given: str | os.PathLike[str]) -> Path:
+    """The path that a user names, with ``~`` expanded. Nothing need be there.
+
+    Raises:
+        UserError: No file can have this name, or it cannot be looked for.
+    """
+    path = Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no file can have this name"
+        raise UserError(f"'{shortened(given)}' cannot be looked for: {reason}") from None
+    return path
 
 
 @contextmanager

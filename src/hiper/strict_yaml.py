@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from hiper.errors import UserError, shortened, suggestion
+from hiper.files import named_path
 
 _LONGEST = 4_000_000
 """The largest number of characters of a document."""
@@ -138,7 +139,7 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return problem
-    snippet = mark.get_snippet(indent=2)
+    snippet = (mark.get_snippet(indent=2) or "").expandtabs(1)  # so that the mark below stays in its place
     return f"{problem}\n  in line {mark.line + 1}, column {mark.column + 1}{f':{chr(10)}{snippet}' if snippet else ''}"
 
 
@@ -178,8 +179,8 @@ def find_yaml(source: str | Path, shipped: Mapping[str, Traversable], kind: str)
     """
     if str(source) in shipped:
         return shipped[str(source)]
-    with suppress(OSError, ValueError):  # a text may be too long for a path
-        if (path := Path(source).expanduser()).is_file():
+    with suppress(UserError):
+        if (path := named_path(source)).is_file():
             return path
     raise UserError(
         f"'{shortened(source)}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped)}"

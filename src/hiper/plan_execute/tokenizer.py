@@ -9,7 +9,6 @@ Texts of words and numbers with single spaces between them are decoded exactly, 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
@@ -22,6 +21,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 
 from hiper.errors import UserError, first_line
+from hiper.files import named_path
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, Form, response_text
 
 # transformers takes seconds to import, and building prompts does not need it.
@@ -80,7 +80,7 @@ def find_model(source: str | Path) -> str:
         UserError: The path leads to no folder.
     """
     given = str(source)
-    path = Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
+    path = named_path(given)
     if given.strip() and path.is_dir():
         return str(path)
     if path.is_file():

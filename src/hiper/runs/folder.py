@@ -22,7 +22,7 @@ from typing import Any, Self
 from hiper.config import Config, validate_config
 from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError
-from hiper.files import remove_folder, sweep, write_text
+from hiper.files import named_path, remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
 from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, metrics_problems, read_metrics
@@ -99,7 +99,7 @@ class Run:
         Raises:
             UserError: the folder holds no run, or the settings are invalid.
         """
-        return cls(path, read_settings(_settings_file(path)), origin)
+        return cls(path, read_settings(_settings_file(named_path(path))), origin)
 
     @staticmethod
     def exists(path: Path) -> bool:

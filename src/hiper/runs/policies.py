@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from hiper.config import WARM_START_PREFIXES, Config, flatten
 from hiper.errors import UserError
-from hiper.files import check_sealed, write_text
+from hiper.files import check_sealed, named_path, write_text
 from hiper.runs.folder import Run, checkpoint_policy, read_settings
 from hiper.strict_yaml import read_mapping
 
@@ -30,7 +30,7 @@ class PolicyFolder:
         Raises:
             UserError: ``path`` is none of them.
         """
-        for folder in (path, checkpoint_policy(path)):
+        for folder in (named_path(path), checkpoint_policy(path)):
             if cls(folder).settings_file.is_file():
                 return cls(folder)
         if Run.exists(path) and (checkpoints := Run.open(path).checkpoints):

@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import product
@@ -42,6 +43,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from hiper.analysis.comparison.settings import differing, flat
 from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
+from hiper.files import named_path
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
 from hiper.validation import StrictModel, parse_model
 
@@ -358,7 +360,10 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
     """Return the study with recipes beside its file given by their paths."""
 
     def located(recipe: str) -> str:
-        return str(folder / recipe) if (folder / recipe).is_file() else recipe
+        with suppress(UserError):  # a text that is no path may still be a recipe's name
+            if (beside := named_path(folder / recipe)).is_file():
+                return str(beside)
+        return recipe
 
     methods = {
         name: method.model_copy(update={"recipe": method.recipe and located(method.recipe)})

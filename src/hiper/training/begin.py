@@ -8,7 +8,7 @@ from pathlib import Path
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
-from hiper.files import atomic_folder, check_sealed, exclusive_lock
+from hiper.files import atomic_folder, check_sealed, exclusive_lock, named_path
 from hiper.imitation.warm_start import WarmStart
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress, unfinished_file
@@ -75,7 +75,7 @@ def _reference(run: Run) -> Path | str:
         return warm
     if config.model.path is None or config.warm_start.tasks:
         raise UserError(f"{warm}, the reference policy of learner.kl_coef, is missing; restore the folder")
-    if (path := Path(config.model.path).expanduser()).is_absolute() and not path.exists():
+    if (path := named_path(config.model.path)).is_absolute() and not path.exists():
         raise UserError(
             f"{path}, the reference policy of learner.kl_coef, is missing; restore it, or set model.path in "
             f"{run.settings_file} to its new place"

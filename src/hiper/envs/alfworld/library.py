@@ -23,6 +23,7 @@ from hiper.envs.alfworld.sources import (
 )
 from hiper.envs.panels import Panel
 from hiper.errors import UserError
+from hiper.files import named_path
 
 DATA_VARIABLE = "ALFWORLD_DATA"
 """The environment variable that names the folder or archive of official games."""
@@ -118,7 +119,7 @@ def open_split(
     """
     if data == GENERATED:
         return Library(GeneratedSource(split, size, GENERATED_GAMES if games is None else games))
-    path = Path(data).expanduser() if data is not None else _default_data()
+    path = named_path(data) if data is not None else _default_data()
     if path.is_file():
         return Library(ArchiveSource(path, split), games)
     if path.is_dir():
@@ -128,7 +129,7 @@ def open_split(
 
 def data_path() -> Path:
     """Return the default place of official games: a folder or an archive, which may not exist."""
-    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    return named_path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER)
 
 
 def _default_data() -> Path:

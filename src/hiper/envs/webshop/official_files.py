@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hiper.envs.downloads import DataHome, FileSet, RemoteFile, Source
+from hiper.files import named_path
 
 DATA_VARIABLE = "WEBSHOP_DATA"
 """The environment variable that names the folder of official files."""
@@ -14,7 +15,7 @@ DEFAULT_FOLDER = "~/.cache/webshop"
 
 def data_path() -> Path:
     """Return the default folder of official files, which may not exist."""
-    return Path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER).expanduser()
+    return named_path(os.environ.get(DATA_VARIABLE) or DEFAULT_FOLDER)
 
 
 def _file(name: str, drive_id: str, size: int, sha256: str) -> RemoteFile:

@@ -14,7 +14,7 @@ from hiper.envs.webshop.official_files import DATA_VARIABLE, FULL, HUMAN, SMALL,
 from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
 from hiper.errors import UnwritableError, UserError
-from hiper.files import atomic_folder, lock_file, lock_path
+from hiper.files import atomic_folder, lock_file, lock_path, named_path
 
 GENERATED = "generated"
 """The value of the option ``data`` that asks for generated products instead of official ones."""
@@ -63,7 +63,7 @@ def open_shop(
             raise UserError("human instructions and other catalogues are official data; drop them or `data=generated`")
         count = GENERATED_PRODUCTS if products is None else products
         return Shop.of(f"webshop-generated-{count}-seed{seed}", generate_products(count, seed))
-    folder = data_path() if data is None else Path(data).expanduser()
+    folder = data_path() if data is None else named_path(data)
     needed = CATALOGUES[catalogue].files + (HUMAN.files if human else ())
     files = [_present(folder / file.name, data is None) for file in needed]
     parts = [catalogue, *([str(products)] if products else []), *(["human"] if human else [])]
