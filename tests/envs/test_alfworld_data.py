@@ -256,7 +256,7 @@ class TestBadGameFiles:
             (lambda data: [data], "holds a JSON list, not a game"),
             (lambda data: {k: v for k, v in data.items() if k != "grammar"}, "key 'grammar' is missing"),
             (lambda data: {k: v for k, v in data.items() if k != "solvable"}, "key 'solvable' is missing"),
-            (change(pddl_problem=7), "key 'pddl_problem' is not a str"),
+            (change(pddl_problem=7), "key 'pddl_problem' is not a text"),
             (change(solvable=False), "marked as unsolvable"),
             (change(pddl_domain="(define (domain x))"), "rule of action 'look' is 'nothing'"),
             (change(grammar="grammar"), "no task sentence"),

@@ -98,13 +98,13 @@ def test_what_the_original_leaves_out_is_counted_and_told(make_item, caplog: pyt
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"name": None}, r"product 'B1': 'name' should be of type str, it is 'None'"),
+        ({"name": None}, r"product 'B1': 'name' should be a text, it is 'None'"),
         ({"small_description": [1]}, "'small_description' should be a list of texts"),
         ({"pricing": "ask us"}, r"'pricing' should read like .* it is 'ask us'"),
         ({"pricing": "$1.2.3"}, "'pricing' should read like"),
         ({"customization_options": {"Size": ["s"]}}, "'customization_options' should give a list of values by name"),
         ({"customization_options": "red"}, "'customization_options' should give"),
-        ({"customization_options": 3}, "'customization_options' should be of type dict or str or NoneType"),
+        ({"customization_options": 3}, "'customization_options' should be a mapping or a text or null"),
     ],
 )
 def test_broken_entries_are_named(make_item, change, complaint) -> None:
