@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -49,6 +50,21 @@ def shortened(given: object, limit: int = SHOWN_CHARACTERS) -> str:
 def first_line(error: BaseException) -> str:
     """The beginning of an error's text, in one line of at most 200 characters. Its kind, if it has no text."""
     return shortened((str(error).strip() or type(error).__name__).splitlines()[0], 200)
+
+
+def unreadable(error: BaseException) -> str:
+    """Say in words why the content of a file cannot be read, from the error of a parser or of what came after it."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    if isinstance(error, KeyError):
+        return f"it lacks {shortened(error)}"
+    if isinstance(error, TypeError) and (keys := re.findall(r"argument.*?'(.*?)'", str(error))):
+        return f"'{shortened(keys[0])}' is missing, or is no key of it"
+    if isinstance(error, TypeError | AttributeError | LookupError):
+        return "its content is of another form"
+    return shortened(getattr(error, "strerror", None) or error, 300)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

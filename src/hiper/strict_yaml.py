@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from hiper.errors import UserError, shortened, suggestion
+from hiper.errors import UserError, shortened, suggestion, unreadable
 from hiper.files import named_path
 
 _LONGEST = 4_000_000
@@ -151,8 +151,10 @@ def read_mapping(file: Traversable) -> dict[str, Any]:
     """
     try:
         tree = parse_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise UserError(f"{file} is not a readable YAML file: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a readable YAML file: {unreadable(error)}") from error
     if tree is None:
         raise UserError(f"{file} is empty or damaged: it should hold a mapping of keys to values")
     if not isinstance(tree, dict):

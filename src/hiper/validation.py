@@ -19,7 +19,7 @@ UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 NO_MAPPING = ("model_type", "dataclass_type", "dict_type", "mapping_type")
 """Pydantic's error types for a value that should be a mapping."""
 
-SHOWN_PROBLEMS = 10
+SHOWN_PROBLEMS = 5
 """The number of wrong keys and values that one message tells."""
 
 

@@ -13,21 +13,32 @@ RUN/config.yaml                     resolved settings
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, read_episodes
-from hiper.errors import UserError
+from hiper.episode import Episode, read_episodes, written_as
+from hiper.errors import UserError, shortened
 from hiper.files import named_path, remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
-from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, metrics_problems, read_metrics
+from hiper.runs.metrics import (
+    EVAL_SECONDS,
+    EVAL_SUCCESS,
+    EVAL_TURNS,
+    SUCCESS,
+    MetricsLog,
+    metrics_problems,
+    read_metrics,
+)
 from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
+
+_CARD_NAME = re.compile(r"eval-(\d+)-(.+)")
 
 
 @dataclass(frozen=True)
@@ -227,12 +238,33 @@ class Run:
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
-        for card in sorted(self.evaluations_folder.glob("*.json")):
+        found += [problem for file in sorted(self.episodes_folder.glob("*.jsonl.gz")) if (problem := _other_name(file))]
+        return [*found, *self._card_problems(records, after)]
+
+    def _card_problems(self, records: Sequence[Mapping[str, Any]], after: int) -> Iterator[str]:
+        """Describe in words which cards are damaged, or are not those of the metrics."""
+        for file in sorted(self.evaluations_folder.glob("*.json")):
             try:
-                Card.read(card)
+                card = Card.read(file)
             except UserError as error:
-                found.append(str(error))
-        return found
+                yield str(error)
+                continue
+            name = _CARD_NAME.fullmatch(file.stem)
+            if name is None or int(name[1]) > after:
+                continue
+            keys = [metric.of(name[2]) for metric in (EVAL_SUCCESS, EVAL_TURNS, EVAL_SECONDS)]
+            of_card = (card.overall.success, card.overall.turns, card.seconds)
+            told = [
+                (success, turns, round(seconds, 1))
+                for record in records
+                if record["iteration"] == int(name[1])
+                for success, turns, seconds in [[record.get(key, math.nan) for key in keys]]
+                if keys[0] in record
+            ]
+            if not told:
+                yield f"{self.metrics_file}: the metrics of {file.name} are missing"
+            elif of_card not in told:
+                yield f"{file} holds another evaluation than the one in {self.metrics_file.name}: restore it"
 
     # Episodes
 
@@ -261,7 +293,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_episodes(self.training_episodes(iteration))
+        return _read_own(self.training_episodes(iteration))
 
     def evaluated_episodes(self, iteration: int, split: str) -> Iterator[Episode]:
         """Read the episodes of an evaluation.
@@ -269,7 +301,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_episodes(self.evaluation_episodes(iteration, split))
+        return _read_own(self.evaluation_episodes(iteration, split))
 
     # Evaluations
 
@@ -290,7 +322,7 @@ class Run:
         """
         by_split: dict[str, list[Evaluated]] = {}
         for path in sorted(self.evaluations_folder.glob("*.json")):
-            if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
+            if name := _CARD_NAME.fullmatch(path.stem):
                 by_split.setdefault(name[2], []).append(Evaluated(int(name[1]), name[2], Card.read(path)))
         return {split: sorted(found, key=lambda e: e.iteration) for split, found in by_split.items()}
 
@@ -327,6 +359,25 @@ def read_settings(path: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
     return validate_config(read_mapping(path), str(path))
+
+
+def _read_own(path: Path) -> Iterator[Episode]:
+    """Read the episodes that a run wrote into this file.
+
+    Raises:
+        UserError: the file is missing or damaged, or was written under another name.
+    """
+    if path.is_file() and (problem := _other_name(path)):
+        raise UserError(problem)
+    return read_episodes(path)
+
+
+def _other_name(path: Path) -> str | None:
+    """Say if a file of episodes was written under another name: files may have been swapped."""
+    name = written_as(path)
+    if name is None or name == path.name:
+        return None
+    return f"{path} holds the episodes of '{shortened(name)}': put the files back under their names, or move it away"
 
 
 def _settings_file(path: Path) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hiper.config import Config
-from hiper.errors import UserError, shortened
-from hiper.files import write_text, writing
+from hiper.errors import UserError, unreadable
+from hiper.files import with_checksum, without_checksum, write_text, writing
 from hiper.runs.trackers import Tracker
 
 Unit = Literal["share", "number", "count", "nats", "seconds", "tokens", "turns", "tokens per second", "0 or 1"]
@@ -212,7 +212,7 @@ class MetricsLog:
         """Write the file anew. Of lines about the same the last is kept."""
         last = {_topic(record): record for record in records}
         self._topics = set(last)
-        write_text(self._file, "".join(json.dumps(record) + "\n" for record in last.values()))
+        write_text(self._file, "".join(map(_line, last.values())))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
@@ -228,7 +228,7 @@ class MetricsLog:
             self._keep(record for record in read_metrics(self._file) if _topic(record) != topic)
         self._topics.add(topic)
         with writing(self._file), self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+            file.write(_line({"iteration": iteration, **metrics}))
         for tracker in self._trackers:
             tracker.log(iteration, metrics)
 
@@ -246,20 +246,25 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     lines = text.split("\n")
-    records = []
+    records, checked = [], []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line:
             break
         try:
-            records.append(_record(line))
+            record, has_checksum = _record(line)
+            records.append(record)
+            checked.append(has_checksum)
         except (ValueError, RecursionError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
-            reason = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
-            raise UserError(
-                f"{file}:{number} is damaged ({reason}): mend the line, or delete it to go without its metrics"
-            ) from error
+            raise _damaged(file, number, unreadable(error)) from error
+    if len(set(checked)) > 1:  # a log writes checksums into all lines, or into none before they came
+        raise _damaged(file, checked.index(False) + 1, "it has no checksum, unlike others")
     return records
+
+
+def _damaged(file: Path, number: int, reason: str) -> UserError:
+    return UserError(f"{file}:{number} is damaged ({reason}): restore the line, or delete it to go without its metrics")
 
 
 def metrics_problems(records: Sequence[Mapping[str, Any]], after: int) -> list[str]:
@@ -279,17 +284,23 @@ def _topic(record: Mapping[str, Any]) -> tuple[int, str]:
     return record["iteration"], "" if SUCCESS.name in record else evaluation
 
 
-def _record(line: str) -> dict[str, Any]:
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"it is of type {type(record).__name__}, not a mapping")
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(with_checksum(record)) + "\n"
+
+
+def _record(line: str) -> tuple[dict[str, Any], bool]:
+    """The metrics of a line, and whether a checksum says that they are as they were written."""
+    read = json.loads(line)
+    if not isinstance(read, dict):
+        raise ValueError(f"it is of type {type(read).__name__}, not a mapping")
+    record, has_checksum = without_checksum(read)
     iteration = record.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         raise ValueError("it has no number of an iteration")
     for name, value in record.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"'{name[:50]}' is of type {type(value).__name__}, not a number")
-    return record
+    return record, has_checksum
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hiper.envs.downloads.transfer import Arrival, RemoteFile, Watch, download, sha256_of
-from hiper.errors import UserError, shortened
+from hiper.errors import UserError, shortened, unreadable
 from hiper.files import write_text
 
 RECORD = "hiper-data.json"
@@ -167,11 +167,8 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
         if not all(isinstance(entry[key], str) for entry in read.values() for key in ("url", "sha256", "date")):
             raise TypeError
         return read
-    except (OSError, ValueError, RecursionError) as error:
-        reason = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
-        raise UserError(f"{path} is damaged ({reason}): delete it") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged (it is no record of downloads): delete it") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({unreadable(error)}): delete it") from error
 
 
 def write_record(folder: Path, arrival: Arrival) -> None:

@@ -90,7 +90,7 @@ class Goals:
                 sizes.append(1 if instruction.options is not None else _combinations(product))
                 if (total := total + sizes[-1]) > MOST_GOALS:
                     raise UserError(
-                        f"the catalogue gives more than {MOST_GOALS:,} goals, the last for product '{product.asin}' with "
+                        f"the catalogue gives more than {MOST_GOALS:,} goals, the last for '{product.asin}' with "
                         f"{sizes[-1]:,} combinations of its options: take fewer products, or leave this one out"
                     )
         end_I = np.cumsum(np.array(sizes, dtype=np.int64))
