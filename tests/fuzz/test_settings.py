@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
+import shutil
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from rich.console import Console
 
 from helpers.fuzzing import ODD_TEXTS, altered, damaged, fuzzed, inputs
+from hiper.advantages import Shaping
 from hiper.config import Config, flatten, load_config, recipe_names, recipe_text, validate_config
+from hiper.config.estimators import parameters_of
+from hiper.display.console import Display
 from hiper.errors import UserError, printable, shortened
 from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.templates import read_template
+from hiper.runs.folder import Run
 from hiper.strict_yaml import parse_yaml
 from hiper.study.definition import Study, load_study, points_of, settings_of, study_names
+from hiper.training.trainer import train
 
 pytestmark = pytest.mark.fuzz
 
@@ -135,6 +147,125 @@ def test_overrides(overrides: list[str]) -> None:
     ]
     names = [shown for name in names if (shown := printable(shortened(name, 50).removesuffix("...")))]
     fuzzed("overrides", lambda: load_config("quickstart", overrides), use, given="\n".join(overrides), names=names)
+
+
+WORK = (
+    "iterations",
+    "epochs",
+    "turns",
+    "tasks",
+    "episodes",
+    "train_tasks",
+    "final_tasks",
+    "dynamic_sampling",
+    "batch_turns",
+)
+"""Settings that say how much is to be done. A large number is long, not wrong."""
+SIZES = (
+    "nano.",
+    "slots",
+    "threads",
+    "group_size",
+    "path",
+    "template",
+    "trackers",
+    "device",
+    "splits",
+    "type",
+    "env.",
+    "sampler.",
+    "name",
+)
+
+
+def sections(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting that is neither a section nor work nor a size, with a strategy of values in its range."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from sections(field.annotation, f"{key}.")
+        elif not any(key.endswith(f".{work}") for work in WORK) and not any(part in key for part in SIZES):
+            limits = {
+                kind: getattr(part, kind)
+                for part in field.metadata
+                for kind in ("ge", "gt", "le", "lt")
+                if hasattr(part, kind)
+            }
+            kinds = get_args(field.annotation) or (field.annotation,)
+            low = limits.get("ge", limits.get("gt", -1e30))
+            high = limits.get("le", limits.get("lt", 1e30))
+            if float in kinds:
+                yield key, st.one_of(st.sampled_from([low, high, 0.0, 1.0, low + 1e-9]), st.floats(low, high))
+            elif int in kinds:
+                yield key, st.one_of(st.sampled_from([int(max(low, -1)), int(min(high, 2**63)), 1]), st.integers(1, 50))
+            elif bool in kinds:
+                yield key, st.booleans()
+            elif get_origin(field.annotation) is Literal:
+                yield key, st.sampled_from(kinds)
+
+
+IN_RANGE = [
+    *sections(),
+    *(
+        (f"shaping.{field.name}", st.sampled_from([0.0, -1e9, -1e-9, 1.0, -1e300, -10.0]))
+        for field in dataclasses.fields(Shaping)
+    ),
+    *(
+        (f"advantages.{name}", st.sampled_from([0.0, 1.0, 0.5, 1e-9, 2, True, "none", "value-gap", 1e300]))
+        for name in parameters_of("hae")
+    ),
+]
+TYPES = ["hae", "turn-gae", "token-gae", "grpo", "rloo", "gigpo", "reinforce++"]
+
+
+@inputs(150)
+@given(
+    chosen=st.lists(st.sampled_from(IN_RANGE), min_size=1, max_size=4).flatmap(
+        lambda pairs: st.tuples(*(st.tuples(st.just(key), values) for key, values in pairs))
+    ),
+    kind=st.sampled_from([None, None, *TYPES]),
+)
+def test_settings_in_use(
+    tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory, chosen: Any, kind: str | None
+) -> None:
+    """Settings that are accepted are trained with: to the end, or to a message that says what to change."""
+    out = tmp_path_factory.mktemp("used")
+    small = [
+        "warm_start.tasks=4",
+        "warm_start.epochs=1",
+        "rollout.episodes=4",
+        "training.iterations=1",
+        "evaluation.final_tasks=2",
+    ]
+    own = [f"{key}={json.dumps(value)}" for key, value in chosen]
+    if kind is not None:
+        own = [
+            f"advantages={{type: {kind}}}",
+            "rollout.group_size=2",
+            *(text for text in own if not text.startswith("advantages.")),
+        ]
+
+    def load() -> Run:
+        run = Run.create(out / "run", load_config(tiny_recipe, [*small, *own]))
+        train(run, Display(command="fuzz", console=Console(file=StringIO())))
+        return run
+
+    def use(run: Run) -> None:
+        assert run.finished
+        for record in run.metrics():
+            assert all(math.isfinite(value) for value in record.values()), record
+        assert not run.problems(after=1)
+
+    keys = [part for key, _ in chosen for part in (key, key.rpartition(".")[0], key.rpartition(".")[2])]
+    fuzzed(
+        "settings in use",
+        load,
+        use,
+        given="\n".join(own),
+        names=[*keys, "learner.lr", "advantages", "rollout", "prompt"],
+        seconds=60,
+    )
+    shutil.rmtree(out)
 
 
 def usable_study(study: Study) -> None:
