@@ -2,6 +2,7 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
+# make fuzz         some 13,000 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
@@ -11,12 +12,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/quickstart
+SEED ?= 0
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records check reference setup clean
+.PHONY: quickstart test test-records fuzz check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -27,6 +29,9 @@ test: $(VENV)/.installed-dev
 test-records: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/results -m records
 	$(BIN)/python tools/stamp_records.py
+
+fuzz: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz --numprocesses auto --dist worksteal --hypothesis-profile=full --hypothesis-seed=$(SEED)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

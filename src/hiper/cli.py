@@ -18,7 +18,7 @@ import typer
 from hiper import __version__
 from hiper.commands import parameters as given
 from hiper.commands.parameters import examples
-from hiper.errors import UserError
+from hiper.errors import OUT_OF_MEMORY, UserError, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
@@ -352,6 +352,11 @@ def main() -> None:
         app(prog_name="hiper")
     except UserError as error:
         typer.echo(f"hiper: {error}", err=True)
+        raise SystemExit(2) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        typer.echo(f"hiper: out of memory ({first_line(error)}): {OUT_OF_MEMORY}", err=True)
         raise SystemExit(2) from None
 
 

@@ -30,6 +30,24 @@ class UnwritableError(UserError):
     """A file cannot be written: the disk is full or read-only, or the path is not writable."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of a GPU is used up. Torch has errors of its own."""
+    told = str(error).lower()
+    kind = type(error).__name__
+    return (
+        isinstance(error, MemoryError)
+        or kind == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told))
+    )
+
+
+OUT_OF_MEMORY = (
+    "lower learner.micro_batch_tokens if it was scoring, updating or imitating, rollout.slots or sampler.batch_tokens if "
+    "it was playing episodes; or set model.gradient_checkpointing=true, model.critic=shared, or choose a smaller model"
+)
+"""What to do about it."""
+
+
 def printable(text: str) -> str:
     """The text with escapes in place of all characters that cannot be shown, other than line breaks."""
     if text.isprintable():

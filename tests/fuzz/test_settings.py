@@ -129,7 +129,11 @@ OVERRIDES = st.builds(
 
 
 @inputs(2000)
-@given(overrides=st.lists(OVERRIDES, min_size=1, max_size=3))
+@given(
+    overrides=st.one_of(
+        st.lists(st.deferred(lambda: IN_OVERRIDES), min_size=1, max_size=3), st.lists(OVERRIDES, min_size=1, max_size=3)
+    )
+)
 def test_overrides(overrides: list[str]) -> None:
     def use(config: Config) -> None:
         check_config(config)
@@ -215,6 +219,9 @@ IN_RANGE = [
         for name in parameters_of("hae")
     ),
 ]
+IN_OVERRIDES = st.sampled_from(IN_RANGE).flatmap(
+    lambda pair: pair[1].map(lambda value: f"{pair[0]}={json.dumps(value)}")
+)
 TYPES = ["hae", "turn-gae", "token-gae", "grpo", "rloo", "gigpo", "reinforce++"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
@@ -13,7 +14,7 @@ from hiper.errors import UserError
 from hiper.files import seal
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import load_policy, make_nano, use_threads
+from hiper.models.build import choose_device, load_policy, make_nano, memory_of, use_threads
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
@@ -114,14 +115,39 @@ def check_form(config: Config, template: Template) -> None:
         raise UserError(f"template '{name}' asks for no plans, so no subgoal is kept; set shaping.keep_penalty to 0")
 
 
+def _check_memory(config: Config, parameters: int) -> None:
+    """Check that the weights, their gradients and the moments of the optimizer can fit into memory at all.
+
+    Raises:
+        UserError: They cannot.
+    """
+    own_critic = config.model.critic == "own" and config.advantages.critic != "none"
+    copies = 4 * (1 + own_critic) + bool(config.learner.kl_coef)
+    needed = copies * parameters * getattr(torch, config.model.param_dtype).itemsize
+    device = choose_device(config.training.device)
+    there = memory_of(device)
+    if there is not None and needed > there:
+        advice = "a smaller model.nano.hidden or model.nano.layers" if config.model.path is None else "a smaller model"
+        raise UserError(
+            f"a model of {parameters:,} weights needs {needed / 2**30:,.0f} GiB to be trained (weights, gradients, "
+            f"moments, critic, reference), and {device} has {there / 2**30:,.0f} GiB: choose {advice}, or "
+            "model.critic=shared, or model.param_dtype=bfloat16"
+        )
+
+
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     source = path or config.model.path
+    if source is None:
+        sizes = config.model.nano
+        _check_memory(config, sizes.layers * sizes.hidden * (4 * sizes.hidden + 3 * sizes.feed_forward))
     if path is None and source is not None:
         PolicyFolder(Path(source)).check()
     if source is not None:
-        return load_policy(source, config.model), load_tokenizer(source)
+        policy = load_policy(source, config.model)
+        _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
+        return policy, load_tokenizer(source)
     turns = list(language(env))
     words = (text for said in turns for text in texts(template, said))
     policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), template.wording)
