@@ -42,8 +42,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 OUT_OF_MEMORY = (
-    "lower learner.micro_batch_tokens if it was scoring, updating or imitating, rollout.slots or sampler.batch_tokens if "
-    "it was playing episodes; or set model.gradient_checkpointing=true, model.critic=shared, or choose a smaller model"
+    "lower learner.micro_batch_tokens if it was scoring, updating or imitating, rollout.slots or sampler.batch_tokens "
+    "if it was playing episodes; or set model.gradient_checkpointing=true, model.critic=shared, or take a smaller model"
 )
 """What to do about it."""
 

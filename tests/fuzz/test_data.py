@@ -9,7 +9,7 @@ import lzma
 import random
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from hiper.envs.alfworld.env import AlfworldEnv
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.alfworld.library import Library, open_split
 from hiper.envs.alfworld.parser import parse_game
-from hiper.envs.downloads import sets
+from hiper.envs.downloads import RemoteFile, sets
 from hiper.envs.panels import Task
 from hiper.envs.webshop.env import make
 from hiper.envs.webshop.official_files import HUMAN, SMALL
@@ -81,8 +81,9 @@ def playable(env: AlfworldEnv) -> None:
     """Demand that a game keeps the contract of environments, and can be played by anyone who chooses at random."""
     try:
         check_env(env, tasks=1)
-    except UserError as error:  # a goal in other words can be played, but has no expert
-        assert "expert does not understand the goal" in str(error)
+    except UserError as error:
+        if "expert does not understand the goal" not in str(error):  # in other words; it can still be played
+            raise
     rng = random.Random(0)
     start = env.reset(env.panel.tasks[0].id)
     listed = start.observation.admissible
@@ -139,19 +140,16 @@ def test_games_beside_textworld(text: str) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize("piece", ["(", ")", "((", "(a ", "=", "(=(", ";", '"', "action x {", "grammar :: \"\"\"", "{", " ", "\n", "a"])  # fmt: skip
+@pytest.mark.parametrize(
+    "piece",
+    ["(", ")", "(a ", "=", "(= (", ";", '"', "action x {", '"rhs"', 'grammar :: """', "{", " ", "(:action ", "a"],
+)
 def test_games_of_a_million_characters(part: str, piece: str) -> None:
     for place in (0, len(GAMES[0][part]) // 2, len(GAMES[0][part])):
         hostile = GAMES[0][part][:place] + piece * (1_000_000 // len(piece)) + GAMES[0][part][place:]
         text = json.dumps(GAMES[0] | {part: hostile})
-        fuzzed(
-            "games of a million letters",
-            lambda t=text: parse_game(t, "game.tw-pddl"),
-            lambda game: None,
-            given=hostile,
-            names=["game.tw-pddl"],
-            seconds=5,
-        )  # type: ignore[misc]
+        read = partial(parse_game, text, "game.tw-pddl")
+        fuzzed("games of a million letters", read, lambda game: None, given=hostile, names=["game.tw-pddl"], seconds=5)
 
 
 ARCHIVED = {
@@ -210,7 +208,9 @@ def archives(draw: st.DrawFn) -> tuple[bytes, bool]:
         ),
         st.sampled_from(["", "x", "..", *ARCHIVED]),
     )
-    members = [(name, content, tarfile.REGTYPE, "") for name, content in ARCHIVED.items()]
+    members: list[tuple[str, bytes | None, bytes, str]] = [
+        (name, text, tarfile.REGTYPE, "") for name, text in ARCHIVED.items()
+    ]
     for member in draw(st.lists(odd, max_size=2)):
         members.insert(draw(st.integers(0, len(members))), member)
     if draw(st.integers(0, 3)):
@@ -254,7 +254,8 @@ def test_archives(folder: Path, given: tuple[bytes, bool]) -> None:
 
 ITEMS: list[Any] = [
     {
-        "asin": f"B00000000{number}", "name": f"Mug {number}", "full_description": "A mug.", "small_description": ["blue", "big"],
+        "asin": f"B00000000{number}", "name": f"Mug {number}", "full_description": "A mug.",
+        "small_description": ["blue", "big"],
         "pricing": "$9.99 to $19.99", "product_category": "Home › Kitchen", "category": "garden", "query": "mugs",
         "customization_options": {"color": [{"value": "red", "asin": "x"}, {"value": "blue"}], "size": None},
         "images": ["x"], "average_rating": 4.5,
@@ -324,7 +325,7 @@ def test_download_records(folder: Path, text: str) -> None:
         (folder / name).write_text("x")
 
     def use(record: dict[str, dict[str, Any]]) -> None:
-        unknown = sets.FileSet("s", "x", tuple(sets.RemoteFile(name, ()) for name in RECORD))
+        unknown = sets.FileSet("s", "x", tuple(RemoteFile(name, ()) for name in RECORD))
         for finding in unknown.inspect(folder, progress):
             assert finding.state in (sets.State.UNVERIFIED, sets.State.WRONG)
             assert len(finding.detail) < 500

@@ -1,11 +1,7 @@
-"""What is said while episodes are played: responses of models, texts of environments, environments of every behaviour."""
+"""What is said in play: responses of models, texts of environments, and environments of every behaviour."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,17 +89,10 @@ def test_responses(readers: Any, text: str, form: Form, before: str | None) -> N
             kinds = token_kinds(tokens, again, include_tags=True)
             assert len(kinds) == len(ids)
             for name, kind in (("switch", TokenKind.SWITCH), ("action", TokenKind.ACTION)):
-                block = next((block for key, block in again.blocks.items() if key == name), None)
-                inside = [
-                    i
-                    for i in range(len(ids))
-                    if block and block.inner.start < tokens.ends[i] and tokens.starts[i] < block.inner.end
-                ]
-                assert all(
-                    kinds[i] == kind
-                    for i in inside
-                    if tokens.starts[i] >= block.inner.start and tokens.ends[i] <= block.inner.end
-                ), name  # type: ignore[union-attr]
+                block = next((block.inner for key, block in again.blocks.items() if key == name), None)
+                for i, (start, end) in enumerate(zip(tokens.starts, tokens.ends, strict=True)):
+                    if block is not None and block.start <= start < end <= block.end:
+                        assert kinds[i] == kind, name
             place = low_index(tokens, again)
             assert place is None or 0 <= place < len(ids)
         return "valid" if expected is not None else "invalid"
@@ -122,8 +111,10 @@ TEMPLATES = [
     "webshop/terse",
 ]
 SEEN = [
-    *ODD_TEXTS, "You arrive at shelf 1. ", "On the shelf 1, you see a mug 1, and a fork 3.", "Your task is to: put a mug in shelf.\n", " [SEP] ",
-    "Instruction: [SEP] buy [SEP] Back to Search", "B00ABCDE12", "$10.50 to $20", "item 3", "you put ", "a 1 a 1", "\u00a0" * 9000, "object: you ",
+    *ODD_TEXTS, "You arrive at shelf 1. ", "On the shelf 1, you see a mug 1, and a fork 3.",
+    "Your task is to: put a mug in shelf.\n", " [SEP] ",
+    "Instruction: [SEP] buy [SEP] Back to Search", "B00ABCDE12", "$10.50 to $20", "item 3", "you put ", "a 1 a 1",
+    "\u00a0" * 9000, "object: you ",
     "a" * 20_000, " \n" * 9000, "1 " * 9000, "you pick up x from y. " * 900, ", and x: ", " with ",
 ]  # fmt: skip
 SIGHTS = st.lists(st.one_of(st.sampled_from(SEEN), st.text(max_size=6)), max_size=8).map("".join)
@@ -160,15 +151,23 @@ class Sub(str):
     """A text of another class."""
 
 
-RAISES: list[BaseException] = [ValueError("x" * 5000), KeyError("a"), Odd(), StopIteration(), SystemExit(3), RecursionError(), AssertionError(), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad")]  # fmt: skip
+RAISES: list[BaseException] = [
+    ValueError("x" * 5000), KeyError("a"), Odd(), StopIteration(), SystemExit(3), RecursionError(), AssertionError(),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
+]  # fmt: skip
 RETURNS: list[Any] = [
-    *ODD_VALUES, np.float32(1), np.float64("nan"), np.bool_(True), np.array([True]), np.array(1.5), torch.tensor(1.0), torch.tensor([1.0, 2.0]),
-    np.str_("look"), Sub("look"), b"look", ("look", 1), ("look", "look"), ("<x>", "look <y>"), object(), 1j, {"a": 1.0}, {1: "a"}, {"a": np.float32(1)},
-    EndReason.WON, EndReason.LOST, "won", "turn_limit", Observation("x"), Observation(None), Start("g", Observation("x")), Info(), 1e16, -1e14,
+    *ODD_VALUES, np.float32(1), np.float64("nan"), np.bool_(True), np.array([True]), np.array(1.5),
+    torch.tensor(1.0), torch.tensor([1.0, 2.0]),
+    np.str_("look"), Sub("look"), b"look", ("look", 1), ("look", "look"), ("<x>", "look <y>"), object(), 1j,
+    {"a": 1.0}, {1: "a"}, {"a": np.float32(1)},
+    EndReason.WON, EndReason.LOST, "won", "turn_limit", Observation("x"),
+    Start("g", Observation("x")), Info(), 1e16, -1e14,
 ]  # fmt: skip
 PLACES = [
-    "goal", "text", "admissible", "reward", "terminated", "truncated", "won", "end", "score", "parts", "reset", "step", "start", "accepts", "expert",
-    "act", "acted", "subgoal", "action", "switch", "spawn", "close", "max_turns", "name", "version", "panel", "concurrent", "hidden_actions", "nothing",
+    "goal", "text", "admissible", "reward", "terminated", "truncated", "won", "end", "score", "parts", "reset",
+    "step", "start", "accepts", "expert",
+    "act", "acted", "subgoal", "action", "switch", "spawn", "close", "max_turns", "name", "version", "panel",
+    "concurrent", "hidden_actions", "nothing",
 ]  # fmt: skip
 
 

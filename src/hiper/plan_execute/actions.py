@@ -67,15 +67,15 @@ class QuickPattern:
         self._strips = bool(re.match(r"\\s\*\w(?![*?{+])", pattern)) and "|" not in pattern
         library: Any = regex if _is_risky(pattern) else re
         self._limit = {"timeout": _SECONDS} if library is regex else {}
-        self._whole: re.Pattern[str] = library.compile(pattern)
-        self._pattern: re.Pattern[str] = library.compile(pattern[len(r"\s*") :] if self._strips else pattern)
+        self._whole: Any = library.compile(pattern)
+        self._pattern: Any = library.compile(pattern[len(r"\s*") :] if self._strips else pattern)
         repeats = _open_repeats(self._pattern.pattern)
         self._longest, self._piece = {0: (None, 0), 1: (_ONE_REPEAT, _ONE_PIECE)}.get(
             repeats, (_MANY_REPEATS, _MANY_PIECE)
         )
 
     def __str__(self) -> str:
-        return self._whole.pattern
+        return str(self._whole.pattern)
 
     def finditer(self, text: str) -> Iterator[re.Match[str]]:
         """The matches in a text that do not overlap, from left to right.
@@ -107,7 +107,7 @@ class QuickPattern:
         """
         if not self._strips and self._fits(text):
             with self._in_time(text):
-                return self._pattern.sub(put, text, **self._limit)
+                return str(self._pattern.sub(put, text, **self._limit))
         parts, at = [], 0
         fill = _filler(put) if isinstance(put, str) else put
         for match in self.finditer(text):
@@ -126,7 +126,8 @@ class QuickPattern:
         if self._piece == _MANY_PIECE and not self._fits(text):
             return None
         with self._in_time(text):
-            return self._whole.fullmatch(text, **self._limit)
+            match: re.Match[str] | None = self._whole.fullmatch(text, **self._limit)
+            return match
 
     def _fits(self, text: str) -> bool:
         return self._longest is None or len(text) <= self._longest
