@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiper.errors import UserError, unreadable
+from hiper.errors import UserError, shortened, unreadable
 from hiper.files import atomic_file
 
 RECORD_VERSION = 1
@@ -178,15 +178,6 @@ def _lines(path: Path) -> Iterator[str]:
             raise ValueError("something that is no episode stands at its end")
 
 
-def written_as(path: Path) -> str | None:
-    """The name under which a file of episodes was written, from the head of its archive. None: it is not told."""
-    with path.open("rb") as file:
-        head = file.read(300)
-    if head[:3] != b"\x1f\x8b\x08" or len(head) < 4 or not head[3] & 8:
-        return None
-    return head[10:].partition(b"\0")[0].decode(errors="replace").removesuffix(".partial")
-
-
 def read_episodes(path: Path) -> Iterator[Episode]:
     """Read episodes one by one.
 
@@ -203,3 +194,26 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = error if isinstance(error, UserError) else unreadable(error)
         raise UserError(f"{path} cannot be read beyond episode {whole}: {reason}") from error
+
+
+def read_own_episodes(path: Path) -> Iterator[Episode]:
+    """Read the episodes that a run wrote into this file.
+
+    Raises:
+        UserError: the file is missing or damaged, or was written under another name.
+    """
+    if path.is_file() and (problem := other_name(path)):
+        raise UserError(problem)
+    return read_episodes(path)
+
+
+def other_name(path: Path) -> str | None:
+    """Say if a file of episodes was written under another name, as when files were swapped. None: it was not."""
+    with path.open("rb") as file:
+        head = file.read(300)  # the name stands in the head of the archive
+    if head[:3] != b"\x1f\x8b\x08" or len(head) < 4 or not head[3] & 8:
+        return None
+    name = head[10:].partition(b"\0")[0].decode(errors="replace").removesuffix(".partial")
+    if name == path.name:
+        return None
+    return f"{path} holds the episodes of '{shortened(name)}': put the files back under their names, or move it away"

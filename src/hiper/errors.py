@@ -11,8 +11,10 @@ class UserError(ValueError):
     """Something that the user gave is wrong: a file, a key, a name.
 
     The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits
-    with code 2. Characters that cannot be shown, such as control characters, are written as escapes.
+    with code :attr:`exit_code`. Characters that cannot be shown, such as control characters, are written as escapes.
     """
+
+    exit_code = 2
 
     def __str__(self) -> str:
         return printable(super().__str__())
@@ -24,6 +26,12 @@ class NoSplitError(UserError):
 
 class DivergedError(UserError):
     """A policy's weights became infinite or NaN."""
+
+
+class LostProcessError(UserError):
+    """Another process of the run is gone. Its own message says why."""
+
+    exit_code = 3
 
 
 class UnwritableError(UserError):

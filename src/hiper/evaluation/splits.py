@@ -14,6 +14,7 @@ from hiper.errors import UserError
 from hiper.evaluation.evaluate import Evaluation, evaluate, result_card
 from hiper.evaluation.saved import LoadedPolicy
 from hiper.files import exclusive_lock, writing
+from hiper.processes import ALONE, Processes
 from hiper.runs.cards import Card
 
 
@@ -36,6 +37,7 @@ def evaluate_splits(
     tasks: int | None = None,
     seed: int | None = None,
     folder: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[EvaluatedSplit]:
     """Play the panel of each split, and yield the results one by one.
 
@@ -46,14 +48,16 @@ def evaluate_splits(
         tasks: The size of a fixed subset of tasks in each split. None: all tasks.
         seed: The seed of sampling and environment. None: the policy's own seed.
         folder: The folder of ``SPLIT.json`` (the card) and ``SPLIT.jsonl.gz`` (the episodes). None: write nothing.
+        processes: The processes that play together. The first one writes.
 
     Raises:
         UserError: A split does not exist or has fewer tasks. Or ``folder`` already holds a card, cannot be written, or
             is in use by another process.
         KeyboardInterrupt: The user stopped. Splits that were finished before have been written.
     """
+    folder = folder if processes.first else None
     with exclusive_lock(folder) if folder else nullcontext():
-        yield from _evaluate_splits(policy, splits, display, tasks, seed, folder)
+        yield from _evaluate_splits(policy, splits, display, tasks, seed, folder, processes)
 
 
 def _evaluate_splits(
@@ -63,6 +67,7 @@ def _evaluate_splits(
     tasks: int | None,
     seed: int | None,
     folder: Path | None,
+    processes: Processes,
 ) -> Iterator[EvaluatedSplit]:
     if folder is not None:
         if existing := [path for split in splits if (path := folder / f"{split}.json").exists()]:
@@ -76,10 +81,18 @@ def _evaluate_splits(
     seed = policy.config.seed if seed is None else seed
     for split, env in envs.items():
         count = len(env.panel) if tasks is None else tasks
-        with display.bar(split, count) as advance:
+        with display.bar(split, len(processes.own(range(count)))) as advance:
             slots, on_episode = policy.config.rollout.slots, partial(_advance, advance)
             try:
-                result = evaluate(env, policy.agent, tasks=count, slots=slots, seed=seed, on_episode=on_episode)
+                result = evaluate(
+                    env,
+                    policy.agent,
+                    tasks=count,
+                    slots=slots,
+                    seed=seed,
+                    on_episode=on_episode,
+                    processes=processes,
+                )
             except KeyboardInterrupt:
                 display.note(f"stopped: {split} was not finished, so none of its results are written")
                 raise

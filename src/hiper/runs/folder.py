@@ -13,32 +13,31 @@ RUN/config.yaml                     resolved settings
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, read_episodes, written_as
-from hiper.errors import UserError, shortened
-from hiper.files import named_path, remove_folder, sweep, write_text
+from hiper.episode import Episode, other_name, read_own_episodes, write_episodes
+from hiper.errors import UserError
+from hiper.files import exclusive_lock, named_path, remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
 from hiper.runs.metrics import (
-    EVAL_SECONDS,
+    CARD_NAME,
     EVAL_SUCCESS,
-    EVAL_TURNS,
     SUCCESS,
     MetricsLog,
+    NoLog,
+    card_problems,
     metrics_problems,
     read_metrics,
 )
 from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
-
-_CARD_NAME = re.compile(r"eval-(\d+)-(.+)")
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,14 @@ class Run:
         return self.origin or self.path
 
     # Settings and state
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from training this run.
+
+        Raises:
+            UserError: another process does already.
+        """
+        return exclusive_lock(self.path)
 
     @property
     def settings_file(self) -> Path:
@@ -238,33 +245,8 @@ class Run:
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
-        found += [problem for file in sorted(self.episodes_folder.glob("*.jsonl.gz")) if (problem := _other_name(file))]
-        return [*found, *self._card_problems(records, after)]
-
-    def _card_problems(self, records: Sequence[Mapping[str, Any]], after: int) -> Iterator[str]:
-        """Describe in words which cards are damaged, or are not those of the metrics."""
-        for file in sorted(self.evaluations_folder.glob("*.json")):
-            try:
-                card = Card.read(file)
-            except UserError as error:
-                yield str(error)
-                continue
-            name = _CARD_NAME.fullmatch(file.stem)
-            if name is None or int(name[1]) > after:
-                continue
-            keys = [metric.of(name[2]) for metric in (EVAL_SUCCESS, EVAL_TURNS, EVAL_SECONDS)]
-            of_card = (card.overall.success, card.overall.turns, card.seconds)
-            told = [
-                (success, turns, round(seconds, 1))
-                for record in records
-                if record["iteration"] == int(name[1])
-                for success, turns, seconds in [[record.get(key, math.nan) for key in keys]]
-                if keys[0] in record
-            ]
-            if not told:
-                yield f"{self.metrics_file}: the metrics of {file.name} are missing"
-            elif of_card not in told:
-                yield f"{file} holds another evaluation than the one in {self.metrics_file.name}: restore it"
+        found += [problem for file in sorted(self.episodes_folder.glob("*.jsonl.gz")) if (problem := other_name(file))]
+        return [*found, *card_problems(self.evaluations_folder, self.metrics_file, records, after)]
 
     # Episodes
 
@@ -281,6 +263,14 @@ class Run:
         """File of the episodes of an evaluation."""
         return self.episodes_folder / f"eval-{iteration:05d}-{split}.jsonl.gz"
 
+    def write_episodes(self, file: Path, episodes: Iterable[Episode]) -> None:
+        """Write episodes to one of the run's files.
+
+        Raises:
+            UnwritableError: the disk refused.
+        """
+        write_episodes(file, episodes)
+
     @property
     def stored_iterations(self) -> list[int]:
         """Iterations whose training episodes are stored, in order."""
@@ -293,7 +283,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return _read_own(self.training_episodes(iteration))
+        return read_own_episodes(self.training_episodes(iteration))
 
     def evaluated_episodes(self, iteration: int, split: str) -> Iterator[Episode]:
         """Read the episodes of an evaluation.
@@ -301,7 +291,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return _read_own(self.evaluation_episodes(iteration, split))
+        return read_own_episodes(self.evaluation_episodes(iteration, split))
 
     # Evaluations
 
@@ -314,6 +304,14 @@ class Run:
         """File of the result card of an evaluation."""
         return self.evaluations_folder / f"eval-{iteration:05d}-{split}.json"
 
+    def write_card(self, file: Path, card: Card) -> None:
+        """Write a result card to one of the run's files.
+
+        Raises:
+            UnwritableError: the disk refused.
+        """
+        card.write(file)
+
     def evaluations(self) -> dict[str, list[Evaluated]]:
         """Read all evaluations by split, in the order of iterations.
 
@@ -322,7 +320,7 @@ class Run:
         """
         by_split: dict[str, list[Evaluated]] = {}
         for path in sorted(self.evaluations_folder.glob("*.json")):
-            if name := _CARD_NAME.fullmatch(path.stem):
+            if name := CARD_NAME.fullmatch(path.stem):
                 by_split.setdefault(name[2], []).append(Evaluated(int(name[1]), name[2], Card.read(path)))
         return {split: sorted(found, key=lambda e: e.iteration) for split, found in by_split.items()}
 
@@ -345,6 +343,34 @@ class Run:
         return [*(f for f in files if f.is_file()), *sorted(self.evaluations_folder.glob("*.json"))]
 
 
+@dataclass(frozen=True)
+class Follower(Run):
+    """A run as all processes but the first see it, where several train it together: they read it and write nothing."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Do nothing, because the first process holds the lock."""
+        return nullcontext()
+
+    def save_settings(self) -> None:
+        """Do nothing."""
+
+    def set_diverged(self, message: str | None) -> None:
+        """Do nothing."""
+
+    def prune(self, keep: int) -> None:
+        """Do nothing."""
+
+    def open_log(self, after: int) -> MetricsLog:
+        """Return a log that forgets what it is told."""
+        return NoLog()
+
+    def write_episodes(self, file: Path, episodes: Iterable[Episode]) -> None:
+        """Do nothing."""
+
+    def write_card(self, file: Path, card: Card) -> None:
+        """Do nothing."""
+
+
 def checkpoint_policy(checkpoint: Path) -> Path:
     """The policy folder inside a checkpoint."""
     return checkpoint / "policy"
@@ -359,25 +385,6 @@ def read_settings(path: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{path.parent} is not a run or a policy of one: it holds no {path.name}")
     return validate_config(read_mapping(path), str(path))
-
-
-def _read_own(path: Path) -> Iterator[Episode]:
-    """Read the episodes that a run wrote into this file.
-
-    Raises:
-        UserError: the file is missing or damaged, or was written under another name.
-    """
-    if path.is_file() and (problem := _other_name(path)):
-        raise UserError(problem)
-    return read_episodes(path)
-
-
-def _other_name(path: Path) -> str | None:
-    """Say if a file of episodes was written under another name: files may have been swapped."""
-    name = written_as(path)
-    if name is None or name == path.name:
-        return None
-    return f"{path} holds the episodes of '{shortened(name)}': put the files back under their names, or move it away"
 
 
 def _settings_file(path: Path) -> Path:

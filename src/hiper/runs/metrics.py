@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from hiper.config import Config
 from hiper.errors import UserError, unreadable
 from hiper.files import with_checksum, without_checksum, write_text, writing
+from hiper.runs.cards import Card
 from hiper.runs.trackers import Tracker
 
 Unit = Literal["share", "number", "count", "nats", "seconds", "tokens", "turns", "tokens per second", "0 or 1"]
@@ -238,6 +239,16 @@ class MetricsLog:
             tracker.close()
 
 
+class NoLog(MetricsLog):
+    """A log for processes that write nothing."""
+
+    def __init__(self) -> None:
+        self._trackers = ()
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Read metrics in the order written; a half-written last line is left out.
 
@@ -276,6 +287,30 @@ def metrics_problems(records: Sequence[Mapping[str, Any]], after: int) -> list[s
         *([f"the metrics of iteration {_numbers(missing)} are missing"] if missing else []),
         *([f"metrics after iteration {_numbers(twice)} are written twice"] if twice else []),
     ]
+
+
+CARD_NAME = re.compile(r"eval-(\d+)-(.+)")
+"""The name of a result card of a run: the iteration and the split."""
+
+
+def card_problems(folder: Path, metrics_file: Path, records: Sequence[Mapping[str, Any]], after: int) -> Iterator[str]:
+    """Describe in words which cards are damaged, or are not those of the metrics of ``after`` iterations."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            card = Card.read(file)
+        except UserError as error:
+            yield str(error)
+            continue
+        name = CARD_NAME.fullmatch(file.stem)
+        if name is None or int(name[1]) > after:
+            continue
+        success, turns, seconds = (metric.of(name[2]) for metric in (EVAL_SUCCESS, EVAL_TURNS, EVAL_SECONDS))
+        told = [record for record in records if record["iteration"] == int(name[1]) and success in record]
+        numbers = [(record[success], record.get(turns), round(record.get(seconds, -1), 1)) for record in told]
+        if not told:
+            yield f"{metrics_file}: the metrics of {file.name} are missing"
+        elif (card.overall.success, card.overall.turns, card.seconds) not in numbers:
+            yield f"{file} holds another evaluation than the one in {metrics_file.name}: restore it"
 
 
 def _topic(record: Mapping[str, Any]) -> tuple[int, str]:

@@ -18,6 +18,7 @@ from hiper.errors import (
     first_line,
     is_out_of_memory,
 )
+from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress
 
@@ -31,10 +32,11 @@ class Stop:
 
     Args:
         display: The display of the note that the run is stopping.
+        processes: The processes that stop together.
     """
 
-    def __init__(self, display: Display) -> None:
-        self._display = display
+    def __init__(self, display: Display, processes: Processes = ALONE) -> None:
+        self._display, self._processes = display, processes
         self._previous: dict[signal.Signals, Any] = {}
         self.asked = False
 
@@ -62,13 +64,22 @@ class Stop:
             self._display.note("stopping at the next safe point; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
-        """Mark a safe point, where no work is half done.
+        """Mark a safe point in this process's share of some work, where no work is half done.
 
         Raises:
             KeyboardInterrupt: A stop was requested.
         """
         if self.asked:
             raise KeyboardInterrupt
+
+    def check_together(self) -> None:
+        """Mark a safe point that all processes reach. If one of them was asked to stop, all do.
+
+        Raises:
+            KeyboardInterrupt: A stop was requested.
+        """
+        self.asked = self._processes.any(self.asked)
+        self.check()
 
 
 @contextmanager
