@@ -19,8 +19,11 @@ from hiper.files import (
     check_sealed,
     exclusive_lock,
     lock_file,
+    named_path,
     remove_folder,
     seal,
+    with_checksum,
+    without_checksum,
     write_text,
     writing,
 )
@@ -200,3 +203,25 @@ def test_skips_for_want_of_data_are_counted():
 
 def test_nothing_is_told_where_all_data_are_there():
     assert told_of(["Skipped: root may write anywhere"]) == ""
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "/tmp/" + "x" * 300, "\0"])
+def test_a_path_that_cannot_be_is_named(name: str):
+    with pytest.raises(UserError, match="cannot be looked for") as caught:
+        named_path(name)
+    assert len(str(caught.value)) < 300
+    assert named_path("~/x") == Path.home() / "x"
+    assert named_path("nothing/here") == Path("nothing/here")
+
+
+def test_a_record_with_a_checksum_is_known_when_it_is_changed():
+    record = with_checksum({"a": 0.1, "b": {"c": [1]}})
+    assert list(record) == ["a", "b", "crc32"]
+    assert without_checksum(record) == ({"a": 0.1, "b": {"c": [1]}}, True)
+    assert without_checksum({"a": 1}) == ({"a": 1}, False)
+    with pytest.raises(ValueError, match="changed since it was written"):
+        without_checksum(record | {"a": 0.2})
+
+
+def test_messages_show_no_control_characters():
+    assert str(UserError("a\x1b[31m\x00\u202e\ud800é\nb")) == "a\\x1b[31m\\x00\\u202e\\ud800é\nb"

@@ -275,6 +275,10 @@ class TestBadGameFiles:
                 "at two locations",
             ),
             (change_problem("(exists (?r - receptacle)", "(forall (?r - receptacle)"), "goal is of a shape"),
+            (change_problem("(:init", "(:init receptacleType Fridge_bar_1 FridgeType)"), "brackets .* not in pairs"),
+            (change_problem("(:objects", "(a (:objects"), "brackets .* not in pairs"),
+            (lambda game: game | {"pddl_domain": "(:action " * 100_000}, "a list of 100,000 actions"),
+            (lambda game: game | {"grammar": game["grammar"] + " " * 4_000_000}, "too much for a game"),
         ],
     )
     def test_the_message_names_file_and_fault(

@@ -69,6 +69,7 @@ class QuickPattern:
         self._limit = {"timeout": _SECONDS} if library is regex else {}
         self._whole: Any = library.compile(pattern)
         self._pattern: Any = library.compile(pattern[len(r"\s*") :] if self._strips else pattern)
+        self._ends = "$" in pattern or "\\Z" in pattern
         repeats = _open_repeats(self._pattern.pattern)
         self._longest, self._piece = {0: (None, 0), 1: (_ONE_REPEAT, _ONE_PIECE)}.get(
             repeats, (_MANY_REPEATS, _MANY_PIECE)
@@ -95,6 +96,8 @@ class QuickPattern:
                 for match in self._pattern.finditer(text, at, after + self._piece, **limit):
                     if match.start() >= after:
                         break
+                    if self._ends and match.end() == after + self._piece < len(text):
+                        continue  # the end of a piece is no end of the text
                     yield match
                     at = match.end()
                 at = max(at, after)
