@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hiper.episode import Credit, Episode, read_episodes, write_episodes
+from hiper.episode import Credit, Episode, read_episodes, read_own_episodes, write_episodes
 from hiper.errors import UserError
 
 MakeEpisode = Callable[..., Episode]
@@ -84,3 +84,19 @@ def test_a_damaged_line_is_named_with_its_file(file: Path, line: str, message: s
     with pytest.raises(UserError, match=message) as caught:
         list(read_episodes(file))
     assert str(file) in str(caught.value)
+
+
+def test_a_file_with_something_behind_its_end(file: Path):
+    file.write_bytes(file.read_bytes() * 2)  # the module gzip would read every episode twice
+    with pytest.raises(UserError, match=r"cannot be read beyond episode 2: something that is no episode"):
+        list(read_episodes(file))
+
+
+def test_a_file_under_another_name_is_no_file_of_the_run(file: Path):
+    assert len(list(read_own_episodes(file))) == 2
+    other = file.rename(file.with_name("iter-00001.jsonl.gz"))
+    with pytest.raises(UserError, match=r"iter-00001\.jsonl\.gz holds the episodes of 'episodes\.jsonl\.gz'"):
+        read_own_episodes(other)
+    assert len(list(read_episodes(other))) == 2
+    other.write_bytes(gzip.compress(gzip.decompress(other.read_bytes())))  # without a name
+    assert len(list(read_own_episodes(other))) == 2

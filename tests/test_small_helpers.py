@@ -24,6 +24,9 @@ from hiper.files import (
     lock_file,
     remove_folder,
     seal,
+    user_path,
+    with_checksum,
+    without_checksum,
     write_text,
     writing,
 )
@@ -184,6 +187,28 @@ def test_the_working_directory_can_be_locked(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path / "run")
     with exclusive_lock(Path()):
         assert names(tmp_path) == [".run.hiper-lock", "run"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "/tmp/" + "x" * 300, "\0"])
+def test_a_path_that_cannot_be_is_named(name: str):
+    with pytest.raises(UserError, match="cannot be looked for") as caught:
+        user_path(name)
+    assert len(str(caught.value)) < 300
+    assert user_path("~/x") == Path.home() / "x"
+    assert user_path("nothing/here") == Path("nothing/here")
+
+
+def test_a_record_with_a_checksum_is_known_when_it_is_changed():
+    record = with_checksum({"a": 0.1, "b": {"c": [1]}})
+    assert list(record) == ["a", "b", "crc32"]
+    assert without_checksum(record) == ({"a": 0.1, "b": {"c": [1]}}, True)
+    assert without_checksum({"a": 1}) == ({"a": 1}, False)
+    with pytest.raises(ValueError, match="changed since it was written"):
+        without_checksum(record | {"a": 0.2})
+
+
+def test_messages_show_no_control_characters():
+    assert str(UserError("a\x1b[31m\x00\u202e\ud800é\nb")) == "a\\x1b[31m\\x00\\u202e\\ud800é\nb"
 
 
 # --- Missing --------------------------------------------------------------------------------------------------------

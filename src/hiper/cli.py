@@ -9,8 +9,8 @@ import random
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ import typer
 from hiper import __version__
 from hiper.commands import parameters as given
 from hiper.commands.parameters import examples
-from hiper.errors import UserError
+from hiper.errors import OUT_OF_MEMORY, UserError, first_line, is_out_of_memory
 from hiper.files import user_path
 
 if TYPE_CHECKING:
@@ -363,16 +363,10 @@ def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
         typer.echo(line, err=err)
 
 
-@contextmanager
-def _together(count: int) -> Iterator[Processes]:
-    """Start this command in several processes and exit as they do; or, in one of them, join the others."""
-    from hiper.launch.together import run_together, started_together
-    from hiper.processes import together
+def _together(count: int) -> AbstractContextManager[Processes]:
+    from hiper.launch.together import joined
 
-    if count > 1 and not started_together():
-        raise typer.Exit(run_together(sys.argv[1:], count))
-    with together() as processes:
-        yield processes
+    return joined(count, sys.argv[1:])
 
 
 def _display(stderr: bool = False) -> Display:
@@ -394,6 +388,11 @@ def main() -> None:
         for line in f"hiper: {error}".split("\n"):
             _say(line, err=True)
         raise SystemExit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        typer.echo(f"hiper: out of memory ({first_line(error)}): {OUT_OF_MEMORY}", err=True)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any
 
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened, unreadable
 from hiper.files import atomic_file
 
 RECORD_VERSION = 1
@@ -137,7 +137,7 @@ class Episode:
             series = {k: tuple(v) for k, v in credit["series"].items()} if credit else None
             return cls(**fields, turns=turns, credit=Credit(series) if series is not None else None)
         except (KeyError, TypeError) as error:
-            raise UserError(f"damaged episode record: {error}") from error
+            raise UserError(f"damaged episode record: {unreadable(error)}") from error
 
 
 def _fields(record: Turn | Credit | Episode) -> dict[str, Any]:
@@ -149,16 +149,40 @@ def _tupled(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _opened(path: Path, mode: Literal["rt", "wt"]) -> TextIO:
-    # Scraped texts hold lone surrogates, which strict UTF-8 refuses.
-    return gzip.open(path, mode, compresslevel=3, encoding="utf-8", errors="surrogatepass")
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogatepass"}
+"""Scraped texts hold lone surrogates, which strict UTF-8 refuses."""
+
+
+_LONGEST_LINE = 1 << 29
+"""The largest number of bytes of an episode."""
 
 
 def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
-    """Write episodes as gzipped JSON lines, whole or not at all."""
-    with atomic_file(path) as partial, _opened(partial, "wt") as file:
+    """Write episodes as gzipped JSON lines, whole or not at all. The archive keeps the name of its file."""
+    with atomic_file(path) as partial, gzip.open(partial, "wt", compresslevel=3, **_TEXT) as file:
         for episode in episodes:
             file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Read the lines of a gzipped text.
+
+    Raises:
+        EOFError: Its end is missing.
+        ValueError: Something follows its end. The module gzip reads that as more of the text.
+    """
+    inflate, rest = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS), b""
+    with path.open("rb") as file:
+        while not inflate.eof:
+            if not (packed := file.read(1 << 16)):
+                raise EOFError("its end is missing")
+            *lines, rest = (rest + inflate.decompress(packed)).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                raise ValueError("it is too long for an episode")
+            for line in lines:
+                yield line.decode(**_TEXT)
+        if rest or inflate.unused_data or file.read(1):
+            raise ValueError("something that is no episode stands at its end")
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
@@ -169,11 +193,34 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     """
     whole = 0
     try:
-        with _opened(path, "rt") as file:
-            for line in file:
-                yield Episode.from_json(json.loads(line))
-                whole += 1
+        for line in _lines(path):
+            yield Episode.from_json(json.loads(line))
+            whole += 1
     except FileNotFoundError:
         raise UserError(f"no episode file at {path}") from None
     except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read beyond episode {whole}: {error}") from error
+        reason = error if isinstance(error, UserError) else unreadable(error)
+        raise UserError(f"{path} cannot be read beyond episode {whole}: {reason}") from error
+
+
+def read_own_episodes(path: Path) -> Iterator[Episode]:
+    """Read the episodes that a run wrote into this file.
+
+    Raises:
+        UserError: the file is missing or damaged, or was written under another name.
+    """
+    if path.is_file() and (problem := other_name(path)):
+        raise UserError(problem)
+    return read_episodes(path)
+
+
+def other_name(path: Path) -> str | None:
+    """Say if a file of episodes was written under another name, as when files were swapped. None: it was not."""
+    with path.open("rb") as file:
+        head = file.read(300)  # the name stands in the head of the archive
+    if head[:3] != b"\x1f\x8b\x08" or len(head) < 4 or not head[3] & 8:
+        return None
+    name = head[10:].partition(b"\0")[0].decode(errors="replace").removesuffix(".partial")
+    if name == path.name:
+        return None
+    return f"{path} holds the episodes of '{shortened(name)}': put the files back under their names, or move it away"

@@ -5,21 +5,40 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from hiper.errors import UnwritableError, UserError
+from hiper.errors import UnwritableError, UserError, shortened
 
 FULL = 1 << 16
 """Free bytes below which a disk counts as full."""
 
 CHECKSUMS = "SHA256SUMS"
 """The file of a sealed folder with one line per file, which ``sha256sum --check`` reads too."""
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """The path that a user names, with ``~`` expanded. Nothing need be there.
+
+    Raises:
+        UserError: No file can have this name, or it cannot be looked for.
+    """
+    path = Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no file can have this name"
+        raise UserError(f"'{shortened(given)}' cannot be looked for: {reason}") from None
+    return path
 
 
 @contextmanager
@@ -110,6 +129,32 @@ def _set_aside(path: Path) -> Path:
     with suppress(FileNotFoundError):
         path.rename(aside)
     return aside
+
+
+_CHECKSUM = "crc32"
+"""The key of a record's checksum."""
+
+
+def with_checksum(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record for a JSON file, with a checksum of its content in the last key."""
+    return {**record, _CHECKSUM: _crc32(record)}
+
+
+def without_checksum(record: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Check and remove the checksum of a record from a JSON file. Also return whether there was one.
+
+    Raises:
+        ValueError: the record was changed since it was written.
+    """
+    content = dict(record)
+    known = content.pop(_CHECKSUM, None)
+    if known is not None and known != _crc32(content):
+        raise ValueError(f"it was changed since it was written, as its {_CHECKSUM} tells")
+    return content, known is not None
+
+
+def _crc32(record: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True, default=str).encode())
 
 
 def seal(folder: Path) -> None:
@@ -217,11 +262,6 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
-
-
-def user_path(given: str | os.PathLike[str]) -> Path:
-    """Return the path that a user named, with ``~`` expanded. A ``~name`` of no user stays as it is."""
-    return Path(os.path.expanduser(given))  # noqa: PTH111, since that of Path raises where there is no such user
 
 
 def write_text(path: Path, text: str) -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from hiper.errors import UserError, shortened, suggestion
+from hiper.errors import UserError, shortened, suggestion, unreadable
+from hiper.files import user_path
 
 _LONGEST = 4_000_000
 """The largest number of characters of a document."""
@@ -138,7 +139,7 @@ def _told(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return problem
-    snippet = mark.get_snippet(indent=2)
+    snippet = (mark.get_snippet(indent=2) or "").expandtabs(1)  # so that the mark below stays in its place
     return f"{problem}\n  in line {mark.line + 1}, column {mark.column + 1}{f':{chr(10)}{snippet}' if snippet else ''}"
 
 
@@ -150,8 +151,10 @@ def read_mapping(file: Traversable) -> dict[str, Any]:
     """
     try:
         tree = parse_yaml(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
         raise UserError(f"{file} is not a readable YAML file: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not a readable YAML file: {unreadable(error)}") from error
     if tree is None:
         raise UserError(f"{file} is empty or damaged: it should hold a mapping of keys to values")
     if not isinstance(tree, dict):
@@ -178,8 +181,8 @@ def find_yaml(source: str | Path, shipped: Mapping[str, Traversable], kind: str)
     """
     if str(source) in shipped:
         return shipped[str(source)]
-    with suppress(OSError, ValueError, RuntimeError):  # too long for a path; or ~ names no user
-        if (path := Path(source).expanduser()).is_file():
+    with suppress(UserError):
+        if (path := user_path(source)).is_file():
             return path
     raise UserError(
         f"'{shortened(source)}' is neither a shipped {kind} nor a YAML file; {suggestion(str(source), shipped)}"

@@ -30,7 +30,7 @@ NEEDED = {
 }
 """What is needed, in words, by pydantic's error type."""
 
-SHOWN_PROBLEMS = 10
+SHOWN_PROBLEMS = 5
 """The number of wrong keys and values that one message tells."""
 
 

@@ -256,7 +256,7 @@ class TestBadGameFiles:
             (lambda data: [data], "holds a JSON list, not a game"),
             (lambda data: {k: v for k, v in data.items() if k != "grammar"}, "key 'grammar' is missing"),
             (lambda data: {k: v for k, v in data.items() if k != "solvable"}, "key 'solvable' is missing"),
-            (change(pddl_problem=7), "key 'pddl_problem' is not a str"),
+            (change(pddl_problem=7), "key 'pddl_problem' is not a text"),
             (change(solvable=False), "marked as unsolvable"),
             (change(pddl_domain="(define (domain x))"), "rule of action 'look' is 'nothing'"),
             (change(grammar="grammar"), "no task sentence"),
@@ -275,6 +275,10 @@ class TestBadGameFiles:
                 "at two locations",
             ),
             (change_problem("(exists (?r - receptacle)", "(forall (?r - receptacle)"), "goal is of a shape"),
+            (change_problem("(:init", "(:init receptacleType Fridge_bar_1 FridgeType)"), "brackets .* not in pairs"),
+            (change_problem("(:objects", "(a (:objects"), "brackets .* not in pairs"),
+            (lambda game: game | {"pddl_domain": "(:action " * 100_000}, "a list of 100,000 actions"),
+            (lambda game: game | {"grammar": game["grammar"] + " " * 4_000_000}, "too much for a game"),
         ],
     )
     def test_the_message_names_file_and_fault(

@@ -14,7 +14,7 @@ from hiper.errors import UserError
 from hiper.plan_execute.actions import ActionStyle, ActionWords, QuickPattern
 from hiper.plan_execute.parse import InvalidKind, parse_response
 from hiper.plan_execute.render import PromptContext, Template
-from hiper.plan_execute.templates import TemplateData
+from hiper.plan_execute.templates import TemplateData, TextStyle
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, round_trip
 
 STYLE = {
@@ -188,3 +188,43 @@ def test_in_a_long_text_all_short_matches_are_found():
     assert len(list(QuickPattern(r"[a-z]+ \d+").finditer(text))) == 10_000
     assert QuickPattern(r"([a-z]+) (\d+)").sub(r"\2 \1", text) == re.sub(r"([a-z]+) (\d+)", r"\2 \1", text)
     assert QuickPattern(r"x*?(?=fork)").sub("a ", text).count("a fork") == 10_000
+
+
+@pytest.mark.parametrize("pattern", ["(a|aa)+$", "(a|aa)+?b$", "(?:(?:a|a)*x?)*c"])
+@pytest.mark.parametrize("length", [60, LONG])
+def test_a_pattern_of_exponential_time_stops_with_its_name(pattern: str, length: int):
+    """Each takes ages in the module re: at 40 letters more than minutes."""
+    quick, text = QuickPattern(pattern), "a" * length + "!"
+    for match in (quick.fullmatch, lambda text: quick.sub("", text), lambda text: list(quick.finditer(text))):
+        began, said = time.process_time(), ""
+        try:
+            found = match(text)
+        except UserError as error:
+            found, said = None, str(error)
+        assert found in (None, text, [])
+        assert not said or pattern in said
+        assert time.process_time() - began < 4.0
+
+
+def test_the_end_of_a_piece_is_no_end_of_the_text():
+    text = "ab. " * 5000
+    assert QuickPattern(r"[a-z]+\. ?$").sub("x", text) == text[:-4] + "x"
+    assert QuickPattern(r"(?:[a-z]+\.)+ ?$").sub("x", text) == text[:-4] + "x"
+
+
+@pytest.mark.parametrize("put", [r"\1\1", r"x\1"])
+def test_a_rewrite_without_an_end_is_named(put: str):
+    rule = {"find": "(a+)", "put": put, "repeat": True}
+    data = Template.load("terse").data.model_copy(update={"observation": TextStyle.model_validate({"rewrite": [rule]})})
+    with pytest.raises(UserError, match=r"in place of '\(a\+\)', never comes to an end"):
+        Template(data).render(PromptContext("g", (), "aa", None, None, 0))
+
+
+def test_risky_patterns_of_templates_mean_what_they_mean_elsewhere():
+    text = "cabinet 1 cabinet 2 shelf 3 shelf 4 shelf 5 and $10.50 to $20.99 [sep] the fork 1 is closed" * 3
+    for pattern, put in (
+        (r"\b([a-z]+)((?: \d+)+) \1(?= \d)", r"\1\2"),
+        (r"\$(\d+)\d(?:\.\d+)?(?: to \$\d+(?:\.\d+)?)?", r"$ \1"),
+        (r"(?:the ([a-z]+ \d+) is closed|you close the ([a-z]+ \d+))", r"\1\2 closed"),
+    ):
+        assert QuickPattern(pattern).sub(put, text) == re.sub(pattern, put, text) != text

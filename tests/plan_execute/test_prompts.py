@@ -542,7 +542,7 @@ def test_files_that_are_no_templates_are_refused(tmp_path):
     ):
         Template.load(file)
     file.write_bytes("name: «»".encode("latin-1"))
-    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file: .*utf-8"):
+    with pytest.raises(UserError, match=r"broken\.yaml is not a readable YAML file: .*UTF-8"):
         Template.load(file)
 
 

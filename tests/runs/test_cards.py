@@ -28,12 +28,23 @@ def test_the_form_of_the_file(tmp_path: Path):
     CARD.write(tmp_path / "card.json")
     text = (tmp_path / "card.json").read_text()
     record = json.loads(text)
-    assert tuple(record) == KEYS
+    assert tuple(record) == (*KEYS, "crc32")
     assert record["card"] == 3
     assert record["environment"] == {"name": "corridor", "version": "1", "max_turns": 6, "options": {"cells": 3}}
     assert record["panel"]["official"] is None
     assert record["outcomes"]["locked"]["interval"] == [0.0, 1.0]
     assert text == json.dumps(record, indent=2) + "\n"
+
+
+def test_a_card_that_was_changed_is_named_and_one_without_checksum_is_read(tmp_path: Path):
+    file = tmp_path / "card.json"
+    CARD.write(file)
+    changed = file.read_text().replace('"seed": 7', '"seed": 8')
+    file.write_text(changed)
+    with pytest.raises(UserError, match=r"card\.json is not a readable result card \(it was changed since"):
+        Card.read(file)
+    file.write_text(json.dumps(CARD.to_json()))
+    assert Card.read(file) == CARD
 
 
 def test_cards_of_a_run_are_written_unchanged(tiny_run: Path, tmp_path: Path):

@@ -82,6 +82,26 @@ def test_a_line_that_holds_no_metrics_is_named(run: Run, line: str, message: str
         run.metrics()
 
 
+def test_a_changed_digit_is_named_and_lines_without_checksums_are_read(run: Run):
+    log = run.open_log(after=0)
+    for iteration in (1, 2):
+        log.write(iteration, {"policy/kl": iteration / 8})
+    log.close()
+    text = run.metrics_file.read_text()
+    run.metrics_file.write_text(text.replace("0.125", "0.126"))
+    with pytest.raises(UserError, match=r"metrics\.jsonl:1 is damaged \(it was changed since it was written"):
+        run.metrics()
+    first, second = text.splitlines()
+    bare = json.dumps({"iteration": 2, "policy/kl": 0.25})
+    run.metrics_file.write_text(f"{first}\n{bare}\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged \(it has no checksum, unlike others"):
+        run.metrics()
+    run.metrics_file.write_text(f"{bare}\n")
+    assert run.metrics() == [{"iteration": 2, "policy/kl": 0.25}]
+    run.open_log(after=2).close()  # from now on with checksums
+    assert run.metrics_file.read_text() == f"{second}\n"
+
+
 def test_an_evaluation_that_is_done_again_is_written_once(run: Run):
     for value in (0.25, 0.5):
         log = run.open_log(after=2)

@@ -360,6 +360,39 @@ def test_a_disk_that_is_full_at_the_episodes_costs_no_iteration(
     assert_same(content(run)["weights"], whole["weights"])
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you ..."
+        ),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+@pytest.mark.parametrize("place", ["score", "_loss"])
+def test_out_of_memory_says_what_to_lower_and_costs_no_iteration(
+    whole: dict[str, Any], error: BaseException, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    original = getattr(Learner, place)
+
+    def scarce(self: Learner, *arguments: Any, **keywords: Any) -> Any:
+        if len(run.iteration_metrics()) == 2:
+            raise error
+        return original(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, place, scarce)
+        with pytest.raises(
+            UserError, match=r"^out of memory .*learner\.micro_batch_tokens.*\n.*saved up to iter-00002;"
+        ):
+            train(run, Quiet())
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
+
+
 def test_a_warm_start_is_kept_until_there_is_a_checkpoint(whole: dict[str, Any], tmp_path: Path):
     run = Run.create(tmp_path / "run", config())
     (run.path / "checkpoints").parent.mkdir()

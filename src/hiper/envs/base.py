@@ -31,7 +31,7 @@ BLANK = re.compile(r"<[^<>]+>")
 
 
 MOST_TURNS = 10_000
-"""The largest number of turns that an environment that ships gives an episode."""
+"""The largest number of turns of an episode."""
 LARGEST = 1e15
 """The largest reward. Sums and squares of larger ones exceed the numbers of training."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from hiper.envs.base import (
     BLANK,
+    MOST_TURNS,
     Decision,
     EndReason,
     Observation,
@@ -128,17 +129,18 @@ def _step(env: TextEnv, task_id: str, action: str) -> Step:
 def _check_attributes(env: TextEnv) -> None:
     for attribute, kind in (("name", str), ("version", str), ("panel", Panel), ("max_turns", int)):
         value = getattr(env, attribute, None)
-        _demand(isinstance(value, kind), env, f"'{attribute}' must be a {kind.__name__}, it is {value!r}")
+        _demand(isinstance(value, kind), env, f"'{attribute}' must be a {kind.__name__}, it is {shown(value)}")
     for task in env.panel:
         said = isinstance(task.id, str) and isinstance(task.type, str)
         _demand(said, env, f"id and type of a task must be strings: {shown(task)}")
-    _demand(env.max_turns > 0, env, f"'max_turns' must be positive, it is {env.max_turns}")
-    _demand(isinstance(env.concurrent, bool), env, f"'concurrent' must be True or False, it is {env.concurrent!r}")
+    limits = f"'max_turns' must lie between 1 and {MOST_TURNS:,}, it is {shown(env.max_turns)}"
+    _demand(1 <= env.max_turns <= MOST_TURNS, env, limits)
+    _demand(isinstance(env.concurrent, bool), env, f"'concurrent' must be True or False, it is {shown(env.concurrent)}")
     hidden = env.hidden_actions
     _demand(
         isinstance(hidden, tuple) and all(isinstance(action, str) for action in hidden),
         env,
-        f"'hidden_actions' must be a tuple of strings, it is {hidden!r}",
+        f"'hidden_actions' must be a tuple of strings, it is {shown(hidden)}",
     )
 
 

@@ -20,7 +20,7 @@ from types import FrameType
 import typer
 
 from hiper.errors import LostProcessError, UserError
-from hiper.processes import PARENT, RENDEZVOUS, place
+from hiper.processes import PARENT, RENDEZVOUS, Processes, place, together
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 120.0
@@ -28,9 +28,22 @@ GRACE_SECONDS = 120.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def started_together() -> bool:
-    """Return whether :func:`run_together` started this process."""
-    return RENDEZVOUS in os.environ
+@contextmanager
+def joined(count: int, arguments: Sequence[str]) -> Iterator[Processes]:
+    """Join the processes of a command: this process becomes their launcher, or is one of them.
+
+    Args:
+        count: The number of processes asked for.
+        arguments: The arguments of `hiper`.
+
+    Raises:
+        SystemExit: This process was their launcher, and all have ended.
+        UserError: The processes do not meet.
+    """
+    if count > 1 and RENDEZVOUS not in os.environ:
+        raise SystemExit(run_together(arguments, count))
+    with together() as processes:
+        yield processes
 
 
 def run_together(arguments: Sequence[str], count: int) -> int:

@@ -69,6 +69,8 @@ class Learner:
         self._temperature = temperature
         self._autocast = autocast
         self._optimizer = self._make_optimizer()
+        self.stepped = False
+        """Whether the last update, finished or not, has changed weights."""
 
     @classmethod
     def of(
@@ -286,7 +288,7 @@ class Learner:
         for group, rate, scale in zip(self._optimizer.param_groups, rates, lr_scales, strict=True):
             # A checkpoint holds the rates that it was saved under, and the settings may have changed since.
             group["lr"], group["weight_decay"] = rate * scale, self.config.weight_decay
-        self._stopped = False
+        self._stopped = self.stepped = False
         self._model.train()
         meter = Meter()
         for epoch in range(self.config.epochs):
@@ -330,6 +332,7 @@ class Learner:
             if self.processes.sum(sum(kl)) > self.config.target_kl:
                 policy["lr"], self._stopped = 0.0, True  # until the next update sets the rates; the critic still learns
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
+        self.stepped = True
         self._optimizer.step()
 
     def _loss(self, rows: Sequence[TrainRow], counts: Counts, meter: Meter) -> tuple[Tensor, float]:

@@ -10,21 +10,29 @@ actions apply. If no rule fits, the action is taken as it is.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from string import Formatter
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
+import regex
 from pydantic import AfterValidator, model_validator
 
+from hiper.errors import UserError, shortened
 from hiper.validation import StrictModel
 
 
 def _check_regex(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
+        if _is_risky(pattern):
+            regex.compile(pattern)
+    except (re.error, regex.error) as error:
         raise ValueError(f"not a regular expression: {error}") from error
+    except (OverflowError, RecursionError) as error:
+        raise ValueError("not a regular expression: its numbers are too large, or its brackets too deep") from error
     return pattern
 
 
@@ -36,13 +44,19 @@ _ONE_REPEAT, _MANY_REPEATS = 8_000, 1_500
 """A pattern with one open repeat, or with several, looks at a longer text than this piece by piece."""
 _ONE_PIECE, _MANY_PIECE = 500, 125
 """The matches that are found in a longer text: all that have at most so many characters, and some longer ones."""
+_SECONDS = 1.0
+"""The longest time that a risky pattern may take for a text, in seconds of the processor."""
+_MOST_OPTIONAL = 8
+"""A pattern with more optional parts than this is risky."""
 
 
 class QuickPattern:
     """A regular expression that takes milliseconds even on texts of 100,000 characters.
 
     Matching takes a time of higher order in the length of a text if a pattern has open repeats such as ``.*``. So texts
-    that are longer than those of environments that ship are matched piece by piece.
+    that are longer than those of environments that ship are matched piece by piece. A pattern whose repeats lie inside
+    one another may take an exponential time. Such a risky pattern is matched by the library regex, which has a limit of
+    time.
 
     Args:
         pattern: the regular expression.
@@ -51,32 +65,52 @@ class QuickPattern:
     def __init__(self, pattern: str) -> None:
         # White space before a match is cheap to find from behind, and dear to find from the front.
         self._strips = bool(re.match(r"\\s\*\w(?![*?{+])", pattern)) and "|" not in pattern
-        self._whole = re.compile(pattern)
-        self._pattern = re.compile(pattern[len(r"\s*") :] if self._strips else pattern)
+        library: Any = regex if _is_risky(pattern) else re
+        self._limit = {"timeout": _SECONDS} if library is regex else {}
+        self._whole: Any = library.compile(pattern)
+        self._pattern: Any = library.compile(pattern[len(r"\s*") :] if self._strips else pattern)
+        self._ends = "$" in pattern or "\\Z" in pattern
         repeats = _open_repeats(self._pattern.pattern)
         self._longest, self._piece = {0: (None, 0), 1: (_ONE_REPEAT, _ONE_PIECE)}.get(
             repeats, (_MANY_REPEATS, _MANY_PIECE)
         )
 
+    def __str__(self) -> str:
+        return str(self._whole.pattern)
+
     def finditer(self, text: str) -> Iterator[re.Match[str]]:
-        """The matches in a text that do not overlap, from left to right."""
-        if self._fits(text):
-            yield from self._pattern.finditer(text)
-            return
-        at = 0
-        while at < len(text):
-            after = at + self._piece
-            for match in self._pattern.finditer(text, at, after + self._piece):
-                if match.start() >= after:
-                    break
-                yield match
-                at = match.end()
-            at = max(at, after)
+        """The matches in a text that do not overlap, from left to right.
+
+        Raises:
+            UserError: The pattern is risky, and takes too long on this text.
+        """
+        with self._in_time(text):
+            if self._fits(text):
+                yield from self._pattern.finditer(text, **self._limit)
+                return
+            at, began, limit = 0, time.process_time(), self._limit
+            while at < len(text):
+                after = at + self._piece
+                if self._limit:
+                    limit = {"timeout": max(1e-3, began + _SECONDS - time.process_time())}
+                for match in self._pattern.finditer(text, at, after + self._piece, **limit):
+                    if match.start() >= after:
+                        break
+                    if self._ends and match.end() == after + self._piece < len(text):
+                        continue  # the end of a piece is no end of the text
+                    yield match
+                    at = match.end()
+                at = max(at, after)
 
     def sub(self, put: str | Callable[[re.Match[str]], str], text: str) -> str:
-        """The text with ``put`` in place of every match, as :func:`re.sub` makes it."""
+        """The text with ``put`` in place of every match, as :func:`re.sub` makes it.
+
+        Raises:
+            UserError: See :meth:`finditer`.
+        """
         if not self._strips and self._fits(text):
-            return self._pattern.sub(put, text)
+            with self._in_time(text):
+                return str(self._pattern.sub(put, text, **self._limit))
         parts, at = [], 0
         fill = _filler(put) if isinstance(put, str) else put
         for match in self.finditer(text):
@@ -87,13 +121,30 @@ class QuickPattern:
         return "".join([*parts, text[at:]])
 
     def fullmatch(self, text: str) -> re.Match[str] | None:
-        """The match of the whole text. A pattern with several open repeats matches no text that is very long."""
+        """The match of the whole text. A pattern with several open repeats matches no text that is very long.
+
+        Raises:
+            UserError: See :meth:`finditer`.
+        """
         if self._piece == _MANY_PIECE and not self._fits(text):
             return None
-        return self._whole.fullmatch(text)
+        with self._in_time(text):
+            match: re.Match[str] | None = self._whole.fullmatch(text, **self._limit)
+            return match
 
     def _fits(self, text: str) -> bool:
         return self._longest is None or len(text) <= self._longest
+
+    @contextmanager
+    def _in_time(self, text: str) -> Iterator[None]:
+        """Name the pattern if the library gives up."""
+        try:
+            yield
+        except TimeoutError:
+            raise UserError(
+                f"the template's regular expression '{shortened(self)}' takes more than {_SECONDS:g} s "
+                f"for a text of {len(text):,} characters: write it without repeats inside repeats, as in (a+)+"
+            ) from None
 
 
 def _filler(put: str) -> Callable[[re.Match[str]], str]:
@@ -107,8 +158,19 @@ def _filler(put: str) -> Callable[[re.Match[str]], str]:
 
 def _open_repeats(pattern: str) -> int:
     """The number of repeats without an end, apart from ``.*`` at the end of the pattern."""
-    bare = re.sub(r"\[\^?\]?[^\]]*\]", "x", re.sub(r"\\.", "x", pattern, flags=re.DOTALL))
-    return len(re.findall(r"[*+](?![*+])|\{\d*,\}", bare.removesuffix(".*")))
+    return len(re.findall(r"[*+](?![*+])|\{\d*,\}", _bare(pattern).removesuffix(".*")))
+
+
+def _is_risky(pattern: str) -> bool:
+    """Whether a pattern may take a time of a high order: it repeats a group, or has many repeats or optional parts."""
+    bare = _bare(pattern)
+    optional = len(re.findall(r"\?|\{\d*,\d*\}", bare.replace("(?", "(")))
+    return bool(re.search(r"\)[*+{]", bare)) or _open_repeats(pattern) > 2 or optional > _MOST_OPTIONAL
+
+
+def _bare(pattern: str) -> str:
+    """A pattern with one letter in the place of every escape and every set of characters."""
+    return re.sub(r"\[\^?\]?[^\]]*\]", "x", re.sub(r"\\.", "x", pattern, flags=re.DOTALL))
 
 
 def placeholders(text: str) -> set[str]:

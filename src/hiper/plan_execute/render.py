@@ -16,7 +16,7 @@ import yaml
 
 from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 from hiper.plan_execute.actions import ActionWords, QuickPattern, placeholders
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.templates import AdmissibleStyle, TemplateData, TextStyle, own_template, read_template
@@ -212,14 +212,35 @@ def _text_renderer(style: TextStyle) -> Callable[[str, bool], str]:
     def show(text: str, listed: bool) -> str:
         text = text.lower() if style.lowercase else text
         for pattern, put, repeat in rules[listed]:
-            before, text = text, pattern.sub(put, text)
-            while repeat and text != before:
-                before, text = text, pattern.sub(put, text)
+            text = _until_same(pattern, put, text) if repeat else pattern.sub(put, text)
         return " ".join(text.split()) if style.one_line else text.strip()
 
     return show
 
 
+def _until_same(pattern: QuickPattern, put: str, text: str) -> str:
+    """Substitute again and again until the text no longer changes.
+
+    Raises:
+        UserError: It never does.
+    """
+    longest = _LONGER * len(text) + _LONGER
+    for _ in range(_MOST_ROUNDS):
+        before, text = text, pattern.sub(put, text)
+        if text == before:
+            return text
+        if len(text) > longest:
+            break
+    raise UserError(
+        f"a rewrite of the template, '{shortened(put)}' in place of '{shortened(pattern)}', never comes to an end: "
+        "leave out its `repeat`"
+    )
+
+
+_MOST_ROUNDS = 10_000
+"""The largest number of times that a rewrite is repeated."""
+_LONGER = 100
+"""A rewrite that makes a text longer than this times its length has no end."""
 _NUMBERED = re.compile(r"(?P<name>.+) (?P<number>\d+)")
 
 

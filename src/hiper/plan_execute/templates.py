@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,7 +16,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from hiper.envs.registry import templates_of
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 from hiper.files import user_path
 from hiper.plan_execute.actions import ActionStyle, Regex, Substitution, braced, placeholders
 from hiper.plan_execute.parse import Form
@@ -178,12 +179,18 @@ def _read_extended(source: str | Path, extended: tuple[str, ...] = ()) -> dict[s
     tree = read_mapping(find_yaml(source, _shipped_templates(source), "template"))
     if "extends" not in tree:
         return tree
-    base = str(tree.pop("extends"))
-    if (beside := user_path(source).parent / base).is_file():
-        base = str(beside)
+    base = tree.pop("extends")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"template {source}: `extends` should name a template (given: {shortened(repr(base))})")
+    with suppress(UserError):
+        if (beside := user_path(Path(source).parent / base)).is_file():
+            base = str(beside)
     if base in extended:
         raise UserError(f"template {source}: extends {base}, which extends it")
-    return _read_extended(base, (*extended, base)) | tree
+    try:
+        return _read_extended(base, (*extended, base)) | tree
+    except UserError as error:
+        raise UserError(f"template {source}: extends {shortened(base)}: {error}") from None
 
 
 def _shipped_templates(source: str | Path) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from hiper.errors import UserError, shortened
-from hiper.files import write_text
+from hiper.errors import UserError, shortened, unreadable
+from hiper.files import with_checksum, without_checksum, write_text
 from hiper.outcomes import Outcome
 
 CARD_VERSION = 3
@@ -142,7 +142,8 @@ class Card:
 
     def write(self, path: Path) -> None:
         """Write the card, whole or not at all."""
-        write_text(path, json.dumps(self.to_json(), indent=2, default=str) + "\n")
+        record = json.loads(json.dumps(self.to_json(), default=str))
+        write_text(path, json.dumps(with_checksum(record), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -152,14 +153,13 @@ class Card:
             UserError: the file is no readable card, or a card of another version.
         """
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record, _ = without_checksum(json.loads(path.read_text(encoding="utf-8")))
             version = record["card"]
             if version == CARD_VERSION:
                 return cls.from_json(record)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            reason = f"it lacks {error}" if isinstance(error, KeyError) else shortened(error)
             raise UserError(
-                f"{path} is not a readable result card ({reason}): move it away to go without it; "
+                f"{path} is not a readable result card ({unreadable(error)}): move it away to go without it; "
                 "hiper train --resume RUN makes the last card of a run again"
             ) from error
         raise UserError(

@@ -21,12 +21,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, read_episodes, write_episodes
+from hiper.episode import Episode, other_name, read_own_episodes, write_episodes
 from hiper.errors import UserError
-from hiper.files import exclusive_lock, remove_folder, sweep, write_text
+from hiper.files import exclusive_lock, remove_folder, sweep, user_path, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
-from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, NoLog, metrics_problems, read_metrics
+from hiper.runs.metrics import (
+    CARD_NAME,
+    EVAL_SUCCESS,
+    SUCCESS,
+    MetricsLog,
+    NoLog,
+    card_problems,
+    metrics_problems,
+    read_metrics,
+)
 from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
 
@@ -100,7 +109,7 @@ class Run:
         Raises:
             UserError: the folder holds no run, or the settings are invalid.
         """
-        return cls(path, read_settings(_settings_file(path)), origin)
+        return cls(path, read_settings(_settings_file(user_path(path))), origin)
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -236,12 +245,8 @@ class Run:
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
-        for card in sorted(self.evaluations_folder.glob("*.json")):
-            try:
-                Card.read(card)
-            except UserError as error:
-                found.append(str(error))
-        return found
+        found += [problem for file in sorted(self.episodes_folder.glob("*.jsonl.gz")) if (problem := other_name(file))]
+        return [*found, *card_problems(self.evaluations_folder, self.metrics_file, records, after)]
 
     # Episodes
 
@@ -278,7 +283,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_episodes(self.training_episodes(iteration))
+        return read_own_episodes(self.training_episodes(iteration))
 
     def evaluated_episodes(self, iteration: int, split: str) -> Iterator[Episode]:
         """Read the episodes of an evaluation.
@@ -286,7 +291,7 @@ class Run:
         Raises:
             UserError: the file is missing or damaged.
         """
-        return read_episodes(self.evaluation_episodes(iteration, split))
+        return read_own_episodes(self.evaluation_episodes(iteration, split))
 
     # Evaluations
 
@@ -315,7 +320,7 @@ class Run:
         """
         by_split: dict[str, list[Evaluated]] = {}
         for path in sorted(self.evaluations_folder.glob("*.json")):
-            if name := re.fullmatch(r"eval-(\d+)-(.+)", path.stem):
+            if name := CARD_NAME.fullmatch(path.stem):
                 by_split.setdefault(name[2], []).append(Evaluated(int(name[1]), name[2], Card.read(path)))
         return {split: sorted(found, key=lambda e: e.iteration) for split, found in by_split.items()}
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from hiper.config import Config
-from hiper.errors import UserError, shortened
-from hiper.files import write_text, writing
+from hiper.errors import UserError, unreadable
+from hiper.files import with_checksum, without_checksum, write_text, writing
+from hiper.runs.cards import Card
 from hiper.runs.trackers import Tracker
 
 Unit = Literal["share", "number", "count", "nats", "seconds", "tokens", "turns", "tokens per second", "0 or 1"]
@@ -220,7 +221,7 @@ class MetricsLog:
         """Write the file anew. Of lines about the same the last is kept."""
         last = {_topic(record): record for record in records}
         self._topics = set(last)
-        write_text(self._file, "".join(json.dumps(record) + "\n" for record in last.values()))
+        write_text(self._file, "".join(map(_line, last.values())))
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
@@ -236,7 +237,7 @@ class MetricsLog:
             self._keep(record for record in read_metrics(self._file) if _topic(record) != topic)
         self._topics.add(topic)
         with writing(self._file), self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"iteration": iteration, **metrics}) + "\n")
+            file.write(_line({"iteration": iteration, **metrics}))
         for tracker in self._trackers:
             tracker.log(iteration, metrics)
 
@@ -264,20 +265,25 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     """
     text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
     lines = text.split("\n")
-    records = []
+    records, checked = [], []
     for number, line in enumerate(lines, start=1):
         if number == len(lines) and not line:
             break
         try:
-            records.append(_record(line))
+            record, has_checksum = _record(line)
+            records.append(record)
+            checked.append(has_checksum)
         except (ValueError, RecursionError) as error:
             if number == len(lines) and isinstance(error, json.JSONDecodeError):
                 break
-            reason = "nested too deep" if isinstance(error, RecursionError) else shortened(error)
-            raise UserError(
-                f"{file}:{number} is damaged ({reason}): mend the line, or delete it to go without its metrics"
-            ) from error
+            raise _damaged(file, number, unreadable(error)) from error
+    if len(set(checked)) > 1:  # a log writes checksums into all lines, or into none before they came
+        raise _damaged(file, checked.index(False) + 1, "it has no checksum, unlike others")
     return records
+
+
+def _damaged(file: Path, number: int, reason: str) -> UserError:
+    return UserError(f"{file}:{number} is damaged ({reason}): restore the line, or delete it to go without its metrics")
 
 
 def metrics_problems(records: Sequence[Mapping[str, Any]], after: int) -> list[str]:
@@ -291,23 +297,53 @@ def metrics_problems(records: Sequence[Mapping[str, Any]], after: int) -> list[s
     ]
 
 
+CARD_NAME = re.compile(r"eval-(\d+)-(.+)")
+"""The name of a result card of a run: the iteration and the split."""
+
+
+def card_problems(folder: Path, metrics_file: Path, records: Sequence[Mapping[str, Any]], after: int) -> Iterator[str]:
+    """Describe in words which cards are damaged, or are not those of the metrics of ``after`` iterations."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            card = Card.read(file)
+        except UserError as error:
+            yield str(error)
+            continue
+        name = CARD_NAME.fullmatch(file.stem)
+        if name is None or int(name[1]) > after:
+            continue
+        success, turns, seconds = (metric.of(name[2]) for metric in (EVAL_SUCCESS, EVAL_TURNS, EVAL_SECONDS))
+        told = [record for record in records if record["iteration"] == int(name[1]) and success in record]
+        numbers = [(record[success], record.get(turns), round(record.get(seconds, -1), 1)) for record in told]
+        if not told:
+            yield f"{metrics_file}: the metrics of {file.name} are missing"
+        elif (card.overall.success, card.overall.turns, card.seconds) not in numbers:
+            yield f"{file} holds another evaluation than the one in {metrics_file.name}: restore it"
+
+
 def _topic(record: Mapping[str, Any]) -> tuple[int, str]:
     """What a line is about: an iteration itself, or the evaluation of one split after it."""
     evaluation = next((name for name in record if EVAL_SUCCESS.matches(name)), "")
     return record["iteration"], "" if SUCCESS.name in record else evaluation
 
 
-def _record(line: str) -> dict[str, Any]:
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f"it is of type {type(record).__name__}, not a mapping")
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(with_checksum(record)) + "\n"
+
+
+def _record(line: str) -> tuple[dict[str, Any], bool]:
+    """The metrics of a line, and whether a checksum says that they are as they were written."""
+    read = json.loads(line)
+    if not isinstance(read, dict):
+        raise ValueError(f"it is of type {type(read).__name__}, not a mapping")
+    record, has_checksum = without_checksum(read)
     iteration = record.get("iteration")
     if not isinstance(iteration, int) or isinstance(iteration, bool) or iteration < 0:
         raise ValueError("it has no number of an iteration")
     for name, value in record.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"'{name[:50]}' is of type {type(value).__name__}, not a number")
-    return record
+    return record, has_checksum
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -31,7 +31,7 @@ class PolicyFolder:
         Raises:
             UserError: ``path`` is none of them.
         """
-        for folder in (path, checkpoint_policy(path)):
+        for folder in (user_path(path), checkpoint_policy(path)):
             if cls(folder).settings_file.is_file():
                 return cls(folder)
         if Run.exists(path) and (checkpoints := Run.open(path).checkpoints):

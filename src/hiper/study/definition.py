@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import product
@@ -359,7 +360,10 @@ def _with_files_beside(study: Study, folder: Path) -> Study:
     """Return the study with recipes beside its file given by their paths."""
 
     def located(recipe: str) -> str:
-        return str(folder / recipe) if (folder / recipe).is_file() else recipe
+        with suppress(UserError):  # a text that is no path may still be a recipe's name
+            if (beside := user_path(folder / recipe)).is_file():
+                return str(beside)
+        return recipe
 
     methods = {
         name: method.model_copy(update={"recipe": method.recipe and located(method.recipe)})

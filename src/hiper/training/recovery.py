@@ -10,7 +10,14 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from hiper.display.console import Display
-from hiper.errors import DivergedError, UnwritableError, UserError
+from hiper.errors import (
+    OUT_OF_MEMORY,
+    DivergedError,
+    UnwritableError,
+    UserError,
+    first_line,
+    is_out_of_memory,
+)
 from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress
@@ -101,6 +108,13 @@ def advising(run: Run, display: Display) -> Iterator[None]:
         with suppress(OSError):  # the terminal may be gone
             display.interrupted(_kept(run), resume)
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = f"in {run.settings_file}, then resume with: {resume}" if run.checkpoints else "and begin again"
+        raise UserError(
+            f"out of memory ({first_line(error)}): {OUT_OF_MEMORY}\n{_kept(run)}; change it {where}"
+        ) from error
     except UserError as error:
         if not run.checkpoints:
             raise

@@ -115,7 +115,7 @@ class Trainer:
             raise
         except (Exception, KeyboardInterrupt):
             # Save the finished iterations whatever the error is. It may be a full disk, so saving may fail too.
-            if self._saved < self.done and self._weights_whole:
+            if self._saved < self.done and (self._weights_whole or not self.parts.learner.stepped):
                 with suppress(UnwritableError):
                     self._save()
             raise

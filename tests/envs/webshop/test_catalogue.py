@@ -11,6 +11,7 @@ import pytest
 from hiper.envs.webshop import streaming
 from hiper.envs.webshop.catalogue import Catalogue, ProductReader
 from hiper.envs.webshop.product import Instruction, decode, read_human_instructions, read_product
+from hiper.envs.webshop.shop import Shop
 from hiper.envs.webshop.streaming import read_list, read_pairs
 from hiper.errors import UserError
 
@@ -98,13 +99,14 @@ def test_what_the_original_leaves_out_is_counted_and_told(make_item, caplog: pyt
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"name": None}, r"product 'B1': 'name' should be of type str, it is 'None'"),
+        ({"name": None}, r"product 'B1': 'name' should be a text, it is 'None'"),
         ({"small_description": [1]}, "'small_description' should be a list of texts"),
         ({"pricing": "ask us"}, r"'pricing' should read like .* it is 'ask us'"),
         ({"pricing": "$1.2.3"}, "'pricing' should read like"),
+        ({"pricing": "$" + "9" * 400}, "'pricing' should read like"),
         ({"customization_options": {"Size": ["s"]}}, "'customization_options' should give a list of values by name"),
         ({"customization_options": "red"}, "'customization_options' should give"),
-        ({"customization_options": 3}, "'customization_options' should be of type dict or str or NoneType"),
+        ({"customization_options": 3}, "'customization_options' should be a mapping or a text or null"),
     ],
 )
 def test_broken_entries_are_named(make_item, change, complaint) -> None:
@@ -246,3 +248,27 @@ def test_official_prices_are_the_recorded_ones(official_shop, recorded) -> None:
     catalogue = official_shop.products
     prices = {product.asin: price for product, price in zip(catalogue, catalogue.prices_N, strict=True)}
     assert prices == recorded["prices"]
+
+
+def test_two_entries_for_a_product_are_refused(make_item) -> None:
+    pairs = [("B1", {"attributes": ["red"]}), ("B1", {"attributes": ["blue"]})]
+    with pytest.raises(UserError, match="two entries of attributes for product 'B1'"):
+        ProductReader([make_item("B1")], pairs)
+    with pytest.raises(UserError, match="two entries of human instructions for product 'B1'"):
+        ProductReader([make_item("B1")], pairs[:1], [("B1", []), ("B1", [])])
+
+
+def test_files_with_a_byte_order_mark_are_read_and_web_pages_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "items.json"
+    file.write_text('["a", 1]', encoding="utf-8-sig")
+    assert list(read_list(file)) == ["a", 1]
+    file.write_text("<!doctype html><html></html>")
+    with pytest.raises(UserError, match="looks like a web page: fetch the file again"):
+        list(read_list(file))
+
+
+def test_options_without_number_are_refused(make_product) -> None:
+    options = {str(name): tuple("abcdefghij") for name in range(10)}
+    product = make_product(options=options, instructions=(Instruction("a mug", ("red",)),))
+    with pytest.raises(UserError, match=r"more than 30,000,000 goals, .* with 10,000,000,000 combinations"):
+        Shop.of("many", [product])

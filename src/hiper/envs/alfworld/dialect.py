@@ -56,6 +56,8 @@ ACTION_DIGESTS = {
 }
 """Digests of the PDDL actions that the engine implements, over their tokens in lower case without comments."""
 
+_MOST_ACTIONS = 100
+"""More actions than any domain has. Each is read on its own, which would take long for very many."""
 _CLEAN_WITH_SINK_TOO = "6a8a73de194fdbaf"
 
 COMMANDS = {
@@ -218,6 +220,7 @@ def _action_digests(domain: str) -> dict[str, str]:
 
 def _actions(tokens: list[str]) -> Iterator[tuple[str, str]]:
     starts = [i for i, token in enumerate(tokens) if token == ":action"]
+    _expect(len(starts) < _MOST_ACTIONS, "the domain", f"a list of {len(starts):,} actions")
     for start in starts:
         depth, end = 1, start
         while depth and end < len(tokens):

@@ -15,6 +15,8 @@ from hiper.errors import UserError, shortened
 
 _KNIVES = ("knifetype", "butterknifetype")
 """The types of objects that slice."""
+_LONGEST = 4_000_000
+"""The largest number of characters of a part; those of official games have some hundred thousand at most."""
 
 
 def parse_game(text: str | bytes, where: str) -> Game:
@@ -54,9 +56,12 @@ def _load(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{where}: holds a JSON {type(data).__name__}, not a game; is it a game.tw-pddl file?")
     for key, kind in (("pddl_domain", str), ("grammar", str), ("pddl_problem", str), ("solvable", bool)):
-        if not isinstance(data.get(key), kind):
-            state = "missing" if key not in data else f"not a {kind.__name__}"
+        value = data.get(key)
+        if not isinstance(value, kind):
+            state = "missing" if key not in data else f"not {'a text' if kind is str else 'true or false'}"
             raise UserError(f"{where}: the key '{key}' is {state}; is it a game.tw-pddl file?")
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise UserError(f"{where}: the key '{key}' has {len(value):,} characters, which is too much for a game")
     if not isinstance(data.get("walkthrough") or [], list):
         raise UserError(f"{where}: the key 'walkthrough' is not a list; is it a game.tw-pddl file?")
     return data

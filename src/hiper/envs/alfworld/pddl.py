@@ -11,6 +11,9 @@ from hiper.errors import UserError, shortened
 
 _COMMENT = re.compile(r";[^\n]*")
 _NUMERIC = re.compile(r"\(\s*=\s*\([^()]*\)[^()]*\)")
+_HEAD = re.compile(r"\s*\(\s*define\s*(?:\([^()]*\)\s*)*")
+_NAMES = re.compile(r"[^()]*\)\s*")
+_FACTS = re.compile(r"\s*(?:\([^()]*\)\s*)*\)\s*")
 TOKEN = re.compile(r"[()]|[^\s()]+")
 
 _SIGNATURES = {
@@ -77,6 +80,9 @@ class Problem:
         initial = text[init + len("(:init") : goal]
         if "=" in initial:
             initial = _NUMERIC.sub("", initial)
+        names = text[objects + len("(:objects") : init]
+        if not (_HEAD.fullmatch(text[:objects]) and _NAMES.fullmatch(names) and _FACTS.fullmatch(initial)):
+            raise UserError("the brackets of the PDDL problem are not in pairs")
         facts: dict[str, list[list[str]]] = defaultdict(list)
         for fact in initial.replace("(", " ").split(")"):
             if words := fact.split():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hiper.envs.downloads.transfer import Arrival, RemoteFile, Watch, download, sha256_of
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened, unreadable
 from hiper.files import write_text
 
 RECORD = "hiper-data.json"
@@ -146,7 +146,7 @@ def _compare(file: RemoteFile, path: Path, recorded: Mapping[str, Any] | None, w
         return Finding(file.name, State.RIGHT) if digest == file.sha256 else Finding(file.name, State.WRONG, wrong)
     if recorded is None:
         return Finding(file.name, State.UNVERIFIED, f"sha256 {digest}")
-    came = f"it came on {recorded['date']} from {recorded['url']}"
+    came = f"it came on {shortened(recorded['date'])} from {shortened(recorded['url'], 200)}"
     if digest == recorded["sha256"]:
         return Finding(file.name, State.UNVERIFIED, f"unchanged since {came}")
     return Finding(file.name, State.WRONG, f"changed since {came}")
@@ -163,9 +163,12 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return {name: {key: entry[key] for key in ("url", "size", "sha256", "date")} for name, entry in record.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): delete it") from error
+        read = {name: {key: entry[key] for key in ("url", "size", "sha256", "date")} for name, entry in record.items()}
+        if not all(isinstance(entry[key], str) for entry in read.values() for key in ("url", "sha256", "date")):
+            raise TypeError
+        return read
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({unreadable(error)}): delete it") from error
 
 
 def write_record(folder: Path, arrival: Arrival) -> None:

@@ -33,7 +33,7 @@ from hiper.envs.webshop.product import (
     read_human_instructions,
     read_product,
 )
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,14 @@ class ProductReader:
         self.left_out: Counter[str] = Counter()
         """The number of entries left out, as in the original, by reason."""
         self._items = items
-        self._known = {asin: _intern(*read_attributes(entry, asin)) for asin, entry in attributes}
-        self._human = None if human is None else {asin: read_human_instructions(entry, asin) for asin, entry in human}
+        self._known = {
+            asin: _intern(*read_attributes(entry, asin)) for asin, entry in _each_once(attributes, "attributes")
+        }
+        self._human = (
+            None
+            if human is None
+            else {asin: read_human_instructions(entry, asin) for asin, entry in _each_once(human, "human instructions")}
+        )
 
     def __iter__(self) -> Iterator[Product]:
         """Yield the products.
@@ -99,6 +105,20 @@ class ProductReader:
             log.warning(
                 "left out %d of the products' entries, as the original does: %s", self.left_out.total(), reasons
             )
+
+
+def _each_once(pairs: Iterable[tuple[str, Any]], what: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a file by their product's id.
+
+    Raises:
+        UserError: there are two entries for a product. The original takes the last in silence.
+    """
+    seen = set[str]()
+    for asin, entry in pairs:
+        if asin in seen:
+            raise UserError(f"there are two entries of {what} for product '{shortened(asin)}'; fetch the file again")
+        seen.add(asin)
+        yield asin, entry
 
 
 def _intern(

@@ -27,6 +27,8 @@ NO_LIMIT = 1_000_000.0
 """The bound where the price leaves no choice, in dollars. The request then does not state it."""
 
 SPLITS = ("test", "validation", "train")
+MOST_GOALS = 30_000_000
+"""The largest number of goals of a catalogue, so that they fit into memory."""
 TEST, VALIDATION = 500, 1000
 """The sizes of the splits in the literature. Where there are few goals, neither is more than a fifth of them."""
 
@@ -74,14 +76,23 @@ class Goals:
             rng: draws the upper bounds of prices. It has drawn the catalogue's prices before.
             seed: the seed of the shuffling.
             folder: an existing folder to keep the goals in, for :meth:`open`; None: keep them in memory.
+
+        Raises:
+            UserError: there are too many.
         """
         products, numbers, sizes, limits = array("q"), array("q"), array("q"), array("d")
+        total = 0
         for position, product in enumerate(catalogue):
             for number, instruction in enumerate(product.instructions):
                 products.append(position)
                 numbers.append(number)
                 limits.append(_draw_limit(float(catalogue.prices_N[position]), rng))
                 sizes.append(1 if instruction.options is not None else _combinations(product))
+                if (total := total + sizes[-1]) > MOST_GOALS:
+                    raise UserError(
+                        f"the catalogue gives more than {MOST_GOALS:,} goals, the last for '{product.asin}' with "
+                        f"{sizes[-1]:,} combinations of its options: take fewer products, or leave this one out"
+                    )
         end_I = np.cumsum(np.array(sizes, dtype=np.int64))
         order = list(range(int(end_I[-1]) if len(end_I) else 0))
         Random(seed).shuffle(order)

@@ -16,6 +16,8 @@ ASIN_LENGTH = 10
 DEFAULT_PRICE = 100.0
 """The price of a product without a price, in dollars."""
 
+HIGHEST_PRICE = 1e9
+"""The highest price that is read, in dollars."""
 _NOT_NUMBER = re.compile(r"[^\d.]")
 
 
@@ -156,6 +158,9 @@ def read_human_instructions(items: object, asin: str) -> tuple[Instruction, ...]
 _FETCH_AGAIN = "is this the official file? If so, fetch it again"
 
 
+_IN_WORDS = {str: "a text", list: "a list", dict: "a mapping", type(None): "null"}
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """An entry of an official file. Its values are checked when they are read."""
@@ -169,8 +174,8 @@ class _Entry:
         except KeyError:
             raise UserError(f"{self.where}: the key '{key}' is missing; {_FETCH_AGAIN}") from None
         if not isinstance(value, kinds):
-            names = " or ".join(kind.__name__ for kind in kinds)
-            raise self.error(key, value, f"should be of type {names}")
+            names = " or ".join(dict.fromkeys(_IN_WORDS[kind] for kind in kinds))
+            raise self.error(key, value, f"should be {names}")
         return value
 
     def text(self, key: str) -> str:
@@ -195,7 +200,7 @@ def _listed_prices(entry: _Entry) -> tuple[float, ...]:
         prices = [float(Decimal(_NOT_NUMBER.sub("", price))) for price in entry.text("pricing").split("$")[1:]]
     except InvalidOperation:
         prices = []
-    if not prices:
+    if not prices or max(prices) > HIGHEST_PRICE:
         raise entry.error("pricing", pricing, 'should read like "$19.99" or "$19.99 to $29.99"')
     return tuple(prices[:2])
 

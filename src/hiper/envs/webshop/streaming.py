@@ -45,7 +45,7 @@ def read_pairs(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _open(path: Path) -> TextIO:
     try:
-        return path.open(encoding="utf-8")
+        return path.open(encoding="utf-8-sig")  # some editors write a byte order mark
     except OSError as error:
         raise UserError(f"'{path}' cannot be read: {error.strerror}") from None
 
@@ -74,9 +74,12 @@ class _Scanner:
     def _begin(self, mark: str, what: str) -> None:
         if not self.take(mark):
             start = self._text[self._at : self._at + 40]
+            advice = "were two files swapped?"
+            if start[:1] == "<":
+                advice = "it looks like a web page: fetch the file again"
             raise UserError(
                 f"'{self._path}' should hold a JSON {what} and begin with '{mark}'; it "
-                + (f"begins with {start!r}; were two files swapped?" if start else "is empty; fetch it again")
+                + (f"begins with {start!r}; {advice}" if start else "is empty; fetch it again")
             )
 
     def take(self, mark: str) -> bool:
