@@ -31,9 +31,9 @@ from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
+from hiper.stopping import Stop
 from hiper.training import trainer as loop
 from hiper.training.build import build
-from hiper.training.recovery import Stop
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 from hiper.training.trainer import train
 
@@ -207,7 +207,7 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path):
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stop(Quiet()) as stop:
+        with Stop() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             stop.check()
     finally:
@@ -391,6 +391,59 @@ def test_stopping_at_once_never_saves_the_weights_of_no_iteration(
     assert run.checkpoints[-1].name == "iter-00002"
     train(Run.open(run.path), Quiet())
     assert_same(content(run), whole)
+
+
+@pytest.mark.parametrize(("every", "saved"), [(1, 2), (100, 3)])
+def test_a_stop_in_an_update_drops_it_only_if_that_loses_no_other_iteration(
+    whole: dict[str, Any], every: int, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Right after a checkpoint the stop comes before the next optimizer step. Otherwise the update is finished."""
+    steps: list[int] = []
+    update, step = Learner.update, Learner._step
+
+    def updating(self: Learner, *arguments: Any, **keywords: Any) -> dict[str, float]:
+        steps.append(0)
+        return update(self, *arguments, **keywords)
+
+    def stepping(self: Learner, *arguments: Any) -> None:
+        step(self, *arguments)
+        steps[-1] += 1
+        if len(steps) == 3 and steps[-1] == 2:
+            press_ctrl_c()
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": every}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", updating)
+        patch.setattr(Learner, "_step", stepping)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet())
+    assert (steps[2] == 2) == (saved == 2)
+    assert run.checkpoints[-1] == run.checkpoint(saved)
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run) | {"checkpoints": whole["checkpoints"]}, whole)
+
+
+def test_a_stop_in_the_scoring_comes_before_the_next_batch(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    score, scored = Learner.score, 0
+
+    def scoring(self: Learner, rows: Any, on_batch: Callable[[], None]) -> Any:
+        nonlocal scored
+        scored += 1
+        if scored == 2:
+            press_ctrl_c()
+        return score(self, rows, on_batch)
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "score", scoring)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet())
+    assert run.checkpoints[-1] == run.checkpoint(1)
+    assert not run.training_episodes(2).exists()
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
 
 
 def test_a_policy_from_scratch_is_held_on_to_after_a_resume_too(tmp_path: Path):

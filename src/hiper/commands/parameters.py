@@ -1,6 +1,6 @@
 """Arguments and options that several commands of the command line share, and the look of their help.
 
-Nothing here imports more than typer, so that help and shell completion are fast.
+Nothing here imports more than typer and signals, so that help and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from hiper.stopping import Stop, exit_code
+
 
 def _with_plain_types(params: list[Any]) -> list[Any]:
     """Make the help show the metavars of options, and none of Python's types such as ``<list[str]>``."""
@@ -22,7 +24,19 @@ def _with_plain_types(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows metavars in place of types."""
+    """A command whose help shows metavars in place of types, and which a signal stops.
+
+    A signal stops it at once. Where work could be lost, the command waits for a safe point
+    (:class:`~hiper.stopping.Stop`).
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command. The exit code after a signal is 128 and its number."""
+        try:
+            with Stop() as stop, stop.at_once():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(exit_code(error)) from error
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""

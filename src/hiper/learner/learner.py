@@ -7,7 +7,7 @@ row, or one for each response token).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -214,11 +214,17 @@ class Learner:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row]) -> list[Scores]:
-        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
+    def score(self, rows: Sequence[Row], on_batch: Callable[[], None] = lambda: None) -> list[Scores]:
+        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``.
+
+        Args:
+            rows: One row for each turn.
+            on_batch: A function called before each forward pass. An exception that it raises ends the scoring.
+        """
         self._model.eval()
         scores: dict[int, Scores] = {}
         for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
+            on_batch()
             chosen = [rows[i] for i in indices]
             outputs = self._forward(chosen)
             cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
@@ -239,7 +245,12 @@ class Learner:
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
-        self, rows: Sequence[TrainRow], *, seed: int, lr_scales: tuple[float, float] = (1.0, 1.0)
+        self,
+        rows: Sequence[TrainRow],
+        *,
+        seed: int,
+        lr_scales: tuple[float, float] = (1.0, 1.0),
+        on_step: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Improve policy and critic on the rows of an iteration.
 
@@ -247,6 +258,8 @@ class Learner:
             rows: One row for each turn.
             seed: The seed of the shuffling.
             lr_scales: The factors on the learning rates of policy and critic, for schedules.
+            on_step: A function called before each optimizer step. An exception that it raises leaves weights that are
+                good for nothing but to be restored.
 
         Returns:
             The metrics of the update. Each is the mean over its own tokens, turns or steps.
@@ -260,6 +273,7 @@ class Learner:
         meter = Meter()
         for epoch in range(self.config.epochs):
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
+                on_step()
                 self._step(chosen, meter)
         return meter.means()
 

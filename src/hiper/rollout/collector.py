@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from hiper.envs.base import Start, Step, TextEnv, clean_start, clean_step, naming
+from hiper.envs.silence import warning_of_silence
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.render import PromptContext
 from hiper.rollout.players import Assignment, Move, Player, Players
@@ -181,7 +182,8 @@ def collect(
         on_turn: A function called after each turn of any episode. An exception that it raises ends the collection.
         on_episode: A function called with each finished episode. Its exceptions do the same.
     """
-    return _Collection(env, assignments, players, slots, on_turn, on_episode).play()
+    with warning_of_silence():
+        return _Collection(env, assignments, players, slots, on_turn, on_episode).play()
 
 
 class _Collection:
@@ -202,6 +204,8 @@ class _Collection:
         self._count = len(assignments)
         self._running: dict[int, Future[Any]] = {}
         """The future that each running episode waits for, by the episode's index."""
+        self._open: dict[int, TextEnv] = {}
+        """The environments that are not closed yet, by the episode's index."""
         self._stepping = 0
         """The number of running episodes that wait for the environment."""
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -213,15 +217,20 @@ class _Collection:
         """Play all assignments."""
         began = time.perf_counter()
         threads = max(1, min(THREADS, self._slots))
-        with ThreadPoolExecutor(threads) if self._env.concurrent else nullcontext() as self._pool:
-            try:
-                self._fill()
-                while self._running:
-                    self._wait()
+        try:
+            with ThreadPoolExecutor(threads) if self._env.concurrent else nullcontext() as self._pool:
+                try:
                     self._fill()
-            finally:
-                for future in self._running.values():
-                    future.cancel()
+                    while self._running:
+                        self._wait()
+                        self._fill()
+                finally:
+                    for future in self._running.values():
+                        future.cancel()
+        finally:  # an interrupt or an error leaves some open
+            for env in self._open.values():
+                with suppress(Exception):
+                    env.close()
         total = time.perf_counter() - began
         timing = Timing(self._environment, self._generation, total - self._environment - self._generation)
         return [self._finished[index] for index in range(self._count)], timing
@@ -231,7 +240,7 @@ class _Collection:
         while len(self._running) < self._slots and (following := next(self._waiting, None)):
             index, assignment = following
             with naming(self._env, assignment.task_id, "spawn"):
-                env = self._env.spawn()
+                env = self._open[index] = self._env.spawn()
             playing = Playing(env, self._players.seat(env, assignment), index, assignment)
             self._in_environment(playing, playing.reset, partial(self._began, playing))
 
@@ -272,7 +281,7 @@ class _Collection:
         del self._running[playing.index]
         self._finished[playing.index] = playing.episode()
         with naming(playing.env, playing.assignment.task_id, "close"):
-            playing.env.close()
+            self._open.pop(playing.index).close()
         self._on_episode(self._finished[playing.index])
 
     def _in_environment(self, playing: Playing, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

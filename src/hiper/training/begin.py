@@ -12,10 +12,10 @@ from hiper.files import atomic_folder, check_sealed, exclusive_lock
 from hiper.imitation.warm_start import WarmStart
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress, unfinished_file
+from hiper.stopping import Stop
 from hiper.training.build import Parts, build
 from hiper.training.checkpoints import check_checkpoint, load_checkpoint
 from hiper.training.progress import header
-from hiper.training.recovery import Stop
 
 
 def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
@@ -27,10 +27,11 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
     Raises:
         UserError: A setting, the data, a model or a checkpoint cannot be used.
     """
-    if run.checkpoints:
-        return _restore(run, display)
     config = run.config
-    parts = build(config)
+    with stop.at_once():
+        if run.checkpoints:
+            return _restore(run, display)
+        parts = build(config)
     run.save_settings()  # building has shown that they are usable
     display.note(*header(run.path, parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
@@ -125,8 +126,9 @@ def clone(config: Config, folder: Path, display: Display) -> None:
         UserError: Another process uses the folder, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with exclusive_lock(folder), Stop(display) as stop:
-        parts = build(config)
+    with exclusive_lock(folder), Stop(display.note) as stop:
+        with stop.at_once():
+            parts = build(config)
         display.note(*header(folder, parts))
         try:
             warm_start(parts, folder, display, stop)

@@ -1,67 +1,14 @@
-"""Stopping a run without losing work, and saying how to resume it."""
+"""What an error or a stop leaves of a run, and how to resume it, in words."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType, TracebackType
-from typing import Any, Self
 
 from hiper.display.console import Display
 from hiper.errors import DivergedError, UnwritableError, UserError
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress
-
-
-class Stop:
-    """A request to stop, set by signals.
-
-    Inside the context, SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) set :attr:`asked`. SIGINT after
-    any of them raises KeyboardInterrupt at once. A SIGHUP that is ignored, as under ``nohup``, stays ignored. Outside
-    the main thread Python delivers no signals, so the context has no effect there.
-
-    Args:
-        display: The display of the note that the run is stopping.
-    """
-
-    def __init__(self, display: Display) -> None:
-        self._display = display
-        self._previous: dict[signal.Signals, Any] = {}
-        self.asked = False
-
-    def __enter__(self) -> Self:
-        main = threading.current_thread() is threading.main_thread()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ():
-            if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-                self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
-            # A closed terminal and a shutdown send SIGHUP and SIGTERM more than once. Only a person presses twice.
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            return
-        self.asked = True
-        with suppress(OSError):  # the terminal may be gone
-            self._display.note("stopping at the next safe point; press Ctrl-C again to stop at once")
-
-    def check(self) -> None:
-        """Mark a safe point, where no work is half done.
-
-        Raises:
-            KeyboardInterrupt: A stop was requested.
-        """
-        if self.asked:
-            raise KeyboardInterrupt
 
 
 @contextmanager

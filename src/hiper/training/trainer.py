@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -20,6 +21,7 @@ from hiper.runs import metrics as names
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.seeding import derive_seed
+from hiper.stopping import Stop
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
@@ -27,7 +29,7 @@ from hiper.training.build import Parts
 from hiper.training.checkpoints import save_checkpoint
 from hiper.training.metrics import Clock, credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.progress import IterationLines, evaluation_line
-from hiper.training.recovery import Stop, advising
+from hiper.training.recovery import advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 
 Metrics = dict[str, float]
@@ -42,7 +44,7 @@ def train(run: Run, display: Display) -> None:
         UserError: Another process trains this run, or a setting, the data or a model cannot be used.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with exclusive_lock(run.path), Stop(display) as stop, advising(run, display):
+    with exclusive_lock(run.path), Stop(display.note) as stop, advising(run, display):
         run.set_diverged(None)
         parts, done = begin(run, display, stop)
         try:
@@ -73,7 +75,8 @@ class Trainer:
         for problem in run.problems(done):
             display.note(f"note: {problem}")
         self._log = run.open_log(after=done)
-        self._history = run.iteration_metrics()
+        # Only what alarms look at: a long run has many iterations.
+        self._history = deque(run.iteration_metrics(), maxlen=self.config.alarms.patience)
 
     def train(self) -> None:
         """Train to the last iteration.
@@ -113,7 +116,7 @@ class Trainer:
         rows = rows_of(episodes)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
-            scores = learner.score(rows)
+            scores = learner.score(rows, self.stop.check)
         self.stop.check()
         with clock("credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
@@ -122,7 +125,9 @@ class Trainer:
         with clock("update"):
             self._weights_whole = False
             scales = lr_scales(config, self.done)
-            update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales)
+            # A stop drops this update only where that loses no other iteration; resuming then does it again.
+            on_step = self.stop.check if self._saved == self.done else lambda: None
+            update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales, on_step=on_step)
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")

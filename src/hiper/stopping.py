@@ -1,0 +1,99 @@
+"""Requests to stop, made by signals: SIGINT (Ctrl-C), SIGTERM (a shutdown) and SIGHUP (the terminal was closed)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal asked to stop.
+
+    Args:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The exit code after a stop, as shells count: 128 and the number of the signal, so 130 after Ctrl-C."""
+    return 128 + (error.number if isinstance(error, StoppedError) else signal.SIGINT)
+
+
+class Stop:
+    """A request to stop, set by signals.
+
+    Inside the context, SIGINT, SIGTERM and SIGHUP set :attr:`asked`, and the next :meth:`check` raises. SIGINT after
+    any of them raises KeyboardInterrupt at once. A SIGHUP that is ignored, as under ``nohup``, stays ignored. Outside
+    the main thread Python delivers no signals, so the context has no effect there.
+
+    Args:
+        note: shows a line, here that the work is stopping.
+    """
+
+    def __init__(self, note: Callable[[str], None] = lambda line: None) -> None:
+        self._note = note
+        self._previous: dict[signal.Signals, Any] = {}
+        self._number: int | None = None
+        self._at_once = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether a stop was requested."""
+        return self._number is not None
+
+    def __enter__(self) -> Self:
+        main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ():
+            if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self.asked
+        self._number = self._number or number
+        if self._at_once:
+            raise StoppedError(self._number)
+        if again:
+            # A closed terminal and a shutdown send SIGHUP and SIGTERM more than once. Only a person presses twice.
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        with suppress(OSError):  # the terminal may be gone
+            self._note("stopping at the next safe point; press Ctrl-C again to stop at once")
+
+    def check(self) -> None:
+        """Mark a safe point, where no work is half done.
+
+        Raises:
+            StoppedError: A stop was requested.
+        """
+        if self._number is not None:
+            raise StoppedError(self._number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Every place inside the block is a safe point: a signal raises at once.
+
+        Raises:
+            StoppedError: A stop was requested, before the block or inside it.
+        """
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
