@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -20,18 +25,22 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from hiper import api, cli
+from hiper.commands.study import run_study
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.envs import Step
 from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
+from hiper.launch.local import Command, Launch
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.stopping import Stop
+from hiper.study.definition import MethodDefinition, Study
 from hiper.training import trainer as loop
 from hiper.training.build import build
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
@@ -250,12 +259,15 @@ class Killed(BaseException):
 
 
 class Killing:
-    """Counts operations on files, and kills the process before one of them. A dead process changes no file any more."""
+    """Counts operations on files, and kills the process before one of them. A dead process changes no file any more.
 
-    def __init__(self, at: int | None, patch: pytest.MonkeyPatch) -> None:
-        self.count, self._at = 0, at
-        for owner, name in ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"), (Path, "open")):
-            patch.setattr(owner, name, self._counted(getattr(owner, name), only_writing=name == "open"))
+    With ``act``, that is called instead, and the process lives on.
+    """
+
+    def __init__(self, at: int | None, patch: pytest.MonkeyPatch, act: Callable[[], None] | None = None) -> None:
+        self.count, self._at, self._act = 0, at, act
+        for name in ("replace", "rename", "unlink", "mkdir", "open", "chmod", "touch"):
+            patch.setattr(Path, name, self._counted(getattr(Path, name), only_writing=name == "open"))
         patch.setattr(shutil, "rmtree", self._counted(shutil.rmtree))
 
     def _counted(self, original: Callable[..., Any], *, only_writing: bool = False) -> Callable[..., Any]:
@@ -264,7 +276,9 @@ class Killing:
             if only_writing and not set(mode) & set("wa"):
                 return original(path, *arguments, **keywords)
             self.count += 1
-            if self._at is not None and self.count >= self._at:
+            if self._act is not None and self.count == self._at:
+                self._act()
+            if self._act is None and self._at is not None and self.count >= self._at:
                 if self.count == self._at and original is rmtree and (files := sorted(path.rglob("*.*"))):
                     os.unlink(files[0])  # noqa: PTH108 (one of its files is gone already)
                 raise Killed
@@ -280,30 +294,171 @@ SHORT = config(
     training={"iterations": 2, "checkpoint_every": 1, "keep_checkpoints": 1, "trackers": ()},
 )
 """A run of seconds that writes every kind of file, and deletes checkpoints."""
+TWO_SPLITS = SHORT.model_copy(
+    update={"evaluation": SHORT.evaluation.model_copy(update={"splits": ("held_out", "train")})}
+)
 
 
-def test_a_run_killed_before_any_operation_on_files_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, whole; cards and episodes by what they say, but for times."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".json" and b'"card"' in content:
+            card = json.loads(content)
+            content = repr([value for key, value in card.items() if key not in ("date", "seconds")]).encode()
+        found[str(file.relative_to(folder))] = gzip.decompress(content) if file.suffix == ".gz" else content
+    return found
+
+
+def trained(settings: Config) -> Callable[[Path], dict[str, Any]]:
+    """Train, or resume, a run of these settings."""
+
+    def train_there(folder: Path) -> dict[str, Any]:
+        train(Run.open(folder) if Run.exists(folder) else Run.create(folder, settings), Quiet())
+        return content(Run.open(folder))
+
+    return train_there
+
+
+def cloned(folder: Path) -> dict[str, Any]:
+    """`hiper sft`."""
+    return files_of(api.clone_expert(SHORT, out=folder, display=Quiet()))
+
+
+@pytest.fixture(scope="module")
+def cloned_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return api.clone_expert(SHORT, out=tmp_path_factory.mktemp("cloned") / "policy", display=Quiet())
+
+
+@pytest.fixture
+def killable(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], dict[str, Any]]:
+    """Does all that is left of something in a folder, and returns what it came to."""
+    if request.param == "evaluation":
+        policy = request.getfixturevalue("cloned_policy")
+
+        def evaluated(folder: Path) -> dict[str, Any]:
+            api.evaluate(policy, splits=["held_out", "train"], tasks=4, out=folder, display=Quiet())
+            return files_of(folder)
+
+        return evaluated
+    if request.param == "study":
+        (tmp_path / "short.yaml").write_text(SHORT.to_yaml())
+        definition = Study(
+            name="short",
+            recipe=str(tmp_path / "short.yaml"),
+            seeds=(0,),
+            methods={name: MethodDefinition(settings={"learner.epochs": n}) for n, name in enumerate("ab", 1)},
+            settings={"training.iterations": 1},
+        )
+        monkeypatch.setattr("hiper.commands.study.local_processes", jobs_in_this_process)
+
+        def studied(folder: Path) -> dict[str, Any]:
+            run_study(definition, folder, Quiet())
+            assert (folder / "comparison.png").exists()
+            runs = {run.name: content(Run.open(run)) for run in sorted((folder / "runs").iterdir())}
+            assert all((folder / "runs" / run / "report.md").exists() for run in runs)
+            return {"warm starts": files_of(folder / "warm-starts"), **runs}
+
+        return studied
+    return {"run": trained(SHORT), "two splits": trained(TWO_SPLITS), "sft": cloned}[request.param]
+
+
+@contextmanager
+def jobs_in_this_process(folder: Path) -> Iterator[Launch]:
+    """Jobs that a kill of the launcher kills too."""
+
+    @dataclass
+    class Ended:
+        code: int
+
+        def poll(self) -> int:
+            return self.code
+
+        def send_signal(self, sig: int, /) -> None:
+            raise AssertionError("it is over")
+
+    def launch(job: Command, log: Path) -> Ended:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hiper.cli._display", Quiet)
+            cli.app(job.arguments, standalone_mode=False)
+        return Ended(0)
+
+    yield launch
+
+
+def samples(count: int, taken: int) -> range:
+    """Numbers from 1 to ``count``, so many of them; all if HIPER_EVERY_KILL is set."""
+    step = 1 if "HIPER_EVERY_KILL" in os.environ else max(1, count // taken)
+    return range(1 + count % step, count + 1, step)
+
+
+@pytest.mark.parametrize(
+    ("killable", "taken"),
+    [("run", 8), ("two splits", 3), ("sft", 5), ("evaluation", 5), ("study", 3)],
+    indirect=["killable"],
+)
+def test_what_is_killed_before_any_operation_on_files_goes_on_as_if_nothing_had_been(
+    killable: Callable[[Path], dict[str, Any]], taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A sample of the operations, unless HIPER_EVERY_KILL is set."""
-    run = Run.create(tmp_path / "whole", SHORT)
     with monkeypatch.context() as patch:
         operations = Killing(None, patch)
-        train(run, Quiet())
-    whole = content(run)
-    assert operations.count > 50
-    step = 1 if "HIPER_EVERY_KILL" in os.environ else operations.count // 8
-    for at in range(1 + operations.count % step, operations.count + 1, step):
-        run = Run.create(tmp_path / f"killed{at}", SHORT)
+        whole = killable(tmp_path / "whole" / "run")
+    assert operations.count > 10
+    for at in samples(operations.count, taken):
+        folder = tmp_path / f"killed{at}" / "run"
         with monkeypatch.context() as patch:
             Killing(at, patch)
             with pytest.raises(Killed):
-                train(run, Quiet())
-        train(Run.open(run.path) if run.begun else run, Quiet())
-        assert_same(content(run), whole)
-        left = [path.name for path in run.path.rglob("*") if path.suffix in (".partial", ".removed", ".unfinished")]
+                killable(folder)
+        assert_same(killable(folder), whole)
+        endings = (".partial", ".removed", ".unfinished", ".hiper-lock")
+        left = [path.name for path in folder.parent.rglob("*") if path.name.endswith(endings)]
         assert not left, f"killed before operation {at}"
-        shutil.rmtree(run.path)
+        shutil.rmtree(folder)
+    told = f"killed before {len(samples(operations.count, taken))} of {operations.count} operations; all end equal"
+    logging.getLogger(__name__).info(told)  # pytest --log-cli-level=INFO shows it
+
+
+def fill(run: Path) -> None:
+    """No file can grow any more, but for a part of a line. To whoever writes, this looks like a full disk."""
+    metrics = run / "metrics.jsonl"
+    size = metrics.stat().st_size + 40 if metrics.exists() else 40
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_disk_that_is_full_from_any_operation_on_is_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        operations = Killing(None, patch)
+        whole = trained(TWO_SPLITS)(tmp_path / "whole" / "run")
+    failed = Counter[str]()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for at in samples(operations.count, 8):
+        folder = tmp_path / f"full{at}" / "run"
+        message = None
+        with monkeypatch.context() as patch:
+            Killing(at, patch, partial(fill, folder))
+            try:
+                came = trained(TWO_SPLITS)(folder)
+            except UserError as error:
+                message = str(error)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        if message is not None:  # nothing is written after the last operations
+            told = re.match(r"cannot write (\S+): File too large", message)
+            assert told, f"full from operation {at}: {message}"
+            assert "Free some space, then resume with: hiper train --" in message or not Run.exists(folder)
+            failed[Path(told[1]).name] += 1
+            came = trained(TWO_SPLITS)(folder)
+        assert_same(came, whole)
+        assert not list(folder.rglob("*.partial"))
+        shutil.rmtree(folder)
+    assert len(failed) > 3
+    logging.getLogger(__name__).info(f"full from {len(samples(operations.count, 8))} operations on: {failed}")
 
 
 def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
