@@ -89,6 +89,7 @@ def train(
         run = api.open_run(Path(str(resume)))
         if run.finished:
             display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
+            display.note(*(f"note: {problem}" for problem in run.problems(run.config.training.iterations)))
         else:
             api.resume(run, display)
     report_run(run, display)

@@ -110,12 +110,13 @@ def test_what_stored_results_lack_is_told(run: Run):
     told = run.problems(after=4)
     assert re.fullmatch(rf"{file}: the metrics of iteration 2 are missing", told[0])
     assert re.fullmatch(rf"{file}: metrics after iteration 3, 4 are written twice", told[1])
-    assert re.fullmatch(rf"{episodes} is missing, and 1 other files", told[2])  # the card of iteration 2
-    assert "is not a readable result card" in told[3]
-    assert len(told) == 4
+    assert re.fullmatch(rf"{file}: no line of the evaluation after iteration 0 on held_out", told[2])
+    assert re.fullmatch(rf"{episodes} is missing, and 2 other files", told[3])  # card and episodes of iteration 2
+    assert "is not a readable result card" in told[4]
+    assert len(told) == 5
     run.open_log(after=4).close()
     assert len(run.metrics()) == 5
-    assert len(run.problems(after=4)) == 3
+    assert len(run.problems(after=4)) == 4
 
 
 def test_metrics_go_to_tensorboard(run: Run):

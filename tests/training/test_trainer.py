@@ -698,6 +698,18 @@ def test_metrics_that_are_gone_are_told(tmp_path: Path):
     assert run.finished
 
 
+def test_a_lost_line_of_the_newest_evaluation_is_made_again(tmp_path: Path):
+    """The card alone is there. Before the first iteration this may be the whole file."""
+    scratch = config(warm_start={"tasks": 0}, training={"iterations": 1})
+    whole = trained(scratch)(tmp_path / "whole" / "run")
+    run = Run.create(tmp_path / "killed" / "run", scratch)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Quiet(("episodes", 1), press_ctrl_c))
+    assert run.card(0, "held_out").exists()
+    run.metrics_file.unlink()
+    assert_same(trained(scratch)(run.path), whole)
+
+
 def test_seeds_make_runs_differ(whole: dict[str, Any], tmp_path: Path):
     run = Run.create(tmp_path / "run", Config.model_validate(config().model_dump() | {"seed": 1}))
     train(run, Quiet())

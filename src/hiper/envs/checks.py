@@ -99,6 +99,7 @@ def _outside() -> dict[str, Any]:
             *state[2:],
         )
     if torch := sys.modules.get("torch"):
+        outside["the number of torch's threads"] = torch.get_num_threads()
         outside["the state of torch's generator; draw from a torch.Generator of your own"] = (
             torch.get_rng_state().tolist()
         )

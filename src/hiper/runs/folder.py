@@ -222,7 +222,11 @@ class Run:
         for split in self.config.evaluation.splits:
             evaluated = {record["iteration"] for record in records if EVAL_SUCCESS.of(split) in record}
             # The evaluation of the newest checkpoint may be unfinished. It is then done again.
-            needed += [self.card(iteration, split) for iteration in sorted(evaluated - {after})]
+            for iteration in sorted(evaluated - {after}):
+                needed += [self.card(iteration, split), self.evaluation_episodes(iteration, split)]
+            lost = [n for n in range(after) if n not in evaluated and self.card(n, split).exists()]
+            if lost:
+                found.append(f"{self.metrics_file}: no line of the evaluation after iteration {lost[0]} on {split}")
         missing = [file for file in needed if not file.exists()]
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""

@@ -214,6 +214,10 @@ class MetricsLog:
         self._topics = set(last)
         write_text(self._file, "".join(json.dumps(record) + "\n" for record in last.values()))
 
+    def holds_evaluation(self, iteration: int, split: str) -> bool:
+        """Whether a line is about the evaluation of a split after an iteration."""
+        return (iteration, EVAL_SUCCESS.of(split)) in self._topics
+
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
 

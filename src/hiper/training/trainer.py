@@ -198,7 +198,8 @@ class Trainer:
     def _evaluate_where_due(self) -> None:
         for split in splits_due(self.config, self.done):
             # An earlier process may already have done the evaluation after its last checkpoint.
-            if self.done != self._begun or not self.run.card(self.done, split).exists():
+            stored = self.run.card(self.done, split).exists() and self._log.holds_evaluation(self.done, split)
+            if self.done != self._begun or not stored:
                 self._evaluate(split)
 
     def _evaluate(self, split: str) -> None:
