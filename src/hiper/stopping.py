@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from hiper.errors import UserError
+
 
 class StoppedError(KeyboardInterrupt):
     """A signal asked to stop.
@@ -43,6 +45,8 @@ class Stop:
         self._previous: dict[signal.Signals, Any] = {}
         self._number: int | None = None
         self._at_once = False
+        self._raised: int | None = None
+        """The signal that was raised where it came, in whatever code that was."""
 
     @property
     def asked(self) -> bool:
@@ -61,11 +65,15 @@ class Stop:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._raised is not None and isinstance(error, Exception) and not isinstance(error, UserError):
+            # A library that was interrupted, while it was imported for example, raises an error of its own.
+            raise StoppedError(self._raised) from error
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.asked
         self._number = self._number or number
         if self._at_once:
+            self._raised = self._number
             raise StoppedError(self._number)
         if again:
             # A closed terminal and a shutdown send SIGHUP and SIGTERM more than once. Only a person presses twice.

@@ -39,7 +39,7 @@ from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
-from hiper.stopping import Stop
+from hiper.stopping import Stop, exit_code
 from hiper.study.definition import MethodDefinition, Study
 from hiper.training import trainer as loop
 from hiper.training.build import build
@@ -116,6 +116,7 @@ def content(run: Run) -> dict[str, Any]:
             name: load_file(newest / name)
             for name in ("policy/model.safetensors", "heads.safetensors", "critic.safetensors")
         },
+        "policy": {name: (newest / "policy" / name).read_bytes() for name in ("config.json", "tokenizer_config.json")},
         "optimizer": trainer["optimizer"]["state"],
         "iteration": trainer["iteration"],
     }
@@ -221,6 +222,24 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path):
             stop.check()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_a_library_turns_into_an_error_of_its_own_is_still_a_stop():
+    """Modules in C do so while they are imported."""
+
+    def interrupted(error: Exception) -> None:
+        with Stop() as stop, stop.at_once():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt as interrupt:
+                raise error from interrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        interrupted(ImportError("initialization failed"))
+    assert exit_code(stopped.value) == 143
+    with pytest.raises(UserError, match="disk"):
+        interrupted(UserError("the disk is full"))
+    assert exit_code(KeyboardInterrupt()) == 130
 
 
 def test_checkpoints_by_time():

@@ -60,4 +60,5 @@ def _watch(over: threading.Event, warn: Callable[[str], object]) -> None:
         for thread, (what, since) in list(_calls.items()):
             if now - since >= due.get((thread, since), SECONDS):
                 due[thread, since] = 2 * (now - since)
-                warn(f"{what()} has not returned for {now - since:.0f} s; Ctrl-C twice stops at once")
+                told = f"{what()} has not returned for {now - since:.0f} s"
+                warn(f"{told}; to give up, press Ctrl-C until the command ends")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -19,6 +19,8 @@ from hiper.rollout.players import Assignment, Move, Player, Players
 
 THREADS = 32
 """The most steps that run in parallel, for environments that allow it."""
+PATIENCE = 5.0
+"""Seconds in which steps that run in parallel may end after a stop. One that hangs does not hold the stop up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,23 +219,28 @@ class _Collection:
         """Play all assignments."""
         began = time.perf_counter()
         threads = max(1, min(THREADS, self._slots))
+        self._pool = ThreadPoolExecutor(threads) if self._env.concurrent else None
         try:
-            with ThreadPoolExecutor(threads) if self._env.concurrent else nullcontext() as self._pool:
-                try:
-                    self._fill()
-                    while self._running:
-                        self._wait()
-                        self._fill()
-                finally:
-                    for future in self._running.values():
-                        future.cancel()
-        finally:  # an interrupt or an error leaves some open
-            for env in self._open.values():
-                with suppress(Exception):
-                    env.close()
+            self._fill()
+            while self._running:
+                self._wait()
+                self._fill()
+        finally:
+            self._end()
         total = time.perf_counter() - began
         timing = Timing(self._environment, self._generation, total - self._environment - self._generation)
         return [self._finished[index] for index in range(self._count)], timing
+
+    def _end(self) -> None:
+        """Give everything back. After a stop or an error some episodes are running."""
+        for future in self._running.values():
+            future.cancel()
+        if self._pool is not None:
+            wait([future for future in self._running.values() if not future.cancelled()], PATIENCE)
+            self._pool.shutdown(wait=False)
+        for env in self._open.values():
+            with suppress(Exception):
+                env.close()
 
     def _fill(self) -> None:
         """Start episodes while slots are free."""
