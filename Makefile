@@ -3,6 +3,8 @@
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
+# make kills        kill runs 300 times at random moments, resume and compare them (an hour; continues)
+# make soak         train for an hour; do memory, open files and threads stay flat?
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
 #
@@ -16,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records check reference setup clean
+.PHONY: quickstart test test-records check kills soak reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -34,6 +36,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py --check
 	$(BIN)/lint-imports
+
+kills soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tools/$@.py
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python tools/reference.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from hiper.errors import UserError
+
+SECONDS_LATER = 0.05
+"""Seconds after which a signal is sent again that came where an exception would only be printed."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -58,6 +62,9 @@ class Stop:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ():
             if number is signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._on_signal)
+        around = getattr(self._previous.get(signal.SIGTERM), "__self__", None)
+        if isinstance(around, Stop):  # code that swallows exceptions may have kept its stop from coming
+            self._number = around._number
         return self
 
     def __exit__(
@@ -72,6 +79,9 @@ class Stop:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.asked
         self._number = self._number or number
+        if self._at_once and _in_destructor(frame):
+            threading.Timer(SECONDS_LATER, os.kill, (os.getpid(), number)).start()
+            return
         if self._at_once:
             self._raised = self._number
             raise StoppedError(self._number)
@@ -105,3 +115,12 @@ class Stop:
             yield
         finally:
             self._at_once = False
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    """Whether Python is inside ``__del__``, which no exception leaves."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False

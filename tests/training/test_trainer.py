@@ -11,9 +11,10 @@ import resource
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -39,7 +40,7 @@ from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
-from hiper.stopping import Stop, exit_code
+from hiper.stopping import Stop, StoppedError, exit_code
 from hiper.study.definition import MethodDefinition, Study
 from hiper.training import trainer as loop
 from hiper.training.build import build
@@ -240,6 +241,31 @@ def test_a_signal_that_a_library_turns_into_an_error_of_its_own_is_still_a_stop(
     with pytest.raises(UserError, match="disk"):
         interrupted(UserError("the disk is full"))
     assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_a_signal_inside_a_destructor_comes_after_it(capfd: pytest.CaptureFixture[str]):
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            died.append(True)
+
+    def die() -> None:
+        with Stop() as stop, stop.at_once():
+            Dying()
+            time.sleep(30 if died else 0)
+
+    died: list[bool] = []
+    with pytest.raises(StoppedError):
+        die()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stop_that_was_swallowed_is_known_inside():
+    with Stop() as around:
+        with suppress(KeyboardInterrupt), around.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        with Stop() as stop, pytest.raises(StoppedError, match="SIGTERM"):
+            stop.check()
 
 
 def test_checkpoints_by_time():
