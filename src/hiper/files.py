@@ -155,7 +155,10 @@ def check_sealed(folder: Path) -> None:
     sums = folder / CHECKSUMS
     if not sums.exists():
         return
-    *lines, rest = sums.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        *lines, rest = sums.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(f"{folder} is damaged: {CHECKSUMS} cannot be read ({error.strerror})") from error
     listed = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
     if rest or not listed or None in listed:
         raise UserError(f"{folder} is damaged: {CHECKSUMS} is no list of checksums")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, read_episodes
+from hiper.episode import Episode, damage_of, read_episodes
 from hiper.errors import UserError
 from hiper.files import remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
@@ -231,6 +231,9 @@ class Run:
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
+        for file in sorted(self.episodes_folder.glob("*.jsonl.gz")):
+            if reason := damage_of(file):
+                found.append(f"{file} is damaged ({reason}); its episodes are lost to reports")
         for card in sorted(self.evaluations_folder.glob("*.json")):
             try:
                 Card.read(card)
