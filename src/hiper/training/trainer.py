@@ -26,10 +26,9 @@ from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
 from hiper.training.build import Parts
-from hiper.training.checkpoints import save_checkpoint
+from hiper.training.checkpoints import advising, save_checkpoint
 from hiper.training.metrics import Clock, credit_metrics, group_metrics, mismatch_metrics, rollout_metrics, time_metrics
 from hiper.training.progress import IterationLines, evaluation_line
-from hiper.training.recovery import advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 
 Metrics = dict[str, float]
