@@ -64,7 +64,7 @@ class Stop:
                 self._previous[number] = signal.signal(number, self._on_signal)
         around = getattr(self._previous.get(signal.SIGTERM), "__self__", None)
         if isinstance(around, Stop):  # code that swallows exceptions may have kept its stop from coming
-            self._number = around._number
+            self._number = self._number or around._number
         return self
 
     def __exit__(
