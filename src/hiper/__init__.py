@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hiper.envs import make as make_env
     from hiper.episode import Episode
     from hiper.errors import UserError
+    from hiper.processes import together
     from hiper.runs.folder import Run
 
 __version__ = version("hiper")
@@ -40,6 +41,7 @@ __all__ = [
     "make_env",
     "open_run",
     "resume",
+    "together",
     "train",
 ]
 
@@ -49,6 +51,7 @@ _PLACES = {
     "hiper.envs": ("EndReason", "Observation", "Panel", "Start", "Step", "Task", "TextEnv", "check_env"),
     "hiper.episode": ("Episode",),
     "hiper.errors": ("UserError",),
+    "hiper.processes": ("together",),
     "hiper.runs.folder": ("Run",),
 }
 """Where the public names are defined."""

@@ -10,11 +10,14 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
+from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
-from hiper.runs.folder import Run
+from hiper.runs.folder import Follower, Run
 from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
 
 if TYPE_CHECKING:
@@ -23,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Config | str | Path, *settings: str, out: str | Path | None = None, display: Display | None = None
+    recipe: Config | str | Path,
+    *settings: str,
+    out: str | Path | None = None,
+    display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> Run:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after.
 
@@ -34,6 +41,7 @@ def train(
         settings: The ``dotted.key=value`` overrides.
         out: The folder of the run. None: ``runs/NAME-seedSEED``.
         display: The display of progress. None: standard output.
+        processes: The processes that train together, as :func:`~hiper.processes.together` gives them.
 
     Returns:
         The finished run.
@@ -42,25 +50,31 @@ def train(
         UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
     """
     config = resolve_splits(_config(recipe, settings))
-    run = Run.create(Path(out) if out else default_folder(config), config)
-    return _trained(run, display)
+    folder = Path(out) if out else default_folder(config)
+    return _trained(Run.create(folder, config) if processes.first else Follower(folder, config), display, processes)
 
 
-def resume(run: Run | str | Path, display: Display | None = None) -> Run:
+def resume(run: Run | str | Path, display: Display | None = None, processes: Processes = ALONE) -> Run:
     """Resume a run from its newest checkpoint, under its own settings. A finished run is returned unchanged.
 
     Args:
         run: The run or its folder.
         display: The display of progress. None: standard output.
+        processes: The processes that train together. Their number may differ from that of an earlier process.
 
     Raises:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
-    return _trained(run if isinstance(run, Run) else open_run(run), display)
+    opened = run if isinstance(run, Run) else open_run(run)
+    return _trained(opened if processes.first else Follower(opened.path, opened.config), display, processes)
 
 
 def clone_expert(
-    recipe: Config | str | Path, *settings: str, out: str | Path | None = None, display: Display | None = None
+    recipe: Config | str | Path,
+    *settings: str,
+    out: str | Path | None = None,
+    display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> Path:
     """Run only the warm start of a recipe, and save the policy. An interrupted warm start is resumed.
 
@@ -71,6 +85,7 @@ def clone_expert(
         settings: The ``dotted.key=value`` overrides.
         out: The policy's folder. None: ``runs/NAME-sft-seedSEED``.
         display: The display of progress. None: standard output.
+        processes: The processes that train together.
 
     Returns:
         The policy's folder.
@@ -79,18 +94,18 @@ def clone_expert(
         UserError: There is nothing to imitate, the loss diverged, or the folder already holds something else.
     """
     config = _config(recipe, settings)
-    display = display or Display()
+    display = _display(display, processes)
     folder = Path(out) if out else default_folder(config, "sft-")
     if config.warm_start.tasks == 0:
         raise UserError("warm_start.tasks is 0, so there is nothing to learn from")
-    if folder.exists():
+    if processes.agree(folder.exists()):
         _refuse_other_than_policy_of(config, folder)
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
         display.note(f"{folder} is done already")
         return folder
     from hiper.training.begin import clone
 
-    clone(resolve_splits(config), folder, display)
+    clone(resolve_splits(config), folder, display, processes)
     return folder
 
 
@@ -137,6 +152,7 @@ def evaluate(
     seed: int | None = None,
     out: str | Path | None = None,
     display: Display | None = None,
+    processes: Processes = ALONE,
 ) -> dict[str, EvaluatedSplit]:
     """Play held-out tasks.
 
@@ -147,6 +163,7 @@ def evaluate(
         seed: The seed of sampling and environment. None: the policy's own seed.
         out: The folder of the cards and episodes. None: write nothing.
         display: The display of progress. None: standard output.
+        processes: The processes that play together. The first one writes.
 
     Returns:
         The results by split: the episodes, their outcomes by task type with intervals, and the result card.
@@ -159,7 +176,8 @@ def evaluate(
     loaded = load_policy(policy) if isinstance(policy, str | Path) else policy
     chosen = loaded.config.evaluation.splits if splits is None else splits
     folder = Path(out) if out else None
-    found = evaluate_splits(loaded, chosen, display or Display(), tasks=tasks, seed=seed, folder=folder)
+    shown = _display(display, processes)
+    found = evaluate_splits(loaded, chosen, shown, tasks=tasks, seed=seed, folder=folder, processes=processes)
     return {result.split: result for result in found}
 
 
@@ -188,9 +206,14 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     return recipe
 
 
-def _trained(run: Run, display: Display | None) -> Run:
-    if not run.finished:
+def _trained(run: Run, display: Display | None, processes: Processes) -> Run:
+    if not processes.agree(run.finished):
         from hiper.training.trainer import train as train_run
 
-        train_run(run, display or Display())
+        train_run(run, _display(display, processes), processes)
     return run
+
+
+def _display(display: Display | None, processes: Processes) -> Display:
+    """Return the display of progress, which only the first process has."""
+    return (display or Display()) if processes.first else Display(console=Console(quiet=True))

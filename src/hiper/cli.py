@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ from hiper.errors import UserError
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
+    from hiper.processes import Processes
 
 
 app = typer.Typer(
@@ -67,6 +69,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder, under its own settings.")
     ] = None,
+    processes: given.Processes = 1,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
     from hiper.config import load_config
@@ -81,22 +84,25 @@ def train(
     from hiper import api
     from hiper.commands.report import report_run
 
+    config = load_config(recipe, settings or []) if recipe is not None else None
+    run = None if resume is None else api.open_run(resume)
     display = _display()
-    if recipe is not None:
-        config = load_config(recipe, settings or [])
-        run = api.train(config, out=out, display=display)
-    else:
-        run = api.open_run(Path(str(resume)))
-        if run.finished:
+    with _together(processes) as group:
+        if config is not None:
+            run = api.train(config, out=out, display=display, processes=group)
+        elif run is not None and run.finished:
             display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
             display.note(*(f"note: {problem}" for problem in run.problems(run.config.training.iterations)))
-        else:
-            api.resume(run, display)
-    report_run(run, display)
+        elif run is not None:
+            api.resume(run, display, group)
+        if run is not None and group.first:
+            report_run(run, display)
 
 
 @_command("hiper sft quickstart", "hiper eval runs/quickstart-sft-seed0")
-def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None) -> None:
+def sft(
+    recipe: given.Recipe, settings: given.Settings = None, out: given.Out = None, processes: given.Processes = 1
+) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
 
     The same command continues after an interrupt. A policy that is done already is kept.
@@ -108,8 +114,10 @@ def sft(recipe: given.Recipe, settings: given.Settings = None, out: given.Out = 
     from hiper import api
 
     display = _display()
-    path = api.clone_expert(config, out=out, display=display)
-    display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
+    with _together(processes) as group:
+        path = api.clone_expert(config, out=out, display=display, processes=group)
+        if group.first:
+            display.note(f"saved in {path}; evaluate it with: hiper eval {path}")
 
 
 @_command(
@@ -132,6 +140,7 @@ def evaluate(
         typer.Option(min=0, metavar="SEED", help="Seed of sampling and environment.", show_default="the run's own"),
     ] = None,
     out: given.Out = None,
+    processes: given.Processes = 1,
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
     from hiper.runs.policies import PolicyFolder
@@ -144,7 +153,10 @@ def evaluate(
     saved = SavedPolicy.open(policy, env, settings or [])
     splits = saved.config.evaluation.splits if split is None else (split,)
     folder = out or Path("runs") / f"eval-{policy.resolve().name}-{datetime.now():%Y%m%d-%H%M%S}"
-    evaluate_policy(saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed)
+    with _together(processes) as group:
+        evaluate_policy(
+            saved, splits, folder, _display(), episodes=episodes, temperature=temperature, seed=seed, processes=group
+        )
 
 
 @_command(
@@ -298,6 +310,9 @@ def study(
         int | None,
         typer.Option(min=1, metavar="N", help="CPU threads of each process.", show_default="the recipe's"),
     ] = None,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")
+    ] = 1,
     out: given.Out = None,
 ) -> None:
     """Train several methods with several seeds, and compare them.
@@ -310,7 +325,8 @@ def study(
 
     from hiper.commands.study import run_study
 
-    run_study(definition, out or Path("runs") / f"study-{definition.name}", _display(), jobs=jobs, threads=threads)
+    folder = out or Path("runs") / f"study-{definition.name}"
+    run_study(definition, folder, _display(), jobs=jobs, threads=threads, processes=processes)
 
 
 @_command("hiper verify", "hiper verify --run runs/quickstart-seed0 --iteration 3")
@@ -341,10 +357,26 @@ def _listed(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def _display() -> Display:
-    from hiper.display.console import Display
+@contextmanager
+def _together(count: int) -> Iterator[Processes]:
+    """Start this command in several processes and exit as they do; or, in one of them, join the others."""
+    from hiper.launch.together import run_together, started_together
+    from hiper.processes import together
 
-    return Display(command=shlex.join(["hiper", *sys.argv[1:]]))
+    if count > 1 and not started_together():
+        raise typer.Exit(run_together(sys.argv[1:], count))
+    with together() as processes:
+        yield processes
+
+
+def _display() -> Display:
+    from rich.console import Console
+
+    from hiper.display.console import Display
+    from hiper.processes import place
+
+    console = None if place().first else Console(quiet=True)
+    return Display(command=shlex.join(["hiper", *sys.argv[1:]]), console=console)
 
 
 def main() -> None:
@@ -353,7 +385,7 @@ def main() -> None:
         app(prog_name="hiper")
     except UserError as error:
         typer.echo(f"hiper: {error}", err=True)
-        raise SystemExit(2) from None
+        raise SystemExit(error.exit_code) from None
 
 
 if __name__ == "__main__":

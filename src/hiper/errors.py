@@ -10,8 +10,10 @@ class UserError(ValueError):
     """Something that the user gave is wrong: a file, a key, a name.
 
     The message says what is wrong, where, and what to do. The command line prints it without a traceback and exits
-    with code 2.
+    with code :attr:`exit_code`.
     """
+
+    exit_code = 2
 
 
 class NoSplitError(UserError):
@@ -20,6 +22,12 @@ class NoSplitError(UserError):
 
 class DivergedError(UserError):
     """A policy's weights became infinite or NaN."""
+
+
+class LostProcessError(UserError):
+    """Another process of the run is gone. Its own message says why."""
+
+    exit_code = 3
 
 
 class UnwritableError(UserError):

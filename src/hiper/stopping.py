@@ -42,10 +42,13 @@ class Stop:
 
     Args:
         note: shows a line, here that the work is stopping.
+        any_process: returns whether a wish is that of any process, where several stop together.
     """
 
-    def __init__(self, note: Callable[[str], None] = lambda line: None) -> None:
-        self._note = note
+    def __init__(
+        self, note: Callable[[str], None] = lambda line: None, any_process: Callable[[bool], bool] = bool
+    ) -> None:
+        self._note, self._any_process = note, any_process
         self._previous: dict[signal.Signals, Any] = {}
         self._number: int | None = None
         self._at_once = False
@@ -75,6 +78,8 @@ class Stop:
         if self._raised is not None and isinstance(error, Exception) and not isinstance(error, UserError):
             # A library that was interrupted, while it was imported for example, raises an error of its own.
             raise StoppedError(self._raised) from error
+        if self._number is not None and type(error) is KeyboardInterrupt:
+            raise StoppedError(self._number) from error  # for the exit code: the second signal, or another process's
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self.asked
@@ -94,13 +99,22 @@ class Stop:
             self._note("stopping at the next safe point; press Ctrl-C again to stop at once")
 
     def check(self) -> None:
-        """Mark a safe point, where no work is half done.
+        """Mark a safe point in this process's share of some work, where no work is half done.
 
         Raises:
             StoppedError: A stop was requested.
         """
         if self._number is not None:
             raise StoppedError(self._number)
+
+    def check_together(self) -> None:
+        """Mark a safe point that all processes reach. If one of them was asked to stop, all do.
+
+        Raises:
+            StoppedError: A stop was requested.
+        """
+        if self._any_process(self.asked):
+            raise StoppedError(self._number or signal.SIGINT)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ def planned(folder: Path, text: str, threads: int | None = None) -> list[Job]:
 
 def config_of(job: Job) -> object:
     """The settings that its command gives, read back from the command itself."""
-    _, recipe, *settings, _, _ = job.command.arguments
+    _, recipe, *settings, _, _ = job.command().arguments
     return load_config(recipe, settings)
 
 
@@ -51,11 +51,11 @@ def test_one_warm_start_per_seed_that_all_begin_from(folder: Path):
         *("warm-start-seed7", "hiper-seed7", "grpo-seed7"),
     ]
     warm, hiper, other = jobs[:3]
-    assert warm.command.arguments[0] == "sft"
+    assert warm.command().arguments[0] == "sft"
     assert warm.config.warm_start.tasks == 100
     assert hiper.needs == other.needs == warm
     for run in (hiper, other):
-        assert run.command.arguments[0] == "train"
+        assert run.command().arguments[0] == "train"
         assert run.config == config_of(run)
         assert run.config.model.path == str(warm.folder)
         assert (run.config.warm_start.tasks, run.config.seed, run.config.rollout.episodes) == (0, 4, 8)
@@ -81,7 +81,7 @@ def test_settings_of_the_command_line_are_checked_like_the_files(folder: Path, s
 
 def test_threads_are_of_every_process(folder: Path):
     jobs = planned(folder, STUDY, threads=3)
-    assert {job.config.training.threads for job in jobs} == {job.command.threads for job in jobs} == {3}
+    assert {job.config.training.threads for job in jobs} == {job.command().threads for job in jobs} == {3}
 
 
 def test_a_method_with_prompts_of_its_own_has_a_warm_start_of_its_own(folder: Path):

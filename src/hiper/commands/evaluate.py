@@ -10,6 +10,7 @@ from hiper.display.tables import Table
 from hiper.evaluation.evaluate import Evaluation
 from hiper.evaluation.saved import SavedPolicy
 from hiper.evaluation.splits import evaluate_splits
+from hiper.processes import ALONE, Processes
 
 
 def evaluate_policy(
@@ -21,6 +22,7 @@ def evaluate_policy(
     episodes: int | None = None,
     temperature: float | None = None,
     seed: int | None = None,
+    processes: Processes = ALONE,
 ) -> None:
     """Play the panel of each split, show the outcomes, and write ``folder/SPLIT.json`` and ``folder/SPLIT.jsonl.gz``.
 
@@ -32,13 +34,16 @@ def evaluate_policy(
         episodes: size of a fixed subset of tasks per split; None: all tasks.
         temperature: sampling temperature; None: that of evaluations in training.
         seed: seed of sampling and environment; None: the policy's own.
+        processes: the processes that play together.
 
     Raises:
         UserError: see :func:`~hiper.evaluation.splits.evaluate_splits`.
         KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
     policy = saved.load(temperature)
-    for split, result, _ in evaluate_splits(policy, splits, display, tasks=episodes, seed=seed, folder=folder):
+    for split, result, _ in evaluate_splits(
+        policy, splits, display, tasks=episodes, seed=seed, folder=folder, processes=processes
+    ):
         display.table(outcome_table(result))
         display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
 

@@ -135,6 +135,9 @@ Out = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Folder to writ
 RunOut = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Folder to write to.", show_default="the run's own")
 ]
+Processes = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
+]
 Iteration = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Iteration whose episodes are read.", show_default="the last"),

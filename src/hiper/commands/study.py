@@ -25,7 +25,15 @@ from hiper.study.sweep import SweepReport
 from hiper.study.tuning import choose_settings
 
 
-def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, threads: int | None = None) -> None:
+def run_study(
+    study: Study,
+    folder: Path,
+    display: Display,
+    *,
+    jobs: int = 1,
+    threads: int | None = None,
+    processes: int = 1,
+) -> None:
     """Do what is left of a study, and compare its methods.
 
     Args:
@@ -34,6 +42,7 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
         display: where to say what happens.
         jobs: number of processes that run in parallel.
         threads: CPU threads of each process; None: as the recipes say.
+        processes: number of processes that work together on each job.
 
     Raises:
         UserError: the folder holds something made under other settings, the study is already running, or a run failed.
@@ -45,7 +54,7 @@ def run_study(study: Study, folder: Path, display: Display, *, jobs: int = 1, th
         for point, place in points.values():
             _check(point, place, threads)
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-        runner = _Runner(display, launch, jobs, threads)
+        runner = _Runner(display, launch, jobs, threads, processes)
         results = {value: runner.run(point, place) for value, (point, place) in points.items()}
         if study.sweep is not None:
             comparisons = {value: r.comparison for value, r in results.items() if r.comparison is not None}
@@ -107,6 +116,7 @@ class _Runner:
     launch: Launch
     slots: int
     threads: int | None
+    processes: int
 
     def run(self, study: Study, folder: Path) -> _Result:
         """Tune a study's methods if it says so, do its runs, and compare those that are done.
@@ -149,7 +159,7 @@ class _Runner:
         if done:
             self.display.note(f"{len(done)} of {len(jobs)} are done already")
         diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}
-        left = [job.command for job in jobs if job not in done and job.name not in diverged]
+        left = [job.command(self.processes) for job in jobs if job not in done and job.name not in diverged]
         try:
             return jobs, diverged | run_commands(left, folder / "logs", self.display, self.launch, self.slots)
         except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from hiper.envs.base import TextEnv
 from hiper.envs.panels import Panel
 from hiper.episode import Episode
 from hiper.outcomes import Outcome, summarize
+from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.players import Assignment
@@ -48,6 +49,7 @@ def evaluate(
     seed: int,
     on_turn: Callable[[], None] = lambda: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Play every task of the environment's panel once.
 
@@ -59,13 +61,16 @@ def evaluate(
         seed: The seed of sampling and of the environment.
         on_turn: A function called after each turn of any episode.
         on_episode: A function called with each finished episode.
+        processes: The processes that play together; see :func:`collect`.
     """
     began = time.perf_counter()
     panel = panel_of(env, tasks)
     assignments = [
         Assignment(task.id, derive_seed(seed, task.id), derive_seed(seed, "sampling", task.id)) for task in panel
     ]
-    episodes, _ = collect(env, assignments, agent, slots=slots, on_turn=on_turn, on_episode=on_episode)
+    episodes, _ = collect(
+        env, assignments, agent, slots=slots, on_turn=on_turn, on_episode=on_episode, processes=processes
+    )
     return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
 
 

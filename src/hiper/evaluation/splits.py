@@ -16,6 +16,7 @@ from hiper.errors import UserError
 from hiper.evaluation.evaluate import Evaluation, evaluate, panel_of, result_card
 from hiper.evaluation.saved import LoadedPolicy
 from hiper.files import exclusive_lock, writing
+from hiper.processes import ALONE, Processes
 from hiper.runs.cards import Card
 from hiper.stopping import Stop
 
@@ -39,6 +40,7 @@ def evaluate_splits(
     tasks: int | None = None,
     seed: int | None = None,
     folder: Path | None = None,
+    processes: Processes = ALONE,
 ) -> Iterator[EvaluatedSplit]:
     """Play the panel of each split, and yield the results one by one.
 
@@ -52,14 +54,16 @@ def evaluate_splits(
         tasks: The size of a fixed subset of tasks in each split. None: all tasks.
         seed: The seed of sampling and environment. None: the policy's own seed.
         folder: The folder of ``SPLIT.json`` (the card) and ``SPLIT.jsonl.gz`` (the episodes). None: write nothing.
+        processes: The processes that play together. The first one writes.
 
     Raises:
         UserError: A split does not exist or has fewer tasks. Or ``folder`` holds the card of another evaluation, cannot
             be written, or is in use by another process.
         KeyboardInterrupt: The user stopped, at the next turn. Splits that were finished before have been written.
     """
+    folder = folder if processes.first else None
     with exclusive_lock(folder) if folder else nullcontext():
-        yield from _evaluate_splits(policy, splits, display, tasks, seed, folder)
+        yield from _evaluate_splits(policy, splits, display, tasks, seed, folder, processes)
 
 
 def _evaluate_splits(
@@ -69,6 +73,7 @@ def _evaluate_splits(
     tasks: int | None,
     seed: int | None,
     folder: Path | None,
+    processes: Processes,
 ) -> Iterator[EvaluatedSplit]:
     if folder is not None:
         with writing(folder):  # fail before playing if the folder cannot be written
@@ -96,13 +101,14 @@ def _evaluate_splits(
         if folder is not None and (folder / f"{split}.json").exists():
             nothing = Evaluation(panel_of(env, tasks), [], {}, 0.0)
             stored[split] = _stored(folder, split, nothing.panel, card_of(nothing, env))
+    stored = processes.agree(stored)
     for split, env in envs.items():
         if split in stored:
             display.note(f"{split} is done already")
             yield EvaluatedSplit(split, *stored[split])
             continue
         try:
-            result = _play(policy, env, split, display, tasks, seed)
+            result = _play(policy, env, split, display, tasks, seed, processes)
         except KeyboardInterrupt:
             display.note(f"stopped: {split} was not finished, so none of its results are written")
             if folder is not None:
@@ -115,10 +121,19 @@ def _evaluate_splits(
         yield EvaluatedSplit(split, result, card)
 
 
-def _play(policy: LoadedPolicy, env: TextEnv, split: str, display: Display, tasks: int | None, seed: int) -> Evaluation:
+def _play(
+    policy: LoadedPolicy,
+    env: TextEnv,
+    split: str,
+    display: Display,
+    tasks: int | None,
+    seed: int,
+    processes: Processes,
+) -> Evaluation:
     """Play a split. A stop comes at the next turn."""
     slots = policy.config.rollout.slots
-    with Stop(display.note) as stop, display.bar(split, len(panel_of(env, tasks))) as advance:
+    count = len(panel_of(env, tasks))
+    with Stop(display.note) as stop, display.bar(split, len(processes.own(range(count)))) as advance:
         return evaluate(
             env,
             policy.agent,
@@ -127,6 +142,7 @@ def _play(policy: LoadedPolicy, env: TextEnv, split: str, display: Display, task
             seed=seed,
             on_turn=stop.check,
             on_episode=partial(_advance, advance),
+            processes=processes,
         )
 
 

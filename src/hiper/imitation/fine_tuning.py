@@ -16,6 +16,7 @@ from hiper.imitation.demonstrations import demonstrate
 from hiper.learner.imitation import Imitation
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.tokenizer import encode_response
+from hiper.processes import ALONE, Processes
 from hiper.rollout.collector import contexts_of
 from hiper.rows import Row
 from hiper.seeding import derive_seed
@@ -32,6 +33,7 @@ def demonstration_rows(
     lapses_too: bool = False,
     seed: int,
     on_task: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> list[Row]:
     """Demonstrate each task once, and return one row for each decision to imitate.
 
@@ -45,13 +47,18 @@ def demonstration_rows(
         lapses_too: Whether lapses are imitated; see :func:`imitation_rows`.
         seed: The seed of the episodes and of the lapses.
         on_task: A function called after each task. An exception that it raises ends the demonstrations.
+        processes: The processes that train together. Each demonstrates its share of the tasks.
     """
-    rows: list[Row] = []
-    for task_id in task_ids:
-        episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
-        rows += imitation_rows(episode, prompts, tokenizer, lapses_too=lapses_too)
-        on_task()
-    return rows
+
+    def rows_of_tasks(share: Sequence[str]) -> list[list[Row]]:
+        rows = []
+        for task_id in share:
+            episode = demonstrate(env, task_id, derive_seed(seed, task_id), perturb=perturb, lapses=lapses)
+            rows.append(imitation_rows(episode, prompts, tokenizer, lapses_too=lapses_too))
+            on_task()
+        return rows
+
+    return [row for rows in processes.share(task_ids, rows_of_tasks) for row in rows]
 
 
 def imitation_rows(

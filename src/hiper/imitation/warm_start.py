@@ -56,7 +56,9 @@ class WarmStart:
     """The file that stores progress. The caller deletes it when it is no longer needed."""
     display: Display
     check: Callable[[], None] = lambda: None
-    """A function called between steps. If it raises KeyboardInterrupt, progress is saved and the warm start ends."""
+    """A function called between tasks. If it raises KeyboardInterrupt, the warm start ends."""
+    check_together: Callable[[], None] = lambda: None
+    """The same between steps, called by all processes together. Progress is saved then."""
 
     def run(self) -> None:
         """Fine-tune the policy on demonstrations of training tasks, then copy it into the critic's backbone.
@@ -65,8 +67,8 @@ class WarmStart:
             UserError: There is nothing to imitate, the loss diverged, or the stored progress cannot be used.
             UnwritableError: The progress cannot be written.
         """
-        saved = _Unfinished(self.unfinished, self.config)
-        begun = saved.read(self.learner)
+        saved = _Unfinished(self.unfinished, self.config, self.learner)
+        begun = saved.read()
         settings, last = self.config.warm_start, self.config.warm_start.imperfect
         stages = [_Stage("warm start", settings, settings.lapses, lapses_too=False)]
         if last.epochs or last.turns:
@@ -99,7 +101,7 @@ class WarmStart:
                 if saved.old:
                     saved.save(number, tuning)
                 try:
-                    self.check()
+                    self.check_together()
                 except KeyboardInterrupt:
                     saved.save(number, tuning)
                     raise
@@ -128,6 +130,7 @@ class WarmStart:
                     lapses_too=stage.lapses_too,
                     seed=derive_seed(seed, epoch),
                     on_task=self.check,
+                    processes=self.learner.processes,
                 )
                 advance()
                 if len(rows) >= enough:
@@ -138,21 +141,21 @@ class WarmStart:
 class _Unfinished:
     """The file that stores a warm start's progress."""
 
-    def __init__(self, path: Path, config: Config) -> None:
-        self._path = path
+    def __init__(self, path: Path, config: Config, learner: Learner) -> None:
+        self._path, self._learner = path, learner
         self._settings = warm_start_settings(config)
         self._saved = time.monotonic()
 
-    def read(self, learner: Learner) -> dict[str, Any] | None:
+    def read(self) -> dict[str, Any] | None:
         """Return the notes of an earlier process, or None. Nothing is restored yet.
 
         Raises:
             UserError: The file cannot be read, or was written under other settings.
         """
-        if not self._path.exists():
+        if not self._learner.processes.agree(self._path.exists()):
             return None
         what = f"{self._path}, the progress of a warm start,"
-        notes = self._checked(learner.imitate().notes)
+        notes = self._checked(self._learner.imitate().notes)
         if changes := changes_between(notes["settings"], self._settings):
             raise UserError(
                 f"{what} was made with {changes}; use these settings again, or delete the file to start again"
@@ -168,7 +171,9 @@ class _Unfinished:
         tuning.losses = list(self._checked(tuning.imitation.load)["losses"])
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        """Save the progress."""
+        """Save the progress, which is the same in every process."""
+        if not self._learner.processes.first:
+            return
         with atomic_file(self._path) as partial:
             tuning.imitation.save(partial, {"settings": self._settings, "stage": stage, "losses": tuning.losses})
         self._saved = time.monotonic()

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel
 
 from hiper.config import LearnerConfig
 from hiper.learner.checkpoint import DAMAGE
+from hiper.learner.gradients import accumulate
 from hiper.models.batches import micro_batches
+from hiper.processes import ALONE, Processes
 from hiper.rows import Row
 
 BETAS, WEIGHT_DECAY = (0.9, 0.95), 0.01
@@ -28,12 +30,17 @@ class Imitation:
         policy: The model that learns.
         config: The learner's settings. Imitation uses its micro-batches and its limit of the gradient's norm.
         logprobs: A function that returns the log-probabilities of all response tokens of some rows, at temperature 1.
+        processes: The processes that train together. They split the rows of a step, and sum gradients.
     """
 
     def __init__(
-        self, policy: PreTrainedModel, config: LearnerConfig, logprobs: Callable[[Sequence[Row]], Tensor]
+        self,
+        policy: PreTrainedModel,
+        config: LearnerConfig,
+        logprobs: Callable[[Sequence[Row]], Tensor],
+        processes: Processes = ALONE,
     ) -> None:
-        self._policy, self._config, self._logprobs = policy, config, logprobs
+        self._policy, self._config, self._logprobs, self._processes = policy, config, logprobs, processes
         self._optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
     def step(self, rows: Sequence[Row], *, lr: float, prompt_loss: float = 0.0) -> float:
@@ -58,16 +65,21 @@ class Imitation:
         return loss
 
     def _accumulate(self, rows: Sequence[Row], prompt_weight: float) -> float:
-        """Add the gradient over all rows, micro-batch by micro-batch, and return the loss."""
+        """Add the gradient over all rows of all processes, micro-batch by micro-batch, and return the loss."""
         responses = sum(len(row.response_ids) for row in rows)
         prompts = sum(map(len, rows)) - responses - len(rows)
-        total = 0.0
-        for indices in micro_batches(list(map(len, rows)), self._config.micro_batch_tokens):
+        losses: list[float] = []
+
+        def backward(indices: Sequence[int]) -> None:
             response_K, prompt_K = self.losses([rows[i] for i in indices], with_prompts=prompt_weight > 0)
             loss = response_K.sum() / responses + prompt_weight * prompt_K.sum() / max(1, prompts)
             loss.backward()
-            total += float(loss.detach())
-        return total
+            losses.append(float(loss.detach()))
+
+        lengths = list(map(len, rows))
+        batches = micro_batches(lengths, self._config.micro_batch_tokens)
+        accumulate(list(self._policy.parameters()), batches, lengths, self._processes, backward)
+        return self._processes.sum(sum(losses))
 
     def losses(self, rows: Sequence[Row], *, with_prompts: bool) -> tuple[Tensor, Tensor]:
         """Return negative log-likelihoods of all response tokens, and of all prompt tokens but each row's first."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -21,13 +22,15 @@ from transformers import PreTrainedModel
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
+from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
 from hiper.learner.losses import k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
 from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
-from hiper.models.batches import micro_batches, minibatches, padding_share
+from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
 from hiper.models.weights import PolicyWeights
+from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
@@ -65,6 +68,7 @@ class Learner:
         temperature: The sampling temperature. Log-probabilities are computed at it.
         autocast: The number format of forward passes. None: the format of the parameters.
         model_config: The settings under which a reference policy is loaded.
+        processes: The processes that train together. They split the rows of every call, and sum gradients.
     """
 
     def __init__(
@@ -76,8 +80,10 @@ class Learner:
         temperature: float,
         autocast: torch.dtype | None = None,
         model_config: ModelConfig | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.config = config
+        self.processes = processes
         self._model = model
         self._model_config = model_config or ModelConfig()
         self._reference: PreTrainedModel | None = None
@@ -97,6 +103,7 @@ class Learner:
         device: str,
         pad_id: int,
         temperature: float,
+        processes: Processes = ALONE,
     ) -> Learner:
         """Move a policy to its device, add the critic that the estimator needs, and make a learner of both.
 
@@ -108,6 +115,7 @@ class Learner:
             device: The name of the device, as in ``training.device``.
             pad_id: The token that fills batches.
             temperature: The sampling temperature.
+            processes: The processes that train together.
 
         Raises:
             UserError: The device is missing, or the number formats do not fit each other.
@@ -121,6 +129,7 @@ class Learner:
             temperature=temperature,
             autocast=choose_autocast(model_config, place),
             model_config=model_config,
+            processes=processes,
         )
 
     def describe(self) -> LearnerDescription:
@@ -155,7 +164,7 @@ class Learner:
 
     def imitate(self) -> Imitation:
         """Begin supervised training on demonstrations, with an optimizer of its own."""
-        return Imitation(self._model.policy, self.config, self._policy_logprobs)
+        return Imitation(self._model.policy, self.config, self._policy_logprobs, self.processes)
 
     def copy_policy_to_critic(self) -> None:
         """Copy the policy's current weights into the critic's own backbone, if it has one."""
@@ -209,6 +218,11 @@ class Learner:
         with self._precision():
             return token_logprobs(self._model.policy, batch, 1.0, self._model.shortcut)
 
+    def _micro_batches(self, rows: Sequence[Row] | Sequence[TrainRow]) -> tuple[list[list[int]], list[int]]:
+        """Return the indices of rows by micro-batch, and the length of each row."""
+        lengths = list(map(len, rows))
+        return micro_batches(lengths, self.config.micro_batch_tokens), lengths
+
     def _precision(self) -> torch.autocast:
         """Return a context in which forward passes use their number format."""
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
@@ -222,8 +236,10 @@ class Learner:
             on_batch: A function called before each forward pass. An exception that it raises ends the scoring.
         """
         self._model.eval()
-        scores: dict[int, Scores] = {}
-        for indices in micro_batches(list(map(len, rows)), self.config.micro_batch_tokens):
+        scored: dict[int, tuple[Array, Array, Array | None]] = {}
+        batches, lengths = self._micro_batches(rows)
+        owner = owners(batches, lengths, self.processes.count)
+        for indices in (batch for batch, rank in zip(batches, owner, strict=True) if rank == self.processes.rank):
             on_batch()
             chosen = [rows[i] for i in indices]
             outputs = self._forward(chosen)
@@ -232,9 +248,9 @@ class Learner:
             references = self._reference_logprobs(chosen, cuts)
             places_PH = outputs.values_PH.float().cpu().numpy()
             values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
-            parts = zip(chosen, logprobs, values, references, strict=True)
-            scores.update(zip(indices, (Scores(*part) for part in parts), strict=True))
-        return [scores[i] for i in range(len(rows))]
+            scored.update(zip(indices, zip(logprobs, values, references, strict=True), strict=True))
+        everyones = [item for part in self.processes.gather(scored) for item in part.items()]
+        return [Scores(rows[i], *parts) for i, parts in sorted(everyones, key=itemgetter(0))]
 
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
         if self._reference is None:
@@ -275,24 +291,29 @@ class Learner:
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
                 on_step()
                 self._step(chosen, meter)
-        return meter.means()
+        return meter.means(self.processes)
 
     def _step(self, rows: Sequence[TrainRow], meter: Meter) -> None:
-        """Make one optimizer step on a mini-batch. The gradient is accumulated over micro-batches."""
+        """Make one optimizer step on a mini-batch.
+
+        The gradient is accumulated over this process's micro-batches, then summed over all processes.
+        """
         counts = _Counts(
             credited=max(1, sum(int(row.mask.sum()) for row in rows)),
             said=sum(len(row.mask) for row in rows),
             places_H=np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0)),
         )
-        kl = 0.0
-        lengths = list(map(len, rows))
-        batches = micro_batches(lengths, self.config.micro_batch_tokens)
+        kl: list[float] = []
+        batches, lengths = self._micro_batches(rows)
         meter.add(names.PADDING.name, padding_share(lengths, batches))
         self._optimizer.zero_grad(set_to_none=True)
-        for indices in batches:
+
+        def backward(indices: Sequence[int]) -> None:
             loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
             loss.backward()
-            kl += kl_sum / counts.credited
+            kl.append(kl_sum / counts.credited)
+
+        accumulate(list(self._model.parameters()), batches, lengths, self.processes, backward)
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # One broken step would spoil the whole run, so it is skipped.
@@ -304,7 +325,7 @@ class Learner:
             meter.add(names.CRITIC_GRAD_NORM.name, float(critic_norm))
         if self.config.target_kl is not None:
             policy, _ = self._optimizer.param_groups
-            if kl > self.config.target_kl:
+            if self.processes.sum(sum(kl)) > self.config.target_kl:
                 policy["lr"], self._stopped = 0.0, True  # until the next update sets the rates; the critic still learns
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
         self._optimizer.step()

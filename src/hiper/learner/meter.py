@@ -6,6 +6,8 @@ from collections import defaultdict
 
 from torch import Tensor
 
+from hiper.processes import ALONE, Processes
+
 
 class Meter:
     """Sums and counts of numbers by name."""
@@ -26,6 +28,11 @@ class Meter:
         self._counts[name] += values.numel()
         return total
 
-    def means(self) -> dict[str, float]:
-        """Return the mean of each name with at least one number."""
-        return {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
+    def means(self, processes: Processes = ALONE) -> dict[str, float]:
+        """Return the mean of each name with at least one number, over the meters of all processes."""
+        whole = Meter()
+        for sums, counts in processes.gather((dict(self._sums), dict(self._counts))):
+            for name, total in sums.items():
+                whole._sums[name] += total
+                whole._counts[name] += counts[name]
+        return {name: total / whole._counts[name] for name, total in whole._sums.items() if whole._counts[name]}

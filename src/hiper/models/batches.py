@@ -38,6 +38,16 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float =
     return batches
 
 
+def owners(batches: Sequence[Sequence[int]], lengths: Sequence[int], count: int) -> list[int]:
+    """Share batches out to ``count`` processes, about equally many padded tokens each; return the process of each."""
+    costs = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    loads, owner = [0] * count, [0] * len(batches)
+    for number in sorted(range(len(batches)), key=lambda number: -costs[number]):
+        owner[number] = loads.index(min(loads))
+        loads[owner[number]] += costs[number]
+    return owner
+
+
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     """Return the share of padding among the tokens of ``batches``."""
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)

@@ -29,6 +29,7 @@ from hiper.errors import UserError, first_line
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
+from hiper.processes import place
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,21 @@ def use_threads(count: int | None) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called ``name``. ``auto`` is a CUDA device if there is one, else the CPU.
+    """Return the device called ``name``. ``auto`` is a CUDA device of this process's own if there is one, else the CPU.
 
     Raises:
-        UserError: Torch does not know the device or cannot find it.
+        UserError: Torch does not know the device or cannot find it, or there are fewer GPUs than processes.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if (local_rank := place().local_rank) >= (gpus := torch.cuda.device_count()):
+            raise UserError(
+                f"process {local_rank + 1} of this machine has no GPU of its own: there are {gpus}; start fewer "
+                "processes, or set training.device=cpu"
+            )
+        torch.cuda.set_device(local_rank)
+        return torch.device("cuda", local_rank)
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:

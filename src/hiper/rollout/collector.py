@@ -15,6 +15,7 @@ from hiper.envs.base import Start, Step, TextEnv, clean_start, clean_step, namin
 from hiper.envs.silence import warning_of_silence
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.render import PromptContext
+from hiper.processes import ALONE, Processes
 from hiper.rollout.players import Assignment, Move, Player, Players
 
 THREADS = 32
@@ -30,7 +31,7 @@ class Timing:
     environment: float
     """The seconds in the environment. Where steps run in parallel, only the time spent waiting for them counts."""
     generation: float
-    """The seconds in the sampler, or waiting for it."""
+    """The seconds in the sampler, or waiting for it or for other processes."""
     prompts: float
     """The seconds of building prompts and parsing responses."""
 
@@ -170,8 +171,11 @@ def collect(
     slots: int,
     on_turn: Callable[[], None] = lambda: None,
     on_episode: Callable[[Episode], None] = lambda episode: None,
+    processes: Processes = ALONE,
 ) -> tuple[list[Episode], Timing]:
     """Play every assignment once, and return the episodes in the order of the assignments.
+
+    Several processes play a share each, and all return the episodes of all.
 
     An episode depends on its assignment, its player and the weights. It does not depend on ``slots`` or on other
     episodes, except that sums round differently in batches of another shape.
@@ -180,12 +184,23 @@ def collect(
         env: The environment. Each episode runs in a spawn of it; ``env`` itself does not change.
         assignments: The episodes to play.
         players: The players of the episodes.
-        slots: The number of episodes that run at once.
+        slots: The number of episodes that run at once, in all processes together.
         on_turn: A function called after each turn of any episode. An exception that it raises ends the collection.
         on_episode: A function called with each finished episode. Its exceptions do the same.
+        processes: The processes that play together. The functions are called for episodes of this one.
     """
+    own_slots = -(-slots // processes.count)
+    began, timing = time.perf_counter(), Timing(0.0, 0.0, 0.0)
+
+    def play(share: Sequence[Assignment]) -> list[Episode]:
+        nonlocal timing
+        episodes, timing = _Collection(env, share, players, own_slots, on_turn, on_episode).play()
+        return episodes
+
     with warning_of_silence():
-        return _Collection(env, assignments, players, slots, on_turn, on_episode).play()
+        episodes = processes.share(assignments, play)
+    waited = time.perf_counter() - began - timing.environment - timing.generation - timing.prompts
+    return episodes, timing + Timing(0.0, waited if processes.count > 1 else 0.0, 0.0)
 
 
 class _Collection:

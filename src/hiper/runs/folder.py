@@ -14,18 +14,19 @@ RUN/config.yaml                     resolved settings
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, damage_of, read_episodes
+from hiper.episode import Episode, damage_of, read_episodes, write_episodes
 from hiper.errors import UserError
-from hiper.files import remove_folder, sweep, write_text
+from hiper.files import exclusive_lock, remove_folder, sweep, write_text
 from hiper.outcomes import Outcome
 from hiper.runs.cards import Card
-from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, metrics_problems, read_metrics
+from hiper.runs.metrics import EVAL_SUCCESS, SUCCESS, MetricsLog, NoLog, metrics_problems, read_metrics
 from hiper.runs.trackers import find_trackers
 from hiper.strict_yaml import read_mapping
 
@@ -112,6 +113,14 @@ class Run:
         return self.origin or self.path
 
     # Settings and state
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Keep other processes from training this run.
+
+        Raises:
+            UserError: another process does already.
+        """
+        return exclusive_lock(self.path)
 
     @property
     def settings_file(self) -> Path:
@@ -256,6 +265,14 @@ class Run:
         """File of the episodes of an evaluation."""
         return self.episodes_folder / f"eval-{iteration:05d}-{split}.jsonl.gz"
 
+    def write_episodes(self, file: Path, episodes: Iterable[Episode]) -> None:
+        """Write episodes to one of the run's files.
+
+        Raises:
+            UnwritableError: the disk refused.
+        """
+        write_episodes(file, episodes)
+
     @property
     def stored_iterations(self) -> list[int]:
         """Iterations whose training episodes are stored, in order."""
@@ -289,6 +306,14 @@ class Run:
         """File of the result card of an evaluation."""
         return self.evaluations_folder / f"eval-{iteration:05d}-{split}.json"
 
+    def write_card(self, file: Path, card: Card) -> None:
+        """Write a result card to one of the run's files.
+
+        Raises:
+            UnwritableError: the disk refused.
+        """
+        card.write(file)
+
     def evaluations(self) -> dict[str, list[Evaluated]]:
         """Read all evaluations by split, in the order of iterations.
 
@@ -318,6 +343,34 @@ class Run:
         """The files that a published record keeps: settings, metrics, cards, and the note of a divergence."""
         files = [self.settings_file, self.metrics_file, self._divergence]
         return [*(f for f in files if f.is_file()), *sorted(self.evaluations_folder.glob("*.json"))]
+
+
+@dataclass(frozen=True)
+class Follower(Run):
+    """A run as all processes but the first see it, where several train it together: they read it and write nothing."""
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Do nothing, because the first process holds the lock."""
+        return nullcontext()
+
+    def save_settings(self) -> None:
+        """Do nothing."""
+
+    def set_diverged(self, message: str | None) -> None:
+        """Do nothing."""
+
+    def prune(self, keep: int) -> None:
+        """Do nothing."""
+
+    def open_log(self, after: int) -> MetricsLog:
+        """Return a log that forgets what it is told."""
+        return NoLog()
+
+    def write_episodes(self, file: Path, episodes: Iterable[Episode]) -> None:
+        """Do nothing."""
+
+    def write_card(self, file: Path, card: Card) -> None:
+        """Do nothing."""
 
 
 def checkpoint_policy(checkpoint: Path) -> Path:

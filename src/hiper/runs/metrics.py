@@ -242,6 +242,16 @@ class MetricsLog:
             tracker.close()
 
 
+class NoLog(MetricsLog):
+    """A log for processes that write nothing."""
+
+    def __init__(self) -> None:
+        self._trackers, self._topics = (), set()
+
+    def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
+        """Do nothing."""
+
+
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """Read metrics in the order written; a half-written last line is left out.
 

@@ -68,13 +68,14 @@ class Job:
         """Whether there is a run to continue."""
         return Run.exists(self.folder)
 
-    @property
-    def command(self) -> Command:
-        """The call of `hiper` that begins or continues it."""
+    def command(self, processes: int = 1) -> Command:
+        """Return the call of `hiper` that begins or continues it, in one process or several."""
         if self.begun:
             arguments = ["train", "--resume", str(self.folder)]
         else:
             arguments = ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
+        if processes > 1:
+            arguments += ["--processes", str(processes)]
         needs = None if self.needs is None else self.needs.name
         return Command(self.name, tuple(arguments), self.config.training.threads, needs, resumes=self.begun)
 

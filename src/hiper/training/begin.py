@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.errors import UnwritableError, UserError
-from hiper.files import atomic_folder, check_sealed, exclusive_lock
+from hiper.files import check_sealed, exclusive_lock
 from hiper.imitation.warm_start import WarmStart
+from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress, unfinished_file
 from hiper.stopping import Stop
@@ -18,7 +19,7 @@ from hiper.training.checkpoints import check_checkpoint, load_checkpoint
 from hiper.training.progress import header
 
 
-def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
+def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple[Parts, int]:
     """Build the parts of a run. Warm-start them, or restore the newest checkpoint.
 
     Returns:
@@ -29,9 +30,9 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
     """
     config = run.config
     with stop.at_once():
-        if run.checkpoints:
-            return _restore(run, display)
-        parts = build(config)
+        if checkpoints := processes.agree(run.checkpoints):
+            return _restore(run, checkpoints[-1], display, processes)
+        parts = build(config, processes=processes)
     run.save_settings()  # building has shown that they are usable
     display.note(*header(run.path, parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
@@ -39,16 +40,14 @@ def begin(run: Run, display: Display, stop: Stop) -> tuple[Parts, int]:
     if config.warm_start.tasks:
         warm_start(parts, run.warm_start, display, stop)
     elif config.model.path is None:
-        with atomic_folder(run.warm_start) as folder:
-            parts.save_policy(folder)
+        parts.store_policy(run.warm_start)
     if config.learner.kl_coef:
         parts.learner.set_reference()
     parts.learner.publish(parts.agent.sampler, 0)
     return parts, 0
 
 
-def _restore(run: Run, display: Display) -> tuple[Parts, int]:
-    newest = run.checkpoints[-1]
+def _restore(run: Run, newest: Path, display: Display, processes: Processes) -> tuple[Parts, int]:
     display.note(f"continuing from {newest}")
     check_checkpoint(run, newest)
     if newest != run.checkpoint(0) and not run.metrics_file.exists():
@@ -56,7 +55,7 @@ def _restore(run: Run, display: Display) -> tuple[Parts, int]:
             f"{run.metrics_file} is missing: restore it, or make an empty file of this name to go on without the "
             "metrics of earlier iterations"
         )
-    parts = build(run.config, newest / "policy")
+    parts = build(run.config, newest / "policy", processes)
     if run.config.learner.kl_coef:
         parts.learner.set_reference(_reference(run))
     done = load_checkpoint(run, newest, parts)
@@ -109,26 +108,28 @@ def warm_start(parts: Parts, folder: Path, display: Display, stop: Stop) -> None
         unfinished=unfinished_file(folder),
         display=display,
         check=stop.check,
+        check_together=stop.check_together,
     ).run()
-    with atomic_folder(folder) as partial:
-        parts.save_policy(partial)
+    parts.store_policy(folder)
 
 
-def clone(config: Config, folder: Path, display: Display) -> None:
+def clone(config: Config, folder: Path, display: Display, processes: Processes = ALONE) -> None:
     """Run only the warm start and save the policy. Resumes an interrupted warm start.
 
     Args:
         config: The settings. Those of later stages have no effect.
         folder: The folder of the policy.
         display: The display of progress.
+        processes: The processes that train together.
 
     Raises:
         UserError: Another process uses the folder, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with exclusive_lock(folder), Stop(display.note) as stop:
+    alone = exclusive_lock(folder) if processes.first else nullcontext()
+    with alone, Stop(display.note, processes.any) as stop:
         with stop.at_once():
-            parts = build(config)
+            parts = build(config, processes=processes)
         display.note(*header(folder, parts))
         try:
             warm_start(parts, folder, display, stop)
@@ -140,4 +141,5 @@ def clone(config: Config, folder: Path, display: Display) -> None:
             with suppress(OSError):  # the terminal may be gone
                 display.interrupted(describe_progress(folder), display.command)
             raise
-        unfinished_file(folder).unlink(missing_ok=True)
+        if processes.first:
+            unfinished_file(folder).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hiper.config import Config
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import seal
+from hiper.files import atomic_folder, seal
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_policy, make_nano, use_threads
@@ -18,6 +19,7 @@ from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import load_tokenizer
+from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
@@ -45,6 +47,17 @@ class Parts:
     agent: Agent
     """The agent at the training temperature. Its sampler has the weights that the learner published last."""
 
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together."""
+        return self.learner.processes
+
+    def store_policy(self, folder: Path) -> None:
+        """Write the policy to ``folder``, whole or not at all. Every process calls it; the first one writes."""
+        if self.processes.first:
+            with atomic_folder(folder) as partial:
+                self.save_policy(partial)
+
     def save_policy(self, folder: Path) -> None:
         """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums."""
         self.learner.export(folder)
@@ -59,16 +72,18 @@ class Parts:
             env.close()
 
 
-def build(config: Config, policy_path: Path | None = None) -> Parts:
+def build(config: Config, policy_path: Path | None = None, processes: Processes = ALONE) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
     Args:
         config: The settings.
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
+        processes: The processes that train together.
 
     Raises:
-        UserError: The data, a model or a setting cannot be used.
+        UserError: The data, a model or a setting cannot be used, or differ between processes.
     """
+    processes.alike("the hash of all settings", hashlib.sha256(config.to_yaml().encode()).hexdigest()[:12])
     find_trackers(config)  # a wrong name is told now, not after the warm start
     use_threads(config.training.threads)
     env = make_env(config, config.env.train_split)
@@ -87,7 +102,10 @@ def build(config: Config, policy_path: Path | None = None) -> Parts:
         device=config.training.device,
         pad_id=tokenizer.pad_token_id,
         temperature=config.rollout.temperature,
+        processes=processes,
     )
+    if processes.count > 1:
+        processes.alike("the hash of the policy's weights", learner.weights().sha256()[:12])
     check_room(config, learner.weights())
     check_words(learner.weights(), tokenizer)
     prompts = make_prompts(config, template, tokenizer)

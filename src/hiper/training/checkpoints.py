@@ -20,6 +20,8 @@ from hiper.training.build import Parts
 def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
     """Save a checkpoint after ``iteration`` iterations, then delete all but the newest checkpoints.
 
+    Every process calls it. The first one writes.
+
     Returns:
         The folder of the checkpoint.
 
@@ -27,6 +29,8 @@ def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
         UnwritableError: The checkpoint cannot be written. Older checkpoints are unchanged.
     """
     path = run.checkpoint(iteration)
+    if not parts.processes.first:
+        return path
     with atomic_folder(path) as folder:
         parts.save_policy(checkpoint_policy(folder))
         parts.learner.save(folder, iteration)

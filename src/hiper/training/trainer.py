@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from hiper.display.console import Display
-from hiper.episode import Episode, write_episodes
+from hiper.episode import Episode
 from hiper.errors import DivergedError, UnwritableError
 from hiper.evaluation.evaluate import evaluate, result_card
-from hiper.files import exclusive_lock
+from hiper.processes import ALONE, Processes
 from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
@@ -34,18 +34,23 @@ from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 Metrics = dict[str, float]
 
 
-def train(run: Run, display: Display) -> None:
+def train(run: Run, display: Display, processes: Processes = ALONE) -> None:
     """Train to the last iteration, from the beginning or from the newest checkpoint.
 
     An interrupt ends the run at the next safe point, with a checkpoint. A resumed run ends like an uninterrupted one.
+
+    Args:
+        run: The run; a :class:`~hiper.runs.folder.Follower` in all processes but the first.
+        display: The display of progress.
+        processes: The processes that train together.
 
     Raises:
         UserError: Another process trains this run, or a setting, the data or a model cannot be used.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with exclusive_lock(run.path), Stop(display.note) as stop, advising(run, display):
+    with run.lock(), Stop(display.note, processes.any) as stop, advising(run, display):
         run.set_diverged(None)
-        parts, done = begin(run, display, stop)
+        parts, done = begin(run, display, stop, processes)
         try:
             Trainer(run, parts, done, display, stop).train()
         finally:
@@ -65,7 +70,7 @@ class Trainer:
 
     def __init__(self, run: Run, parts: Parts, done: int, display: Display, stop: Stop) -> None:
         self.run, self.parts, self.display, self.stop = run, parts, display, stop
-        self.config = run.config
+        self.config, self.processes = run.config, parts.processes
         self.done = self._begun = done
         self._saved, self._saved_at = done, time.monotonic()
         self._weights_whole = True
@@ -84,16 +89,17 @@ class Trainer:
             DivergedError: The loss is NaN or infinite.
         """
         try:
-            if self.run.checkpoints:
+            if self.processes.agree(bool(self.run.checkpoints)):
                 self.run.prune(self.config.training.keep_checkpoints)  # a process may have been killed before it did
             else:
                 self._save()
-            unfinished_file(self.run.warm_start).unlink(missing_ok=True)
+            if self.processes.first:
+                unfinished_file(self.run.warm_start).unlink(missing_ok=True)
             self._evaluate_where_due()
             while self.done < self.config.training.iterations:
                 metrics = self._iterate()
                 self._finish_iteration(metrics)
-                self.stop.check()
+                self.stop.check_together()
                 self._evaluate_where_due()
         except DivergedError:
             raise
@@ -115,17 +121,19 @@ class Trainer:
         rows = rows_of(episodes)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
-            scores = learner.score(rows, self.stop.check)
-        self.stop.check()
+            # A process that stopped in its share alone would leave the others waiting for its scores.
+            scores = learner.score(rows, self.stop.check if self.processes.count == 1 else lambda: None)
+        self.stop.check_together()
         with clock("credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
         with clock("writing"):  # before the update, so that an error leaves the weights of a whole iteration
-            write_episodes(self.run.training_episodes(self.done + 1), [*assigned.episodes, *collected.replaced])
+            stored = [*assigned.episodes, *collected.replaced]
+            self.run.write_episodes(self.run.training_episodes(self.done + 1), stored)
         with clock("update"):
             self._weights_whole = False
             scales = lr_scales(config, self.done)
             # A stop drops this update only where that loses no other iteration; resuming then does it again.
-            on_step = self.stop.check if self._saved == self.done else lambda: None
+            on_step = self.stop.check_together if self._saved == self.done else lambda: None
             update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales, on_step=on_step)
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
@@ -154,6 +162,7 @@ class Trainer:
                     slots=config.rollout.slots,
                     on_turn=self.stop.check,
                     on_episode=on_episode,
+                    processes=self.processes,
                 )
 
         return collect_groups(
@@ -166,8 +175,8 @@ class Trainer:
 
     @contextmanager
     def _episodes_bar(self, what: str, total: int) -> Iterator[Callable[[Episode], None]]:
-        """Show a progress bar of episodes."""
-        with self.display.bar(what, total) as advance:
+        """Show a progress bar of this process's episodes."""
+        with self.display.bar(what, len(self.processes.own(range(total)))) as advance:
 
             def on_episode(_: Episode) -> None:
                 advance()
@@ -187,7 +196,7 @@ class Trainer:
             self.display.alarm(str(alarm))
         self._history.append(metrics)
         seconds = time.monotonic() - self._saved_at
-        if self.stop.asked or checkpoint_due(self.config, self.done, seconds):
+        if self.processes.any(self.stop.asked or checkpoint_due(self.config, self.done, seconds)):
             self._save()
 
     def _save(self) -> None:
@@ -198,7 +207,7 @@ class Trainer:
         for split in splits_due(self.config, self.done):
             # An earlier process may already have done the evaluation after its last checkpoint.
             stored = self.run.card(self.done, split).exists() and self._log.holds_evaluation(self.done, split)
-            if self.done != self._begun or not stored:
+            if self.done != self._begun or not self.processes.agree(stored):
                 self._evaluate(split)
 
     def _evaluate(self, split: str) -> None:
@@ -212,10 +221,17 @@ class Trainer:
         with self._episodes_bar(f"evaluation on {split}", total) as on_episode:
             slots = self.config.rollout.slots
             result = evaluate(
-                env, agent, tasks=tasks, slots=slots, seed=seed, on_turn=self.stop.check, on_episode=on_episode
+                env,
+                agent,
+                tasks=tasks,
+                slots=slots,
+                seed=seed,
+                on_turn=self.stop.check,
+                on_episode=on_episode,
+                processes=self.processes,
             )
         self.display.note(evaluation_line(self.done, split, result))
-        write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
+        self.run.write_episodes(self.run.evaluation_episodes(self.done, split), result.episodes)
         by_type = {kind: outcome for kind, outcome in result.outcomes.items() if kind != "all"}
         self._log.write(
             self.done,
@@ -235,4 +251,4 @@ class Trainer:
             seed=seed,
             command=self.display.command,
         )
-        card.write(self.run.card(self.done, split))
+        self.run.write_card(self.run.card(self.done, split), card)
