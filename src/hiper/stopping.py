@@ -12,8 +12,14 @@ from typing import Any, Self
 
 from hiper.errors import UserError
 
+Check = Callable[[], None]
+"""A function that is called where no work is half done. It raises if a stop was requested."""
 SECONDS_LATER = 0.05
 """Seconds after which a signal is sent again that came where an exception would only be printed."""
+
+
+def go_on() -> None:
+    """Do nothing: the safe point of whoever is not asked to stop."""
 
 
 class StoppedError(KeyboardInterrupt):

@@ -628,12 +628,12 @@ def test_a_stop_in_the_scoring_comes_before_the_next_batch(
 ):
     score, scored = Learner.score, 0
 
-    def scoring(self: Learner, rows: Any, on_batch: Callable[[], None]) -> Any:
+    def scoring(self: Learner, rows: Any, check: Callable[[], None]) -> Any:
         nonlocal scored
         scored += 1
         if scored == 2:
             press_ctrl_c()
-        return score(self, rows, on_batch)
+        return score(self, rows, check)
 
     run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
     with monkeypatch.context() as patch:

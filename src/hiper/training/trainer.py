@@ -21,7 +21,7 @@ from hiper.runs import metrics as names
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.seeding import derive_seed
-from hiper.stopping import Stop
+from hiper.stopping import Stop, go_on
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
@@ -122,7 +122,7 @@ class Trainer:
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with clock("scoring"):
             # A process that stopped in its share alone would leave the others waiting for its scores.
-            scores = learner.score(rows, self.stop.check if self.processes.count == 1 else lambda: None)
+            scores = learner.score(rows, self.stop.check if self.processes.count == 1 else go_on)
         self.stop.check_together()
         with clock("credit"):
             assigned = assign_credit(episodes, scores, config.shaping, config.advantages)
@@ -133,8 +133,8 @@ class Trainer:
             self._weights_whole = False
             scales = lr_scales(config, self.done)
             # A stop drops this update only where that loses no other iteration; resuming then does it again.
-            on_step = self.stop.check_together if self._saved == self.done else lambda: None
-            update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales, on_step=on_step)
+            check = self.stop.check_together if self._saved == self.done else go_on
+            update = learner.update(assigned.rows, seed=derive_seed(seed, "update"), lr_scales=scales, check=check)
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
