@@ -6,6 +6,8 @@
 #                   unpacked source distribution against it; PYTHON=python3.13 chooses the interpreter
 # make fuzz         some 13,000 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
+# make kills        kill runs 300 times at random moments, resume and compare them (an hour; continues)
+# make soak         train for an hour; do memory, open files and threads stay flat?
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
 #
@@ -21,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records test-wheel fuzz check reference setup clean
+.PHONY: quickstart test test-records test-wheel fuzz kills soak check reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -51,6 +53,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py --check
 	$(BIN)/lint-imports
+
+kills soak: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python tools/$@.py
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python tools/reference.py

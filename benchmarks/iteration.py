@@ -37,10 +37,10 @@ from hiper.rollout.samplers import Request, sample_all
 from hiper.rollout.tasks import assignments_of
 from hiper.rows import Row, TrainRow
 from hiper.seeding import derive_seed
+from hiper.stopping import Stop
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import warm_start
 from hiper.training.build import Parts, build
-from hiper.training.recovery import Stop
 
 SETTINGS = (
     "env.games=200",
@@ -72,7 +72,7 @@ def main() -> int:
     print("a short warm start, so that responses have their usual form ...", flush=True)
     with TemporaryDirectory() as folder:
         display = Display(console=Console(file=io.StringIO()))
-        warm_start(parts, Path(folder) / "policy", display, Stop(display))
+        warm_start(parts, Path(folder) / "policy", display, Stop(display.note))
 
     seconds, rows = iteration(config, parts)
     share = seconds["environment"] / sum(seconds.values())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -58,8 +59,25 @@ def test_a_policy_is_loaded_plays_and_is_evaluated(run: hiper.Run, tmp_path: Pat
     assert (tmp_path / "held_out.json").exists()
     again = hiper.evaluate(run.path, splits=["held_out"], tasks=3, display=display)["held_out"]
     assert again.card.sampling.temperature == run.config.evaluation.temperature
-    with pytest.raises(UserError, match=r"\.json exists already; choose another folder"):
-        hiper.evaluate(policy, tasks=3, out=tmp_path, display=display)
+    with pytest.raises(UserError, match=r"\.json exists already, with another panel; choose another folder"):
+        hiper.evaluate(policy, tasks=2, out=tmp_path, display=display)
+
+
+def test_an_evaluation_that_is_done_already_is_not_played_again(run: hiper.Run, tmp_path: Path, display: Display):
+    def evaluated(**options: Any) -> Any:
+        return hiper.evaluate(run.path, splits=["held_out"], tasks=3, out=tmp_path, display=display, **options)
+
+    first = evaluated()["held_out"]
+    written = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    second = evaluated()["held_out"]
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == written
+    assert second.card == first.card
+    assert second.evaluation.episodes == first.evaluation.episodes
+    assert second.evaluation.panel == first.evaluation.panel
+    with pytest.raises(UserError, match=r"held_out\.json exists already, with another seed"):
+        evaluated(seed=7)
+    (tmp_path / "held_out.json").unlink()  # a kill between the episodes and the card
+    assert evaluated()["held_out"].card.outcomes == first.card.outcomes
 
 
 def test_the_expert_is_cloned(tiny_recipe: Path, tmp_path: Path, display: Display):

@@ -150,6 +150,10 @@ def test_sums_that_are_none_are_told(tmp_path: Path, text: str):
     write_text(tmp_path / CHECKSUMS, text)
     with pytest.raises(UserError, match=f"{CHECKSUMS} is no list of checksums"):
         check_sealed(tmp_path)
+    (tmp_path / CHECKSUMS).unlink()
+    (tmp_path / CHECKSUMS).mkdir()
+    with pytest.raises(UserError, match=f"{CHECKSUMS} cannot be read"):
+        check_sealed(tmp_path)
 
 
 def test_two_processes_cannot_use_one_folder(tmp_path: Path):

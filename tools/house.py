@@ -40,7 +40,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("advantages",),
     ("processes",),
-    ("files", "strict_yaml", "seeding", "plugins", "validation", "errors"),
+    ("files", "strict_yaml", "seeding", "stopping", "plugins", "validation", "errors"),
 )
 """The units of the package, highest first. A unit imports from its own row and from rows below it."""
 

@@ -100,6 +100,7 @@ def train(
             run = api.train(config, out=out, display=display, processes=group)
         elif run is not None and run.finished:
             display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
+            display.note(*(f"note: {problem}" for problem in run.problems(run.config.training.iterations)))
         elif run is not None:
             api.resume(run, display, group)
         if run is not None and group.first:

@@ -20,6 +20,9 @@ from hiper.errors import UnwritableError, UserError, shortened
 FULL = 1 << 16
 """Free bytes below which a disk counts as full."""
 
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""Numbers of the errors with which a disk refuses what is written: it is full, a quota is used up, it is failing."""
+
 CHECKSUMS = "SHA256SUMS"
 """The file of a sealed folder with one line per file, which ``sha256sum --check`` reads too."""
 
@@ -55,13 +58,23 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise UnwritableError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:
-        # Libraries that write tensors raise no OSError. Some name its number, some do not. A library may also have
-        # deleted its partial file, so that the full disk has room again.
-        number = re.search(r"\bos error (\d+)", str(error))
-        if number or _is_full(path):
-            reason = os.strerror(int(number[1]) if number else errno.ENOSPC)
-            raise UnwritableError(f"cannot write {path}: {reason}") from error
+        # Libraries that write tensors raise no OSError. Some name its number, some raise over it, some do neither. A
+        # library may also have deleted its partial file, so that the full disk has room again.
+        number = _number_of_refusal(error) or (errno.ENOSPC if _is_full(path) else None)
+        if number:
+            raise UnwritableError(f"cannot write {path}: {os.strerror(number)}") from error
         raise
+
+
+def _number_of_refusal(error: BaseException | None) -> int | None:
+    """The number of the OSError that a library tells or hides; None: no disk refused."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            return error.errno
+        if number := re.search(r"\bos error (\d+)", str(error)):
+            return int(number[1])
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _is_full(path: Path) -> bool:
@@ -187,7 +200,10 @@ def check_sealed(folder: Path) -> None:
     sums = folder / CHECKSUMS
     if not sums.exists():
         return
-    *lines, rest = sums.read_text(encoding="utf-8", errors="replace").split("\n")
+    try:
+        *lines, rest = sums.read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError as error:
+        raise UserError(f"{folder} is damaged: {CHECKSUMS} cannot be read ({error.strerror})") from error
     listed = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
     if rest or not listed or None in listed:
         raise UserError(f"{folder} is damaged: {CHECKSUMS} is no list of checksums")

@@ -242,6 +242,43 @@ def test_an_interrupted_eval_says_what_is_missing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
+)
+def test_a_stopped_evaluation_keeps_the_splits_that_are_done(
+    hiper: Hiper, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+):
+    """It stops at the next turn, although the signal comes twice. The same command plays what is left."""
+    step, steps = CorridorEnv.step, 0
+
+    def stopping(self: CorridorEnv, action: str) -> Step:
+        nonlocal steps
+        if "held_out" in self.panel.name:
+            steps += 1
+            if steps == 5:
+                os.kill(os.getpid(), number)
+                if number != signal.SIGINT:
+                    os.kill(os.getpid(), number)
+        return step(self, action)
+
+    before = signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+    command = ("eval", tiny_run, "--episodes", 8, "evaluation.splits=[train,held_out]", "--out", tmp_path)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(CorridorEnv, "step", stopping)
+            result = hiper(*command)
+    finally:
+        signal.signal(number, before)
+    assert (result.code, steps) == (code, 5)
+    assert "stopped: held_out was not finished, so none of its results are written" in result.out
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["train.json", "train.jsonl.gz"]
+    assert "give the same command again for what is left" in result.out
+    result = hiper(*command)
+    assert result.code == 0
+    assert "train is done already" in result.out
+    assert (tmp_path / "held_out.json").exists()
+
+
 def test_eval_gives_what_training_gave(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     """The same weights, panel, seed and temperature: the evaluation after training, again."""
     card = json.loads((tiny_run / "evaluations" / "eval-00002-held_out.json").read_text())

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 import hiper.envs
-from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv, check_env
+from hiper.envs import EndReason, Info, Observation, Panel, Start, Step, Task, TextEnv, check_env, silence
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import SPLITS, CorridorEnv, make, shortest
 from hiper.episode import read_episodes, write_episodes
@@ -287,11 +288,12 @@ def doing(act: Callable[[Broken], Any]) -> type[Broken]:
 def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The working directory, the umask, handlers and generators are as before."""
     monkeypatch.chdir(Path.cwd())
-    mask, handler = os.umask(0o022), signal.getsignal(signal.SIGTERM)
+    mask, handler, threads = os.umask(0o022), signal.getsignal(signal.SIGTERM), torch.get_num_threads()
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     yield
     os.umask(mask)
     signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_rng_state(states[2])
@@ -308,6 +310,7 @@ def other_panel(env: Broken) -> None:
         (lambda _: random.seed(7), "must not change the state of 'random'; draw from"),
         (lambda _: np.random.random(), "must not change the state of 'numpy.random'"),
         (lambda _: torch.manual_seed(7), "must not change the state of torch's generator"),
+        (lambda _: torch.set_num_threads(torch.get_num_threads() + 1), "must not change the number of torch's threads"),
         (lambda _: os.chdir("/"), "must not change the working directory"),
         (lambda _: os.umask(0o077), "must not change the umask"),
         (lambda _: signal.signal(signal.SIGTERM, signal.SIG_IGN), "must not change the handlers of signals"),
@@ -318,6 +321,21 @@ def other_panel(env: Broken) -> None:
 def test_episodes_change_nothing_outside(act: Callable[[Broken], Any], message: str) -> None:
     with pytest.raises(UserError, match=f"environment 'corridor': .*{message}"):
         check_env(doing(act)())
+
+
+def test_a_call_that_does_not_return_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr(silence, "SECONDS", 0.05)
+    slept: list[bool] = []
+
+    def sleep(_: Broken) -> None:
+        if not slept:
+            slept.append(True)
+            time.sleep(0.5)
+
+    check_env(doing(sleep)())
+    assert re.search(
+        r"environment 'corridor', task 'corridor/.*': (reset|step) has not returned", capsys.readouterr().err
+    )
 
 
 def fail(*_: object) -> Any:

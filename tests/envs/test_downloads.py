@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
+import signal
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,7 +24,7 @@ from hiper import cli
 from hiper.envs import registry
 from hiper.envs.alfworld.generate import write_games
 from hiper.envs.alfworld.official_files import Games
-from hiper.envs.downloads import Arrival, DataHome, FileSet, RemoteFile, Source, State, download
+from hiper.envs.downloads import Arrival, DataHome, FileSet, RemoteFile, Source, State, download, transfer
 from hiper.envs.downloads.sets import RECORD, read_record
 from hiper.envs.downloads.transfer import ATTEMPTS, CHUNK, Watch
 from hiper.errors import UnwritableError, UserError
@@ -456,6 +459,25 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return int(ended.value.code or 0)
+
+
+def test_a_stopped_download_is_kept_and_continued(
+    home: DataHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(response: HTTPResponse) -> Iterator[bytes]:
+        yield response.read(300_000)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield response.read(CHUNK)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "_chunks", stopped)
+        assert run(monkeypatch, "shop", "--get", "small") == 143
+    assert (tmp_path / "home" / "items.json.part").stat().st_size == 300_000
+    said = capsys.readouterr().out
+    assert "interrupted; what has come is kept. Continue with: hiper data shop --get small" in said
+    assert run(monkeypatch, "shop", "--get", "small") == 0
+    assert Handler.places["/shop"].asked == [None, "bytes=300000-"]
+    assert names(tmp_path / "home") == [RECORD, "items.json"]
 
 
 def test_data_are_shown_fetched_and_verified(

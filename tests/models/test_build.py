@@ -34,6 +34,7 @@ from hiper.models.build import (
     choose_device,
     load_policy,
     make_nano,
+    use_threads,
 )
 from hiper.models.weights import PolicyWeights, stop_ids
 from hiper.plan_execute.tokenizer import encode_text, load_tokenizer
@@ -397,3 +398,21 @@ def test_a_model_that_cannot_run_is_named(saved: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Qwen2Model, "forward", broken)
     with pytest.raises(UserError, match=r"\(qwen2\) cannot be run as a causal language model: no such argument"):
         load_policy(saved, ModelConfig())
+
+
+def test_a_setting_of_threads_comes_before_the_variable_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    before = torch.get_num_threads()
+    try:
+        for variable, told in (
+            ("3", ["OMP_NUM_THREADS is 3, but training.threads is 2: torch uses 2 threads"]),
+            ("2", []),
+        ):
+            caplog.clear()
+            monkeypatch.setenv("OMP_NUM_THREADS", variable)
+            use_threads(2)
+            assert torch.get_num_threads() == 2
+            assert caplog.messages == told
+    finally:
+        torch.set_num_threads(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import re
 import threading
 import time
@@ -17,12 +18,13 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM, Qwen2Tokeniz
 from helpers.made import turns_of
 from hiper.advantages import TokenKind
 from hiper.config import ThinkingConfig
-from hiper.envs.base import Start, Step
+from hiper.envs import silence
+from hiper.envs.base import Observation, Start, Step
 from hiper.envs.panels import Panel
-from hiper.envs.small.corridor import SPLITS, CorridorEnv, make
+from hiper.envs.small.corridor import SPLITS, CorridorEnv, CorridorExpert, make
 from hiper.episode import Episode
 from hiper.errors import UserError
-from hiper.imitation.demonstrations import demonstrate
+from hiper.imitation.demonstrations import Experts, demonstrate
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.parse import InvalidKind, response_text
 from hiper.plan_execute.prompts import PromptBuilder
@@ -281,9 +283,75 @@ class Slow(Counting):
         Slow.closed += 1
 
 
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_a_stop_closes_the_environments_that_are_open(env: Counting, agent_of: Build, concurrent: bool):
+    slow = Slow(env.panel, TURNS)
+    slow.played, slow.concurrent, Slow.closed = [], concurrent, 0
+
+    def stop(turns: int) -> None:
+        raise KeyboardInterrupt
+
+    chosen = [Assignment(task.id, 0, 0) for task in env.panel.tasks[:4]]
+    with pytest.raises(KeyboardInterrupt):
+        collect(slow, chosen, agent_of(wander), slots=3, on_turn=stop)
+    assert Slow.closed == 3
+
+
+class Hanging(Counting):
+    """Does not return from one call until it is told to."""
+
+    at = ""
+    let_go: threading.Event
+
+    def hang(self, where: str) -> None:
+        if where == self.at:
+            self.let_go.wait(30)
+
+    def _reset(self, task_id: str, seed: int) -> Start:
+        self.hang("reset")
+        return super()._reset(task_id, seed)
+
+    def _step(self, action: str) -> Step:
+        self.hang("step")
+        return super()._step(action)
+
+    def accepts(self, action: str, observation: Observation) -> bool:
+        self.hang("accepts")
+        return super().accepts(action, observation)
+
+    def expert(self) -> CorridorExpert:
+        self.hang("the expert")
+        return super().expert()
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+@pytest.mark.parametrize("at", ["reset", "step", "accepts", "the expert"])
+def test_a_call_that_does_not_return_is_told_with_environment_and_task(
+    env: Counting, at: str, concurrent: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(silence, "SECONDS", 0.05)
+    hanging = Hanging(env.panel, TURNS)
+    hanging.played, hanging.at, hanging.concurrent, hanging.let_go = [], at, concurrent, threading.Event()
+    task = env.panel.tasks[0].id
+
+    class LetGo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            hanging.let_go.set()
+
+    handler = LetGo()
+    silence.log.addHandler(handler)
+    try:
+        collect(hanging, [Assignment(task, 0, 0)], Experts(), slots=1)
+    finally:
+        silence.log.removeHandler(handler)
+    assert hanging.let_go.is_set()
+    assert re.match(rf"environment 'corridor', task '{task}': {at} has not returned for 0 s", caplog.messages[0])
+    assert not [thread for thread in threading.enumerate() if thread.name == "hiper-silence"]
+
+
 def test_steps_of_concurrent_environments_are_taken_side_by_side(env: Counting, agent_of: Build):
     slow = Slow(env.panel, TURNS)
-    slow.played = []
+    slow.played, Slow.closed = [], 0
     assert play(slow, agent_of(wander), slots=6) == play(env, agent_of(wander), slots=6)
     assert 1 < Slow.most <= 6
     assert Slow.closed == 9  # each episode's own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import sys
@@ -123,19 +124,24 @@ def test_what_stored_results_lack_is_told(run: Run):
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for iteration in (1, 2, 4):
         run.training_episodes(iteration).parent.mkdir(exist_ok=True)
-        run.training_episodes(iteration).touch()
+        with gzip.open(run.training_episodes(iteration), "wt") as episodes_file:
+            episodes_file.write("{}" * 100)
+    damaged = run.training_episodes(4)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
     run.evaluations_folder.mkdir()
     run.card(0, "held_out").write_text("{")
     file, episodes = re.escape(str(run.metrics_file)), re.escape(str(run.training_episodes(3)))
     told = run.problems(after=4)
     assert re.fullmatch(rf"{file}: the metrics of iteration 2 are missing", told[0])
     assert re.fullmatch(rf"{file}: metrics after iteration 3, 4 are written twice", told[1])
-    assert re.fullmatch(rf"{episodes} is missing, and 1 other files", told[2])  # the card of iteration 2
-    assert "is not a readable result card" in told[3]
-    assert len(told) == 4
+    assert re.fullmatch(rf"{file}: no line of the evaluation after iteration 0 on held_out", told[2])
+    assert re.fullmatch(rf"{episodes} is missing, and 2 other files", told[3])  # card and episodes of iteration 2
+    assert told[4].startswith(f"{damaged} is damaged (Compressed file ended before")
+    assert "is not a readable result card" in told[5]
+    assert len(told) == 6
     run.open_log(after=4).close()
     assert len(run.metrics()) == 5
-    assert len(run.problems(after=4)) == 3
+    assert len(run.problems(after=4)) == 5
 
 
 def test_metrics_go_to_tensorboard(run: Run):

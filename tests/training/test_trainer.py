@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -20,6 +26,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from hiper import api, cli
+from hiper.commands.study import run_study
 from hiper.config import Config
 from hiper.display.console import Advance, Display
 from hiper.envs import Step
@@ -27,13 +35,15 @@ from hiper.envs.small.corridor import CorridorEnv, make
 from hiper.episode import read_episodes
 from hiper.errors import UnwritableError, UserError
 from hiper.evaluation.saved import SavedPolicy
+from hiper.launch.local import Command, Launch
 from hiper.learner.learner import Learner
 from hiper.rollout.tasks import assignments_of
 from hiper.runs.cards import Card
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
+from hiper.stopping import Stop, StoppedError, exit_code
+from hiper.study.definition import MethodDefinition, Study
 from hiper.training.build import build
-from hiper.training.recovery import Stop
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 from hiper.training.trainer import train
 
@@ -117,6 +127,7 @@ def content(run: Run) -> dict[str, Any]:
             name: load_file(newest / name)
             for name in ("policy/model.safetensors", "heads.safetensors", "critic.safetensors")
         },
+        "policy": {name: (newest / "policy" / name).read_bytes() for name in ("config.json", "tokenizer_config.json")},
         "optimizer": trainer["optimizer"]["state"],
         "iteration": trainer["iteration"],
     }
@@ -217,11 +228,54 @@ def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path):
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Stop(Quiet()) as stop:
+        with Stop() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
             stop.check()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_that_a_library_turns_into_an_error_of_its_own_is_still_a_stop():
+    """Modules in C do so while they are imported."""
+
+    def interrupted(error: Exception) -> None:
+        with Stop() as stop, stop.at_once():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except KeyboardInterrupt as interrupt:
+                raise error from interrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        interrupted(ImportError("initialization failed"))
+    assert exit_code(stopped.value) == 143
+    with pytest.raises(UserError, match="disk"):
+        interrupted(UserError("the disk is full"))
+    assert exit_code(KeyboardInterrupt()) == 130
+
+
+def test_a_signal_inside_a_destructor_comes_after_it(capfd: pytest.CaptureFixture[str]):
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            died.append(True)
+
+    def die() -> None:
+        with Stop() as stop, stop.at_once():
+            Dying()
+            time.sleep(30 if died else 0)
+
+    died: list[bool] = []
+    with pytest.raises(StoppedError):
+        die()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_stop_that_was_swallowed_is_known_inside():
+    with Stop() as around:
+        with suppress(KeyboardInterrupt), around.at_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        with Stop() as stop, pytest.raises(StoppedError, match="SIGTERM"):
+            stop.check()
 
 
 def test_checkpoints_by_time():
@@ -260,12 +314,15 @@ class Killed(BaseException):
 
 
 class Killing:
-    """Counts operations on files, and kills the process before one of them. A dead process changes no file any more."""
+    """Counts operations on files, and kills the process before one of them. A dead process changes no file any more.
 
-    def __init__(self, at: int | None, patch: pytest.MonkeyPatch) -> None:
-        self.count, self._at = 0, at
-        for owner, name in ((Path, "replace"), (Path, "rename"), (Path, "unlink"), (Path, "mkdir"), (Path, "open")):
-            patch.setattr(owner, name, self._counted(getattr(owner, name), only_writing=name == "open"))
+    With ``act``, that is called instead, and the process lives on.
+    """
+
+    def __init__(self, at: int | None, patch: pytest.MonkeyPatch, act: Callable[[], None] | None = None) -> None:
+        self.count, self._at, self._act = 0, at, act
+        for name in ("replace", "rename", "unlink", "mkdir", "open", "chmod", "touch"):
+            patch.setattr(Path, name, self._counted(getattr(Path, name), only_writing=name == "open"))
         patch.setattr(shutil, "rmtree", self._counted(shutil.rmtree))
 
     def _counted(self, original: Callable[..., Any], *, only_writing: bool = False) -> Callable[..., Any]:
@@ -274,7 +331,9 @@ class Killing:
             if only_writing and not set(mode) & set("wa"):
                 return original(path, *arguments, **keywords)
             self.count += 1
-            if self._at is not None and self.count >= self._at:
+            if self._act is not None and self.count == self._at:
+                self._act()
+            if self._act is None and self._at is not None and self.count >= self._at:
                 if self.count == self._at and original is rmtree and (files := sorted(path.rglob("*.*"))):
                     os.unlink(files[0])  # noqa: PTH108 (one of its files is gone already)
                 raise Killed
@@ -290,30 +349,171 @@ SHORT = config(
     training={"iterations": 2, "checkpoint_every": 1, "keep_checkpoints": 1, "trackers": ()},
 )
 """A run of seconds that writes every kind of file, and deletes checkpoints."""
+TWO_SPLITS = SHORT.model_copy(
+    update={"evaluation": SHORT.evaluation.model_copy(update={"splits": ("held_out", "train")})}
+)
 
 
-def test_a_run_killed_before_any_operation_on_files_goes_on_as_if_nothing_had_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, whole; cards and episodes by what they say, but for times."""
+    found = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        if file.suffix == ".json" and b'"card"' in content:
+            card = json.loads(content)
+            content = repr([value for key, value in card.items() if key not in ("date", "seconds")]).encode()
+        found[str(file.relative_to(folder))] = gzip.decompress(content) if file.suffix == ".gz" else content
+    return found
+
+
+def trained(settings: Config) -> Callable[[Path], dict[str, Any]]:
+    """Train, or resume, a run of these settings."""
+
+    def train_there(folder: Path) -> dict[str, Any]:
+        train(Run.open(folder) if Run.exists(folder) else Run.create(folder, settings), Quiet())
+        return content(Run.open(folder))
+
+    return train_there
+
+
+def cloned(folder: Path) -> dict[str, Any]:
+    """`hiper sft`."""
+    return files_of(api.clone_expert(SHORT, out=folder, display=Quiet()))
+
+
+@pytest.fixture(scope="module")
+def cloned_policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return api.clone_expert(SHORT, out=tmp_path_factory.mktemp("cloned") / "policy", display=Quiet())
+
+
+@pytest.fixture
+def killable(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], dict[str, Any]]:
+    """Does all that is left of something in a folder, and returns what it came to."""
+    if request.param == "evaluation":
+        policy = request.getfixturevalue("cloned_policy")
+
+        def evaluated(folder: Path) -> dict[str, Any]:
+            api.evaluate(policy, splits=["held_out", "train"], tasks=4, out=folder, display=Quiet())
+            return files_of(folder)
+
+        return evaluated
+    if request.param == "study":
+        (tmp_path / "short.yaml").write_text(SHORT.to_yaml())
+        definition = Study(
+            name="short",
+            recipe=str(tmp_path / "short.yaml"),
+            seeds=(0,),
+            methods={name: MethodDefinition(settings={"learner.epochs": n}) for n, name in enumerate("ab", 1)},
+            settings={"training.iterations": 1},
+        )
+        monkeypatch.setattr("hiper.commands.study.local_processes", jobs_in_this_process)
+
+        def studied(folder: Path) -> dict[str, Any]:
+            run_study(definition, folder, Quiet())
+            assert (folder / "comparison.png").exists()
+            runs = {run.name: content(Run.open(run)) for run in sorted((folder / "runs").iterdir())}
+            assert all((folder / "runs" / run / "report.md").exists() for run in runs)
+            return {"warm starts": files_of(folder / "warm-starts"), **runs}
+
+        return studied
+    return {"run": trained(SHORT), "two splits": trained(TWO_SPLITS), "sft": cloned}[request.param]
+
+
+@contextmanager
+def jobs_in_this_process(folder: Path) -> Iterator[Launch]:
+    """Jobs that a kill of the launcher kills too."""
+
+    @dataclass
+    class Ended:
+        code: int
+
+        def poll(self) -> int:
+            return self.code
+
+        def send_signal(self, sig: int, /) -> None:
+            raise AssertionError("it is over")
+
+    def launch(job: Command, log: Path) -> Ended:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("hiper.cli._display", Quiet)
+            cli.app(job.arguments, standalone_mode=False)
+        return Ended(0)
+
+    yield launch
+
+
+def samples(count: int, taken: int) -> range:
+    """Numbers from 1 to ``count``, so many of them; HIPER_EVERY_KILL=1 takes all, HIPER_EVERY_KILL=5 each fifth."""
+    step = int(os.environ.get("HIPER_EVERY_KILL", max(1, count // taken)))
+    return range(1 + count % step, count + 1, step)
+
+
+@pytest.mark.parametrize(
+    ("killable", "taken"),
+    [("run", 8), ("two splits", 3), ("sft", 5), ("evaluation", 5), ("study", 3)],
+    indirect=["killable"],
+)
+def test_what_is_killed_before_any_operation_on_files_goes_on_as_if_nothing_had_been(
+    killable: Callable[[Path], dict[str, Any]], taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A sample of the operations, unless HIPER_EVERY_KILL is set."""
-    run = Run.create(tmp_path / "whole", SHORT)
     with monkeypatch.context() as patch:
         operations = Killing(None, patch)
-        train(run, Quiet())
-    whole = content(run)
-    assert operations.count > 50
-    step = 1 if "HIPER_EVERY_KILL" in os.environ else operations.count // 8
-    for at in range(1 + operations.count % step, operations.count + 1, step):
-        run = Run.create(tmp_path / f"killed{at}", SHORT)
+        whole = killable(tmp_path / "whole" / "run")
+    assert operations.count > 10
+    for at in samples(operations.count, taken):
+        folder = tmp_path / f"killed{at}" / "run"
         with monkeypatch.context() as patch:
             Killing(at, patch)
             with pytest.raises(Killed):
-                train(run, Quiet())
-        train(Run.open(run.path) if run.begun else run, Quiet())
-        assert_same(content(run), whole)
-        left = [path.name for path in run.path.rglob("*") if path.suffix in (".partial", ".removed", ".unfinished")]
+                killable(folder)
+        assert_same(killable(folder), whole)
+        endings = (".partial", ".removed", ".unfinished", ".hiper-lock")
+        left = [path.name for path in folder.parent.rglob("*") if path.name.endswith(endings)]
         assert not left, f"killed before operation {at}"
-        shutil.rmtree(run.path)
+        shutil.rmtree(folder)
+    told = f"killed before {len(samples(operations.count, taken))} of {operations.count} operations; all end equal"
+    logging.getLogger(__name__).info(told)  # pytest --log-cli-level=INFO shows it
+
+
+def fill(run: Path) -> None:
+    """No file can grow any more, but for a part of a line. To whoever writes, this looks like a full disk."""
+    metrics = run / "metrics.jsonl"
+    size = metrics.stat().st_size + 40 if metrics.exists() else 40
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_disk_that_is_full_from_any_operation_on_is_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        operations = Killing(None, patch)
+        whole = trained(TWO_SPLITS)(tmp_path / "whole" / "run")
+    failed = Counter[str]()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for at in samples(operations.count, 8):
+        folder = tmp_path / f"full{at}" / "run"
+        message = None
+        with monkeypatch.context() as patch:
+            Killing(at, patch, partial(fill, folder))
+            try:
+                came = trained(TWO_SPLITS)(folder)
+            except UserError as error:
+                message = str(error)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        if message is not None:  # nothing is written after the last operations
+            told = re.match(r"cannot write (\S+): File too large", message)
+            assert told, f"full from operation {at}: {message}"
+            assert "Free some space, then resume with: hiper train --" in message or not Run.exists(folder)
+            failed[Path(told[1]).name] += 1
+            came = trained(TWO_SPLITS)(folder)
+        assert_same(came, whole)
+        assert not list(folder.rglob("*.partial"))
+        shutil.rmtree(folder)
+    assert len(failed) > 3
+    logging.getLogger(__name__).info(f"full from {len(samples(operations.count, 8))} operations on: {failed}")
 
 
 def test_what_was_learned_before_an_error_is_kept(tmp_path: Path):
@@ -436,6 +636,59 @@ def test_stopping_at_once_never_saves_the_weights_of_no_iteration(
     assert_same(content(run), whole)
 
 
+@pytest.mark.parametrize(("every", "saved"), [(1, 2), (100, 3)])
+def test_a_stop_in_an_update_drops_it_only_if_that_loses_no_other_iteration(
+    whole: dict[str, Any], every: int, saved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Right after a checkpoint the stop comes before the next optimizer step. Otherwise the update is finished."""
+    steps: list[int] = []
+    update, step = Learner.update, Learner._step
+
+    def updating(self: Learner, *arguments: Any, **keywords: Any) -> dict[str, float]:
+        steps.append(0)
+        return update(self, *arguments, **keywords)
+
+    def stepping(self: Learner, *arguments: Any) -> None:
+        step(self, *arguments)
+        steps[-1] += 1
+        if len(steps) == 3 and steps[-1] == 2:
+            press_ctrl_c()
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": every}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "update", updating)
+        patch.setattr(Learner, "_step", stepping)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet())
+    assert (steps[2] == 2) == (saved == 2)
+    assert run.checkpoints[-1] == run.checkpoint(saved)
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run) | {"checkpoints": whole["checkpoints"]}, whole)
+
+
+def test_a_stop_in_the_scoring_comes_after_the_batch(
+    whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    score, scored = Learner.score, 0
+
+    def scoring(self: Learner, rows: Any, on_rows: Callable[[int], None]) -> Any:
+        nonlocal scored
+        scored += 1
+        if scored == 2:
+            press_ctrl_c()
+        return score(self, rows, on_rows)
+
+    run = Run.create(tmp_path / "run", config(training={"checkpoint_every": 100}))
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "score", scoring)
+        with pytest.raises(KeyboardInterrupt):
+            train(run, Quiet())
+    assert run.checkpoints[-1] == run.checkpoint(1)
+    assert not run.training_episodes(2).exists()
+    train(Run.open(run.path), Quiet())
+    assert_same(content(run)["weights"], whole["weights"])
+
+
 def test_a_policy_from_scratch_is_held_on_to_after_a_resume_too(tmp_path: Path):
     """Without a warm start and without a path, nothing but the run itself knows what the reference was."""
     scratch = config(warm_start={"tasks": 0}, training={"iterations": 2})
@@ -531,6 +784,18 @@ def test_metrics_that_are_gone_are_told(tmp_path: Path):
     told = " ".join(display.console.file.getvalue().split())
     assert "the metrics of iteration 1, 2, 3 are missing" in told
     assert run.finished
+
+
+def test_a_lost_line_of_the_newest_evaluation_is_made_again(tmp_path: Path):
+    """The card alone is there. Before the first iteration this may be the whole file."""
+    scratch = config(warm_start={"tasks": 0}, training={"iterations": 1})
+    whole = trained(scratch)(tmp_path / "whole" / "run")
+    run = Run.create(tmp_path / "killed" / "run", scratch)
+    with pytest.raises(KeyboardInterrupt):
+        train(run, Quiet(("episodes", 1), press_ctrl_c))
+    assert run.card(0, "held_out").exists()
+    run.metrics_file.unlink()
+    assert_same(trained(scratch)(run.path), whole)
 
 
 def test_seeds_make_runs_differ(whole: dict[str, Any], tmp_path: Path):

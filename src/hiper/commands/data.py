@@ -62,6 +62,7 @@ def get_data(env: str, name: str, folder: Path | None, display: Display) -> None
     Raises:
         UserError: there is no such data set, other files are in its place, or no source provides it. The message
             says how to get it by hand.
+        KeyboardInterrupt: the user stopped. The same call continues.
     """
     home = official_data(env)
     place = _folder(home, folder)
@@ -70,6 +71,9 @@ def get_data(env: str, name: str, folder: Path | None, display: Display) -> None
         arrivals = data_set.install(place, display.bytes_bar)
     except NoSourceError as error:
         raise UserError(f"{error}\nBy hand: {home.by_hand}.") from error
+    except KeyboardInterrupt:
+        display.interrupted("what has come is kept", display.command)
+        raise
     for arrival in arrivals:
         display.note(
             f"{arrival.path.name}: {arrival.size:,} bytes from {arrival.source.name} ({arrival.source.url}), "

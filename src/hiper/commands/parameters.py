@@ -1,6 +1,6 @@
 """Arguments and options that several commands of the command line share, and the look of their help.
 
-Nothing here imports more than typer, so that help and shell completion are fast.
+Nothing here imports more than typer and signals, so that help and shell completion are fast.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from hiper.errors import UserError
 from hiper.files import user_path
+from hiper.stopping import Stop, exit_code
 
 
 def _with_plain_types(params: list[Any]) -> list[Any]:
@@ -25,7 +26,11 @@ def _with_plain_types(params: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help shows metavars in place of types, and which knows settings by their names."""
+    """A command that shows metavars in its help, knows settings by their names, and is stopped by a signal.
+
+    A signal stops it at once. Where work could be lost, the command waits for a safe point
+    (:class:`~hiper.stopping.Stop`).
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line. An unknown option that is a setting is told how settings are given.
@@ -41,6 +46,14 @@ class Command(TyperCommand):
             if "settings" not in {param.name for param in self.params} or not _is_setting(name):
                 raise
             raise UserError(f"{option} is a setting, not an option; give it as {name}=VALUE") from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command. The exit code after a signal is 128 and its number."""
+        try:
+            with Stop() as stop, stop.at_once():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise typer.Exit(exit_code(error)) from error
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, adapted for the help."""

@@ -20,6 +20,7 @@ from traceback import extract_tb
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from hiper.envs.silence import timed_call
 from hiper.errors import UserError
 
 if TYPE_CHECKING:
@@ -274,19 +275,25 @@ class UnusableError(ValueError):
 def naming(env: TextEnv, task_id: str | None, doing: str) -> Iterator[None]:
     """Turn an error inside an environment into one that names the environment, the task and the place in its code.
 
+    A call that does not return is told too; see :mod:`hiper.envs.silence`.
+
     Raises:
         UserError: The original error is its cause. A UserError passes as it is.
     """
+
+    def where() -> str:
+        name = getattr(env, "name", type(env).__name__)
+        return f"environment '{name}'" if task_id is None else f"environment '{name}', task '{task_id}'"
+
     try:
-        yield
+        with timed_call(lambda: f"{where()}: {doing}"):
+            yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        name = getattr(env, "name", type(env).__name__)
         place = extract_tb(error.__traceback__)[-1]
-        where = f"environment '{name}'" if task_id is None else f"environment '{name}', task '{task_id}'"
         problem = f"{doing} raised {shown(error)} ({place.filename}, line {place.lineno})"
-        raise UserError(f"{where}: {error if isinstance(error, UnusableError) else problem}") from error
+        raise UserError(f"{where()}: {error if isinstance(error, UnusableError) else problem}") from error
 
 
 def shown(value: object) -> str:

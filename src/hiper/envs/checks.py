@@ -28,6 +28,7 @@ from hiper.envs.base import (
     shown,
 )
 from hiper.envs.panels import Panel
+from hiper.envs.silence import warning_of_silence
 from hiper.errors import UserError
 
 ODD_ACTIONS = ("", "   ", "do something impossible", "LOOK", "☃ {x} #y#", "x" * 500)
@@ -49,7 +50,8 @@ def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
     rng = random.Random(seed)
     _check_attributes(env)
     _check_methods(env)
-    with _leaves_alone(env):
+    terminal = sys.stderr
+    with warning_of_silence(lambda line: terminal.write(f"{line}\n")), _leaves_alone(env):
         _check_refusals(env)
         for task in rng.sample(list(env.panel), min(tasks, len(env.panel))):
             actions = _check_episode(env, task.id, rng)
@@ -98,6 +100,7 @@ def _outside() -> dict[str, Any]:
             *state[2:],
         )
     if torch := sys.modules.get("torch"):
+        outside["the number of torch's threads"] = torch.get_num_threads()
         outside["the state of torch's generator; draw from a torch.Generator of your own"] = (
             torch.get_rng_state().tolist()
         )

@@ -64,7 +64,7 @@ def evaluate(
         processes: The processes that play together; see :func:`collect`.
     """
     began = time.perf_counter()
-    panel = env.panel if tasks is None or tasks >= len(env.panel) else env.panel.subset(tasks)
+    panel = panel_of(env, tasks)
     assignments = [
         Assignment(task.id, derive_seed(seed, task.id), derive_seed(seed, "sampling", task.id)) for task in panel
     ]
@@ -72,6 +72,11 @@ def evaluate(
         env, assignments, agent, slots=slots, on_turn=on_turn, on_episode=on_episode, processes=processes
     )
     return Evaluation(panel, episodes, summarize(episodes), time.perf_counter() - began)
+
+
+def panel_of(env: TextEnv, tasks: int | None) -> Panel:
+    """Return the panel of an environment, or the fixed subset of ``tasks`` tasks if it has more."""
+    return env.panel if tasks is None or tasks >= len(env.panel) else env.panel.subset(tasks)
 
 
 def result_card(

@@ -17,7 +17,7 @@ from typing import Protocol
 from hiper.display.console import Display
 from hiper.display.text import clock, duration
 from hiper.files import lock_file, writing
-from hiper.training.recovery import Stop
+from hiper.stopping import Stop
 
 POLL_SECONDS = 0.1
 ERROR = "hiper: "
@@ -84,7 +84,7 @@ def run_commands(
     total = before + len(commands)
     pool = _Pool(list(commands), total, logs, display, launch, slots, result)
     bar = display.bar("jobs", total, before)
-    with Stop(display) as stop, display.whole(pool.words), bar as advance, _interrupting(pool.running):
+    with Stop(display.note) as stop, display.whole(pool.words), bar as advance, _interrupting(pool.running):
         while pool.waiting or pool.running:
             stop.check()
             pool.drop_unreachable()
@@ -182,13 +182,16 @@ def _kind(command: Command) -> str:
 
 @contextmanager
 def _interrupting(running: Mapping[str, Process]) -> Iterator[None]:
-    """If the block ends early, interrupt all processes and wait for them; a second Ctrl-C interrupts them again."""
+    """If the block ends early, stop all processes and wait for them. A second Ctrl-C stops them at once."""
     try:
         yield
     except BaseException:
+        # SIGTERM, as a shutdown may have sent it to them already: they heed it once, and a second SIGINT at once.
+        number = signal.SIGTERM
         while alive := [process for process in running.values() if process.poll() is None]:
             for process in alive:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
+            number = signal.SIGINT
             with suppress(KeyboardInterrupt):
                 while any(process.poll() is None for process in alive):
                     time.sleep(POLL_SECONDS)

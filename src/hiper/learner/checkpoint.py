@@ -47,7 +47,8 @@ def save_state(folder: Path, model: ActorCritic, optimizer: Optimizer, iteration
         save_file(_tensors(model.backbone), folder / "critic.safetensors")
     elif model.adapters is not None and model.own_backbone:
         save_file(model.adapters.tensors("critic"), folder / "critic.safetensors")
-    torch.save({"iteration": iteration, "optimizer": optimizer.state_dict()}, folder / "trainer.pt")
+    with (folder / "trainer.pt").open("wb") as file:  # given a path, torch hides why it cannot write
+        torch.save({"iteration": iteration, "optimizer": optimizer.state_dict()}, file)
 
 
 def load_state(folder: Path, model: ActorCritic, optimizer: Optimizer) -> int:

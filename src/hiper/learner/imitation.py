@@ -99,7 +99,8 @@ class Imitation:
     def save(self, path: Path, notes: Mapping[str, Any]) -> None:
         """Write policy, optimizer and ``notes`` (numbers, text, lists, mappings) to one file."""
         state = {"policy": self._learned(), "optimizer": self._optimizer.state_dict()}
-        torch.save({**notes, **state}, path)
+        with path.open("wb") as file:  # given a path, torch hides why it cannot write
+            torch.save({**notes, **state}, file)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Restore policy and optimizer from a file of :meth:`save`, and return its notes.

@@ -34,6 +34,7 @@ from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
+from hiper.stopping import Check, go_on
 
 
 class Learner:
@@ -271,6 +272,7 @@ class Learner:
         seed: int,
         lr_scales: tuple[float, float] = (1.0, 1.0),
         on_rows: Callable[[int], None] = lambda count: None,
+        check: Check = go_on,
     ) -> dict[str, float]:
         """Improve policy and critic on the rows of an iteration.
 
@@ -280,6 +282,7 @@ class Learner:
             lr_scales: The factors on the learning rates of policy and critic, for schedules.
             on_rows: A function called after each micro-batch with the number of its rows. Every epoch counts them anew.
                 Several processes work at the same time, so each counts its rows once for every process.
+            check: A function called before each optimizer step. If it raises, the weights must be restored.
 
         Returns:
             The metrics of the update. Each is the mean over its own tokens, turns or steps.
@@ -293,6 +296,7 @@ class Learner:
         meter = Meter()
         for epoch in range(self.config.epochs):
             for chosen in minibatches(rows, self.config.minibatch_turns, derive_seed(seed, epoch)):
+                check()
                 self._step(chosen, meter, on_rows)
         return meter.means(self.processes)
 
@@ -364,19 +368,17 @@ class Learner:
             meter.add_all(names.ENTROPY.name, outputs.entropy_K)
             kl_sum = meter.add_all(names.POLICY_KL.name, ratio_K - 1 - log_ratio_K)
             meter.add_all(names.CLIP_FRACTION.name, ((ratio_K - 1).abs() > config.clip).float())
-        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts.places_H, meter)
+        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts, meter)
         return loss, kl_sum
 
-    def _value_loss(
-        self, values_PH: Tensor, rows: Sequence[TrainRow], places_H: NDArray[np.int64], meter: Meter
-    ) -> Tensor:
+    def _value_loss(self, values_PH: Tensor, rows: Sequence[TrainRow], counts: Counts, meter: Meter) -> Tensor:
         old_PH = self._tensor(self._at_places([row.scores.values for row in rows]))
         target_PH = self._tensor(self._at_places([row.targets for row in rows]))
         mask_PH = self._tensor(self._at_places([row.target_mask for row in rows]))
         loss_PH = value_loss(values_PH, old_PH, target_PH, self.config.value_clip) * mask_PH
         for h, name in enumerate(self._model.heads.names):
             meter.add_all(names.VALUE_LOSS.of(name), loss_PH[:, h][mask_PH[:, h]].detach())
-        return (loss_PH.sum(0) / self._tensor(places_H)).sum()
+        return (loss_PH.sum(0) / self._tensor(counts.places_H)).sum()
 
     def _at_places(self, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Join the arrays of rows into one of shape (P, H)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
 from hiper.processes import place
 
+log = logging.getLogger(__name__)
+
 WEIGHTS = ("*.safetensors", "*.bin")
 """The files that weights are loaded from."""
 
@@ -55,9 +58,15 @@ def without_loading_bars() -> Iterator[None]:
 
 
 def use_threads(count: int | None) -> None:
-    """Set the number of CPU threads of torch. None leaves the choice to torch."""
-    if count is not None:
-        torch.set_num_threads(count)
+    """Set the number of CPU threads of torch. None leaves the choice to torch.
+
+    The setting comes before the variable OMP_NUM_THREADS. If they differ, this is told.
+    """
+    if count is None:
+        return
+    if (variable := os.environ.get("OMP_NUM_THREADS", str(count))) != str(count):
+        log.warning("OMP_NUM_THREADS is %s, but training.threads is %d: torch uses %d threads", variable, count, count)
+    torch.set_num_threads(count)
 
 
 def choose_device(name: str) -> torch.device:

@@ -134,6 +134,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.no_padding()
         backend.no_truncation()
+    for key in ("is_local", "local_files_only"):  # where it was loaded from is no property to be saved with it
+        tokenizer.init_kwargs.pop(key, None)
     if added := _added_text(tokenizer):
         raise UserError(
             f"the tokenizer of '{source}' adds {added!r} to every text; remove that from the normalizer, pre-tokenizer "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
 from hiper.envs.base import Start, Step, TextEnv, clean_start, clean_step, naming
+from hiper.envs.silence import warning_of_silence
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.render import PromptContext
 from hiper.processes import ALONE, Processes
@@ -19,6 +20,8 @@ from hiper.rollout.players import Assignment, Move, Player, Players
 
 THREADS = 32
 """The most steps that run in parallel, for environments that allow it."""
+PATIENCE = 5.0
+"""Seconds in which steps that run in parallel may end after a stop. One that hangs does not hold the stop up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,8 @@ def collect(
         episodes, timing = _Collection(env, share, players, own_slots, on_turn, on_episode).play()
         return episodes
 
-    episodes = processes.share(assignments, play)
+    with warning_of_silence():
+        episodes = processes.share(assignments, play)
     waited = time.perf_counter() - began - timing.environment - timing.generation - timing.prompts
     return episodes, timing + Timing(0.0, waited if processes.count > 1 else 0.0, 0.0)
 
@@ -237,6 +241,8 @@ class _Collection:
         self._count = len(assignments)
         self._running: dict[int, Future[Any]] = {}
         """The future that each running episode waits for, by the episode's index."""
+        self._open: dict[int, TextEnv] = {}
+        """The environments that are not closed yet, by the episode's index."""
         self._stepping = 0
         """The number of running episodes that wait for the environment."""
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -248,25 +254,35 @@ class _Collection:
         """Play all assignments."""
         began = time.perf_counter()
         threads = max(1, min(THREADS, self._slots))
-        with ThreadPoolExecutor(threads) if self._env.concurrent else nullcontext() as self._pool:
-            try:
+        self._pool = ThreadPoolExecutor(threads) if self._env.concurrent else None
+        try:
+            self._fill()
+            while self._running:
+                self._wait()
                 self._fill()
-                while self._running:
-                    self._wait()
-                    self._fill()
-            finally:
-                for future in self._running.values():
-                    future.cancel()
+        finally:
+            self._end()
         total = time.perf_counter() - began
         timing = Timing(self._environment, self._generation, total - self._environment - self._generation)
         return [self._finished[index] for index in range(self._count)], timing
+
+    def _end(self) -> None:
+        """Give everything back. After a stop or an error some episodes are running."""
+        for future in self._running.values():
+            future.cancel()
+        if self._pool is not None:
+            wait([future for future in self._running.values() if not future.cancelled()], PATIENCE)
+            self._pool.shutdown(wait=False)
+        for env in self._open.values():
+            with suppress(Exception):
+                env.close()
 
     def _fill(self) -> None:
         """Start episodes while slots are free."""
         while len(self._running) < self._slots and (following := next(self._waiting, None)):
             index, assignment = following
             with naming(self._env, assignment.task_id, "spawn"):
-                env = self._env.spawn()
+                env = self._open[index] = self._env.spawn()
             playing = Playing(env, self._players.seat(env, assignment), index, assignment)
             self._in_environment(playing, playing.reset, partial(self._began, playing))
 
@@ -307,7 +323,7 @@ class _Collection:
         del self._running[playing.index]
         self._finished[playing.index] = playing.episode()
         with naming(playing.env, playing.assignment.task_id, "close"):
-            playing.env.close()
+            self._open.pop(playing.index).close()
         self._on_episode(self._finished[playing.index])
 
     def _in_environment(self, playing: Playing, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

@@ -14,6 +14,8 @@ from hiper.files import with_checksum, without_checksum, write_text
 from hiper.outcomes import Outcome
 
 CARD_VERSION = 3
+EVALUATED = ("weights_sha256", "environment", "panel", "template", "history_window", "sampling", "seed")
+"""The fields of a card on which its outcomes depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,11 @@ class Card:
     def overall(self) -> Outcome:
         """The outcome over all task types."""
         return self.outcomes["all"]
+
+    def differs_from(self, other: Card) -> str | None:
+        """Return the first field that makes this another evaluation than ``other``; None: they would come out equal."""
+        mine, others = (json.loads(json.dumps(card.to_json(), default=str)) for card in (self, other))
+        return next((name for name in EVALUATED if mine[name] != others[name]), None)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, stamped with :data:`CARD_VERSION`."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, other_name, read_own_episodes, write_episodes
+from hiper.episode import Episode, damage_of, other_name, read_own_episodes, write_episodes
 from hiper.errors import UserError
 from hiper.files import exclusive_lock, remove_folder, sweep, user_path, write_text
 from hiper.outcomes import Outcome
@@ -240,12 +240,20 @@ class Run:
         for split in self.config.evaluation.splits:
             evaluated = {record["iteration"] for record in records if EVAL_SUCCESS.of(split) in record}
             # The evaluation of the newest checkpoint may be unfinished. It is then done again.
-            needed += [self.card(iteration, split) for iteration in sorted(evaluated - {after})]
+            for iteration in sorted(evaluated - {after}):
+                needed += [self.card(iteration, split), self.evaluation_episodes(iteration, split)]
+            lost = [n for n in range(after) if n not in evaluated and self.card(n, split).exists()]
+            if lost:
+                found.append(f"{self.metrics_file}: no line of the evaluation after iteration {lost[0]} on {split}")
         missing = [file for file in needed if not file.exists()]
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
-        found += [problem for file in sorted(self.episodes_folder.glob("*.jsonl.gz")) if (problem := other_name(file))]
+        for file in sorted(self.episodes_folder.glob("*.jsonl.gz")):
+            if reason := damage_of(file):
+                found.append(f"{file} is damaged ({reason}); its episodes are lost to reports")
+            elif problem := other_name(file):
+                found.append(problem)
         return [*found, *card_problems(self.evaluations_folder, self.metrics_file, records, after)]
 
     # Episodes

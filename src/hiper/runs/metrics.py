@@ -223,6 +223,10 @@ class MetricsLog:
         self._topics = set(last)
         write_text(self._file, "".join(map(_line, last.values())))
 
+    def holds_evaluation(self, iteration: int, split: str) -> bool:
+        """Whether a line is about the evaluation of a split after an iteration."""
+        return (iteration, EVAL_SUCCESS.of(split)) in self._topics
+
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Append one line.
 
@@ -251,7 +255,7 @@ class NoLog(MetricsLog):
     """A log for processes that write nothing."""
 
     def __init__(self) -> None:
-        self._trackers = ()
+        self._trackers, self._topics = (), set()
 
     def write(self, iteration: int, metrics: Mapping[str, float]) -> None:
         """Do nothing."""

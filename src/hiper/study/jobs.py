@@ -53,7 +53,10 @@ class Job:
         """Whether nothing is left to do."""
         if self.warm_start:
             return self.folder.exists()
-        return self.begun and Run.open(self.folder).finished
+        if not self.begun:
+            return False
+        run = Run.open(self.folder)
+        return run.finished and run.report_file.exists()  # a kill after the last card leaves no report
 
     @property
     def diverged(self) -> str | None:

@@ -13,10 +13,10 @@ from hiper.imitation.warm_start import WarmStart
 from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
 from hiper.runs.policies import describe_progress, unfinished_file
+from hiper.stopping import Stop
 from hiper.training.build import Parts, build
 from hiper.training.checkpoints import check_checkpoint, load_checkpoint
 from hiper.training.progress import header
-from hiper.training.recovery import Stop
 
 
 def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple[Parts, int]:
@@ -28,10 +28,11 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
     Raises:
         UserError: A setting, the data, a model or a checkpoint cannot be used.
     """
-    if checkpoints := processes.agree(run.checkpoints):
-        return _restore(run, checkpoints[-1], display, processes)
     config = run.config
-    parts = build(config, display=display, processes=processes)
+    with stop.at_once():
+        if checkpoints := processes.agree(run.checkpoints):
+            return _restore(run, checkpoints[-1], display, processes)
+        parts = build(config, display=display, processes=processes)
     run.save_settings()  # building has shown that they are usable
     display.note(*header(parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
@@ -127,8 +128,10 @@ def clone(config: Config, folder: Path, display: Display, processes: Processes =
         UserError: Another process uses the folder, there is nothing to imitate, the loss diverged, or the disk is full.
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
-    with exclusive_lock(folder) if processes.first else nullcontext(), Stop(display, processes) as stop:
-        parts = build(config, display=display, processes=processes)
+    alone = exclusive_lock(folder) if processes.first else nullcontext()
+    with alone, Stop(display.note, processes.any) as stop:
+        with stop.at_once():
+            parts = build(config, display=display, processes=processes)
         display.note(*header(parts))
         try:
             warm_start(parts, folder, display, stop)

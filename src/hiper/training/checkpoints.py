@@ -1,12 +1,19 @@
-"""Checkpoints, which hold everything that resuming a run needs. They are written completely or not at all."""
+"""Checkpoints, which hold everything that resuming a run needs, and advice on how to resume after an error or a stop.
+
+Checkpoints are written completely or not at all.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hiper.errors import UserError
+from hiper.display.console import Display
+from hiper.errors import OUT_OF_MEMORY, DivergedError, UnwritableError, UserError, first_line, is_out_of_memory
 from hiper.files import atomic_folder, check_sealed, seal
 from hiper.runs.folder import Run, checkpoint_policy
+from hiper.runs.policies import describe_progress
 from hiper.training.build import Parts
 
 
@@ -62,3 +69,49 @@ def load_checkpoint(run: Run, path: Path, parts: Parts) -> int:
 def _offering_older(run: Run, path: Path, error: UserError) -> UserError:
     older = [other for other in run.checkpoints if other.name < path.name]
     return UserError(f"{error}; delete it to resume from {older[-1].name}") if older else error
+
+
+@contextmanager
+def advising(run: Run, display: Display) -> Iterator[None]:
+    """Add to every error that ends a run what is saved and how to resume.
+
+    Raises:
+        UserError: The run diverged, the disk is full, or a setting must change.
+    """
+    resume = f"hiper train --resume {run.path}"
+    try:
+        yield
+    except DivergedError as error:
+        # Resuming would only diverge again.
+        kept = f" and model.path={run.warm_start} warm_start.tasks=0, which saves the warm start"
+        anew = "begin a new run with a lower learner.lr" + (kept if run.warm_start.exists() else "")
+        reason = f"{error}: {anew}"
+        if run.begun:
+            run.set_diverged(reason)
+        raise UserError(reason) from error
+    except UnwritableError as error:
+        if not run.begun:
+            raise
+        raise UserError(f"{error}; {_kept(run)}. Free some space, then resume with: {resume}") from error
+    except KeyboardInterrupt:
+        with suppress(OSError):  # the terminal may be gone
+            display.interrupted(_kept(run), resume)
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = f"in {run.settings_file}, then resume with: {resume}" if run.checkpoints else "and begin again"
+        raise UserError(
+            f"out of memory ({first_line(error)}): {OUT_OF_MEMORY}\n{_kept(run)}; change it {where}"
+        ) from error
+    except UserError as error:
+        if not run.checkpoints:
+            raise
+        raise UserError(
+            f"{error}\n{_kept(run)}; fix this ({run.settings_file} may be edited), then resume with: {resume}"
+        ) from error
+
+
+def _kept(run: Run) -> str:
+    """Describe in words what a resumed run starts from."""
+    return f"saved up to {run.checkpoints[-1].name}" if run.checkpoints else describe_progress(run.warm_start)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from hiper.display.console import Advance, Display
@@ -21,11 +22,12 @@ from hiper.runs import metrics as names
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.seeding import derive_seed
+from hiper.stopping import Stop, go_on
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
 from hiper.training.build import Parts
-from hiper.training.checkpoints import save_checkpoint
+from hiper.training.checkpoints import advising, save_checkpoint
 from hiper.training.metrics import (
     Clock,
     credit_metrics,
@@ -36,7 +38,6 @@ from hiper.training.metrics import (
     time_metrics,
 )
 from hiper.training.progress import IterationLines, Pace, evaluation_line
-from hiper.training.recovery import Stop, advising
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due, tasks_due
 
 Metrics = dict[str, float]
@@ -57,7 +58,8 @@ def train(run: Run, display: Display, processes: Processes = ALONE) -> None:
         KeyboardInterrupt: The user stopped. The progress has been saved.
     """
     pace = Pace(run.config)
-    with run.lock(), Stop(display, processes) as stop, advising(run, display), display.whole(pace.words):
+    asked = Stop(display.note, processes.any)
+    with run.lock(), asked as stop, advising(run, display), display.whole(pace.words):
         run.set_diverged(None)
         parts, done = begin(run, display, stop, processes)
         try:
@@ -89,7 +91,8 @@ class Trainer:
         for problem in run.problems(done):
             display.note(f"note: {problem}")
         self._log = run.open_log(after=done)
-        self._history = run.iteration_metrics()
+        # Only what alarms look at: a long run has many iterations.
+        self._history = deque(run.iteration_metrics(), maxlen=self.config.alarms.patience)
 
     def train(self) -> None:
         """Train to the last iteration.
@@ -131,7 +134,7 @@ class Trainer:
         rows = rows_of(episodes, self.parts.critic_prompts)
         clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
         with self._phase(clock, "scoring", len(rows)) as on_rows:
-            scores = learner.score(rows, on_rows)
+            scores = learner.score(rows, self._scored(on_rows))
         self.stop.check_together()
         with self._phase(clock, "credit"):
             thinking = config.prompt.credits_thinking
@@ -142,8 +145,15 @@ class Trainer:
             self.run.write_episodes(self.run.training_episodes(self.done + 1), stored)
         with self._phase(clock, "update", len(rows) * config.learner.epochs) as on_rows:
             self._weights_whole = False
-            scales, update_seed = lr_scales(config, self.done), derive_seed(seed, "update")
-            update = learner.update(assigned.rows, seed=update_seed, lr_scales=scales, on_rows=on_rows)
+            # A stop drops this update only where that loses no other iteration; resuming then does it again.
+            check = self.stop.check_together if self._saved == self.done else go_on
+            update = learner.update(
+                assigned.rows,
+                seed=derive_seed(seed, "update"),
+                lr_scales=lr_scales(config, self.done),
+                on_rows=on_rows,
+                check=check,
+            )
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
@@ -190,6 +200,16 @@ class Trainer:
         with episodes_bar(self.display, what, own, max_turns, self.stop.check) as watch:
             yield watch
 
+    def _scored(self, advance: Advance) -> Callable[[int], None]:
+        """Return what to call after each batch of scoring: a safe point, where no other process waits for this one."""
+
+        def on_rows(count: int) -> None:
+            advance(count)
+            if self.processes.count == 1:
+                self.stop.check()
+
+        return on_rows
+
     @contextmanager
     def _phase(self, clock: Clock, name: str, rows: int | None = None) -> Iterator[Advance]:
         """Time a phase of an iteration, and show its progress."""
@@ -220,7 +240,8 @@ class Trainer:
     def _evaluate_where_due(self) -> None:
         for split in splits_due(self.config, self.done):
             # An earlier process may already have done the evaluation after its last checkpoint.
-            if self.done != self._begun or not self.processes.agree(self.run.card(self.done, split).exists()):
+            stored = self.run.card(self.done, split).exists() and self._log.holds_evaluation(self.done, split)
+            if self.done != self._begun or not self.processes.agree(stored):
                 self._evaluate(split)
 
     def _evaluate(self, split: str) -> None:
