@@ -123,8 +123,8 @@ class _Pool:
 
     def words(self) -> str:
         """Say how many are done, the time so far, the time to go, and what is running."""
-        passed = clock(time.monotonic() - self._since)
-        return f"{self._done()}/{self.total} done, {passed} so far, {self._left()}; running: {', '.join(list(self.running))}"
+        passed, running = clock(time.monotonic() - self._since), ", ".join(list(self.running))
+        return f"{self._done()}/{self.total} done, {passed} so far, {self._left()}; running: {running}"
 
     def _done(self) -> int:
         return self.total - len(self.waiting) - len(self.running) - len(self.failures)
