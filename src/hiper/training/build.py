@@ -15,11 +15,12 @@ from hiper.errors import UserError
 from hiper.files import atomic_folder, seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import load_policy, make_nano, use_threads
+from hiper.models.build import load_base, load_policy, make_nano, use_threads
+from hiper.models.lora import is_adapter
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
-from hiper.plan_execute.tokenizer import load_tokenizer
+from hiper.plan_execute.tokenizer import find_model, load_tokenizer
 from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import open_splits
@@ -101,7 +102,7 @@ def build(
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
     with display.bar("making the model" if policy_path is None and config.model.path is None else "loading the model"):
-        policy, tokenizer = _policy(config, policy_path, env, template)
+        policy, tokenizer, adapter = _policy(config, policy_path, env, template)
     env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
@@ -113,6 +114,8 @@ def build(
         temperature=config.rollout.temperature,
         processes=processes,
     )
+    if adapter is not None:
+        learner.load_adapter(adapter)
     if processes.count > 1:
         processes.alike("the hash of the policy's weights", learner.weights().sha256()[:12])
     check_room(config, learner.weights())
@@ -143,14 +146,18 @@ def check_form(config: Config, template: Template) -> None:
 
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path | None]:
+    """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
     if path is None and source is not None:
         PolicyFolder(user_path(source)).check()
     if source is not None:
-        return load_policy(source, config.model), load_tokenizer(source)
+        folder = Path(find_model(source))
+        if config.learner.lora is not None and is_adapter(folder):
+            return load_base(folder, config.model), load_tokenizer(source), folder
+        return load_policy(source, config.model), load_tokenizer(source), None
     turns = list(language(env))
     words = (text for said in turns for text in texts(template, said))
     policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), template.wording)
     check_sayable(env, template, tokenizer, turns)
-    return policy, tokenizer
+    return policy, tokenizer, None
