@@ -226,12 +226,15 @@ def other_name(path: Path) -> str | None:
     return f"{path} holds the episodes of '{shortened(name)}': put the files back under their names, or move it away"
 
 
-def damage_of(path: Path) -> str | None:
-    """Say why a file of episodes cannot be read to its end; None: its checksum is right. Nothing is parsed."""
+def problem_of(path: Path) -> str | None:
+    """Say what is wrong with a file of a run's episodes; None: its checksum and its name are right.
+
+    Nothing is parsed.
+    """
     try:
         with gzip.open(path) as file:
             while file.read(1 << 20):
                 pass
     except (OSError, EOFError, zlib.error) as error:
-        return str(error)
-    return None
+        return f"{path} is damaged ({error}); its episodes are lost to reports"
+    return other_name(path)

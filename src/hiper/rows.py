@@ -5,12 +5,21 @@ Legend: K response tokens of one row, H value heads of its critic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+
+Told = Callable[[int], None]
+"""A function that is told the number of rows that were done since the last call."""
+
+
+def mute(count: int) -> None:
+    """Do nothing with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,15 +83,12 @@ def run_commands(
     """
     total = before + len(commands)
     pool = _Pool(list(commands), total, logs, display, launch, slots, result)
-    bar = display.bar("jobs", total, before)
-    with Stop(display.note) as stop, display.whole(pool.words), bar as advance, _interrupting(pool.running):
+    with Stop(display.note) as stop, display.whole(pool.words), _interrupting(pool.running):
         while pool.waiting or pool.running:
             stop.check()
             pool.drop_unreachable()
             pool.start()
-            if ended := pool.collect():
-                advance(ended)
-            elif pool.running:
+            if not pool.collect() and pool.running:
                 time.sleep(POLL_SECONDS)
     return pool.failures
 
@@ -125,9 +122,12 @@ class _Pool:
                 self.failures[command.name] = f"not begun, as {command.needs} failed"
 
     def words(self) -> str:
-        """Say what is running, the time so far, and the time to go."""
-        at_work = ", ".join(list(self.running)) or "none"
-        return f"running: {at_work}; {clock(time.monotonic() - self._since)} so far, {self._left()}"
+        """Say how many are done, the time so far, the time to go, and what is running."""
+        passed, running = clock(time.monotonic() - self._since), ", ".join(list(self.running))
+        return f"{self._done()}/{self.total} done, {passed} so far, {self._left()}; running: {running}"
+
+    def _done(self) -> int:
+        return self.total - len(self.waiting) - len(self.running) - len(self.failures)
 
     def _left(self) -> str:
         """Say the time to go, if commands of every kind that is left have been done."""
@@ -152,8 +152,8 @@ class _Pool:
             self._begun[command.name] = command, time.monotonic()
             self.running[command.name] = self.launch(command, log)
 
-    def collect(self) -> int:
-        """Note which processes ended; return how many did."""
+    def collect(self) -> bool:
+        """Note which processes ended; return whether any did."""
         ended = {name: code for name, process in self.running.items() if (code := process.poll()) is not None}
         for name, code in ended.items():
             del self.running[name]
@@ -166,10 +166,9 @@ class _Pool:
                 if not command.resumes:
                     self._seconds.setdefault(_kind(command), []).append(seconds)
                 outcome = ", ".join(filter(None, (f"done in {duration(seconds)}", self.result(name))))
-            done = self.total - len(self.waiting) - len(self.running) - len(self.failures)
             left = f"; {self._left()}" if self.waiting or self.running else ""
-            self.display.note(f"{f'{done}/{self.total}':>9} {name} {outcome}{left}")
-        return len(ended)
+            self.display.note(f"{f'{self._done()}/{self.total}':>9} {name} {outcome}{left}")
+        return bool(ended)
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{name}.log"

@@ -7,7 +7,7 @@ row, or one for each response token).
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from operator import itemgetter
 from pathlib import Path
@@ -31,7 +31,7 @@ from hiper.models.batches import micro_batches, minibatches, owners, padding_sha
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
 from hiper.models.weights import Loads, PolicyWeights
 from hiper.processes import ALONE, Processes
-from hiper.rows import Array, Row, Scores, TrainRow
+from hiper.rows import Array, Row, Scores, Told, TrainRow, mute
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
 from hiper.stopping import Check, go_on
@@ -231,13 +231,8 @@ class Learner:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
     @torch.no_grad()
-    def score(self, rows: Sequence[Row], on_rows: Callable[[int], None] = lambda count: None) -> list[Scores]:
-        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``.
-
-        Args:
-            rows: One row for each turn.
-            on_rows: A function called after each micro-batch with the number of rows done; see :meth:`update`.
-        """
+    def score(self, rows: Sequence[Row], on_rows: Told = mute) -> list[Scores]:
+        """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
         self._model.eval()
         scored: dict[int, tuple[Array, Array, Array | None]] = {}
         batches, lengths = self._micro_batches(rows)
@@ -271,7 +266,7 @@ class Learner:
         *,
         seed: int,
         lr_scales: tuple[float, float] = (1.0, 1.0),
-        on_rows: Callable[[int], None] = lambda count: None,
+        on_rows: Told = mute,
         check: Check = go_on,
     ) -> dict[str, float]:
         """Improve policy and critic on the rows of an iteration.
@@ -280,8 +275,7 @@ class Learner:
             rows: One row for each turn.
             seed: The seed of the shuffling.
             lr_scales: The factors on the learning rates of policy and critic, for schedules.
-            on_rows: A function called after each micro-batch with the number of its rows. Every epoch counts them anew.
-                Several processes work at the same time, so each counts its rows once for every process.
+            on_rows: Told after each micro-batch its number of rows, times the processes that work at the same time.
             check: A function called before each optimizer step. If it raises, the weights must be restored.
 
         Returns:
@@ -300,7 +294,7 @@ class Learner:
                 self._step(chosen, meter, on_rows)
         return meter.means(self.processes)
 
-    def _step(self, rows: Sequence[TrainRow], meter: Meter, on_rows: Callable[[int], None]) -> None:
+    def _step(self, rows: Sequence[TrainRow], meter: Meter, on_rows: Told) -> None:
         """Make one optimizer step on a mini-batch.
 
         The gradient is accumulated over this process's micro-batches, then summed over all processes.

@@ -46,13 +46,19 @@ MOST_DIFFERENCE = {torch.float32: 3e-4, torch.bfloat16: 0.03}
 
 @contextmanager
 def without_loading_bars() -> Iterator[None]:
-    """Hide transformers' progress bars of reading and writing weights. Bars of downloads stay."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """Hide transformers' progress bars of reading and writing weights, and each failed attempt to reach the hub.
+
+    Bars of downloads stay.
+    """
+    shown, hub = transformers_logging.is_progress_bar_enabled(), logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     enable_progress_bars()
     try:
         yield
     finally:
+        hub.setLevel(level)
         if shown:
             transformers_logging.enable_progress_bar()
 
@@ -122,10 +128,9 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     if is_adapter(Path(source)):
         return merged(load_base(Path(source), config), Path(source))
     try:
-        with quiet_hub():
+        with without_loading_bars():
             _check_files(path, source)
             AutoConfig.from_pretrained(source, trust_remote_code=False)
-        with without_loading_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source, dtype=getattr(torch, config.param_dtype), output_loading_info=True, trust_remote_code=False
             )
@@ -150,21 +155,6 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     return policy
 
 
-def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load the base model of an adapter's folder.
-
-    Raises:
-        UserError: It cannot be loaded, or the folder does not name it.
-    """
-    base = base_of(adapter)
-    try:
-        return load_policy(base, config)
-    except UserError as error:
-        raise UserError(
-            f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"
-        ) from error
-
-
 def outline_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     """Make a causal language model without its weights: shapes alone, which take no memory.
 
@@ -176,8 +166,10 @@ def outline_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         UserError: There is no such model, or it is of a kind that cannot be trained.
     """
     source = find_model(path)
+    if is_adapter(Path(source)):
+        return outline_policy(base_of(Path(source)), config)
     try:
-        with quiet_hub():
+        with without_loading_bars():
             _check_files(path, source)
             architecture = AutoConfig.from_pretrained(source, trust_remote_code=False)
         return outline(architecture, config)
@@ -207,16 +199,19 @@ def _unloadable(path: str | Path, error: Exception) -> UserError:
     return UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}{remedy}")
 
 
-@contextmanager
-def quiet_hub() -> Iterator[None]:
-    """Hide the warnings of huggingface_hub about each attempt to reach the hub. The last error is told anyway."""
-    log = logging.getLogger("huggingface_hub")
-    level = log.level
-    log.setLevel(logging.ERROR)
+def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
+    """Load the base model of an adapter's folder.
+
+    Raises:
+        UserError: It cannot be loaded, or the folder does not name it.
+    """
+    base = base_of(adapter)
     try:
-        yield
-    finally:
-        log.setLevel(level)
+        return load_policy(base, config)
+    except UserError as error:
+        raise UserError(
+            f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"
+        ) from error
 
 
 def _check_files(path: str | Path, source: str) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hiper.config import Config, validate_config
-from hiper.episode import Episode, damage_of, other_name, read_own_episodes, write_episodes
+from hiper.episode import Episode, problem_of, read_own_episodes, write_episodes
 from hiper.errors import UserError
 from hiper.files import exclusive_lock, remove_folder, sweep, user_path, write_text
 from hiper.outcomes import Outcome
@@ -249,11 +249,7 @@ class Run:
         if missing:
             others = f", and {len(missing) - 1} other files" if len(missing) > 1 else ""
             found.append(f"{missing[0]} is missing{others}")
-        for file in sorted(self.episodes_folder.glob("*.jsonl.gz")):
-            if reason := damage_of(file):
-                found.append(f"{file} is damaged ({reason}); its episodes are lost to reports")
-            elif problem := other_name(file):
-                found.append(problem)
+        found += filter(None, map(problem_of, sorted(self.episodes_folder.glob("*.jsonl.gz"))))
         return [*found, *card_problems(self.evaluations_folder, self.metrics_file, records, after)]
 
     # Episodes

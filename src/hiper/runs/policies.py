@@ -97,7 +97,7 @@ class PolicyFolder:
 def find_policy(given: str | Path, env: str | None) -> PolicyFolder | None:
     """Find the policy that someone named. None: it is a plain model, from outside this project.
 
-    A plain model is a folder with a ``config.json``, or a name on the hub of the form ``owner/name``.
+    A plain model is a folder of Hugging Face, also of an adapter, or a name on the hub of the form ``owner/name``.
 
     Args:
         given: A run, a checkpoint, a policy folder, or a plain model.
@@ -113,7 +113,7 @@ def find_policy(given: str | Path, env: str | None) -> PolicyFolder | None:
         # The first part of a name on the hub is an owner. A folder of that name means a path.
         named = re.fullmatch(r"[\w.-]+/[\w.-]+", str(given)) and not str(given).startswith(".")
         on_hub = bool(named) and not path.parent.exists()
-        if not on_hub and not (path / "config.json").is_file():
+        if not on_hub and not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
             raise UserError(f"{error}, nor a folder or a name (owner/name) of a Hugging Face model") from None
         if env is None:
             raise UserError(

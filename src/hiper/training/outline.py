@@ -74,16 +74,19 @@ def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTraine
 
 def _model_lines(config: Config, policy: PreTrainedModel, device: torch.device) -> list[str]:
     """Say how large policy and critic are, and what training them takes without activations."""
+    whole = list(policy.parameters())
     with torch.device("meta"):
-        both = add_critic(policy, config.model, config.advantages.critic)
-    of_policy, of_both = list(policy.parameters()), list(both.parameters())
-    count = sum(parameter.numel() for parameter in of_policy)
-    critic = sum(parameter.numel() for parameter in of_both) - count
-    # A trained parameter has a weight, a gradient and two moments of AdamW; the reference policy has weights alone.
-    size = 4 * sum(parameter.nbytes for parameter in of_both)
+        both = add_critic(policy, config.model, config.advantages.critic, config.learner.lora)
+    of_policy, of_critic = both.policy_parameters(), both.critic_parameters()
+    count, critic = (sum(parameter.numel() for parameter in part) for part in (whole, of_critic))
+    # A trained parameter has a weight, a gradient and two moments of AdamW. The reference policy, a copy of what is
+    # trained, has weights alone, and so has the base of adapters.
+    size = 4 * sum(parameter.nbytes for parameter in (*of_policy, *of_critic))
     size += sum(parameter.nbytes for parameter in of_policy) * bool(config.learner.kl_coef)
+    size += sum(parameter.nbytes for parameter in whole) * (config.learner.lora is not None)
     shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-    added = f", critic {critic:,} more" if critic else ", no critic"
+    added = "" if config.learner.lora is None else f", adapters {sum(p.numel() for p in of_policy):,} more"
+    added += f", critic {critic:,} more" if critic else ", no critic"
     return [
         f"policy: {config.model.path or 'a new nano model'}, {count:,} parameters{added}, on {device}",
         f"memory: {shown} for weights, gradients and optimizer, without activations",
