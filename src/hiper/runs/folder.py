@@ -309,11 +309,7 @@ class Run:
         return self.evaluations_folder / f"eval-{iteration:05d}-{split}.json"
 
     def write_card(self, file: Path, card: Card) -> None:
-        """Write a result card to one of the run's files.
-
-        Raises:
-            UnwritableError: the disk refused.
-        """
+        """Write a result card to one of the run's files."""
         card.write(file)
 
     def evaluations(self) -> dict[str, list[Evaluated]]:
