@@ -42,7 +42,7 @@ class ImperfectConfig(StrictModel):
     """The learning rate."""
 
 
-WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
+WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm", "learner.lora")
 """Prefixes of the settings a warm start depends on. Other settings may change without invalidating it."""
 
 

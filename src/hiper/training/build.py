@@ -14,11 +14,12 @@ from hiper.errors import UserError
 from hiper.files import atomic_folder, seal
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import load_policy, make_nano, use_threads
+from hiper.models.build import load_base, load_policy, make_nano, use_threads
+from hiper.models.lora import is_adapter
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
-from hiper.plan_execute.tokenizer import load_tokenizer
+from hiper.plan_execute.tokenizer import find_model, load_tokenizer
 from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
@@ -94,7 +95,7 @@ def build(config: Config, policy_path: Path | None = None, processes: Processes 
     own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
-    policy, tokenizer = _policy(config, policy_path, env, template)
+    policy, tokenizer, adapter = _policy(config, policy_path, env, template)
     env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
@@ -106,6 +107,8 @@ def build(config: Config, policy_path: Path | None = None, processes: Processes 
         temperature=config.rollout.temperature,
         processes=processes,
     )
+    if adapter is not None:
+        learner.load_adapter(adapter)
     if processes.count > 1:
         processes.alike("the hash of the policy's weights", learner.weights().sha256()[:12])
     check_room(config, learner.weights())
@@ -141,12 +144,16 @@ def check_form(config: Config, template: Template) -> None:
 
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path | None]:
+    """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
     if path is None and source is not None:
         PolicyFolder(Path(source)).check()
     if source is not None:
-        return load_policy(source, config.model), load_tokenizer(source)
+        folder = Path(find_model(source))
+        if config.learner.lora is not None and is_adapter(folder):
+            return load_base(folder, config.model), load_tokenizer(source), folder
+        return load_policy(source, config.model), load_tokenizer(source), None
     turns = list(language(env))
     wording = template.wording
     if config.prompt.plan_memory != "none":
@@ -155,4 +162,4 @@ def _policy(
     words = (text for said in turns for text in texts(template, said))
     policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), wording)
     check_sayable(env, template, tokenizer, turns)
-    return policy, tokenizer
+    return policy, tokenizer, None
