@@ -554,6 +554,47 @@ def test_won_lost_and_out_of_time(env: Counting, agent_of: Build):
     assert won.task_type == "unlocked"
 
 
+# --- The memory of the plan -----------------------------------------------------------------------------------------
+
+
+def test_prompts_list_the_subgoals_as_they_were_stated(env: Counting, tokenizer: PreTrainedTokenizerFast):
+    """An invalid turn and a kept subgoal state nothing, whatever a KEEP says; a repeated SWITCH begins anew."""
+    prompts = PromptBuilder(
+        Template.load("terse").with_plans(), tokenizer, history_window=1, max_tokens=None, overflow="error"
+    )
+    lines = iter(
+        (
+            ("sing", ""),
+            (respond("KEEP", "find the door", "go right"), ""),
+            (respond("KEEP", "find the key", "go left"), "2 find the door"),
+            (respond("SWITCH", "find the key", "go right"), "2 find the door"),
+            (respond("SWITCH", "find the key", "sing"), "2 find the door , 4 find the key"),
+            ("sing", "2 find the door , 4 find the key , 5 find the key"),
+        )
+    )
+
+    def say(prompt: str) -> str:
+        response, plans = next(lines)
+        shown = re.search(r" plans (.*?) \. subgoal ", prompt)
+        assert (shown[1] if shown else "") == plans
+        return response
+
+    agent = Agent(Scripted(tokenizer, say), tokenizer, prompts, SamplingParams(1.0, 40), include_tags=True)
+    [episode] = play(env, agent, 1, count=1)
+    assert next(lines, None) is None
+    assert [turn.invalid for turn in episode.turns] == [
+        "missing_block",
+        None,
+        None,
+        None,
+        "inadmissible_action",
+        "missing_block",
+    ]
+    assert [turn.copy_differs for turn in episode.turns] == [False, False, True, False, False, False]
+    # What is built again from the record is what was read.
+    assert [tuple(prompts.build(c).ids) for c in contexts_of(episode)] == [t.prompt_ids for t in episode.turns]
+
+
 # --- Groups without spread are found, and replaced as long as there are tasks and rounds ------------------------------
 
 
@@ -625,44 +666,3 @@ def test_rounds_and_tasks_are_bounded(played: Callable[..., object]):
     collected, asked = run(played, 9, ["ww-2"], [])  # one task is left, then none
     assert names(collected.episodes) == ["ww-2", "wl-1", "ll-1", "lw-1"]
     assert len(asked) == 2
-
-
-# --- The memory of the plan -----------------------------------------------------------------------------------------
-
-
-def test_prompts_list_the_subgoals_as_they_were_stated(env: Counting, tokenizer: PreTrainedTokenizerFast):
-    """An invalid turn and a kept subgoal state nothing, whatever a KEEP says; a repeated SWITCH begins anew."""
-    prompts = PromptBuilder(
-        Template.load("terse").with_plans(), tokenizer, history_window=1, max_tokens=None, overflow="error"
-    )
-    lines = iter(
-        (
-            ("sing", ""),
-            (respond("KEEP", "find the door", "go right"), ""),
-            (respond("KEEP", "find the key", "go left"), "2 find the door"),
-            (respond("SWITCH", "find the key", "go right"), "2 find the door"),
-            (respond("SWITCH", "find the key", "sing"), "2 find the door , 4 find the key"),
-            ("sing", "2 find the door , 4 find the key , 5 find the key"),
-        )
-    )
-
-    def say(prompt: str) -> str:
-        response, plans = next(lines)
-        shown = re.search(r" plans (.*?) \. subgoal ", prompt)
-        assert (shown[1] if shown else "") == plans
-        return response
-
-    agent = Agent(Scripted(tokenizer, say), tokenizer, prompts, SamplingParams(1.0, 40), include_tags=True)
-    [episode] = play(env, agent, 1, count=1)
-    assert next(lines, None) is None
-    assert [turn.invalid for turn in episode.turns] == [
-        "missing_block",
-        None,
-        None,
-        None,
-        "inadmissible_action",
-        "missing_block",
-    ]
-    assert [turn.copy_differs for turn in episode.turns] == [False, False, True, False, False, False]
-    # What is built again from the record is what was read.
-    assert [tuple(prompts.build(c).ids) for c in contexts_of(episode)] == [t.prompt_ids for t in episode.turns]
