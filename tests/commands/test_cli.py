@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -19,13 +20,16 @@ from typing import Any
 import pytest
 import torch
 import typer
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from hiper import __version__, cli
 from hiper.analysis.proofs.proofs import Unbiased, sweep_bias, sweep_variance
 from hiper.commands import verify as prove
+from hiper.commands.output import write_results
 from hiper.config import load_config, recipe_names
+from hiper.display.console import Display
 from hiper.envs.alfworld.generate import generate_game
 from hiper.envs.base import Observation, Step
 from hiper.envs.registry import make, names
@@ -721,3 +725,40 @@ def test_exit_codes_reach_the_shell():
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith("hiper: 'quikstart' is neither")
     assert len(ended.stderr.splitlines()) == 1
+
+
+# --- Results become files whole, the figure last, and it is said where they are ---------------------------------------
+
+
+def write(folder: Path, value: float, document: str | None = None) -> tuple[list[str], str]:
+    """The files that were there when the figure was drawn, and what was said."""
+    screen = StringIO()
+    before: list[str] = []
+
+    def draw(path: Path) -> None:
+        before.extend(sorted(file.name for file in folder.iterdir()))
+        path.write_bytes(b"figure")
+
+    write_results(folder, "x", Display(console=Console(file=screen, width=200)), {"é": value}, draw, document)
+    return before, screen.getvalue()
+
+
+def test_the_figure_comes_last(tmp_path: Path):
+    before, said = write(tmp_path, 0.5, "# x\n")
+    assert before == ["x.json", "x.md"]
+    assert json.loads((tmp_path / "x.json").read_text()) == {"é": 0.5}
+    assert (tmp_path / "x.md").read_text() == "# x\n"
+    assert (tmp_path / "x.png").read_bytes() == b"figure"
+    assert said.strip() == f"written: {tmp_path / 'x'}.md, .json, .png"
+
+
+def test_there_may_be_no_document(tmp_path: Path):
+    before, said = write(tmp_path, 0.5)
+    assert before == ["x.json"]
+    assert said.strip() == f"written: {tmp_path / 'x'}.json, .png"
+
+
+def test_nan_is_never_written(tmp_path: Path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(tmp_path, float("nan"))
+    assert list(tmp_path.iterdir()) == []

@@ -143,3 +143,93 @@ def test_the_scheduler_of_studies_loads_no_model_libraries():
     script = f"import json, sys, hiper.commands.study; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(ended.stdout) == []
+
+
+# --- Reading runs needs no torch: these modules start without the heavy libraries -------------------------------------
+
+
+SOURCE = Path(__file__).parents[2] / "src"
+HEAVY_FOR_READERS = {"torch", "transformers", "safetensors", "tensorboard", "matplotlib"}
+PACKAGES = ("hiper.runs", "hiper.analysis.comparison", "hiper.study", "hiper.launch", "hiper.display")
+LIGHT = (
+    *("hiper.config", "hiper.envs", "hiper.episode", "hiper.outcomes", "hiper.analysis.report"),
+    *(
+        f"{package}.{file.stem}"
+        for package in PACKAGES
+        for file in sorted(SOURCE.joinpath(*package.split(".")).glob("*.py"))
+        if file.stem != "__init__"
+    ),
+)
+
+# Each module is imported in a fork of one light process, so that none sees what another loaded.
+PROGRAM = """
+import importlib, json, os, sys
+for name in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        importlib.import_module(name)
+        print(json.dumps([name, sorted({module.partition(".")[0] for module in sys.modules})]), flush=True)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"cannot import {name}")
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, set[str]]:
+    """The top-level modules that are loaded after importing each module alone."""
+    command = [sys.executable, "-c", PROGRAM, "json", "hiper.advantages", *LIGHT]
+    path = {"PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=path)
+    assert done.returncode == 0, done.stderr
+    return {name: set(modules) for name, modules in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_it_starts_without_heavy_libraries(name: str, loaded: dict[str, set[str]]):
+    assert loaded[name] & HEAVY_FOR_READERS == set()
+
+
+def test_settings_need_no_tokenizers(loaded: dict[str, set[str]]):
+    assert "tokenizers" not in loaded["hiper.config"]
+
+
+def test_the_estimators_need_numpy_alone(loaded: dict[str, set[str]]):
+    own = loaded["hiper.advantages"] - loaded["json"] - set(sys.stdlib_module_names)
+    assert own == {"hiper", "numpy"}
+
+
+# --- Credit assignment needs numpy and the standard library, nothing else ---------------------------------------------
+
+
+BLOCKED = """
+import sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, "numpy", "hiper"}:
+            raise ImportError(f"{name} is imported")
+
+sys.meta_path.insert(0, Block())
+"""
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", BLOCKED + code], capture_output=True, text=True, check=False)
+
+
+def test_advantages_need_numpy_alone() -> None:
+    code = """
+import hiper.advantages as a
+for kind in a.ESTIMATORS.values():
+    a.check_estimator(kind())
+above = {name for name in sys.modules if name.startswith("hiper.") and not name.startswith("hiper.advantages")}
+assert above == {"hiper.errors", "hiper.plugins"}, above
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_block_blocks() -> None:
+    done = run("import pydantic")
+    assert done.returncode == 1
+    assert "pydantic is imported" in done.stderr
