@@ -196,7 +196,7 @@ def _unloadable(path: str | Path, error: Exception) -> UserError:
             "; without an internet connection, give the folder of a model that was downloaded elsewhere "
             "(model.path=FOLDER), or let HF_HOME name a cache that holds it"
         )
-    return UserError(f"no causal language model can be loaded from '{path}': {first_line(error)}{remedy}")
+    return UserError(f"no causal language model can be loaded from '{path}': {first_line(error).rstrip('.')}{remedy}")
 
 
 def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
