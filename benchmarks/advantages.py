@@ -21,8 +21,12 @@ from hiper.advantages import GRPO, HAE, RLOO, Credit, Estimator, GiGPO, Reinforc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from helpers.slow_baselines import (
+from helpers.slow_estimators import (
     episodes_of,
+    random_turns,
+    slow_credit,
+    slow_episode,
+    slow_episodes,
     slow_gae,
     slow_gigpo,
     slow_grpo,
@@ -30,7 +34,6 @@ from helpers.slow_baselines import (
     slow_rloo,
     slow_token_gae,
 )
-from helpers.slow_hae import random_turns, slow_credit, slow_episode, slow_episodes
 
 EPISODES, TURNS, GROUP, TOKENS, ROOMS = 128, 50, 8, 15, 12
 REQUIRED_RATIO = 50.0

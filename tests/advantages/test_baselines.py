@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.slow_baselines import (
+from helpers.slow_estimators import (
     Episode,
     Numbers,
     episodes_of,
     random_batch,
+    random_turns,
     slow_gae,
     slow_gigpo,
     slow_grpo,
@@ -24,7 +25,6 @@ from helpers.slow_baselines import (
     slow_token_gae,
     whiten,
 )
-from helpers.slow_hae import random_turns
 from hiper.advantages import (
     ESTIMATORS,
     GRPO,

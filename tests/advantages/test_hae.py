@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.slow_hae import random_turns, slow_credit
+from helpers.slow_estimators import random_turns, slow_credit
 from hiper.advantages import HAE, Credit, Turns
 from hiper.errors import UserError
 

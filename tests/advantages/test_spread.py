@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.slow_hae import random_turns
+from helpers.slow_estimators import random_turns
 from hiper.advantages import HAE, Credit, ResponseTokens, TokenKind, Turns, spread
 
 O, W, G, A = TokenKind.OTHER, TokenKind.SWITCH, TokenKind.SUBGOAL, TokenKind.ACTION  # noqa: E741

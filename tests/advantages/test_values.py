@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from helpers.slow_baselines import random_batch
+from helpers.slow_estimators import random_batch
 from hiper.advantages import ESTIMATORS, HAE, HEADS, HEADS_OF, Credit, Head, Turns, head_names, values
 from hiper.config import AlarmConfig
 from hiper.training.alarms import WATCHES

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import hiper.envs
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.envs import Observation, Start, TextEnv
 from hiper.envs.alfworld.expert import AlfworldExpert, Errand, search_key
 from hiper.envs.alfworld.generate import SIZES, write_games

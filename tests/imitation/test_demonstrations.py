@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import LAPSES, Lapse
 from hiper.display.transcript import transcript
 from hiper.envs import EndReason, Observation, Panel, Start, Step, Task, TextEnv

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import Qwen2ForCausalLM
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import LearnerConfig
 from hiper.envs.base import EndReason
 from hiper.envs.small.corridor import CorridorEnv, make, shortest

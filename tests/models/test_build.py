@@ -231,9 +231,12 @@ def test_folders_without_whole_weights_are_said(saved: Path):
     with pytest.raises(UserError, match=r"GGUF format \(model\.gguf\), which cannot be trained"):
         load_policy(saved, ModelConfig())
     (saved / "model.gguf").unlink()
-    (saved / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "qwen"}')
+    (saved / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "./qwen"}')
     (saved / "adapter_model.safetensors").write_bytes(whole)
-    with pytest.raises(UserError, match=r"holds an adapter.*merge it into its base model"):
+    with pytest.raises(UserError, match=r"base model of the adapter in .*: there is no folder 'qwen'.*adapter_config"):
+        load_policy(saved, ModelConfig())
+    (saved / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(UserError, match=r"adapter_config.json is damaged: it names no base model"):
         load_policy(saved, ModelConfig())
 
 

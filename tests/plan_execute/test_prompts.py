@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tokenizers.processors import TemplateProcessing
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import Overflow
 from hiper.envs import make
 from hiper.errors import UserError

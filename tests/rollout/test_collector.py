@@ -6,13 +6,13 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.advantages import TokenKind
 from hiper.envs.base import Start, Step
 from hiper.envs.panels import Panel
@@ -26,7 +26,8 @@ from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_text
 from hiper.rollout.agent import Agent
-from hiper.rollout.collector import collect
+from hiper.rollout.collector import Timing, collect
+from hiper.rollout.groups import Collected, collect_groups, groups_without_spread
 from hiper.rollout.players import Assignment
 from hiper.rollout.samplers import Request, Sample, Sampler, SamplingParams
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
@@ -410,3 +411,76 @@ def test_won_lost_and_out_of_time(env: Counting, agent_of: Build):
     lost = one(env, agent_of(script(*opening)))  # it is locked
     assert (lost.terminated, lost.truncated, lost.won, lost.end) == (True, False, False, "lost")
     assert won.task_type == "unlocked"
+
+
+# --- Groups without spread are found, and replaced as long as there are tasks and rounds ------------------------------
+
+
+MakeEpisode = Callable[..., Episode]
+
+
+@pytest.fixture
+def played(make_episode: MakeEpisode) -> Callable[[Sequence[Assignment]], tuple[list[Episode], Timing]]:
+    """A task's name says how its two episodes end: "wl-3" is won, then lost."""
+
+    def played(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
+        return [
+            make_episode("SWITCH go > look", won=a.task_id[n % 2] == "w", task_id=a.task_id)
+            for n, a in enumerate(assignments)
+        ], Timing(1.0, 2.0, 3.0)
+
+    return played
+
+
+def pairs(*names: str) -> list[Assignment]:
+    return [Assignment(name, 0, member) for name in names for member in range(2)]
+
+
+def names(episodes: Sequence[Episode]) -> list[str]:
+    return [episode.task_id for episode in episodes[::2]]
+
+
+def run(played: Callable[..., object], rounds: int, *further: Sequence[str]) -> tuple[Collected, list[list[str]]]:
+    asked: list[list[str]] = []
+
+    def more(round_number: int, assigned: Sequence[Assignment]) -> list[Assignment]:
+        asked.append([a.task_id for a in assigned[::2]])
+        return pairs(*further[round_number - 1])
+
+    first = pairs("ww-1", "wl-1", "ll-1", "lw-1")
+    collected = collect_groups(played, first, more, size=2, rounds=rounds)  # type: ignore[arg-type]
+    return collected, asked
+
+
+def test_groups_all_won_or_all_lost_have_no_spread(played: Callable[..., tuple[list[Episode], Timing]]):
+    episodes, _ = played(pairs("ww-1", "wl-1", "ll-1", "lw-1"))
+    assert groups_without_spread(episodes, 2) == [0, 2]
+    assert groups_without_spread(episodes, 4) == []
+    assert groups_without_spread(episodes[:2], 1) == [0, 1]
+
+
+def test_without_rounds_nothing_is_replaced(played: Callable[..., object]):
+    collected, asked = run(played, 0)
+    assert names(collected.episodes) == ["ww-1", "wl-1", "ll-1", "lw-1"]
+    assert not collected.replaced
+    assert not asked
+    assert collected.timing == Timing(1.0, 2.0, 3.0)
+
+
+def test_replacements_take_the_places_of_what_they_replace(played: Callable[..., object]):
+    collected, asked = run(played, 5, ["wl-2", "ww-2", "lw-2"], ["lw-3"])
+    # Two groups were asked for and the third offered left alone; one of them was flat again.
+    assert names(collected.episodes) == ["wl-2", "wl-1", "lw-3", "lw-1"]
+    assert names(collected.replaced) == ["ww-1", "ll-1", "ww-2"]
+    assert len(collected.played) == 14
+    assert collected.timing == Timing(3.0, 6.0, 9.0)
+    assert asked == [["ww-1", "wl-1", "ll-1", "lw-1"], ["ww-1", "wl-1", "ll-1", "lw-1", "wl-2", "ww-2"]]
+
+
+def test_rounds_and_tasks_are_bounded(played: Callable[..., object]):
+    collected, asked = run(played, 1, ["ww-2", "ll-2"])
+    assert names(collected.episodes) == ["ww-2", "wl-1", "ll-2", "lw-1"]
+    assert len(asked) == 1
+    collected, asked = run(played, 9, ["ww-2"], [])  # one task is left, then none
+    assert names(collected.episodes) == ["ww-2", "wl-1", "ll-1", "lw-1"]
+    assert len(asked) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.cards import make_card, outcome
+from helpers.made import make_card, outcome
 from hiper.config import load_config
 from hiper.errors import UserError
 from hiper.evaluation.saved import SavedPolicy

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers.cards import make_card, outcome
+from helpers.made import make_card, outcome
 from hiper.config import load_config
 from hiper.errors import UserError
 from hiper.runs import records

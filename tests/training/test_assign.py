@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from helpers.by_hand import episode, scored, turn
+from helpers.made import episode, scored, turn
 from hiper.advantages import GRPO, HAE, Credit, Estimator, Shaping, TokenGAE, TurnGAE, Turns
 from hiper.episode import Episode
 from hiper.models.actor_critic import HEADS

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.config import Config, apply_overrides, load_config
 from hiper.envs.base import Decision
 from hiper.envs.small.corridor import CorridorEnv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from hiper.config import Config
+from hiper.config import Config, ModelConfig
 from hiper.display.console import Display
 from hiper.episode import read_episodes
-from hiper.models.build import stop_ids
+from hiper.errors import UserError
+from hiper.evaluation.saved import SavedPolicy
+from hiper.models import qwen2
+from hiper.models.build import load_policy, stop_ids
 from hiper.plan_execute.prompts import Prompt
 from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_text
@@ -114,3 +118,102 @@ def test_spare_rows_of_the_vocabulary_can_be_sampled(settings: Config, bpe_token
     )
     assert move.text == "<switch>"
     assert len(move.kinds) == len(said)
+
+
+# --- LoRA -----------------------------------------------------------------------------------------------------------
+
+LORA = {"rank": 4, "alpha": 8, "targets": ["q_proj", "v_proj", "down_proj"]}
+
+
+def with_lora(settings: Config, **training: Any) -> Config:
+    tree = settings.model_dump(mode="json")
+    tree["learner"] |= {"lora": LORA, "lr": 1e-2}
+    tree["warm_start"] |= {"lr": 1e-2}
+    tree["training"] |= {"iterations": 2, "checkpoint_every": 1} | training
+    return Config.model_validate(tree)
+
+
+def quietly(run: Run) -> Run:
+    train(run, Display(console=Console(file=StringIO())))
+    return run
+
+
+@pytest.fixture(scope="module")
+def lora_run(settings: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    pytest.importorskip("peft")
+    return quietly(Run.create(tmp_path_factory.mktemp("lora") / "run", with_lora(settings)))
+
+
+def test_lora_trains_adapters_alone(lora_run: Run, checkpoint: Path):
+    parts = build(lora_run.config, lora_run.checkpoints[-1] / "policy")
+    model = parts.learner.weights().model
+    base = AutoModelForCausalLM.from_pretrained(checkpoint).state_dict()
+    trained = {name.replace(".base_layer", ""): tensor for name, tensor in model.state_dict().items()}
+    assert all(torch.equal(base[name], trained[name]) for name in base)
+    moved = {name: float(p.detach().abs().sum()) for name, p in model.named_parameters() if "lora_B" in name}
+    assert min(size for name, size in moved.items() if "policy" in name) > 0
+    files = {file.name for file in (lora_run.checkpoints[-1] / "policy").iterdir()}
+    assert "adapter_model.safetensors" in files
+    assert "model.safetensors" not in files
+    assert (lora_run.checkpoints[-1] / "critic.safetensors").stat().st_size < 100_000
+    metrics = lora_run.iteration_metrics()
+    assert metrics[0]["policy/kl_reference"] == pytest.approx(0.0, abs=1e-6)  # the reference is the warm start
+    assert metrics[-1]["policy/kl_reference"] > 1e-6
+    assert all(record["mismatch/max_abs"] < 1e-4 for record in metrics)
+
+
+def test_lora_resumes_as_if_it_had_not_stopped(lora_run: Run, settings: Config, tmp_path: Path):
+    first = quietly(Run.create(tmp_path / "run", with_lora(settings, iterations=1)))
+    last = first.checkpoints[-1]
+    Run(first.path, with_lora(settings)).save_settings()
+    resumed = quietly(Run.open(first.path))
+    assert last != resumed.checkpoints[-1]
+    for file in ("policy/adapter_model.safetensors", "critic.safetensors", "heads.safetensors"):
+        assert (resumed.checkpoints[-1] / file).read_bytes() == (lora_run.checkpoints[-1] / file).read_bytes()
+
+
+def test_an_adapter_is_a_policy_everywhere(lora_run: Run, checkpoint: Path):
+    """Ours merges it into its base; transformers loads it beside its base; both have the same logits."""
+    folder = lora_run.checkpoints[-1] / "policy"
+    ids = torch.arange(5, 25).unsqueeze(0)
+    ours, theirs = load_policy(folder, ModelConfig()), AutoModelForCausalLM.from_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(checkpoint)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)
+        assert float((ours(ids).logits - base(ids).logits).abs().max()) > 1e-3
+    assert qwen2.understands(ours.get_decoder())
+    assert SavedPolicy.open(lora_run.path).load().weights.model.state_dict().keys() == base.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rank": 8}, "adapter of another rank"),
+        ({"targets": ["q_proj"]}, "of other targets"),
+        ({"targets": ["nose"]}, r"learner.lora.targets: .*nose"),
+    ],
+)
+def test_lora_settings_that_do_not_fit(lora_run: Run, change: dict[str, Any], said: str):
+    tree = lora_run.config.model_dump(mode="json")
+    tree["learner"]["lora"] |= change
+    with pytest.raises(UserError, match=said):
+        build(Config.model_validate(tree), lora_run.checkpoints[-1] / "policy")
+
+
+def test_an_adapter_of_another_base_is_refused(
+    lora_run: Run, make_qwen2: Callable[..., Qwen2ForCausalLM], tmp_path: Path
+):
+    other = make_qwen2(hidden_size=64)
+    other.save_pretrained(tmp_path / "other")
+    shutil.copytree(lora_run.checkpoints[-1] / "policy", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(tmp_path / "other")}))
+    with pytest.raises(UserError, match=r"adapter in '.*' does not fit its base model"):
+        load_policy(tmp_path / "adapter", ModelConfig())
+
+
+def test_lora_needs_a_pretrained_model(settings: Config):
+    tree = with_lora(settings).model_dump(mode="json")
+    tree["model"]["path"] = None
+    with pytest.raises(ValueError, match=r"name it with model.path"):
+        Config.model_validate(tree)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from helpers.by_hand import episode, scored, turn
+from helpers.made import episode, scored, turn
 from hiper.advantages import HAE, ReinforcePP, Shaping, TokenGAE
 from hiper.training.assign import assign_credit
 from hiper.training.metrics import (

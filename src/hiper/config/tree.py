@@ -164,7 +164,7 @@ class ImperfectConfig(StrictModel):
     """The learning rate."""
 
 
-WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm")
+WARM_START_PREFIXES = ("seed", "env.", "prompt.", "model.", "warm_start.", "learner.max_grad_norm", "learner.lora")
 """Prefixes of the settings a warm start depends on. Other settings may change without invalidating it."""
 
 
@@ -229,6 +229,17 @@ class SamplerConfig(OpenSection):
     """The name of the sampler. ``transformers`` samples from the model in training, in the same process."""
 
 
+class LoraConfig(StrictModel):
+    """LoRA: train small adapters beside a frozen model. It needs the extra ``lora``, and a ``model.path``."""
+
+    rank: int = Field(16, ge=1, le=4096)
+    """The rank of an adapter's two matrices."""
+    alpha: float = Field(32, gt=0, le=1e6)
+    """The scale of adapters. What they add is multiplied by alpha / rank."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """The names of the layers that get adapters, such as ``[q_proj, v_proj]``. ``all-linear``: all but the head."""
+
+
 class LearnerConfig(StrictModel):
     """Proximal policy optimisation (PPO)."""
 
@@ -269,6 +280,8 @@ class LearnerConfig(StrictModel):
     """The maximum change of a value in the clipped value loss. None: do not clip."""
     max_grad_norm: float = Field(1.0, gt=0, le=1e9)
     """The maximum norm of gradients. Larger gradients are scaled down."""
+    lora: LoraConfig | None = None
+    """Train adapters in place of the whole model. None: train the whole model."""
 
 
 class EvaluationConfig(StrictModel):
@@ -379,6 +392,12 @@ class Config(StrictModel):
     """The limits at which training has probably collapsed."""
     training: TrainingConfig = TrainingConfig()
     """The training loop."""
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> Self:
+        if self.learner.lora is not None and self.model.path is None:
+            raise ValueError("learner.lora trains adapters of a pretrained model: name it with model.path")
+        return self
 
     @model_validator(mode="after")
     def _check_estimator(self) -> Self:

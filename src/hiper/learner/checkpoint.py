@@ -1,7 +1,7 @@
 """The learner's files in a checkpoint: everything that resuming needs beside the policy.
 
     heads.safetensors    the value heads
-    critic.safetensors   the critic's own backbone
+    critic.safetensors   the critic's own backbone, or its adapter
     trainer.pt           the optimizer, and the number of iterations done
 
 The policy beside them is an ordinary Hugging Face directory.
@@ -45,6 +45,8 @@ def save_state(folder: Path, model: ActorCritic, optimizer: Optimizer, iteration
         save_file(_tensors(model.heads), folder / "heads.safetensors")
     if model.backbone is not None:
         save_file(_tensors(model.backbone), folder / "critic.safetensors")
+    elif model.adapters is not None and model.own_backbone:
+        save_file(model.adapters.tensors("critic"), folder / "critic.safetensors")
     torch.save({"iteration": iteration, "optimizer": optimizer.state_dict()}, folder / "trainer.pt")
 
 
@@ -59,6 +61,8 @@ def load_state(folder: Path, model: ActorCritic, optimizer: Optimizer) -> int:
             model.heads.load_state_dict(load_file(folder / "heads.safetensors"))
         if model.backbone is not None:
             model.backbone.load_state_dict(load_file(folder / "critic.safetensors"))
+        elif model.adapters is not None and model.own_backbone:
+            model.adapters.load("critic", load_file(folder / "critic.safetensors"))
         device = next(model.parameters()).device
         state = torch.load(folder / "trainer.pt", map_location=device, weights_only=True)
         optimizer.load_state_dict(state["optimizer"])

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from transformers import PreTrainedModel
 
 from hiper.config import LearnerConfig
 from hiper.learner.checkpoint import DAMAGE
 from hiper.learner.gradients import accumulate
 from hiper.models.batches import micro_batches
+from hiper.models.lora import role_of
 from hiper.processes import ALONE, Processes
 from hiper.rows import Row
 
@@ -28,6 +30,7 @@ class Imitation:
 
     Args:
         policy: The model that learns.
+        trained: Those of its parameters that are trained.
         config: The learner's settings. Imitation uses its micro-batches and its limit of the gradient's norm.
         logprobs: A function that returns the log-probabilities of all response tokens of some rows, at temperature 1.
         processes: The processes that train together. They split the rows of a step, and sum gradients.
@@ -36,12 +39,14 @@ class Imitation:
     def __init__(
         self,
         policy: PreTrainedModel,
+        trained: Sequence[Parameter],
         config: LearnerConfig,
         logprobs: Callable[[Sequence[Row]], Tensor],
         processes: Processes = ALONE,
     ) -> None:
         self._policy, self._config, self._logprobs, self._processes = policy, config, logprobs, processes
-        self._optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
+        self._trained = list(trained)
+        self._optimizer = torch.optim.AdamW(self._trained, lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
 
     def step(self, rows: Sequence[Row], *, lr: float, prompt_loss: float = 0.0) -> float:
         """Make one step on a mini-batch and return its loss in nats.
@@ -58,7 +63,7 @@ class Imitation:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(rows, prompt_loss)
         if math.isfinite(loss):
-            torch.nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(self._trained, self._config.max_grad_norm)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
             self._optimizer.step()
@@ -78,7 +83,7 @@ class Imitation:
 
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self._config.micro_batch_tokens)
-        accumulate(list(self._policy.parameters()), batches, lengths, self._processes, backward)
+        accumulate(self._trained, batches, lengths, self._processes, backward)
         return self._processes.sum(sum(losses))
 
     def losses(self, rows: Sequence[Row], *, with_prompts: bool) -> tuple[Tensor, Tensor]:
@@ -93,7 +98,7 @@ class Imitation:
 
     def save(self, path: Path, notes: Mapping[str, Any]) -> None:
         """Write policy, optimizer and ``notes`` (numbers, text, lists, mappings) to one file."""
-        state = {"policy": self._policy.state_dict(), "optimizer": self._optimizer.state_dict()}
+        state = {"policy": self._learned(), "optimizer": self._optimizer.state_dict()}
         torch.save({**notes, **state}, path)
 
     def load(self, path: Path) -> dict[str, Any]:
@@ -104,11 +109,20 @@ class Imitation:
         """
         state = self._read(path)
         try:
-            self._policy.load_state_dict(state.pop("policy"))
+            learned = state.pop("policy")
+            if learned.keys() != self._learned().keys():
+                raise ValueError("it holds other parameters")
+            self._policy.load_state_dict(learned, strict=False)
             self._optimizer.load_state_dict(state.pop("optimizer"))
         except DAMAGE as error:
             raise ValueError(str(error)) from error
         return state
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Return the tensors that imitation changes: all, or those of the policy's adapter."""
+        state = self._policy.state_dict()
+        adapter = {name: tensor for name, tensor in state.items() if role_of(name) == "policy"}
+        return adapter or state
 
     def notes(self, path: Path) -> dict[str, Any]:
         """Return the notes of a saved file without restoring anything.

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,23 +25,17 @@ from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
-from hiper.learner.losses import k3, policy_loss, value_loss
+from hiper.learner.losses import Counts, given, k3, policy_loss, value_loss
 from hiper.learner.meter import Meter
 from hiper.models.actor_critic import ActorCritic, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
-from hiper.models.weights import PolicyWeights
+from hiper.models.lora import role_of
+from hiper.models.weights import Loads, PolicyWeights
 from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, TrainRow
 from hiper.runs import metrics as names
 from hiper.seeding import derive_seed
-
-
-class Loads(Protocol):
-    """Anything that takes weights, such as a sampler."""
-
-    def load(self, weights: PolicyWeights, version: int) -> None:
-        """Use these weights from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +44,16 @@ class LearnerDescription:
 
     policy_parameters: int
     """The number of the policy's parameters."""
+    trained: int
+    """The number of those that are trained."""
     critic: str
     """The backbone that the critic reads, in words."""
     device: str
     """The device of all parameters."""
 
     def __str__(self) -> str:
-        return f"{self.policy_parameters:,} parameters, {self.critic}, {self.device}"
+        trained = "" if self.trained == self.policy_parameters else f", {self.trained:,} trained"
+        return f"{self.policy_parameters:,} parameters{trained}, {self.critic}, {self.device}"
 
 
 class Learner:
@@ -125,7 +123,7 @@ class Learner:
         place = choose_device(device)
         policy.to(place)  # type: ignore[arg-type]
         return cls(
-            add_critic(policy, model_config, critic).to(place),
+            add_critic(policy, model_config, critic, config.lora).to(place),
             config,
             pad_id=pad_id,
             temperature=temperature,
@@ -136,9 +134,11 @@ class Learner:
 
     def describe(self) -> LearnerDescription:
         """Describe the learner for people."""
-        backbone = "its own backbone" if self._model.backbone is not None else "the policy's backbone"
+        backbone = "its own backbone" if self._model.own_backbone else "the policy's backbone"
+        named = self._model.policy.named_parameters()
         return LearnerDescription(
-            policy_parameters=sum(p.numel() for p in self._model.policy.parameters()),
+            policy_parameters=sum(p.numel() for name, p in named if role_of(name) in (None, "policy")),
+            trained=sum(p.numel() for p in self._model.policy_parameters()),
             critic=f"critic on {backbone}" if self._model.heads.names else "no critic",
             device=str(self._device),
         )
@@ -160,22 +160,43 @@ class Learner:
         Raises:
             UserError: No model can be loaded from ``source``.
         """
+        if (adapters := self._model.adapters) is not None:
+            adapters.copy("policy", "reference")
+            if source is not None:
+                adapters.restore("reference", Path(source))
+            return
         policy = copy.deepcopy(self._model.policy) if source is None else load_policy(source, self._model_config)
         policy.to(self._device)  # type: ignore[arg-type]
         self._reference = policy.eval().requires_grad_(False)
 
     def imitate(self) -> Imitation:
         """Begin supervised training on demonstrations, with an optimizer of its own."""
-        return Imitation(self._model.policy, self.config, self._policy_logprobs, self.processes)
+        trained = self._model.policy_parameters()
+        return Imitation(self._model.policy, trained, self.config, self._policy_logprobs, self.processes)
 
     def copy_policy_to_critic(self) -> None:
         """Copy the policy's current weights into the critic's own backbone, if it has one."""
         self._model.copy_backbone()
 
     def export(self, folder: Path) -> None:
-        """Write the policy into ``folder`` as an ordinary Hugging Face directory (without a tokenizer)."""
+        """Write the policy into ``folder`` as an ordinary Hugging Face directory (without a tokenizer).
+
+        With LoRA it is the folder of an adapter that names its base.
+        """
         with without_loading_bars():
-            self._model.policy.save_pretrained(folder)
+            if self._model.adapters is None:
+                self._model.policy.save_pretrained(folder)
+            else:
+                self._model.adapters.save(folder)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Continue with the adapter of a folder.
+
+        Raises:
+            UserError: It is damaged, or was made for other settings or another model.
+        """
+        assert self._model.adapters is not None
+        self._model.adapters.restore("policy", folder)
 
     def save(self, folder: Path, iteration: int) -> None:
         """Write what resuming needs beside the policy; see :mod:`hiper.learner.checkpoint`."""
@@ -197,8 +218,12 @@ class Learner:
 
     def _make_optimizer(self) -> torch.optim.AdamW:
         """Make AdamW with one parameter group each for policy and critic. :meth:`update` sets the learning rates."""
-        parts = self._model.policy.parameters(), self._model.critic_parameters()
-        return torch.optim.AdamW([{"params": list(parameters)} for parameters in parts])
+        parts = self._model.policy_parameters(), self._model.critic_parameters()
+        return torch.optim.AdamW([{"params": parameters} for parameters in parts])
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        """Return the parameters of the optimizer."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
 
     def _clip_gradients(self) -> list[Tensor]:
         """Clip the gradients of policy and critic separately, and return their norms before clipping.
@@ -249,11 +274,13 @@ class Learner:
         return [Scores(rows[i], *parts) for i, parts in sorted(everyones, key=itemgetter(0))]
 
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
-        if self._reference is None:
+        adapters = self._model.adapters
+        policy = self._model.policy if adapters and "reference" in adapters.roles else self._reference
+        if policy is None:
             return [None] * len(rows)
         batch = RowBatch.of(rows, self._pad_id, self._device)
-        with self._precision():
-            logprobs_K = token_logprobs(self._reference, batch, self._temperature, self._model.shortcut)
+        with self._precision(), adapters.using("reference") if adapters else nullcontext():
+            logprobs_K = token_logprobs(policy, batch, self._temperature, self._model.shortcut)
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
@@ -286,7 +313,7 @@ class Learner:
 
         The gradient is accumulated over this process's micro-batches, then summed over all processes.
         """
-        counts = _Counts(
+        counts = Counts(
             credited=max(1, sum(int(row.mask.sum()) for row in rows)),
             said=sum(len(row.mask) for row in rows),
             places_H=np.maximum(1, self._at_places([row.target_mask for row in rows]).sum(0)),
@@ -301,7 +328,7 @@ class Learner:
             loss.backward()
             kl.append(kl_sum / counts.credited)
 
-        accumulate(list(self._model.parameters()), batches, lengths, self.processes, backward)
+        accumulate(self._trained(), batches, lengths, self.processes, backward)
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # One broken step would spoil the whole run, so it is skipped.
@@ -319,7 +346,7 @@ class Learner:
         self.stepped = True
         self._optimizer.step()
 
-    def _loss(self, rows: Sequence[TrainRow], counts: _Counts, meter: Meter) -> tuple[Tensor, float]:
+    def _loss(self, rows: Sequence[TrainRow], counts: Counts, meter: Meter) -> tuple[Tensor, float]:
         """Compute this micro-batch's part of the mini-batch's loss.
 
         The policy's terms are means over tokens, and each head's term is a mean over places. The surrogate covers the
@@ -338,7 +365,7 @@ class Learner:
         surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
         loss = surrogate_K.sum() / counts.credited - config.entropy_coef * outputs.entropy_K.sum() / counts.said
         if config.kl_coef:
-            reference_K = self._tensor(np.concatenate([_given(row.scores.reference) for row in rows]))
+            reference_K = self._tensor(np.concatenate([given(row.scores.reference) for row in rows]))
             kl_K = k3(outputs.logprobs_K, reference_K)
             loss = loss + config.kl_coef * kl_K.sum() / counts.said
             meter.add_all(names.REFERENCE_KL.name, kl_K)
@@ -369,20 +396,3 @@ class Learner:
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
-
-
-class _Counts(NamedTuple):
-    """The denominators of the means in a mini-batch's loss."""
-
-    credited: int
-    """The number of tokens with an advantage."""
-    said: int
-    """The number of response tokens."""
-    places_H: NDArray[np.int64]
-    """The number of trained values, by head."""
-
-
-def _given(reference: Array | None) -> Array:
-    if reference is None:
-        raise ValueError("kl_coef is not zero, but the rows were scored without a reference policy")
-    return reference

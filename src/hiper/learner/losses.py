@@ -6,8 +6,14 @@ Sources: PPO, Schulman et al. 2017 (arXiv 1707.06347); dual clip, Ye et al. 2020
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from hiper.rows import Array
 
 K3_CAP = 10.0
 """The largest k3 estimate of one token, as in verl."""
@@ -44,3 +50,21 @@ def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | N
         near = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (near - target).square())
     return 0.5 * error
+
+
+class Counts(NamedTuple):
+    """The denominators of the means in a mini-batch's loss."""
+
+    credited: int
+    """The number of tokens with an advantage."""
+    said: int
+    """The number of response tokens."""
+    places_H: NDArray[np.int64]
+    """The number of trained values, by head."""
+
+
+def given(reference: Array | None) -> Array:
+    """Return the reference's log-probabilities, which the KL term needs."""
+    if reference is None:
+        raise ValueError("kl_coef is not zero, but the rows were scored without a reference policy")
+    return reference

@@ -7,6 +7,7 @@ hidden size, H value heads, P places where the heads are read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
+from hiper.models.lora import Adapters
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
@@ -134,6 +136,7 @@ class ActorCritic(nn.Module):
         critic: The kind of values that the critic estimates.
         shortcut: Whether :mod:`hiper.models.qwen2` may run the models it supports. It does not call each layer's
             ``forward``. Turn it off for wrapped modules, such as sharded ones, whose wrappers must see every call.
+        adapters: The adapters of LoRA on the policy's model. None: the whole model is trained.
     """
 
     def __init__(
@@ -143,23 +146,38 @@ class ActorCritic(nn.Module):
         detached: bool = False,
         critic: Critic = "decisions",
         shortcut: bool = True,
+        adapters: Adapters | None = None,
     ) -> None:
         super().__init__()
         self.shortcut = shortcut
+        self.adapters = adapters
         self.policy = policy
         self.backbone = backbone
         self.detached = detached
         self.critic = critic
         self.heads = ValueHeads(_width(policy), head_names(critic))
 
+    @property
+    def own_backbone(self) -> bool:
+        """Whether the critic has a backbone of its own: a model, or an adapter."""
+        return self.backbone is not None or (self.adapters is not None and "critic" in self.adapters.roles)
+
+    def policy_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that the policy's losses train."""
+        return [*self.policy.parameters()] if self.adapters is None else self.adapters.parameters("policy")
+
     def critic_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that only the value losses train."""
+        if self.adapters is not None:
+            return [*self.heads.parameters(), *self.adapters.parameters("critic")]
         return [*self.heads.parameters(), *(self.backbone.parameters() if self.backbone is not None else ())]
 
     def copy_backbone(self) -> None:
         """Copy the policy's current weights into the critic's own backbone, if it has one."""
         if self.backbone is not None:
             self.backbone.load_state_dict(self.policy.get_decoder().state_dict())
+        elif self.adapters is not None and self.own_backbone:
+            self.adapters.copy("policy", "critic")
 
     def forward(self, batch: RowBatch, temperature: float) -> Outputs:
         """Return log-probabilities and entropies at ``temperature``, and values."""
@@ -177,10 +195,12 @@ class ActorCritic(nn.Module):
             places_PH = batch.state_K.unsqueeze(1)
         elif self.critic == "turn":
             places_PH = places_PH[:, HEADS.index("high"), None]
-        if self.backbone is not None:
+        if self.own_backbone:
             places = places_PH.flatten()
             row_M, position_M = batch.row_M[places], batch.position_M[places]
-            states_MD = hidden_states(self.backbone, batch.input_ids_NL, row_M, position_M, self.shortcut)
+            decoder = self.policy.get_decoder() if self.backbone is None else self.backbone
+            with self.adapters.using("critic") if self.adapters else nullcontext():
+                states_MD = hidden_states(decoder, batch.input_ids_NL, row_M, position_M, self.shortcut)
             return states_MD.view(*places_PH.shape, -1)
         states_PHD = states_MD[places_PH]
         return states_PHD.detach() if self.detached else states_PHD

@@ -23,9 +23,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from hiper.advantages import Critic
-from hiper.config import ModelConfig
+from hiper.config import LoraConfig, ModelConfig
 from hiper.errors import UserError, first_line
 from hiper.models.actor_critic import ActorCritic
+from hiper.models.lora import CONFIG_FILE, Adapters, base_of, checkpoint_gradients, is_adapter, merged
 from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
 from hiper.processes import place
@@ -108,16 +109,18 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
 
 
 def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
-    """Load a causal language model, without dropout.
+    """Load a causal language model, without dropout. An adapter is added into the weights of its base.
 
     Args:
-        path: A Hugging Face directory or name.
+        path: A Hugging Face directory or name, or the folder of an adapter.
         config: The number format of the parameters, and whether to checkpoint gradients.
 
     Raises:
         UserError: There is no such model, it is of another kind, or its weights do not fit its config.
     """
     source = find_model(path)
+    if is_adapter(Path(source)):
+        return merged(load_base(Path(source), config), Path(source))
     try:
         _check_files(path, source)
         AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -144,8 +147,23 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
     _without_dropout(policy)
     _check_passes(policy, path)
     if config.gradient_checkpointing:
-        policy.gradient_checkpointing_enable()
+        checkpoint_gradients(policy)
     return policy
+
+
+def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
+    """Load the base model of an adapter's folder.
+
+    Raises:
+        UserError: It cannot be loaded, or the folder does not name it.
+    """
+    base = base_of(adapter)
+    try:
+        return load_policy(base, config)
+    except UserError as error:
+        raise UserError(
+            f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"
+        ) from error
 
 
 def _check_files(path: str | Path, source: str) -> None:
@@ -156,7 +174,7 @@ def _check_files(path: str | Path, source: str) -> None:
         source: Its folder or its name on the hub.
 
     Raises:
-        UserError: It is an adapter or a GGUF file, quantised, of custom code, or only pointers of Git LFS.
+        UserError: It is a GGUF file, quantised, of custom code, or only pointers of Git LFS.
         OSError: There is no config.
     """
     folder = Path(source)
@@ -168,11 +186,6 @@ def _check_files(path: str | Path, source: str) -> None:
                     f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {path}, or download "
                     "the model with `hf download`"
                 )
-        if (folder / "adapter_config.json").is_file() and not weights:
-            raise UserError(
-                f"'{path}' holds an adapter (such as LoRA's), not a whole model; merge it into its base model "
-                "(merge_and_unload() of the library peft), save that, and give its folder"
-            )
         if not weights and (gguf := next(folder.glob("*.gguf"), None)):
             raise UserError(
                 f"'{path}' holds weights in GGUF format ({gguf.name}), which cannot be trained; give the original "
@@ -245,11 +258,22 @@ def make_nano(
     return build_nano(config.nano, tokenizer, seed), tokenizer
 
 
-def add_critic(policy: PreTrainedModel, config: ModelConfig, critic: Critic = "decisions") -> ActorCritic:
-    """Join a policy with a critic. The critic's own backbone, if it has one, begins as a copy of the policy's."""
+def add_critic(
+    policy: PreTrainedModel, config: ModelConfig, critic: Critic = "decisions", lora: LoraConfig | None = None
+) -> ActorCritic:
+    """Join a policy with a critic. The critic's own backbone, if it has one, begins as a copy of the policy's.
+
+    With LoRA, it is an adapter of its own beside the policy's.
+
+    Raises:
+        UserError: PEFT is missing, or the model has none of the layers that ``lora`` names.
+    """
     own = config.critic == "own" and critic != "none"
-    backbone = copy.deepcopy(policy.get_decoder()) if own else None
-    return ActorCritic(policy, backbone, detached=config.critic == "detached", critic=critic)
+    adapters = None if lora is None else Adapters(policy, lora, config.gradient_checkpointing)
+    if adapters is not None and own:
+        adapters.add("critic")
+    backbone = copy.deepcopy(policy.get_decoder()) if own and adapters is None else None
+    return ActorCritic(policy, backbone, detached=config.critic == "detached", critic=critic, adapters=adapters)
 
 
 @torch.no_grad()

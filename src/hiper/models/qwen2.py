@@ -56,7 +56,7 @@ def understands(decoder: Decoder) -> bool:
 def _is_wrapped(module: torch.nn.Module) -> bool:
     """Return whether a hook or another library takes part in the module's ``forward``."""
     hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers")
+    return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers", "peft")
 
 
 def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, store: Store | None = None) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from hiper.config import ModelConfig
 from hiper.models.build import choose_autocast, choose_device, load_policy
+from hiper.models.lora import role_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +49,18 @@ class PolicyWeights:
         return limit
 
     def sha256(self) -> str:
-        """Return a hash over the names and bytes of all parameters. Tied parameters count once."""
+        """Return a hash over the names and bytes of the policy's parameters. Tied parameters count once."""
         digest = hashlib.sha256()
         for name, parameter in sorted(self.model.named_parameters()):
+            if role_of(name) not in (None, "policy"):
+                continue
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+class Loads(Protocol):
+    """Anything that takes weights, such as a sampler."""
+
+    def load(self, weights: PolicyWeights, version: int) -> None:
+        """Use these weights from now on."""

@@ -15,11 +15,12 @@ from hiper.errors import UserError
 from hiper.files import atomic_folder, seal
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import choose_device, load_policy, make_nano, memory_of, use_threads
+from hiper.models.build import choose_device, load_base, load_policy, make_nano, memory_of, use_threads
+from hiper.models.lora import is_adapter
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
-from hiper.plan_execute.tokenizer import load_tokenizer
+from hiper.plan_execute.tokenizer import find_model, load_tokenizer
 from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import make_env
@@ -93,7 +94,7 @@ def build(config: Config, policy_path: Path | None = None, processes: Processes 
     own = None if policy_path is None else PolicyFolder(policy_path).template
     template = Template.load_for(config.env.name, config.prompt.template if own is None else own)
     check_form(config, template)
-    policy, tokenizer = _policy(config, policy_path, env, template)
+    policy, tokenizer, adapter = _policy(config, policy_path, env, template)
     env.panel = tasks  # set late, because a nano model must know the words of the whole split
     learner = Learner.of(
         policy,
@@ -105,6 +106,8 @@ def build(config: Config, policy_path: Path | None = None, processes: Processes 
         temperature=config.rollout.temperature,
         processes=processes,
     )
+    if adapter is not None:
+        learner.load_adapter(adapter)
     if processes.count > 1:
         processes.alike("the hash of the policy's weights", learner.weights().sha256()[:12])
     check_room(config, learner.weights())
@@ -141,6 +144,8 @@ def _check_memory(config: Config, parameters: int) -> None:
     """
     own_critic = config.model.critic == "own" and config.advantages.critic != "none"
     copies = 4 * (1 + own_critic) + bool(config.learner.kl_coef)
+    if config.learner.lora is not None:
+        copies = 1  # the base is frozen, and serves critic and reference too
     needed = copies * parameters * getattr(torch, config.model.param_dtype).itemsize
     device = choose_device(config.training.device)
     there = memory_of(device)
@@ -155,7 +160,8 @@ def _check_memory(config: Config, parameters: int) -> None:
 
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path | None]:
+    """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
     if source is None:
         sizes = config.model.nano
@@ -163,11 +169,14 @@ def _policy(
     if path is None and source is not None:
         PolicyFolder(Path(source)).check()
     if source is not None:
+        folder = Path(find_model(source))
+        if config.learner.lora is not None and is_adapter(folder):
+            return load_base(folder, config.model), load_tokenizer(source), folder
         policy = load_policy(source, config.model)
         _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
-        return policy, load_tokenizer(source)
+        return policy, load_tokenizer(source), None
     turns = list(language(env))
     words = (text for said in turns for text in texts(template, said))
     policy, tokenizer = make_nano(config.model, words, derive_seed(config.seed, "model"), template.wording)
     check_sayable(env, template, tokenizer, turns)
-    return policy, tokenizer
+    return policy, tokenizer, None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.envs.base import EndReason, Info, Observation, Start
 from hiper.envs.webshop.env import WebshopEnv, make
 from hiper.envs.webshop.expert import PATIENCE, Request, WebshopExpert

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from helpers.demonstrated import turns_of
+from helpers.made import turns_of
 from hiper.envs.base import Decision
 from hiper.envs.webshop.env import WebshopEnv
 from hiper.envs.webshop.shop import Shop
