@@ -125,9 +125,13 @@ def test_games(text: str) -> None:
 @inputs(60)
 @given(text=games())
 def test_games_beside_textworld(text: str) -> None:
-    def use(game: object) -> None:
-        report = check_parity([("game", text)], max_turns=12)
+    def use(game: object) -> str | None:
+        try:
+            report = check_parity([("game", text)], max_turns=12)
+        except KeyError:  # of TextWorld, where a receptacle stands nowhere; our engine leaves it out
+            return "no oracle"
         assert not report.differences, report.differences
+        return None
 
     fuzzed(
         "games beside TextWorld",

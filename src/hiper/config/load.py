@@ -186,7 +186,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         UserError: the text is not of this form.
     """
     key, equals, value = text.partition("=")
-    if not equals or not all(key.split(".")):
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"'{shortened(text)}' is not of the form dotted.key=value, without spaces")
     if key.count(".") >= _DEEPEST_KEY:
         raise UserError(f"'{shortened(text)}': no setting has a key of more than {_DEEPEST_KEY} parts")

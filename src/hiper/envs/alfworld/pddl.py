@@ -11,7 +11,7 @@ from hiper.errors import UserError, shortened
 
 _COMMENT = re.compile(r";[^\n]*")
 _NUMERIC = re.compile(r"\(\s*=\s*\([^()]*\)[^()]*\)")
-_HEAD = re.compile(r"\s*\(\s*define\s*(?:\([^()]*\)\s*)*")
+_HEAD = re.compile(r"\s*\(\s*define\s*\(\s*problem\s+[^\s()]+\s*\)\s*\(\s*:domain\s+[^\s()]+\s*\)\s*")
 _NAMES = re.compile(r"[^()]*\)\s*")
 _FACTS = re.compile(r"\s*(?:\([^()]*\)\s*)*\)\s*")
 TOKEN = re.compile(r"[()]|[^\s()]+")
@@ -82,7 +82,7 @@ class Problem:
             initial = _NUMERIC.sub("", initial)
         names = text[objects + len("(:objects") : init]
         if not (_HEAD.fullmatch(text[:objects]) and _NAMES.fullmatch(names) and _FACTS.fullmatch(initial)):
-            raise UserError("the brackets of the PDDL problem are not in pairs")
+            raise UserError("the brackets of the PDDL problem are not in pairs, or not where they belong")
         facts: dict[str, list[list[str]]] = defaultdict(list)
         for fact in initial.replace("(", " ").split(")"):
             if words := fact.split():
