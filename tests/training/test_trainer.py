@@ -42,7 +42,6 @@ from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.stopping import Stop, StoppedError, exit_code
 from hiper.study.definition import MethodDefinition, Study
-from hiper.training import trainer as loop
 from hiper.training.build import build
 from hiper.training.schedule import checkpoint_due, lr_scales, splits_due
 from hiper.training.trainer import train
@@ -569,7 +568,7 @@ def test_stopping_at_once_never_saves_the_weights_of_no_iteration(
     whole: dict[str, Any], place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     calls = 0
-    target: Any = Learner if place == "in the update" else loop
+    target: Any = Learner if place == "in the update" else Run
     name = "update" if place == "in the update" else "write_episodes"
     original = getattr(target, name)
 
