@@ -15,6 +15,7 @@ from rich.console import Console
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
+from hiper.files import forget_lock
 from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Follower, Run
@@ -101,6 +102,7 @@ def clone_expert(
     if processes.agree(folder.exists()):
         _refuse_other_than_policy_of(config, folder)
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
+        forget_lock(folder)
         display.note(f"{folder} is done already")
         return folder
     from hiper.training.begin import clone
@@ -211,6 +213,8 @@ def _trained(run: Run, display: Display | None, processes: Processes) -> Run:
         from hiper.training.trainer import train as train_run
 
         train_run(run, _display(display, processes), processes)
+    else:
+        forget_lock(run.path)
     return run
 
 
