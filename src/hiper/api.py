@@ -16,7 +16,7 @@ from rich.console import Console
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.errors import UserError
-from hiper.files import user_path
+from hiper.files import forget_lock, user_path
 from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Follower, Run
@@ -105,6 +105,7 @@ def clone_expert(
     folder = user_path(out) if out else default_folder(config, "sft-")
     if processes.agree(check_cloned(config, folder)):
         unfinished_file(folder).unlink(missing_ok=True)  # a kill after the last step leaves it
+        forget_lock(folder)
         display.note(f"{folder} is done already")
         return folder
     display.whole_line(f"folder     {folder}")
@@ -231,6 +232,8 @@ def _trained(run: Run, display: Display, processes: Processes) -> Run:
             from hiper.training.trainer import train as train_run
 
         train_run(run, display, processes)
+    else:
+        forget_lock(run.path)
     return run
 
 

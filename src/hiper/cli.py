@@ -98,10 +98,11 @@ def train(
     with _together(processes) as group:
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group)
-        elif run is not None and run.finished:
-            display.note(f"{run.path} has all its {run.config.training.iterations} iterations: nothing is left to do")
-            display.note(*(f"note: {problem}" for problem in run.problems(run.config.training.iterations)))
         elif run is not None:
+            if run.finished:
+                total = run.config.training.iterations
+                display.note(f"{run.path} has all its {total} iterations: nothing is left to do")
+                display.note(*(f"note: {problem}" for problem in run.problems(total)))
             api.resume(run, display, group)
         if run is not None and group.first:
             report_run(run, display)

@@ -257,6 +257,12 @@ def lock_path(folder: Path) -> Path:
     return whole.with_name(f".{whole.name}.hiper-lock")
 
 
+def forget_lock(folder: Path) -> None:
+    """Delete the lock file of a folder in which nothing is left to do. A process that was killed may have left it."""
+    with suppress(OSError):
+        lock_path(folder).unlink()
+
+
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keep other processes out of ``folder``. The lock file lies beside it, since it may not exist yet.
