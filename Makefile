@@ -33,7 +33,7 @@ test: $(VENV)/.installed-dev
 
 test-records: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/results -m records
-	$(BIN)/python tools/stamp_records.py
+	$(BIN)/python tools/records.py stamp
 
 test-wheel: $(VENV)/.installed-dev
 	rm -rf $(WHEEL)

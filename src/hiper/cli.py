@@ -10,7 +10,6 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,10 +21,10 @@ from hiper.commands import parameters as given
 from hiper.commands.parameters import examples
 from hiper.errors import OUT_OF_MEMORY, UserError, first_line, is_out_of_memory
 from hiper.files import user_path
+from hiper.launch.together import joined
 
 if TYPE_CHECKING:
     from hiper.display.console import Display
-    from hiper.processes import Processes
 
 
 app = typer.Typer(
@@ -95,7 +94,7 @@ def train(
         elif run is not None:
             dry.show_resumed_run(run, display)
         return
-    with _together(processes) as group:
+    with joined(processes, sys.argv[1:]) as group:
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group)
         elif run is not None:
@@ -131,7 +130,7 @@ def sft(
     if dry_run:
         dry.show_cloning(config, out, display)
         return
-    with _together(processes) as group:
+    with joined(processes, sys.argv[1:]) as group:
         path = api.clone_expert(config, out=out, display=display, processes=group)
         if group.first:
             display.note(f"saved in {path}; evaluate it with:")
@@ -160,7 +159,7 @@ def evaluate(
     from hiper.runs.policies import find_policy
 
     find_policy(policy, env)  # a wrong path is refused before torch is imported
-    with _together(processes) as group:
+    with joined(processes, sys.argv[1:]) as group:
         display = _display()
         display.whole_line(f"policy     {policy}")
         with display.bar("loading torch"):
@@ -363,12 +362,6 @@ def _say(text: str, *, indent: int = 2, err: bool = False) -> None:
     terminal = (sys.stderr if err else sys.stdout).isatty()
     for line in wrapped(text, shutil.get_terminal_size().columns, indent) if terminal else [text]:
         typer.echo(line, err=err)
-
-
-def _together(count: int) -> AbstractContextManager[Processes]:
-    from hiper.launch.together import joined
-
-    return joined(count, sys.argv[1:])
 
 
 def _display(stderr: bool = False) -> Display:

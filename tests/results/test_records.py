@@ -163,7 +163,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_records_were_tested_since_they_changed():
-    command = [sys.executable, str(ROOT / "tools" / "stamp_records.py"), "--check"]
+    command = [sys.executable, str(ROOT / "tools" / "records.py"), "stamp", "--check"]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
 

@@ -24,8 +24,7 @@ from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
-from hiper.learner.losses import Counts, given, k3, policy_loss, value_loss
-from hiper.learner.meter import Meter
+from hiper.learner.losses import Counts, Meter, given, k3, policy_loss, value_loss
 from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
