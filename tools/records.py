@@ -8,7 +8,7 @@ The packed file has the settings, metrics and cards of all runs. Runs are in the
 tables are packed as well.
 
 The stamp is a hash over the records, the documents whose tables come from them, and the code that makes the tables.
-`make test-records` writes it once its tests have passed. With ``--check`` nothing is written. The exit code says whether
+`make test-records` writes it once its tests have passed. With ``--check`` nothing is written. The exit code says if
 it is up to date.
 """
 
