@@ -232,7 +232,10 @@ def test_thinking_and_arguments_of_chat_templates(tmp_path: Path, caplog: pytest
     ("setting", "message"),
     [
         ("prompt.thinking={credit: some}", r"prompt\.thinking\.credit: .*'none' or 'action'"),
-        ("prompt.thinking={cerdit: none}", "unknown key 'prompt.thinking.cerdit'; did you mean 'credit'"),
+        (
+            "prompt.thinking={cerdit: none}",
+            "unknown key 'prompt.thinking.cerdit'; did you mean 'prompt.thinking.credit'",
+        ),
         ("prompt.thinking={open: ''}", r"prompt\.thinking\.open: "),
         ("prompt.thinking={close: '<think>'}", r"prompt\.thinking: open and close must differ"),
         ("prompt.thinking={open: ' <think>'}", "must not begin or end with white space"),

@@ -50,6 +50,9 @@ SHORT: dict[str, str] = {
     "PYTHONPATH=. hiper train boxes 'env={name: couriers:Courier}' name=courier warm_start.turns=10000": COURIER,
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent expert": "--auto",
     "hiper play webshop data=generated --agent expert": "--auto",
+    "hiper play alfworld data=generated chores=2 --agent expert": "--auto",
+    "hiper train quickstart seed=1 --dry-run": "--out runs/not-yet",
+    "hiper tasks alfworld chores=3 --split valid_seen": "data=generated --split valid_unseen",
     "PYTHONPATH=. hiper play couriers:Courier --agent expert": "--auto",
     "hiper eval results/alfworld-nano/policy": "env.data=generated env.games=8 --episodes 2 --out cards/alfworld",
     "hiper eval results/webshop-nano/policy": "env.data=generated --episodes 2 --out cards/webshop",
@@ -66,6 +69,13 @@ LEFT_OUT: dict[str, str] = {
     "make setup": "installs an environment over the network",
     "make check": "checks that stand beside the tests in .ci/run",
     "make reference": "writes into the repository; another test compares what it would write",
+    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "a model from "
+    "the hub",
+    "hiper eval ~/models/base --env webshop prompt.template=webshop/terse rollout.slots=16 --split test "
+    "--temperature 0.7": "a model of the reader's own",
+    "make fuzz": "minutes; `make test` does a part of it",
+    "hiper train alfworld-nano env.chores=3 env.max_turns=null": "hours, on official games",
+    "hiper train alfworld-qwen2.5-1.5b env.data=generated --dry-run > mine.yaml": "reads a model's config from the hub",
     "pip install .": "installs over the network; `make test-wheel` does it",
     "hiper train alfworld-qwen2.5-1.5b model.path=Qwen/Qwen3-1.7B "
     "prompt.chat_template_args='{enable_thinking: false}' --out runs/qwen3": "a GPU, and a model from the hub",
@@ -107,6 +117,7 @@ def commands(page: str) -> tuple[str, ...]:
 
 def words(command: str) -> list[str]:
     """The words of a command as bash reads them, without settings of its environment."""
+    command = re.sub(r" > \S+$", "", command)
     script = f"for word in {command}; do printf '%s\\0' \"$word\"; done"
     told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     found = told.stdout.split("\0")[:-1]
