@@ -69,8 +69,7 @@ LEFT_OUT: dict[str, str] = {
     "make setup": "installs an environment over the network",
     "make check": "checks that stand beside the tests in .ci/run",
     "make reference": "writes into the repository; another test compares what it would write",
-    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "a model from "
-    "the hub",
+    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "the hub",
     "hiper eval ~/models/base --env webshop prompt.template=webshop/terse rollout.slots=16 --split test "
     "--temperature 0.7": "a model of the reader's own",
     "make fuzz": "minutes; `make test` does a part of it",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import ClassVar
 import pytest
 
 from hiper.config import load_config
+from hiper.episode import write_episodes
 from hiper.errors import UserError
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
@@ -124,8 +124,7 @@ def test_what_stored_results_lack_is_told(run: Run):
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for iteration in (1, 2, 4):
         run.training_episodes(iteration).parent.mkdir(exist_ok=True)
-        with gzip.open(run.training_episodes(iteration), "wt") as episodes_file:
-            episodes_file.write("{}" * 100)
+        write_episodes(run.training_episodes(iteration), [])
     damaged = run.training_episodes(4)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     run.evaluations_folder.mkdir()

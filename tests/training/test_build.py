@@ -127,7 +127,7 @@ def test_actions_that_a_nano_model_cannot_say_are_refused(
         plain: Any = original(config, split)
         return Shouting(plain.panel, plain.max_turns)
 
-    monkeypatch.setattr(module, "make_env", shouting)
+    monkeypatch.setattr("hiper.rollout.environment.make_env", shouting)
     with pytest.raises(UserError, match=r"cannot say .* actions of 'corridor', such as '.*  .*model\.path"):
         build(settings())
 

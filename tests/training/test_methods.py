@@ -27,13 +27,17 @@ from hiper.training.trainer import train
 Settings = Callable[..., Config]
 
 
+FLOAT = "model.compute_dtype=float32"
+"""In bfloat16, which some CPUs choose, generation and training round differently."""
+
+
 @pytest.fixture(scope="module")
 def settings(tiny_recipe: Path, tiny_run: Path) -> Settings:
     """The tiny recipe from its warm start, in groups of four."""
 
     def changed(*overrides: str) -> Config:
         usual = [f"model.path={tiny_run / 'warm-start'}", "warm_start.tasks=0", "rollout.group_size=4"]
-        return load_config(tiny_recipe, [*usual, "evaluation.every=0", "learner.minibatch_turns=32", *overrides])
+        return load_config(tiny_recipe, [*usual, "evaluation.every=0", "learner.minibatch_turns=32", FLOAT, *overrides])
 
     return changed
 

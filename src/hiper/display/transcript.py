@@ -17,6 +17,7 @@ TROUBLES = {
     InvalidKind.WRONG_ORDER: "blocks in another order",
     InvalidKind.EMPTY_BLOCK: "an empty block",
     InvalidKind.UNKNOWN_SWITCH: "neither KEEP nor SWITCH",
+    InvalidKind.UNCLOSED_THINKING: "thinking that does not end",
     InvalidKind.INADMISSIBLE_ACTION: "not possible here",
 }
 """Why a response is invalid, in words."""

@@ -72,7 +72,7 @@ def test_its_settings_are_checked_like_any_others(tiny_recipe: Path):
     assert config.advantages.gamma == 0.95  # type: ignore[attr-defined]
     assert Config.model_validate(config.model_dump(mode="json")) == config
     for setting, message in (
-        ("gama: 1", "unknown key 'advantages.gama'; did you mean 'gamma'?"),
+        ("gama: 1", "unknown key 'advantages.gama'; did you mean 'advantages.gamma'?"),
         ("gamma: high", r"advantages.gamma: .*number.*'high'"),
         ("lambda_seg: 1", "'my_credit:MonteCarlo' has no 'lambda_seg'"),
     ):
