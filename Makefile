@@ -2,7 +2,7 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
-# make fuzz         some 13,000 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
+# make fuzz         some 16,800 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
 # make reference    write docs/reference anew from the code: settings, study files, metrics
 # make setup        only set up .venv, as for the tests
