@@ -4,7 +4,7 @@
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
 # make test-wheel   build the distributions, install the wheel in an environment of its own, and run the tests of the
 #                   unpacked source distribution against it; PYTHON=python3.13 chooses the interpreter
-# make fuzz         some 13,000 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
+# make fuzz         some 16,800 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
 # make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
 # make kills        kill runs 300 times at random moments, resume and compare them (an hour; continues)
 # make soak         train for an hour; do memory, open files and threads stay flat?

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from helpers.made import unstamped
 from hiper.advantages import ESTIMATORS, GRPO, HAE, TokenGAE, TurnGAE
 from hiper.advantages.hae import SwitchForm
 from hiper.analysis.report import choose_sample, read_report, write_report
@@ -78,7 +79,7 @@ def test_the_report_on_a_terminal(run: Run):
 
 def test_scores_are_shown_where_they_say_more_than_success(run: Run):
     assert "score" not in read_report(run).tables()[0].headings
-    card = json.loads(run.card(2, "held_out").read_text())
+    card = unstamped(run.card(2, "held_out").read_text())
     for outcome in card["outcomes"].values():
         outcome["score"] = 0.625
     run.card(2, "held_out").write_text(json.dumps(card))
@@ -121,7 +122,7 @@ def test_a_damaged_card_is_named(run: Run, content: str):
     ],
 )
 def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, change: dict[str, object], reason: str):
-    card = json.loads(run.card(1, "held_out").read_text())
+    card = unstamped(run.card(1, "held_out").read_text())
     changed = card if "card" in change else card["outcomes"]["all"]
     changed |= change
     run.card(1, "held_out").write_text(json.dumps(card))
@@ -130,7 +131,7 @@ def test_a_card_of_another_version_or_at_odds_with_itself_is_named(run: Run, cha
 
 
 def test_a_card_from_before_it_told_of_tasks_is_named_by_its_version(run: Run):
-    card = json.loads(run.card(1, "held_out").read_text()) | {"card": 1}
+    card = unstamped(run.card(1, "held_out").read_text()) | {"card": 1}
     del card["outcomes"]["all"]["won_by_task"]
     run.card(1, "held_out").write_text(json.dumps(card))
     with pytest.raises(UserError, match="of version 1, and this hiper reads version 3"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from hiper.envs.base import Decision
 from hiper.episode import Episode, Turn
+from hiper.files import without_checksum
 from hiper.outcomes import Outcome
 from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import contexts_of
@@ -95,3 +97,8 @@ def turns_of(episode: Episode) -> list[DemonstratedTurn]:
         DemonstratedTurn(context, Decision(turn.switch, turn.subgoal, turn.action), not turn.lapse)
         for turn, context in zip(episode.turns, contexts_of(episode), strict=True)
     ]
+
+
+def unstamped(text: str) -> dict[str, Any]:
+    """The content of a card or of a line of metrics without its checksum, for tests that change it."""
+    return without_checksum(json.loads(text))[0]

@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from helpers.made import unstamped
 from hiper.analysis.comparison.comparison import compare
 from hiper.analysis.comparison.paired import crossed_mean
 from hiper.analysis.comparison.report import LEGEND, markdown, notes, tables
@@ -47,7 +48,7 @@ def make_run(tiny_run: Path, tmp_path: Path) -> MakeRun:
         played = read_episodes(file)
         episodes = [dataclasses.replace(e, won=n % every == 0, score=1.0) for n, e in enumerate(played)]
         outcomes = {name: dataclasses.asdict(outcome) for name, outcome in summarize(episodes).items()}
-        card.write_text(json.dumps(json.loads(card.read_text()) | {"outcomes": outcomes}))
+        card.write_text(json.dumps(unstamped(card.read_text()) | {"outcomes": outcomes}))
         return run
 
     return make
@@ -59,7 +60,7 @@ def compared(*runs: Run) -> Any:
 
 def edit_card(run: Run, iteration: int, section: str, **changes: Any) -> None:
     file = run.card(iteration, "held_out")
-    card = json.loads(file.read_text())
+    card = unstamped(file.read_text())
     card[section] |= changes
     file.write_text(json.dumps(card))
 
@@ -139,7 +140,7 @@ def test_curves_are_means_with_the_worst_and_the_best_seed(make_run: MakeRun):
 def test_replaced_episodes_count_as_played(make_run: MakeRun):
     run = make_run("a", 0, 1)
     file = run.path / "metrics.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    records = [unstamped(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(r | {"group/episodes_played": 20.0}) + "\n" for r in records))
     assert read_trace(run).effort(2)[0] == 40
 
@@ -245,7 +246,7 @@ def test_alarms_are_told(make_run: MakeRun, tmp_path: Path):
     runs = [make_run("a", seed, 1) for seed in (0, 1)]
     assert notes(compared(*runs)) == []
     file = runs[1].path / "metrics.jsonl"
-    records = [json.loads(line) for line in file.read_text().splitlines()]
+    records = [unstamped(line) for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(r | {"alarm/switch_rate": 1.0, "alarm/kl": 0.0}) + "\n" for r in records))
     assert notes(compared(*runs)) == ["note: alarms rang while a trained: switch_rate (1 of 2 runs)"]
 
@@ -293,7 +294,7 @@ def test_metrics_that_are_missing_or_damaged_are_refused(make_run: MakeRun):
 
 def test_points_of_fewer_tasks_are_known(make_run: MakeRun):
     run = make_run("a", 0, 1)
-    card = json.loads(run.card(1, "held_out").read_text())
+    card = unstamped(run.card(1, "held_out").read_text())
     overall = card["outcomes"]["all"]
     tasks, fewer = overall["episodes"], overall["won_by_task"][:-1]
     overall |= {"episodes": len(fewer), "won": fewer.count("1"), "won_by_task": fewer}
