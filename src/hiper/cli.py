@@ -100,8 +100,8 @@ def train(
         elif run is not None:
             if run.finished:
                 total = run.config.training.iterations
-                display.note(f"{run.path} has all its {total} iterations: nothing is left to do")
-                display.note(*(f"note: {problem}" for problem in run.problems(total)))
+                done = f"{run.path} has all its {total} iterations: nothing is left to do"
+                display.note(done, *(f"note: {problem}" for problem in run.problems(total)))
             api.resume(run, display, group)
         if run is not None and group.first:
             report_run(run, display)

@@ -17,7 +17,7 @@ from hiper.commands.dry_run import show_plan
 from hiper.commands.output import write_results
 from hiper.display.console import Display
 from hiper.errors import UserError
-from hiper.files import write_text
+from hiper.files import forget_lock, write_text
 from hiper.launch.local import Launch, local_processes, run_commands
 from hiper.runs.folder import Run
 from hiper.study.definition import Study, Tuning, combinations, points_of, trial_name, trials_of
@@ -192,6 +192,8 @@ class _Runner:
         for job in jobs:
             job.check()
         done = [job for job in jobs if job.done]
+        for job in done:
+            forget_lock(job.folder)
         if done:
             self.display.note(f"{len(done)} of {len(jobs)} are done already")
         diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}

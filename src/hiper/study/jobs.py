@@ -19,7 +19,7 @@ from hiper.errors import UserError
 from hiper.launch.local import Command
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
-from hiper.runs.policies import PolicyFolder
+from hiper.runs.policies import PolicyFolder, unfinished_file
 from hiper.study.definition import Study, settings_of, within
 
 
@@ -52,7 +52,7 @@ class Job:
     def done(self) -> bool:
         """Whether nothing is left to do."""
         if self.warm_start:
-            return self.folder.exists()
+            return self.folder.exists() and not unfinished_file(self.folder).exists()  # `hiper sft` deletes it last
         if not self.begun:
             return False
         run = Run.open(self.folder)
