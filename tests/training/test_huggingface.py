@@ -195,7 +195,7 @@ def test_thoughts_are_shown_where_a_policy_plays(thoughtful_run: Run):
     for turn in policy.play(env, task).turns:
         assert turn.thinking > 1
         assert turn.text.split()[0] in screen.getvalue()
-    assert "unclosed_thinking" in screen.getvalue()
+    assert "thinking that does not end" in screen.getvalue()
 
 
 def test_arguments_thinking_and_day_stay_with_run_and_policy(
