@@ -22,7 +22,8 @@ from hiper.runs.cards import Card
 from hiper.runs.records import RECORDS, PackedRuns, pack, read_archive, unpack
 from hiper.study.sweep import SweepReport
 
-pytestmark = pytest.mark.records
+of_records = pytest.mark.records
+"""A test that runs where records change, not in every loop."""
 
 RESULTS = Path(__file__).parents[2] / "results"
 DOCUMENT = RESULTS.parent / "docs" / "results.md"
@@ -77,6 +78,7 @@ def text(records: Records) -> Text:
     return read
 
 
+@of_records
 def test_there_are_some():
     assert len(STUDIES) >= 3
     assert TUNINGS
@@ -85,6 +87,7 @@ def test_there_are_some():
     assert WHOLE
 
 
+@of_records
 @pytest.mark.parametrize("file", TUNINGS, ids=lambda file: str(file.parent.relative_to(RESULTS)))
 def test_a_tuning_is_that_of_its_records(file: Path, record: Record, text: Text):
     numbers: Counter[str] = Counter()
@@ -101,6 +104,7 @@ def recomputed(file: Path, record: Record, text: Text) -> Comparison:
     return compare([record(file.parent, Path(run).name) for method in methods for run in method["runs"]])
 
 
+@of_records
 @pytest.mark.parametrize("file", COMPARISONS, ids=lambda file: str(file.parent.relative_to(RESULTS)))
 def test_a_comparison_is_that_of_its_records(file: Path, record: Record, text: Text):
     comparison = recomputed(file, record, text)
@@ -110,6 +114,7 @@ def test_a_comparison_is_that_of_its_records(file: Path, record: Record, text: T
     assert text(file.with_suffix(".md")) == markdown(comparison, file.with_suffix(".png").name)
 
 
+@of_records
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.parent.name)
 def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, text: Text):
     stored = rounded(text(file))
@@ -121,6 +126,7 @@ def test_a_sweep_is_that_of_its_comparisons(file: Path, record: Record, text: Te
     assert report.markdown("sweep.png") == file.with_suffix(".md").read_text()
 
 
+@of_records
 @pytest.mark.parametrize("file", [*WHOLE, *SWEEPS], ids=lambda file: file.parent.name)
 def test_the_document_shows_the_tables_of_a_study(file: Path):
     told = set(DOCUMENT.read_text().splitlines())
@@ -130,6 +136,7 @@ def test_the_document_shows_the_tables_of_a_study(file: Path):
     assert [line for line in tables if line not in told] == []
 
 
+@of_records
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_records_can_be_packed_again(study: Path, records: Records, tmp_path: Path):
     packed = records(study)
@@ -142,13 +149,18 @@ def test_records_can_be_packed_again(study: Path, records: Records, tmp_path: Pa
     assert list(again.items()) == list(published.items())
 
 
+@of_records
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)
 def test_every_card_is_read_and_would_be_written_unchanged(study: Path, records: Records, tmp_path: Path):
     cards = sorted(records(study).folder.rglob("evaluations/*.json"))
     assert len(cards) > 40
     for file in cards:
         Card.read(file).write(tmp_path / "card.json")
-        assert (tmp_path / "card.json").read_bytes() == file.read_bytes()
+        written = json.loads((tmp_path / "card.json").read_text())
+        # What cards have held since: nothing was set of the one, and the other is made when a card is written.
+        assert written.pop("prompt", {}) == {}
+        written.pop("crc32")
+        assert json.dumps(written, indent=2) + "\n" == file.read_text()
 
 
 def rounded(text: str) -> Any:
