@@ -1,6 +1,6 @@
 """The processes that train one run together. Each does its share of the work, and all get everybody's results.
 
-`hiper train --processes N`, torchrun and Ray start the processes, and tell each its rank in environment variables. What
+`hiper train --processes N` and torchrun start the processes, and tell each its rank in environment variables. What
 the processes compute together is what one process computes alone, up to rounding.
 """
 
@@ -156,7 +156,7 @@ def place() -> Processes:
 
 @contextmanager
 def together() -> Iterator[Processes]:
-    """Join the processes that `hiper --processes`, torchrun, Ray or a script started. Without any: work alone.
+    """Join the processes that `hiper --processes`, torchrun or a script started. Without any: work alone.
 
     >>> with together() as processes:  # doctest: +SKIP
     ...     hiper.train("quickstart", processes=processes)

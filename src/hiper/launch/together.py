@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -70,16 +70,16 @@ def run_together(arguments: Sequence[str], count: int) -> int:
         with _passing_on(running) as asked:
             for rank in range(count):
                 own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-                output = outputs[rank].open("wb") if rank else None
-                running[rank] = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL if rank else None,
-                    stdout=output,
-                    stderr=subprocess.STDOUT if rank else None,
-                    env=threads | os.environ | common | own,
-                    start_new_session=True,  # the terminal's signals reach this process alone, which passes them on
-                    pass_fds=(pipe,),
-                )
+                with outputs[rank].open("wb") if rank else nullcontext() as output:
+                    running[rank] = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL if rank else None,
+                        stdout=output,
+                        stderr=subprocess.STDOUT if rank else None,
+                        env=threads | os.environ | common | own,
+                        start_new_session=True,  # the terminal's signals reach this process alone, which passes them on
+                        pass_fds=(pipe,),
+                    )
             codes = _wait(running, asked)
         return _outcome(codes, outputs)
 

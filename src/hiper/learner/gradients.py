@@ -83,9 +83,9 @@ def _sum_in_order(
     trained: dict[int, Parameter], pieces: dict[int, list[Tensor | None]], owner: Sequence[int], processes: Processes
 ) -> None:
     for number, rank in enumerate(owner):
-        gradients = pieces.pop(number, None)
+        gradients = pieces.pop(number, [None] * (1 + max(trained, default=0)))
         for bucket in _buckets(trained):
-            flat = _flat(bucket, gradients)
+            flat = _flat([(parameter, gradients[i]) for i, parameter in bucket.items()])
             with noticing_losses(processes.count):
                 dist.broadcast(flat, src=rank)
             for parameter, part in _parts(bucket, flat):
@@ -94,18 +94,16 @@ def _sum_in_order(
 
 def _sum(trained: dict[int, Parameter], processes: Processes) -> None:
     for bucket in _buckets(trained):
-        flat = _flat(bucket, [bucket[i].grad if i in bucket else None for i in range(max(bucket) + 1)])
+        flat = _flat([(parameter, parameter.grad) for parameter in bucket.values()])
         with noticing_losses(processes.count):
             dist.all_reduce(flat)
         for parameter, part in _parts(bucket, flat):
             parameter.grad = part
 
 
-def _flat(bucket: dict[int, Parameter], gradients: Sequence[Tensor | None] | None) -> Tensor:
-    """Join the gradients of a bucket into one array; zeros stand for those that are not there."""
-    given = {} if gradients is None else {i: gradients[i] for i in bucket}
-    parts = [torch.zeros_like(p) if (g := given.get(i)) is None else g for i, p in bucket.items()]
-    return torch.cat([part.flatten() for part in parts])
+def _flat(gradients: Sequence[tuple[Parameter, Tensor | None]]) -> Tensor:
+    """Join the gradients of some parameters into one array; zeros stand for those that are not there."""
+    return torch.cat([(torch.zeros_like(p) if grad is None else grad).flatten() for p, grad in gradients])
 
 
 def _parts(bucket: dict[int, Parameter], flat: Tensor) -> Iterator[tuple[Parameter, Tensor]]:
