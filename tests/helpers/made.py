@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,3 +103,16 @@ def turns_of(episode: Episode) -> list[DemonstratedTurn]:
 def unstamped(text: str) -> dict[str, Any]:
     """The content of a card or of a line of metrics without its checksum, for tests that change it."""
     return without_checksum(json.loads(text))[0]
+
+
+@dataclass
+class Ended:
+    """A process that is over."""
+
+    code: int
+
+    def poll(self) -> int:
+        return self.code
+
+    def send_signal(self, sig: int, /) -> None:
+        raise AssertionError("it is over")

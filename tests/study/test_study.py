@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from threading import Thread
@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 from rich.console import Console
 
-from helpers.made import make_card, outcome
+from helpers.made import Ended, make_card, outcome
 from hiper import cli
 from hiper.commands import study as command
 from hiper.commands.study import plan_study, run_study
@@ -46,19 +46,6 @@ methods:
     warm_start: own
     settings: {prompt.template: terse-act}
 """
-
-
-@dataclass
-class Ended:
-    """A process that is over."""
-
-    code: int
-
-    def poll(self) -> int:
-        return self.code
-
-    def send_signal(self, sig: int, /) -> None:
-        raise AssertionError("it is over")
 
 
 @pytest.fixture

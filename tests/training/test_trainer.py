@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.made import Ended
 from hiper import api, cli
 from hiper.commands.study import run_study
 from hiper.config import Config
@@ -424,16 +424,6 @@ def killable(
 @contextmanager
 def jobs_in_this_process(folder: Path) -> Iterator[Launch]:
     """Jobs that a kill of the launcher kills too."""
-
-    @dataclass
-    class Ended:
-        code: int
-
-        def poll(self) -> int:
-            return self.code
-
-        def send_signal(self, sig: int, /) -> None:
-            raise AssertionError("it is over")
 
     def launch(job: Command, log: Path) -> Ended:
         with pytest.MonkeyPatch.context() as patch:
