@@ -161,9 +161,14 @@ class House:
         return found
 
     def loaded_by_command(self, command: str) -> set[str]:
-        """The modules and foreign packages that a command of ``cli.py`` imports before it does anything."""
-        cli = self.modules["hiper.cli"]
-        body = next(node for node in cli.tree.body if isinstance(node, ast.FunctionDef) and node.name == command)
+        """The modules and foreign packages that a command of ``hiper.cli`` imports before it does anything."""
+        cli, body = next(
+            (module, node)
+            for name, module in self.modules.items()
+            if name == "hiper.cli" or name.startswith("hiper.cli.")
+            for node in module.tree.body
+            if isinstance(node, ast.FunctionDef) and node.name == command
+        )
         loaded, waiting = set(), {"hiper.cli", *self._imported(cli, ast.walk(body))}
         while waiting:
             name = waiting.pop()

@@ -427,7 +427,7 @@ def jobs_in_this_process(folder: Path) -> Iterator[Launch]:
 
     def launch(job: Command, log: Path) -> Ended:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("hiper.cli._display", lambda stderr=False: Quiet())
+            patch.setattr("hiper.cli.train.make_display", lambda stderr=False: Quiet())
             cli.app(job.arguments, standalone_mode=False)
         return Ended(0)
 
