@@ -67,6 +67,8 @@ class NanoConfig(StrictModel):
     """The maximum length of prompt and response together, in tokens."""
     rope_theta: float = Field(1e6, gt=1, le=1e12)
     """The base of the rotary position embedding."""
+    vocabulary_tasks: int = Field(400, ge=1, le=1_000_000_000)
+    """The number of training tasks whose words become the vocabulary. Raise it where each task has words of its own."""
     induction: bool = False
     """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
 
@@ -312,6 +314,14 @@ class Config(StrictModel):
     def _check_lora(self) -> Self:
         if self.learner.lora is not None and self.model.path is None:
             raise ValueError("learner.lora trains adapters of a pretrained model: name it with model.path")
+        return self
+
+    @model_validator(mode="after")
+    def _check_renaming(self) -> Self:
+        if self.warm_start.rename and self.model.path is not None:
+            raise ValueError(
+                "warm_start.rename exchanges whole words, and tokens of model.path may be parts of words: set it to 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
+from hiper.imitation.renaming import rename
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row
@@ -144,6 +145,8 @@ class WarmStart:
                 )
                 if len(rows) >= enough:
                     break
+        if self.config.warm_start.rename:
+            rows = rename(rows, self.tokenizer, self.config.warm_start.rename, derive_seed(seed, "rename"))
         return rows, config.turns or len(rows) * config.epochs / passes
 
 

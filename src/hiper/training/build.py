@@ -199,7 +199,7 @@ def _policy(
         policy = load_base(folder, config.model) if adapter else load_policy(source, config.model)
         _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
         return policy, load_tokenizer(source), adapter
-    turns = list(language(env))
+    turns = list(language(env, config.model.nano.vocabulary_tasks))
     wording = template.wording
     if config.prompt.plan_memory != "none":
         template = template.with_plans()

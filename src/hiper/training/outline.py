@@ -65,7 +65,7 @@ def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTraine
     if config.model.path is not None:
         PolicyFolder(user_path(config.model.path)).check()
         return outline_policy(config.model.path, config.model), load_tokenizer(config.model.path)
-    turns = list(language(env))
+    turns = list(language(env, config.model.nano.vocabulary_tasks))
     words = (text for said in turns for text in texts(template, said))
     tokenizer = build_word_tokenizer(words, template.wording)
     check_sayable(env, template, tokenizer, turns)
