@@ -240,7 +240,7 @@ def demonstrations(generated_shop: Shop) -> list[Episode]:
 
 
 def test_slips_are_made_in_haste(generated_shop: Shop):
-    """The first product offered, where it is not the one to open; buying, where something is left to choose; else none."""
+    """The first product offered, if another is right; buying, if something is left to choose; else none."""
     env, rng = WebshopEnv(generated_shop, nouns="words"), random.Random(0)
     seen = {"search": 0, "first": 0, "buy": 0, "none": 0}
     for task in env.panel.subset(40):

@@ -1,8 +1,8 @@
 """A rule-based buyer that knows no more than an agent: the instruction, what it has read, the admissible actions.
 
-It searches for the product's words and, several times over, for the values of the options asked for: the search covers
-options, they tell products apart best, and a word counts as often as it is said. It opens the first product within the price, chooses the
-options one by one, and buys. It leaves a product that lacks an option for the next one.
+It searches for the product's words, followed by the values of the options asked for, several times over. The search
+covers options, they tell products apart best, and a word counts as often as it is said. It opens the first product
+within the price, chooses the options one by one, and buys. It leaves a product that lacks an option for the next one.
 
 It is written to be *imitated*. The shop does not show what has been chosen. But nearly every decision follows from the
 instruction, the page, the last action and the subgoal. The subgoals for green trousers in size 9 are ``find trousers``,
