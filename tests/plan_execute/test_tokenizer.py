@@ -53,7 +53,7 @@ def test_words(tokenizer, text, tokens):
 
 def test_sizes_are_words_and_are_written_as_they_were_read():
     """A shop's search knows "3x-large", and not "3 x-large"."""
-    text = "men's 3x-large size 7.5 wi-fi u.s. 20x24in 6.7x4ft black137"
+    text = "men's 3x-large size 7.5 wi-fi u.s 20x24in 6.7x4ft black137"
     tokenizer = build_word_tokenizer([text])
     assert words(tokenizer, text) == text.split()
     assert round_trip(tokenizer, text) == text
