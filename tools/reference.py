@@ -96,7 +96,7 @@ def estimators() -> list[str]:
     names = ", ".join(f"[`{name}`](#{anchor(f'advantages.type: {name}')})" for name in ESTIMATORS)
     parts = [
         f"`type` (default: `{HAE.type}`) chooses the estimator: {names}, or `module:Class` for [one of your own]"
-        "(../credit.md#an-estimator-of-your-own). The other keys are its parameters. [Credit](../credit.md) compares "
+        "(../estimators.md). The other keys are its parameters. [Credit](../credit.md) compares "
         "the estimators."
     ]
     for name, kind in ESTIMATORS.items():

@@ -22,7 +22,7 @@ from hiper.errors import UserError
 from hiper.runs.folder import Run
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 Hiper = Callable[..., Any]
 
 
