@@ -33,10 +33,12 @@ ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "mkdocs.yml"
 PLACES = {"docs": "", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md", "results": "records"}
 """The files and folders of the repository that the site shows, and their places on it."""
-SHOWN = {".md", ".png", ".svg", ".css", ".ipynb"}
+SHOWN = {".md", ".png", ".svg", ".css", ".js", ".ipynb"}
 """The kinds of files that the site shows."""
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(\s*(?![a-z]+:)([^)\s#]*)(#[^)\s]*)?\s*\)")
+SHIM = "https://unpkg.com/iframe-worker/shim"
+"""The only file of another host that the builder refers to. `docs/assets/iframe-worker.js` stands in for it."""
 LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?(?:https?:)?//[^"'\s>]*|@import[^;]*//""")
 """A file of another host that a page would load."""
 
@@ -128,6 +130,13 @@ def settings() -> dict[str, Any]:
     return dict(yaml.safe_load(SETTINGS.read_text(encoding="utf-8")))
 
 
+def localise(site: Path) -> None:
+    """Make the pages load every file from the site itself."""
+    for file in site.rglob("*.html"):
+        own = os.path.relpath(site / "assets" / "iframe-worker.js", file.parent)
+        file.write_text(file.read_text(encoding="utf-8").replace(SHIM, own), encoding="utf-8")
+
+
 def faults(pages: Path, site: Path) -> list[str]:
     """Return what is wrong with a built site, beyond what the builder reports."""
     there = {file.relative_to(pages).as_posix() for file in pages.rglob("*.md")}
@@ -140,18 +149,27 @@ def faults(pages: Path, site: Path) -> list[str]:
     return found
 
 
-def build() -> int:
-    """Build the site, and return the exit code."""
-    given = settings()
-    pages, site = ROOT / given["docs_dir"], ROOT / given["site_dir"]
-    for folder in (pages, site):
-        shutil.rmtree(folder, ignore_errors=True)
+def build(folder: Path = ROOT / "build") -> int:
+    """Build the site into ``folder/site``, and return the exit code.
+
+    Args:
+        folder: the folder of the pages and of the site.
+    """
+    pages, site = folder / "pages", folder / "site"
+    for old in (pages, site):
+        shutil.rmtree(old, ignore_errors=True)
     write_pages(pages)
-    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(SETTINGS)]
-    done = subprocess.run(command, cwd=ROOT, check=False)
+    # The builder takes folders from its settings alone, relative to their file.
+    own = folder / "mkdocs.yml"
+    text = SETTINGS.read_text(encoding="utf-8").replace("[src]", f"[{ROOT / 'src'}]").replace("tools/", f"{ROOT}/tools/")
+    own.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(own)]
+    path = os.pathsep.join([str(ROOT / "tools"), *sys.path])  # the extension of mkdocstrings is a tool too
+    done = subprocess.run(command, cwd=folder, check=False, env=os.environ | {"PYTHONPATH": path})
+    localise(site)
     for fault in (wrong := faults(pages, site)):
         sys.stderr.write(f"{fault}\n")
-    return done.returncode or bool(wrong)
+    return done.returncode or int(bool(wrong))
 
 
 if __name__ == "__main__":
