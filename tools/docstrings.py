@@ -9,21 +9,22 @@ import griffe
 
 import reference
 
-
 FORMULAS = re.compile(r"The module's docstring (states|explains)[^.]*\.")
 """A sentence that leads to the docstring of the module, in which the formulas stand."""
 
 
 def example(match: re.Match[str]) -> str:
-    """Return the lines of an example as a block of code."""
-    lines = (re.sub(r" *# doctest.*", "", line)[4:] for line in match[0].splitlines())
-    return "\n".join(["```python", *lines, "```\n"])
+    """Return an example as a block of code; with its prompts if it shows what comes out."""
+    lines = [re.sub(r" *# doctest.*", "", line) for line in match[0].splitlines()]
+    if all(line.startswith((">>>", "...")) for line in lines):
+        return "\n".join(["```python", *(line[4:] for line in lines), "```\n"])
+    return "\n".join(["```pycon", *lines, "```\n"])
 
 
 def plain(text: str) -> str:
     """Return a docstring as Markdown."""
     text = re.sub(r"::$", ":", reference.markdown(text), flags=re.M)
-    return re.sub(r"^>>> .*\n?(^(>>>|\.\.\.) .*\n?)*", example, text, flags=re.M)
+    return re.sub(r"^>>> .*\n?(^\S.*\n?)*", example, text, flags=re.M)
 
 
 class PlainDocstrings(griffe.Extension):

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -19,7 +20,7 @@ from nbformat.v4 import new_output
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 
 
-def executed(file: Path, folder: Path) -> nbformat.NotebookNode:
+def executed(file: Path, folder: Path) -> Any:
     """Return a notebook as it is after its cells have run in a folder, one after the other.
 
     Raises:
@@ -39,7 +40,7 @@ def executed(file: Path, folder: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def printed(output: nbformat.NotebookNode) -> str:
+def printed(output: Any) -> str:
     """Return the text of an output, without colors and without warnings."""
     if output.output_type == "stream":
         text = output.text if output.name == "stdout" else ""

@@ -31,15 +31,21 @@ from latex2mathml.converter import convert
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = ROOT / "mkdocs.yml"
-PLACES = {"docs": "", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changes.md", "results": "records"}
-"""The files and folders of the repository that the site shows, and their places on it."""
+PLACES = {
+    "docs": "",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+    "results": "records",
+    "results/README.md": "records/cards.md",
+}
+"""The files and folders of the repository that the site shows, and their places on it. Later entries count."""
 SHOWN = {".md", ".png", ".svg", ".css", ".js", ".ipynb"}
 """The kinds of files that the site shows."""
 CODE = re.compile(r"(^ *```.*?^ *```$|`[^`\n]+`)", re.M | re.S)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(\s*(?![a-z]+:)([^)\s#]*)(#[^)\s]*)?\s*\)")
 SHIM = "https://unpkg.com/iframe-worker/shim"
 """The only file of another host that the builder refers to. `docs/assets/iframe-worker.js` stands in for it."""
-LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?(?:https?:)?//[^"'\s>]*|@import[^;]*//""")
+LOADED = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=["']?(?:https?:)?//[^"'\s>]*""")
 """A file of another host that a page would load."""
 
 
@@ -98,7 +104,8 @@ def page(text: str, path: str, places: Mapping[str, str], repository: str | None
 
 def formulas(match: re.Match[str]) -> str:
     """Return a block of LaTeX as MathML, a formula for each paragraph."""
-    return "<div class='formulas'>" + "".join(convert(part, display="block") for part in match[1].split("\n\n")) + "</div>"
+    shown = "".join(convert(part, display="block") for part in match[1].split("\n\n"))
+    return f"<div class='formulas'>{shown}</div>"
 
 
 def notebook_page(file: Path) -> str:
@@ -161,8 +168,8 @@ def build(folder: Path = ROOT / "build") -> int:
     write_pages(pages)
     # The builder takes folders from its settings alone, relative to their file.
     own = folder / "mkdocs.yml"
-    text = SETTINGS.read_text(encoding="utf-8").replace("[src]", f"[{ROOT / 'src'}]").replace("tools/", f"{ROOT}/tools/")
-    own.write_text(text, encoding="utf-8")
+    text = SETTINGS.read_text(encoding="utf-8").replace("[src]", f"[{ROOT / 'src'}]")
+    own.write_text(text.replace("[tools/", f"[{ROOT}/tools/"), encoding="utf-8")
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean", "--config-file", str(own)]
     path = os.pathsep.join([str(ROOT / "tools"), *sys.path])  # the extension of mkdocstrings is a tool too
     done = subprocess.run(command, cwd=folder, check=False, env=os.environ | {"PYTHONPATH": path})

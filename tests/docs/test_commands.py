@@ -24,7 +24,11 @@ from hiper.study.definition import study_names
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "CONTRIBUTING.md", "results/README.md"),
-    *(str(page.relative_to(ROOT)) for folder in ("docs", "docs/how-to") for page in sorted((ROOT / folder).glob("*.md"))),
+    *(
+        str(page.relative_to(ROOT))
+        for folder in ("docs", "docs/how-to")
+        for page in sorted((ROOT / folder).glob("*.md"))
+    ),
 )
 COMMAND = re.compile(r"(\w+=\S+ )*(hiper|make|pip|python|pytest|tar|torchrun) ")
 PLACEHOLDER = re.compile(r"\b(RECIPE|RUN|POLICY|ENV|STUDY)\b|\[")
@@ -60,12 +64,14 @@ SHORT: dict[str, str] = {
     "hiper eval results/alfworld-nano/policy": "env.data=generated env.games=8 --episodes 2 --out cards/alfworld",
     "hiper train quickstart --out runs/first": TRAIN,
     "hiper train --resume runs/first": "",
+    "hiper train quickstart": TRAIN,
+    "hiper eval runs/quickstart-seed0 --episodes 100 --temperature 0": "--episodes 2 --out cards/greedy",
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/first": "--auto",
-    "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/quickstart": "--auto",
+    "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/quickstart-seed0": "--auto",
     "hiper train quickstart prompt.template=mine.yaml --out runs/my-prompt": TRAIN,
     "hiper train quickstart --out runs/hiper-0": TRAIN,
-    "hiper train quickstart advantages='{type: grpo}' rollout.group_size=8 learner.critic_warmup_iterations=0 name=grpo "
-    "--out runs/grpo-0": TRAIN,
+    "hiper train quickstart advantages='{type: grpo}' rollout.group_size=8 learner.critic_warmup_iterations=0 "
+    "name=grpo --out runs/grpo-0": TRAIN,
     "hiper study mine.yaml --dry-run": "",
     "PYTHONPATH=. hiper train quickstart training.trackers='[tensorboard, my_tracker:Csv]' --out runs/tracked": TRAIN,
     "hiper eval results/alfworld-nano/policy --seed 1": "env.data=generated env.games=8 --episodes 2 --out cards/again",
@@ -190,7 +196,7 @@ def test_what_is_left_out_would_begin(command: str, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if set(commands(page)) - set(LEFT_OUT)])
 def test_commands_run_as_they_are_printed(page: str, hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """One after the other, in an empty folder that has the page's first code in the files which it names. Then its other code."""
+    """One after the other, in an empty folder with the page's first code in the files it names; then its other code."""
     (tmp_path / "results").symlink_to(ROOT / "results")
     (tmp_path / "home").mkdir()
     for variable in ("HOME", "ALFWORLD_DATA", "WEBSHOP_DATA"):

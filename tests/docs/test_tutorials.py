@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
+import importlib
 import io
 import re
 from collections.abc import Callable
@@ -48,6 +50,15 @@ def test_the_page_the_picture_and_the_notebook_show_one_episode():
     for name, array in vars(pictures.EPISODE).items():
         if isinstance(array, np.ndarray):
             np.testing.assert_array_equal(array, getattr(names["turns"], name), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "module", ["advantages.registry", "advantages.shaping", "config.load", "envs.checks", "envs.registry"]
+)
+def test_the_examples_of_docstrings_run(module: str):
+    failed, tried = doctest.testmod(importlib.import_module(f"hiper.{module}"))
+    assert tried
+    assert not failed
 
 
 # --- Pictures ---------------------------------------------------------------------------------------------------------
