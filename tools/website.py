@@ -92,7 +92,8 @@ def page(text: str, path: str, places: Mapping[str, str], repository: str | None
             return match[0]
         file = os.path.normpath(Path(path).parent / target)
         if file in places:
-            return f"{picture}[{words}]({os.path.relpath(places[file], Path(places[path]).parent)}{anchor or ''})"
+            place = re.sub(r"\.ipynb$", ".md", places[file])  # a notebook has a page
+            return f"{picture}[{words}]({os.path.relpath(place, Path(places[path]).parent)}{anchor or ''})"
         if not (ROOT / file).exists():
             return match[0]  # the builder reports it
         return f"[{words}]({repository}/blob/HEAD/{file})" if repository else words

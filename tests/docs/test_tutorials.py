@@ -178,7 +178,7 @@ def masked(screen: str) -> str:
     words = re.sub(r"(?<=iter-)\d+", "N", words)
     words = re.sub(r"(?<![\w-])[+-]?\d[\d.,:]*(?<![,:.])%?", "N", words)
     words = re.sub(r"\bN (?:s|min|h)\b", "N time", words)
-    words = re.sub(r" - (?=- |N )", " N ", words)  # a number that an iteration does not have
+    words = re.sub(r"(?<= )-(?= )", "N", words)  # a number that an iteration does not have
     words = re.sub(r"intervals (?:do not )?overlap", "intervals overlap", words)
     words = " ".join(words.split())
     words = re.sub(r"(N/N(?: N%?)+ time )(?:N/N(?: N%?)+ time )+", r"\1", words + " ")

@@ -17,7 +17,12 @@ pytest.importorskip("latex2mathml", reason="the extra docs is not installed")
 
 import website
 
-PLACES = {"docs/credit.md": "credit.md", "docs/how-to/tune.md": "how-to/tune.md", "CONTRIBUTING.md": "contributing.md"}
+PLACES = {
+    "docs/credit.md": "credit.md",
+    "docs/how-to/tune.md": "how-to/tune.md",
+    "docs/notebooks/one.ipynb": "notebooks/one.ipynb",
+    "CONTRIBUTING.md": "contributing.md",
+}
 ADDRESS = "https://example.org/hiper"
 
 
@@ -26,6 +31,7 @@ ADDRESS = "https://example.org/hiper"
     [
         ("docs/credit.md", "[a](../CONTRIBUTING.md#b)", "[a](contributing.md#b)"),
         ("docs/credit.md", "[a](how-to/tune.md)", "[a](how-to/tune.md)"),
+        ("docs/credit.md", "[a](notebooks/one.ipynb)", "[a](notebooks/one.md)"),
         ("docs/how-to/tune.md", "![two\nlines](../credit.md)", "![two\nlines](../credit.md)"),
         ("CONTRIBUTING.md", "[a](docs/credit.md#c) [b](#d)", "[a](credit.md#c) [b](#d)"),
         ("docs/credit.md", "[a](https://x.org/../y)", "[a](https://x.org/../y)"),
