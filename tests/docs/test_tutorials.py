@@ -15,9 +15,12 @@ import nbformat
 import numpy as np
 import pytest
 
-import notebooks
 import pictures
 from helpers.slow_estimators import episodes_of, slow_credit, slow_gae
+
+pytest.importorskip("nbclient", reason="the extra docs is not installed")
+
+import notebooks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
