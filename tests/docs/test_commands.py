@@ -48,6 +48,7 @@ SHORT: dict[str, str] = {
     "PYTHONPATH=. hiper train quickstart advantages='{type: my_credit:MonteCarlo, gamma: 0.9}' --out runs/mine": TRAIN,
     "hiper train quickstart rollout.group_size=8 --out runs/in-groups": f"{TRAIN} training.iterations=4",
     "PYTHONPATH=. hiper train boxes 'env={name: couriers:Courier}' name=courier warm_start.turns=10000": COURIER,
+    "WANDB_MODE=offline hiper train quickstart 'training.trackers=[tensorboard,wandb]'": TRAIN,
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent expert": "--auto",
     "hiper play webshop data=generated --agent expert": "--auto",
     "hiper play alfworld data=generated chores=2 --agent expert": "--auto",
