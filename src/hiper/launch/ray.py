@@ -1,7 +1,7 @@
 """Start one command in several processes that Ray Train places on the machines of a cluster.
 
-Each worker of Ray starts one process of `hiper` and waits for it. Process 0's machine is the meeting point. All machines
-must see the run's folder, and have the same versions.
+Each worker of Ray starts one process of `hiper` and waits for it. Processes meet on the machine of process 0. All
+machines must see the run's folder, and have the same versions.
 """
 
 from __future__ import annotations
@@ -102,9 +102,7 @@ def _fit(count: int, gpus: bool, work: Mapping[str, Any]) -> int:
         trainer = TorchTrainer(
             _work,
             train_loop_config=dict(work),
-            torch_config=TorchConfig(
-                backend="gloo"
-            ),  # of the workers; the processes that they start meet by themselves
+            torch_config=TorchConfig(backend="gloo"),  # of the workers; what they start meets by itself
             scaling_config=ScalingConfig(num_workers=count, use_gpu=gpus),
             run_config=RunConfig(name="hiper", storage_path=notes, logging_config=LoggingConfig(log_level="ERROR")),
         )
