@@ -213,6 +213,9 @@ def test_commands_run_as_they_are_printed(page: str, hiper: Hiper, tmp_path: Pat
         if command in LEFT_OUT or is_synopsis(command):
             continue
         program, *rest = words(f"{command} {SHORT.get(command, '')}")
+        for variable, value in re.findall(r"(\w+)=(\S+) ", command.partition(program)[0]):
+            if variable != "PYTHONPATH":  # this process has its path already
+                monkeypatch.setenv(variable, value)
         if program == "python":
             subprocess.run(
                 [sys.executable, *rest], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
