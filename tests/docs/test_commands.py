@@ -65,7 +65,7 @@ SHORT: dict[str, str] = {
     "hiper eval results/alfworld-nano/policy": "env.data=generated env.games=8 --episodes 2 --out cards/alfworld",
     "hiper train quickstart --out runs/first": TRAIN,
     "hiper train --resume runs/first": "",
-    "hiper train quickstart": TRAIN,
+    "hiper train quickstart warm_start.shipped=false": TRAIN,
     "hiper eval runs/quickstart-seed0 --episodes 100 --temperature 0": "--episodes 2 --out cards/greedy",
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/first": "--auto",
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/quickstart-seed0": "--auto",
