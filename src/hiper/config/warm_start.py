@@ -73,5 +73,10 @@ class WarmStartConfig(StrictModel):
 
     It teaches a nano model to copy and compare words that it meets too rarely to learn each.
     """
+    shipped: bool = True
+    """Whether `hiper train` may begin from a warm start that ships with the package.
+
+    It does so only where one was made under exactly these settings and this seed. `hiper sft` makes it anew.
+    """
     imperfect: ImperfectConfig = ImperfectConfig()
     """The last stage, which imitates lapses too."""
