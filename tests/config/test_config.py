@@ -542,3 +542,16 @@ def test_the_parameters_of_an_estimator_are_those_of_its_class():
     assert parameters_of("gigpo") == ["gamma", "weight", "scale", "similarity"]
     with pytest.raises(UserError, match="did you mean 'gigpo'"):
         parameters_of("gigpoo")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["learner.offload=true"], "set sharding to fsdp"),
+        (["learner.sharding=fsdp", "learner.optimizer=adamw_8bit"], "adamw_8bit cannot be sharded"),
+        (["learner.sharding=fsdp", "model.path=x", "learner.lora={quantize: 4bit}"], "quantised model cannot be shard"),
+    ],
+)
+def test_ways_of_saving_memory_that_exclude_each_other(settings: list[str], said: str):
+    with pytest.raises(UserError, match=said):
+        load_config("quickstart", settings)
