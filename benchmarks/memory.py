@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [NAME ...]
 
-Each configuration runs in a process of its own: it builds everything, plays, scores, updates twice and saves. Twice,
-because the moments of the optimizer come with its first step. The mark is VmHWM of /proc/self/status, the most pages
+Each configuration runs in a process of its own: it builds everything, plays, scores, updates and saves. The update has
+two mini-batches, because the moments of the optimizer come with its first step. The mark is VmHWM of /proc/self/status, the most pages
 that the process ever had in memory. It counts pages of mapped files too, and memory that the allocator of the C library
 has not given back. glibc serves large blocks by maps of their own, and returns them at once; blocks below a threshold,
 which grows to 32 MiB, come from arenas and may stay.
@@ -26,13 +26,13 @@ MOST_ERROR = 0.10
 COMMON = (
     "warm_start.tasks=0",
     "env.games=64",
-    "env.max_turns=4",
+    "env.max_turns=6",
     "prompt.max_tokens=320",
     "rollout.episodes=8",
     "rollout.slots=8",
     "rollout.max_response_tokens=16",
-    "learner.minibatch_turns=16",
-    "learner.micro_batch_tokens=2048",
+    "learner.minibatch_turns=24",
+    "learner.micro_batch_tokens=768",
     "model.nano={layers: 8, hidden: 512, feed_forward: 1536, heads: 8, kv_heads: 4, max_positions: 512}",
 )
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,6 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
         "model.path=base",
         "learner.lora={rank: 16, alpha: 32}",
         "model.compute_dtype=float32",
-        "learner.micro_batch_tokens=1024",
     ),
 }
 """The settings of each configuration. The model `base` is a nano model in a folder."""
@@ -96,13 +95,18 @@ def in_child(task: str, settings: list[str]) -> dict[str, Any]:
     measured = high_water_mark()  # before anything else is computed
 
     from hiper.models.build import choose_device
-    from hiper.training.memory import estimate
-    from hiper.training.shapes import has_bfloat16, shape_of_run
+    from hiper.training.estimate.memory import estimate
+    from hiper.training.estimate.models import has_bfloat16, shape_of_run
 
     shape, _ = shape_of_run(config, words=words)
     device = choose_device(config.training.device)
     estimated = estimate(config, shape, device.type, native=has_bfloat16(device))
-    return {"estimated": estimated.peak, "measured": measured, "phase": estimated.peak_phase, "phases": estimated.phases}
+    return {
+        "estimated": estimated.peak,
+        "measured": measured,
+        "phase": estimated.peak_phase,
+        "phases": estimated.phases,
+    }
 
 
 def iterate(config: Config) -> int:
@@ -121,8 +125,7 @@ def iterate(config: Config) -> int:
     )
     scores = parts.learner.score(rows_of(episodes))
     rows = assign_credit(episodes, scores, config.shaping, config.advantages).rows
-    for seed in range(2):
-        parts.learner.update(rows, seed=seed)
+    parts.learner.update(rows, seed=0)
     parts.save_policy(Path("checkpoint"))
     parts.learner.save(Path("checkpoint"), 1)
     return len(parts.tokenizer)

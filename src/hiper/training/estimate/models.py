@@ -14,7 +14,7 @@ from hiper.errors import UserError
 from hiper.models import qwen2
 from hiper.models.build import outline, outline_policy
 from hiper.plan_execute.tokenizer import find_model
-from hiper.training.memory import Shape
+from hiper.training.estimate.sizes import Shape
 
 NANO_WORDS = 1_000
 """The words of a nano model's tokenizer, where nobody has read the environment's language. Embeddings are small."""
@@ -81,9 +81,7 @@ KNOWN: dict[str, dict[str, Any]] = {
 known without a network. Tests compare the numbers of parameters with those that the model cards state."""
 
 
-def shape_of_run(
-    config: Config, policy: Path | None = None, words: int = NANO_WORDS
-) -> tuple[Shape, str | None]:
+def shape_of_run(config: Config, policy: Path | None = None, words: int = NANO_WORDS) -> tuple[Shape, str | None]:
     """Return the sizes of the model that a run would train, and a note where they come from a table.
 
     Args:
