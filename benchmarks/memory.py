@@ -3,10 +3,10 @@
     python benchmarks/memory.py [NAME ...]
 
 Each configuration runs in a process of its own: it builds everything, plays, scores, updates and saves. The update has
-two mini-batches, because the moments of the optimizer come with its first step. The mark is VmHWM of /proc/self/status, the most pages
-that the process ever had in memory. It counts pages of mapped files too, and memory that the allocator of the C library
-has not given back. glibc serves large blocks by maps of their own, and returns them at once; blocks below a threshold,
-which grows to 32 MiB, come from arenas and may stay.
+two mini-batches, because the moments of the optimizer come with its first step. The mark is VmHWM of
+/proc/self/status, the most pages that the process ever had in memory. It counts pages of mapped files too, and memory
+that the allocator of the C library has not given back. glibc serves large blocks by maps of their own, and returns them
+at once. Blocks below a threshold, which grows to 32 MiB, come from arenas and may stay.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hiper.config import Config, load_config
+from hiper.rows import TrainRow
 
 MOST_ERROR = 0.10
 """The most that the estimate may differ, as a share of what was measured."""
@@ -27,13 +29,13 @@ COMMON = (
     "warm_start.tasks=0",
     "env.games=64",
     "env.max_turns=6",
-    "prompt.max_tokens=320",
+    "prompt.max_tokens=240",
     "rollout.episodes=8",
     "rollout.slots=8",
     "rollout.max_response_tokens=16",
     "learner.minibatch_turns=24",
-    "learner.micro_batch_tokens=768",
-    "model.nano={layers: 8, hidden: 512, feed_forward: 1536, heads: 8, kv_heads: 4, max_positions: 512}",
+    "learner.micro_batch_tokens=512",
+    "model.nano={layers: 6, hidden: 512, feed_forward: 1536, heads: 8, kv_heads: 4, max_positions: 512}",
 )
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "full, own critic": ("learner.kl_coef=0", "model.compute_dtype=float32"),
@@ -79,6 +81,7 @@ def child(folder: str, arguments: tuple[str, ...]) -> dict[str, Any]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
+    sys.stderr.write(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -125,10 +128,24 @@ def iterate(config: Config) -> int:
     )
     scores = parts.learner.score(rows_of(episodes))
     rows = assign_credit(episodes, scores, config.shaping, config.advantages).rows
+    print(f"largest micro-batch: {largest(config, rows)} tokens", file=sys.stderr)
     parts.learner.update(rows, seed=0)
     parts.save_policy(Path("checkpoint"))
     parts.learner.save(Path("checkpoint"), 1)
     return len(parts.tokenizer)
+
+
+def largest(config: Config, rows: Sequence[TrainRow]) -> int:
+    """Return the tokens of the largest micro-batch of an update."""
+    from hiper.models.batches import micro_batches, minibatches
+    from hiper.seeding import derive_seed
+
+    sizes = []
+    for chosen in minibatches(rows, config.learner.minibatch_turns, derive_seed(0, 0)):
+        lengths = list(map(len, chosen))
+        batches = micro_batches(lengths, config.learner.micro_batch_tokens)
+        sizes += [len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    return max(sizes)
 
 
 def high_water_mark() -> int:

@@ -59,7 +59,7 @@ def check(source: str, settings: Sequence[str], gpus: str | None, processes: int
     display.note("", verdict(found, device, good))
     if not good:
         changed = fit.changes(config, device)
-        display.table(changes_table(changed))
+        display.table(changes_table(changed, device.count))
         if any(change.method for change in changed):
             display.note("* another method: its results differ from the published ones")
     return good
@@ -118,13 +118,13 @@ def verdict(found: Estimate, device: Device, good: bool) -> str:
     return f"it {'fits' if good else 'does NOT fit'}: {needed}, and each process has {there}"
 
 
-def changes_table(found: Sequence[Change]) -> Table:
-    """Return the table of settings that would need less memory."""
+def changes_table(found: Sequence[Change], count: int) -> Table:
+    """Return the table of settings that would need less memory, beside ``count`` processes or others."""
     from hiper.training.estimate.devices import gigabytes
 
     rows = []
     for change in found:
-        more = f" --processes {change.processes}" if change.processes > 1 else ""
+        more = f" --processes {change.processes}" if change.processes != count else ""
         mark = " *" if change.method else ""
         settings = " ".join(f"'{s}'" if " " in s else s for s in change.settings)
         rows.append([f"{settings}{more}{mark}", gigabytes(change.estimate.peak), "yes" if change.fits else "no"])

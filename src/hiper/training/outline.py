@@ -84,11 +84,11 @@ def _model_lines(config: Config, policy: PreTrainedModel, device: torch.device) 
     there = this_machine(config.training.device).memory
     added = "" if config.learner.lora is None else f", adapters {shape.adapter:,} more"
     added += f", critic {critic:,} more" if critic else ", no critic"
-    here = (
-        "" if there is None or found.certain <= there else f"; it cannot be trained here, with {gigabytes(there)} free"
-    )
+    here = ""
+    if there is not None and found.certain > there:
+        here = f"; it cannot be trained here, with {gigabytes(there)} free"
     return [
         f"policy: {config.model.path or 'a new nano model'}, {shape.parameters:,} parameters{added}, on {device}",
-        f"memory: {gigabytes(found.peak)} at most, in {found.peak_phase}; {gigabytes(found.certain)} without activations "
-        f"and cache{here}; `hiper check` shows every part",
+        f"memory: {gigabytes(found.peak)} at most, in {found.peak_phase}; {gigabytes(found.certain)} without "
+        f"activations and cache{here}; `hiper check` shows every part",
     ]

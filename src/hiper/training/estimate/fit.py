@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from hiper.config import Config, apply_overrides, validate_config
 from hiper.errors import UserError
 from hiper.processes import Processes
 from hiper.training.estimate.devices import Device, gigabytes, replace_count, this_machine
-from hiper.training.estimate.memory import Estimate, estimate
+from hiper.training.estimate.memory import Estimate, engine_needs, estimate
 from hiper.training.estimate.models import has_bfloat16, shape_of_run
+from hiper.training.estimate.sizes import Sizes, formats_of
 
 SHARED_OUT = "learner.sharding=fsdp"
 ENGINE = "sampler.type=vllm"
@@ -48,7 +50,8 @@ def estimate_for(config: Config, device: Device) -> Estimate:
     import torch
 
     native = device.kind == "cuda" or has_bfloat16(torch.device("cpu"))
-    return estimate(config, shape, "cuda" if device.kind != "cpu" else "cpu", device.count, native)
+    kind = "cpu" if device.kind == "cpu" else "cuda"
+    return estimate(config, shape, kind, device.count, native, device.memory)
 
 
 def changes(config: Config, device: Device) -> list[Change]:
@@ -88,15 +91,23 @@ def _alternatives(config: Config, device: Device) -> Iterator[tuple[tuple[str, .
         yield ("learner.lora.quantize=4bit",), device.count, False
     if device.kind == "cuda":
         yield ("learner.optimizer=adamw_8bit",), device.count, False
+        engine = (ENGINE, f"sampler.gpu_memory_utilization={_engine_share(config, device)}")
         counts = [n for n in (2, 4, 8, MOST_GPUS) if n >= device.count]
-        shared = [_changed(config, device, (SHARED_OUT, ENGINE), n) for n in counts]
+        shared = [_changed(config, device, (SHARED_OUT, *engine), n) for n in counts]
         fitting = next(
             (n for n, change in zip(counts, shared, strict=True) if change is not None and change.fits), None
         )
-        yield (SHARED_OUT, ENGINE), fitting or counts[-1], False
-        yield (SHARED_OUT, "learner.offload=true", ENGINE), device.count, False
+        yield (SHARED_OUT, *engine), fitting or counts[-1], False
+        yield (SHARED_OUT, "learner.offload=true", *engine), device.count, False
     yield ("model.critic=shared",), device.count, True
     yield ("learner.kl_coef=0",), device.count, True
+
+
+def _engine_share(config: Config, device: Device) -> float:
+    """Return the share of a GPU that an engine needs, in steps of 0.05."""
+    shape, _ = shape_of_run(config)
+    sizes = Sizes(config, shape, "cuda", device.count, formats_of(config, shape, "cuda"))
+    return min(0.95, math.ceil(20 * engine_needs(sizes) / (device.memory or math.inf)) / 20)
 
 
 def _changed(
@@ -148,8 +159,8 @@ def refuse_what_cannot_fit(
     advice = f"set {best}" if best else "choose a smaller model"
     raise UserError(
         f"{config.model.path or 'the nano model'} cannot be trained here: weights, gradients, moments, critic and "
-        f"reference take {gigabytes(found.certain)}{each}, and {device.name} has {gigabytes(there)} free. Do one of these: "
-        f"{advice}. `hiper check` shows every part; --force begins nevertheless"
+        f"reference take {gigabytes(found.certain)}{each}, and {device.name} has {gigabytes(there)} free. Do one of "
+        f"these: {advice}. `hiper check` shows every part; --force begins nevertheless"
     )
 
 

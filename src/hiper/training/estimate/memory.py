@@ -23,13 +23,16 @@ from hiper.training.estimate.activations import (
 )
 from hiper.training.estimate.sizes import BFLOAT16, FLOAT32, Shape, Sizes, formats_of
 
-OVERHEAD = {"cpu": 700_000_000, "cuda": 1_000_000_000}
+OVERHEAD = {"cpu": 500_000_000, "cuda": 1_000_000_000}
 """What a process takes before a model is loaded. CPU: Python, torch, transformers and the tasks, measured. GPU: the
 context of CUDA and the workspaces of its libraries, as PyTorch's notes on CUDA state about half of it."""
-FRAGMENTS = 0.05
-"""The share of activations that an allocator holds beyond what is in use. It is an assumption."""
+FRAGMENTS = {"cpu": (0.6, 300_000_000), "cuda": (0.05, None)}
+"""What an allocator holds beyond what is in use: a share of the largest micro-batch, and the most bytes. CPU: glibc keeps
+holes below its threshold for blocks of their own; 100 to 350 MB were measured. GPU: an assumption."""
 HOST_PROCESS = 3e9
 """What a process takes in the machine's memory beside its GPU: Python, torch and the libraries of CUDA."""
+ENGINE_SHARE = 0.45
+"""The share of a GPU that an engine takes, where ``sampler.gpu_memory_utilization`` does not say."""
 MOST_TURNS = 50
 """The turns of an episode, where the settings leave them to the environment."""
 BYTES_OF_A_TOKEN = 80
@@ -98,11 +101,17 @@ def updating(sizes: Sizes) -> Parts:
         "bfloat16 copies": casts,
         "gathered layers": models * sizes.gathered,
         "logits": scores,
-        "fragments": FRAGMENTS * (activations + scores),
         "exchange": exchange(sizes),
+        "fragments": fragments(sizes, activations + casts + scores),
     }
     step = optimizer_step(sizes)
     return batch if sum(batch.values()) >= step else {"optimizer step": step}
+
+
+def fragments(sizes: Sizes, used: float) -> float:
+    """Return what an allocator holds beyond what a micro-batch uses."""
+    share, most = FRAGMENTS[sizes.device]
+    return share * used if most is None else min(share * used, most)
 
 
 def optimizer_step(sizes: Sizes) -> float:
@@ -139,20 +148,16 @@ def scoring(sizes: Sizes) -> Parts:
         "bfloat16 copies": (1 + sizes.own_critic) * sizes.casts(),
         "gathered layers": (1 + sizes.own_critic) * sizes.gathered,
         "logits": scores,
-        "fragments": FRAGMENTS * (passing + scores),
+        "fragments": fragments(sizes, passing + scores),
     }
 
 
 def sampling(sizes: Sizes) -> Parts:
-    """Return what sampling adds: the cache of the largest batch, its prefill, and the logits of a step.
-
-    An engine in a process of its own holds the policy once more, in bfloat16. Its cache has room for all slots.
-    """
+    """Return what sampling adds: the cache of the largest batch, its prefill, and the logits of a step."""
     config, shape = sizes.config, sizes.shape
-    rows = -(-min(config.rollout.slots, config.rollout.episodes) // sizes.processes)
     if config.sampler.type != "transformers":
-        numbers = 2 * shape.layers * shape.keys * rows * sizes.row
-        return {"engine": float(BFLOAT16 * (shape.parameters + numbers) + OVERHEAD["cuda"])}
+        return {"engine": engine(sizes)}
+    rows = rows_at_once(sizes)
     batch = min(int(config.sampler.options.get("batch_tokens", 131_072)), rows * sizes.row)
     batch = max(batch, sizes.row)
     prompts = batch * config.prompt.max_tokens // sizes.row
@@ -169,13 +174,45 @@ def sampling(sizes: Sizes) -> Parts:
     }
 
 
+def rows_at_once(sizes: Sizes) -> int:
+    """Return the number of rows that a process samples at once."""
+    return -(-min(sizes.config.rollout.slots, sizes.config.rollout.episodes) // sizes.processes)
+
+
+def engine_needs(sizes: Sizes) -> float:
+    """Return the bytes that an engine on each device needs: the policy once more, in bfloat16, and a cache for all."""
+    shape = sizes.shape
+    numbers = 2 * shape.layers * shape.keys * rows_at_once(sizes) * sizes.row
+    split = int(sizes.config.sampler.options.get("tensor_parallel", 1))
+    return float(BFLOAT16 * (shape.parameters / split + numbers) + OVERHEAD["cuda"])
+
+
+def engine(sizes: Sizes) -> float:
+    """Return the bytes that an engine on each device takes: what it needs, or its share of the device if that is more.
+
+    It sleeps while the learner scores and updates. One that is named by its address is elsewhere.
+    """
+    options = sizes.config.sampler.options
+    if options.get("url"):
+        return 0.0
+    share = float(options.get("gpu_memory_utilization", ENGINE_SHARE)) * (sizes.memory or 0.0)
+    return max(engine_needs(sizes), share * (sizes.device == "cuda"))
+
+
 def saving(sizes: Sizes) -> float:
-    """Return the bytes that saving a checkpoint copies to the machine's memory: safetensors writes from one copy."""
+    """Return the bytes that saving a checkpoint copies from a GPU to the machine's memory. Files are written whole."""
     whole = FLOAT32 * sizes.shape.adapter if sizes.shape.rank else sizes.weights
     return max(whole, sizes.critic, float(sizes.trained_size * sizes.shape.largest))
 
 
-def estimate(config: Config, shape: Shape, device: str, processes: int = 1, native: bool = True) -> Estimate:
+def estimate(
+    config: Config,
+    shape: Shape,
+    device: str,
+    processes: int = 1,
+    native: bool = True,
+    memory: float | None = None,
+) -> Estimate:
     """Estimate the memory of each process of a run.
 
     Args:
@@ -184,10 +221,11 @@ def estimate(config: Config, shape: Shape, device: str, processes: int = 1, nati
         device: ``cpu`` or ``cuda``.
         processes: The number of processes.
         native: Whether the device has bfloat16 instructions.
+        memory: The bytes of the device. None: they are not known.
     """
     if config.model.gradient_checkpointing or config.learner.sharding == "fsdp":
         shape = replace(shape, shortcut=False)
-    sizes = Sizes(config, shape, device, processes, formats_of(config, shape, device, native))
+    sizes = Sizes(config, shape, device, processes, formats_of(config, shape, device, native), memory)
     process, kept = float(OVERHEAD[device]), resident(sizes)
     turns = config.rollout.episodes * int(config.env.options.get("max_turns") or MOST_TURNS)
     episodes = float(turns * sizes.row * BYTES_OF_A_TOKEN)
@@ -202,9 +240,9 @@ def estimate(config: Config, shape: Shape, device: str, processes: int = 1, nati
         "sampling": {**kept, **sampling(sizes)},
         "scoring": {**kept, **scoring(sizes)},
         "updating": {**kept, **updating(sizes)},
+        "saving": kept,
     }
     if device == "cpu":
-        phases["saving"] = {**kept, "copies": saving(sizes)}
         # The file is mapped while its tensors are copied, and its pages count as the process's own.
         phases["loading"] = {"process": process, "weights": sizes.weights, "copies": sizes.weights}
     return Estimate(_without_zeros(phases), _without_zeros({"": host})[""], sum(kept.values()))

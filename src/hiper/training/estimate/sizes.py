@@ -107,6 +107,8 @@ class Sizes:
     """``cpu`` or ``cuda``."""
     processes: int
     formats: Formats
+    memory: float | None = None
+    """The bytes of the device, of which an engine takes its share. None: it takes what it needs."""
 
     @property
     def own_critic(self) -> bool:
@@ -155,7 +157,7 @@ class Sizes:
     def weights(self) -> float:
         """The bytes of the policy's weights, and of its adapter."""
         shape, lora = self.shape, self.config.learner.lora
-        size = self.formats.weight * shape.parameters + FLOAT32 * shape.adapter
+        size = float(self.formats.weight * shape.parameters + FLOAT32 * shape.adapter)
         if lora is not None and lora.quantize == "4bit":
             size += (QUANTISED - self.formats.weight) * shape.matrices
         return size
@@ -180,10 +182,8 @@ class Sizes:
     @property
     def moments(self) -> float:
         """The bytes of the optimizer's moments. They have the format of their parameters, or one byte each."""
-        size = MOMENTS[self.config.learner.optimizer]
-        if size > 2 * BFLOAT16:
-            size = 2 * self.trained_size
-        return float(size * sum(self.trained))
+        in_format = 2 * self.trained_size
+        return float(min(MOMENTS[self.config.learner.optimizer], in_format) * sum(self.trained))
 
     @property
     def gathered(self) -> float:
