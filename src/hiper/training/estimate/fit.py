@@ -55,7 +55,7 @@ def estimate_for(config: Config, device: Device) -> Estimate:
 
 
 def changes(config: Config, device: Device) -> list[Change]:
-    """Estimate the settings that would need less memory, each alone, then together as many as it takes to fit.
+    """Estimate the settings that would need less memory: each alone; if none fits, then together as many as it takes.
 
     What would need more, or is in effect already, is left out.
     """
@@ -67,12 +67,14 @@ def changes(config: Config, device: Device) -> list[Change]:
             found.append(change)
     if any(change.fits and not change.method for change in found):
         return found
-    joined: tuple[str, ...] = ()
-    for change in sorted((c for c in found if not c.method), key=lambda c: -c.estimate.peak):
-        joined += tuple(setting for setting in change.settings if setting not in joined)
-        both = _changed(config, device, joined, max(c.processes for c in found if not c.method))
-        if both is not None and both.fits:
-            return [*found, both]
+    joined: dict[str, str] = {}
+    for change in found:
+        if change.method or change.processes != device.count or SHARED_OUT in change.settings:
+            continue
+        joined |= {setting.partition("=")[0]: setting for setting in change.settings}
+        together = _changed(config, device, tuple(joined.values()), device.count)
+        if together is not None and together.fits:
+            return [*found, together]
     return found
 
 
@@ -84,13 +86,14 @@ def _alternatives(config: Config, device: Device) -> Iterator[tuple[tuple[str, .
     yield (f"learner.micro_batch_tokens={max(row, config.learner.micro_batch_tokens // 4)}",), device.count, False
     if config.sampler.type == "transformers":
         yield (f"sampler.batch_tokens={max(row, 32_768)}",), device.count, False
+    if device.kind == "cuda":
+        yield ("learner.optimizer=adamw_8bit",), device.count, False
     if pretrained and lora is None:
         yield LORA, device.count, False
         yield ("learner.lora={rank: 16, alpha: 32, quantize: 4bit}", *LORA[1:]), device.count, False
     elif lora is not None and lora.quantize == "none":
         yield ("learner.lora.quantize=4bit",), device.count, False
     if device.kind == "cuda":
-        yield ("learner.optimizer=adamw_8bit",), device.count, False
         engine = (ENGINE, f"sampler.gpu_memory_utilization={_engine_share(config, device)}")
         counts = [n for n in (2, 4, 8, MOST_GPUS) if n >= device.count]
         shared = [_changed(config, device, (SHARED_OUT, *engine), n) for n in counts]

@@ -27,8 +27,8 @@ OVERHEAD = {"cpu": 500_000_000, "cuda": 1_000_000_000}
 """What a process takes before a model is loaded. CPU: Python, torch, transformers and the tasks, measured. GPU: the
 context of CUDA and the workspaces of its libraries, as PyTorch's notes on CUDA state about half of it."""
 FRAGMENTS = {"cpu": (0.6, 300_000_000), "cuda": (0.05, None)}
-"""What an allocator holds beyond what is in use: a share of the largest micro-batch, and the most bytes. CPU: glibc keeps
-holes below its threshold for blocks of their own; 100 to 350 MB were measured. GPU: an assumption."""
+"""What an allocator holds beyond what is in use: a share of the largest micro-batch, and the most bytes. CPU: the holes
+of glibc, of which 100 to 350 MB were measured. GPU: an assumption."""
 HOST_PROCESS = 3e9
 """What a process takes in the machine's memory beside its GPU: Python, torch and the libraries of CUDA."""
 ENGINE_SHARE = 0.45

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,15 @@ def shape_of_run(config: Config, policy: Path | None = None, words: int = NANO_W
         return _nano_shape(config.model, words), None
     if path not in KNOWN or Path(find_model(path)).is_dir():
         return shape_of(outline_policy(path, config.model), config.learner.lora), None
+    note = f"the sizes of {path} are those that hiper knows; the hub was not asked"
+    return _known_shape(path, config.model, config.learner.lora), note
+
+
+@cache
+def _known_shape(path: str, model: ModelConfig, lora: LoraConfig | None) -> Shape:
     tree = dict(KNOWN[path])
     architecture: PreTrainedConfig = AutoConfig.for_model(tree.pop("model_type"), **tree)
-    note = f"the sizes of {path} are those that hiper knows; the hub was not asked"
-    return shape_of(outline(architecture, config.model), config.learner.lora), note
+    return shape_of(outline(architecture, model), lora)
 
 
 def _nano_shape(model: ModelConfig, words: int) -> Shape:
