@@ -55,21 +55,6 @@ def test_the_parts(parts: Parts):
     assert isinstance(parts.agent.sampler, TransformersSampler)
 
 
-def test_a_model_that_cannot_fit_is_refused_before_it_is_made(
-    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-):
-    """64 * (4 * 64 + 3 * 128) = 40,960 weights of the tiny model's layer, 4 bytes in 4 copies: 655,360 bytes."""
-    monkeypatch.setattr(module, "memory_of", lambda device: 655_360)
-    build(settings()).close()
-    monkeypatch.setattr(module, "memory_of", lambda device: 655_359)
-    with pytest.raises(UserError, match=r"a model of 40,960 weights needs .* smaller model\.nano\.hidden"):
-        build(settings())
-    monkeypatch.setattr(module, "memory_of", lambda device: 8 * 163_840)
-    build(settings("model.critic=own")).close()
-    with pytest.raises(UserError, match="GiB to be trained"):
-        build(settings("model.critic=own", "learner.kl_coef=0.1"))
-
-
 def test_a_nano_model_knows_every_word_of_its_prompts(parts: Parts):
     for env in (parts.env, *parts.held_out.values()):
         for task in env.panel:

@@ -28,11 +28,12 @@ def stored_layer(shape: Shape, formats: Formats, row: int = 0) -> float:
     """
     h, q, k, f = shape.hidden, shape.queries, shape.keys, shape.feed_forward
     c, a, frozen = formats.computed, formats.attention, shape.rank > 0
-    norm = FLOAT32 if frozen else FLOAT32 + formats.weight
-    norms = norm * (2 * h + (q + k) * shape.head_norms)
+    norms = (FLOAT32 + formats.weight * (not frozen)) * 2 * h
+    if shape.head_norms:  # they read computed numbers, not residuals
+        norms += (FLOAT32 + c * (not frozen)) * (q + k)
     result_cast = c * q if a != c else 0
     if formats.casts:
-        inputs = 5 * c * h + c * f + result_cast
+        inputs = 5 * c * h + c * f + c * q * (frozen or a != c)
     elif frozen and formats.weight == BFLOAT16:  # adapters are float32, and cast what they read
         inputs = FLOAT32 * (5 * h + q + f)
     else:
@@ -60,7 +61,8 @@ def stored(shape: Shape, formats: Formats, tokens: int, read: int, checkpointing
         row: The tokens of a row.
     """
     if checkpointing:
-        return tokens * formats.weight * shape.hidden * (shape.layers + 1)
+        # The last norm stores its input and, if its weights are trained, the normalised states.
+        return tokens * formats.weight * shape.hidden * (shape.layers + (1 if shape.rank else 2))
     layer = stored_layer(shape, formats, row)
     if not shape.shortcut:
         return tokens * (shape.layers * layer + 2 * FLOAT32 * shape.hidden)

@@ -13,7 +13,7 @@ from hiper.errors import UserError
 from hiper.processes import Processes
 from hiper.training.estimate.devices import Device, gigabytes, replace_count, this_machine
 from hiper.training.estimate.memory import Estimate, engine_needs, estimate
-from hiper.training.estimate.models import has_bfloat16, shape_of_run
+from hiper.training.estimate.models import NANO_WORDS, has_bfloat16, shape_of_run
 from hiper.training.estimate.sizes import Sizes, formats_of
 
 SHARED_OUT = "learner.sharding=fsdp"
@@ -40,13 +40,18 @@ def fits(found: Estimate, device: Device) -> bool:
     return device.for_each is None or found.peak <= device.for_each
 
 
-def estimate_for(config: Config, device: Device) -> Estimate:
+def estimate_for(config: Config, device: Device, words: int = NANO_WORDS) -> Estimate:
     """Estimate a run on devices.
+
+    Args:
+        config: The settings.
+        device: The devices.
+        words: The words of a nano model's tokenizer.
 
     Raises:
         UserError: The model's config cannot be read.
     """
-    shape, _ = shape_of_run(config)
+    shape, _ = shape_of_run(config, words=words)
     import torch
 
     native = device.kind == "cuda" or has_bfloat16(torch.device("cpu"))
@@ -60,15 +65,12 @@ def changes(config: Config, device: Device) -> list[Change]:
     What would need more, or is in effect already, is left out.
     """
     before = estimate_for(config, device).peak
-    found: list[Change] = []
-    for settings, processes, method in _alternatives(config, device):
-        change = _changed(config, device, settings, processes, method)
-        if change is not None and change.estimate.peak < 0.98 * before:
-            found.append(change)
+    tried = _tried(config, device)
+    found = [change for change in tried if change.estimate.peak < 0.98 * before]
     if any(change.fits and not change.method for change in found):
         return found
     joined: dict[str, str] = {}
-    for change in found:
+    for change in tried:
         if change.method or change.processes != device.count or SHARED_OUT in change.settings:
             continue
         joined |= {setting.partition("=")[0]: setting for setting in change.settings}
@@ -76,6 +78,12 @@ def changes(config: Config, device: Device) -> list[Change]:
         if together is not None and together.fits:
             return [*found, together]
     return found
+
+
+def _tried(config: Config, device: Device, words: int = NANO_WORDS) -> list[Change]:
+    """Estimate every alternative that is possible."""
+    changed = [_changed(config, device, *other, words=words) for other in _alternatives(config, device)]
+    return [change for change in changed if change is not None]
 
 
 def _alternatives(config: Config, device: Device) -> Iterator[tuple[tuple[str, ...], int, bool]]:
@@ -114,7 +122,12 @@ def _engine_share(config: Config, device: Device) -> float:
 
 
 def _changed(
-    config: Config, device: Device, settings: Sequence[str], processes: int, method: bool = False
+    config: Config,
+    device: Device,
+    settings: Sequence[str],
+    processes: int,
+    method: bool = False,
+    words: int = NANO_WORDS,
 ) -> Change | None:
     """Estimate other settings. None: they contradict each other, or change nothing."""
     try:
@@ -124,7 +137,7 @@ def _changed(
     if other == config and processes == device.count:
         return None
     devices = replace_count(device, processes)
-    found = estimate_for(other, devices)
+    found = estimate_for(other, devices, words)
     return Change(tuple(settings), processes, found, fits(found, devices), method)
 
 
@@ -152,11 +165,11 @@ def refuse_what_cannot_fit(
     if imitating:
         tree = config.model_dump(mode="json")
         config = validate_config(apply_overrides(tree, ["model.critic=shared", "learner.kl_coef=0"]), "imitation")
-    shape, _ = shape_of_run(config, policy)
+    shape, _ = shape_of_run(config, policy, words=1)
     found = estimate(config, shape, device.kind, processes.count)
     if found.certain <= there:
         return
-    others = [c for c in changes(config, replace_count(device, processes.count)) if c.estimate.certain <= there]
+    others = [c for c in _tried(config, replace_count(device, processes.count), words=1) if c.estimate.certain <= there]
     best = " or ".join(f"{' '.join(map(_quoted, c.settings))} ({gigabytes(c.estimate.certain)})" for c in others[:3])
     each = f" in each of {local} processes" if local > 1 else ""
     advice = f"set {best}" if best else "choose a smaller model"

@@ -50,7 +50,7 @@ class Estimate:
     host: Parts
     """The parts in the machine's memory, where the device is a GPU. Empty on a CPU."""
     certain: float
-    """The bytes on the device that every phase needs, whatever the episodes are."""
+    """The bytes of what a learner holds on the device, whatever the episodes are: no activations, no cache."""
 
     @property
     def peak_phase(self) -> str:
@@ -245,7 +245,8 @@ def estimate(
     if device == "cpu":
         # The file is mapped while its tensors are copied, and its pages count as the process's own.
         phases["loading"] = {"process": process, "weights": sizes.weights, "copies": sizes.weights}
-    return Estimate(_without_zeros(phases), _without_zeros({"": host})[""], sum(kept.values()))
+    certain = 0.0 if config.learner.offload else sum(resident(sizes).values())
+    return Estimate(_without_zeros(phases), _without_zeros({"": host})[""], certain)
 
 
 def _without_zeros(phases: Mapping[str, Parts]) -> dict[str, Parts]:
