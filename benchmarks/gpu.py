@@ -181,8 +181,7 @@ def make_rows(setting: Setting, vocab: int, seed: int = 0) -> list[Row]:
     """Make rows of random tokens, all of full length."""
     draw = np.random.default_rng(seed).integers(1, vocab, (setting.rows, setting.prompt + setting.response)).tolist()
     return [
-        Row(tuple(ids[: setting.prompt]), tuple(ids[setting.prompt :]), 2, (0.0,) * setting.response)
-        for ids in draw
+        Row(tuple(ids[: setting.prompt]), tuple(ids[setting.prompt :]), 2, (0.0,) * setting.response) for ids in draw
     ]
 
 

@@ -18,7 +18,16 @@ Hiper = Callable[..., Any]
 def test_what_fits_is_said_with_exit_code_0(hiper: Hiper):
     said = hiper("check", "alfworld-qwen2.5-1.5b", "--gpus", "1x141GB")
     assert said.code == 0
-    for part in ("1,543,714,304 parameters", "moments", "24.7 GB", "sampling", "updating", "it fits", "disk", "150 iter"):
+    for part in (
+        "1,543,714,304 parameters",
+        "moments",
+        "24.7 GB",
+        "sampling",
+        "updating",
+        "it fits",
+        "disk",
+        "150 iter",
+    ):
         assert part in said.out
 
 

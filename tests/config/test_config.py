@@ -44,7 +44,9 @@ def test_the_recipes_of_the_issue_ship():
     assert {"quickstart", "alfworld-nano", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", ["alfworld-qwen2.5-0.5b", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b", "alfworld-qwen3-4b"])
+@pytest.mark.parametrize(
+    "name", ["alfworld-qwen2.5-0.5b", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b", "alfworld-qwen3-4b"]
+)
 def test_the_published_hyperparameters(name: str):
     config = load_config(name)
     learner, advantages = config.learner, dataclasses.asdict(config.advantages)

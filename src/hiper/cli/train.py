@@ -22,6 +22,7 @@ def train(
     out: given.Out = None,
     resume: given.Resume = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     force: given.Force = False,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -48,7 +49,7 @@ def train(
         elif run is not None:
             dry.show_resumed_run(run, display)
         return
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group, force=force)
         elif run is not None:
@@ -67,6 +68,7 @@ def sft(
     settings: given.Settings = None,
     out: given.Out = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     force: given.Force = False,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -85,7 +87,7 @@ def sft(
     if dry_run:
         dry.show_cloning(config, out, display)
         return
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         path = api.clone_expert(config, out=out, display=display, processes=group, force=force)
         if group.first:
             display.note(f"saved in {path}; evaluate it with:")

@@ -76,13 +76,16 @@ def test_what_each_setting_saves():
     small = estimated("alfworld-qwen2.5-7b", "learner.optimizer=adamw_8bit").phases["scoring"]
     assert small["moments"] == whole["moments"] / 4
     four = estimated("alfworld-qwen2.5-7b-lora", "learner.lora.quantize=4bit").phases["scoring"]
-    assert four["weights"] == pytest.approx(0.5625 * 6_525_288_448 + 2 * (7_615_616_512 - 6_525_288_448) + 4 * 40_370_176)
+    assert four["weights"] == pytest.approx(
+        0.5625 * 6_525_288_448 + 2 * (7_615_616_512 - 6_525_288_448) + 4 * 40_370_176
+    )
     apart = estimated("alfworld-qwen2.5-7b", "learner.sharding=fsdp", "learner.offload=true", "sampler.type=vllm")
     assert "moments" not in apart.phases["updating"]
     assert apart.host["moments"] == whole["moments"]
-    assert estimated("alfworld-qwen2.5-7b", "learner.kl_coef=0").peak == estimated("alfworld-qwen2.5-7b").peak - whole[
-        "reference"
-    ]
+    assert (
+        estimated("alfworld-qwen2.5-7b", "learner.kl_coef=0").peak
+        == estimated("alfworld-qwen2.5-7b").peak - whole["reference"]
+    )
     shallow = estimated("alfworld-qwen2.5-1.5b", "learner.micro_batch_tokens=4096").phases["updating"]
     assert shallow["activations"] < estimated("alfworld-qwen2.5-1.5b").phases["updating"]["activations"] / 3
 
