@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -119,7 +120,7 @@ def main() -> int:
             if time.monotonic() - began > SECONDS:
                 result.add(f"{name} {case}", "left out", "", "the ten minutes are over")
                 continue
-            guarded(result, f"{name} {case}", lambda name=name, case=case: measure(name, case, setting, result))
+            guarded(result, f"{name} {case}", partial(measure, name, case, setting, result))
     show(result)
     return int(bool(result.failed))
 
@@ -218,7 +219,7 @@ def train_rows(learner: Learner, rows: list[Row]) -> list[TrainRow]:
 def sample(policy: PreTrainedModel, rows: list[Row], response: int, autocast: torch.dtype | None) -> list[Any]:
     """Sample a response to every prompt."""
     tokenizer: Any = PlainTokenizer()
-    policy.generation_config.eos_token_id = None  # type: ignore[union-attr]
+    policy.generation_config.eos_token_id = None
     sampler = TransformersSampler(tokenizer, TransformersOptions())
     sampler.load(PolicyWeights(policy, autocast), 0)
     params = SamplingParams(1.0, response)

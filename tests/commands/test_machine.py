@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def test_whatever_is_broken_is_a_line(monkeypatch: pytest.MonkeyPatch):
     def broken(*_: object, **__: object) -> Any:
         raise RuntimeError("a driver of another version\nand more")
 
-    monkeypatch.setattr(doctor.shutil, "disk_usage", broken)
+    monkeypatch.setattr(shutil, "disk_usage", broken)
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "transformers" else "1.0")
     lines = {line.what: line for line in doctor.examine()}
     assert (lines["disk"].state, lines["disk"].found) == ("problem", "a driver of another version")

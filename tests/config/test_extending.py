@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from hiper.errors import UserError
 
 
 def test_sections_are_joined_key_by_key():
-    base = {"name": "a", "learner": {"lr": 1, "clip": 0.2}, "evaluation": {"splits": ["x", "y"]}}
+    base: dict[str, Any] = {"name": "a", "learner": {"lr": 1, "clip": 0.2}, "evaluation": {"splits": ["x", "y"]}}
     own = {"name": "b", "learner": {"lr": 2}, "evaluation": {"splits": ["z"]}}
     expected = {"name": "b", "learner": {"lr": 2, "clip": 0.2}, "evaluation": {"splits": ["z"]}}
     assert merge(base, own) == expected
@@ -20,7 +21,10 @@ def test_sections_are_joined_key_by_key():
 
 
 def test_another_part_takes_no_options_of_the_base_s():
-    base = {"advantages": {"type": "hae", "lambda_seg": 0.9}, "env": {"name": "alfworld", "size": "tiny"}}
+    base: dict[str, Any] = {
+        "advantages": {"type": "hae", "lambda_seg": 0.9},
+        "env": {"name": "alfworld", "size": "tiny"},
+    }
     assert merge(base, {"advantages": {"type": "grpo"}})["advantages"] == {"type": "grpo"}
     assert merge(base, {"env": {"name": "webshop"}})["env"] == {"name": "webshop"}
     assert merge(base, {"env": {"name": "alfworld", "games": 3}})["env"] == {**base["env"], "games": 3}

@@ -25,7 +25,6 @@ from hiper.rollout.collector import collect, contexts_of
 from hiper.rollout.environment import make_env, resolve_splits
 from hiper.rollout.players import Assignment
 from hiper.rollout.samplers.transformers import TransformersSampler
-from hiper.training import build as module
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.build import Parts, build
 from hiper.training.metrics import plan_memory_metrics

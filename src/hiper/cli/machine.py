@@ -12,7 +12,7 @@ from hiper.cli.program import command, make_display
 
 @command(
     "hiper check quickstart",
-    "hiper check alfworld-qwen2.5-7b --gpus 4x80GB",
+    "hiper check alfworld-qwen2.5-7b learner.sharding=fsdp sampler.type=vllm --gpus 8x80GB",
     "hiper check alfworld-qwen2.5-7b-lora learner.micro_batch_tokens=8192 --gpus 1x48GB",
     "hiper check runs/quickstart-seed0",
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,7 @@ def estimated(recipe: str, *settings: str, processes: int = 1, memory: float | N
     ],
 )
 def test_the_known_sizes_give_the_published_numbers_of_parameters(name: str, parameters: int):
-    """0.49, 1.54, 7.61, 4.0 billion and 135 million, as the model cards state; to the last one, as their weights are."""
+    """0.49, 1.54, 7.61, 4.0 billion and 135 million, as the model cards state."""
     assert name in KNOWN
     assert shape_of_run(Config.model_validate({"model": {"path": name}}))[0].parameters == parameters
 
@@ -106,7 +108,7 @@ def test_the_estimate_is_a_process_s_own_peak(monkeypatch: pytest.MonkeyPatch):
     The allocator leaves no holes here, so that the mark is what is in use. `benchmarks/memory.py` has more of them.
     """
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import memory as benchmark
+    benchmark: Any = importlib.import_module("memory")
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     settings = (

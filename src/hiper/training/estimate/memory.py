@@ -120,7 +120,8 @@ def optimizer_step(sizes: Sizes) -> float:
     On CPUs, torch steps one tensor at a time. On GPUs its plain AdamW takes the roots of all second moments of a group
     at once. The fused and the 8-bit ones keep nothing.
     """
-    if sizes.config.learner.optimizer != "adamw":
+    settings = sizes.config.learner
+    if settings.optimizer != "adamw":
         return 0.0
     whole = 2 * sizes.shape.largest if sizes.device == "cpu" else max(sizes.trained)
     return float(sizes.trained_size * whole / sizes.shards)

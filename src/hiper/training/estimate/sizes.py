@@ -182,8 +182,8 @@ class Sizes:
     @property
     def moments(self) -> float:
         """The bytes of the optimizer's moments. They have the format of their parameters, or one byte each."""
-        in_format = 2 * self.trained_size
-        return float(min(MOMENTS[self.config.learner.optimizer], in_format) * sum(self.trained))
+        settings, in_format = self.config.learner, 2 * self.trained_size
+        return float(min(MOMENTS[settings.optimizer], in_format) * sum(self.trained))
 
     @property
     def gathered(self) -> float:
