@@ -117,3 +117,14 @@ def test_attention_without_a_kernel_keeps_scores():
     formats, plain = Formats(4, 4, 4), shape(heads=28)
     more = stored_layer(shape(heads=28, kernel=False), formats, 1000) - stored_layer(plain, formats, 1000)
     assert more == 2 * 4 * 28 * 1000
+
+
+def test_adapters_are_float32_beside_a_bfloat16_model():
+    """Steps of 1e-5 on weights of a hundredth are rounded away in bfloat16, whose steps there are 6e-5."""
+    both = add_critic(model_of("qwen2", 2, torch.bfloat16), ModelConfig(), "decisions", LoraConfig(rank=4))
+    assert {parameter.dtype for parameter in both.policy_parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in both.critic_parameters()} == {torch.float32}
+    trained = both.policy_parameters()[0]
+    before = trained.detach().clone()
+    trained.data += 1e-5
+    assert bool((trained != before).all())
