@@ -59,6 +59,9 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     A recipe that ``extends`` another one has its settings too (:mod:`hiper.config.extending`).
 
+    >>> load_config("quickstart", ["learner.lr=1e-4"]).learner.lr
+    0.0001
+
     Raises:
         UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
     """
