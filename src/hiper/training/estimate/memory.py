@@ -30,7 +30,8 @@ FRAGMENTS = {"cpu": (0.6, 300_000_000), "cuda": (0.05, None)}
 """What an allocator holds beyond what is in use: a share of the largest micro-batch, and the most bytes. CPU: the holes
 of glibc, of which 100 to 350 MB were measured. GPU: an assumption."""
 HOST_PROCESS = 3e9
-"""What a process takes in the machine's memory beside its GPU: Python, torch and the libraries of CUDA."""
+"""What a process takes in the machine's memory beside its GPU: Python, torch and the libraries of CUDA. It is an
+assumption."""
 ENGINE_SHARE = 0.45
 """The share of a GPU that an engine takes, where ``sampler.gpu_memory_utilization`` does not say."""
 MOST_TURNS = 50

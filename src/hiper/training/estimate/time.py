@@ -22,7 +22,7 @@ tokens, with the template `instruct` on ALFWorld."""
 SECONDS_OF_A_LAYER = 1.0e-3
 """The time that a GPU needs to be told one layer of one step of sampling, kernel by kernel. It is an assumption."""
 BYTES_OF_A_TURN = 2_500
-"""The bytes of a turn in a file of episodes, packed. Measured on runs of the quickstart and of official games."""
+"""The bytes of a turn in a file of episodes, packed. It is an assumption, for prompts of about 500 tokens."""
 PHASES = ("generation", "scoring", "update")
 
 
