@@ -104,6 +104,14 @@ _RECIPE = typer.Argument(
     metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", autocompletion=recipe_completions
 )
 Recipe = Annotated[str, _RECIPE]
+Checked = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A shipped recipe, a YAML file, or the folder of a run.",
+        autocompletion=recipe_completions,
+    ),
+]
 OptionalRecipe = Annotated[str | None, _RECIPE]
 ShippedRecipe = Annotated[
     str | None,
@@ -172,6 +180,13 @@ RunOut = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the resolved settings and what would be done; write nothing."),
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Begin although the memory that is free is too small for the model.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="NxSIZE", help="Devices, such as 1x80GB, 4x24GB or cpu.", show_default="this machine's own"),
 ]
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
@@ -243,6 +258,10 @@ DataFolder = Annotated[
         help="Folder of the data.",
         show_default="the place where the environment looks",
     ),
+]
+CheckedProcesses = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Number of processes.", show_default="one for each of --gpus"),
 ]
 JobProcesses = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")

@@ -57,7 +57,7 @@ def _rare_words(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> NDAr
     for row in rows:
         count[_words(row)] += 1
         total += 1
-    words = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     return np.flatnonzero(np.array([_is_name(word) for word in words]) & (count <= RARE * total))
 
 

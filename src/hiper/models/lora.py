@@ -66,6 +66,9 @@ class Adapters:
                 self._model.add_adapter(config, role)
             except ValueError as error:
                 raise UserError(f"learner.lora.targets: {first_line(error)}") from error
+        for parameter in self.parameters(role):
+            # In bfloat16, steps as small as Adam's would be rounded away.
+            parameter.data = parameter.data.float()
         self._activate(self._active)
 
     @property

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
@@ -17,7 +15,7 @@ from hiper.errors import UserError
 from hiper.files import atomic_folder, seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import choose_device, load_base, load_policy, make_nano, use_threads
+from hiper.models.build import load_base, load_policy, make_nano, use_threads
 from hiper.models.lora import is_adapter
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
@@ -153,51 +151,17 @@ def check_form(config: Config, template: Template) -> None:
         raise UserError(f"template '{name}' asks for no plans, so no subgoal is kept; set shaping.keep_penalty to 0")
 
 
-def memory_of(device: torch.device) -> int | None:
-    """Return the memory of a device in bytes; None if it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def _check_memory(config: Config, parameters: int) -> None:
-    """Check that the weights, their gradients and the moments of the optimizer can fit into memory at all.
-
-    Raises:
-        UserError: They cannot.
-    """
-    own_critic = config.model.critic == "own" and config.advantages.critic != "none"
-    # Adapters are small beside the base that they share.
-    copies = 1 if config.learner.lora else 4 * (1 + own_critic) + bool(config.learner.kl_coef)
-    needed = copies * parameters * getattr(torch, config.model.param_dtype).itemsize
-    device = choose_device(config.training.device)
-    there = memory_of(device)
-    if there is not None and needed > there:
-        advice = "a smaller model.nano.hidden or model.nano.layers" if config.model.path is None else "a smaller model"
-        raise UserError(
-            f"a model of {parameters:,} weights needs {needed / 2**30:,.0f} GiB to be trained (weights, gradients, "
-            f"moments, critic, reference), and {device} has {there / 2**30:,.0f} GiB: choose {advice}, or "
-            "model.critic=shared, or model.param_dtype=bfloat16"
-        )
-
-
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path | None]:
     """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
-    if source is None:
-        sizes = config.model.nano
-        _check_memory(config, sizes.layers * sizes.hidden * (4 * sizes.hidden + 3 * sizes.feed_forward))
     if path is None and source is not None:
         PolicyFolder(user_path(source)).check()
     if source is not None:
         folder = Path(find_model(source))
         adapter = folder if config.learner.lora is not None and is_adapter(folder) else None
         policy = load_base(folder, config.model) if adapter else load_policy(source, config.model)
-        _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
         return policy, load_tokenizer(source), adapter
     turns = list(language(env, config.model.nano.vocabulary_tasks))
     wording = template.wording

@@ -181,7 +181,9 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("name", ["webshop-qwen2.5-1.5b", "webshop-qwen2.5-7b"])
+@pytest.mark.parametrize(
+    "name", ["webshop-qwen2.5-0.5b", "webshop-qwen2.5-1.5b", "webshop-qwen2.5-7b", "webshop-qwen3-4b"]
+)
 def test_the_published_hyperparameters(name: str):
     config = load_config(name)
     shared = load_config(name.replace("webshop", "alfworld"))
