@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hiper.config import Config
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import atomic_folder, seal, user_path
+from hiper.files import seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import choose_device, load_base, load_policy, make_nano, use_threads
@@ -23,7 +24,7 @@ from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import find_model, load_tokenizer
-from hiper.processes import ALONE, Processes
+from hiper.processes import ALONE, Processes, place
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import open_splits
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
@@ -58,18 +59,35 @@ class Parts:
         """The processes that train together."""
         return self.learner.processes
 
+    def store(self, folder: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a folder, which appears whole and sealed or not at all. Every process calls this.
+
+        ``write`` is called in the first process, and in all processes of a sharded learner.
+        """
+        if not (self.processes.first or self.learner.sharded):
+            return
+        with (self.processes if self.learner.sharded else ALONE).shared_folder(folder) as partial:
+            write(partial)
+            if self.processes.first:
+                seal(partial)
+
     def store_policy(self, folder: Path) -> None:
-        """Write the policy to ``folder``, whole or not at all. Every process calls it; the first one writes."""
-        if self.processes.first:
-            with atomic_folder(folder) as partial:
-                self.save_policy(partial)
+        """Store the policy in ``folder``; see :meth:`store`."""
+        self.store(folder, self.save_policy)
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums."""
+        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums.
+
+        See :meth:`store` for who calls this.
+        """
+        first = self.processes.first
+        if first:
+            folder.mkdir(exist_ok=True)
         self.learner.export(folder)
-        self.tokenizer.save_pretrained(folder)
-        PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
-        seal(folder)
+        if first:
+            self.tokenizer.save_pretrained(folder)
+            PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
+            seal(folder)
 
     def close(self) -> None:
         """Release sampler and environments."""
@@ -83,6 +101,8 @@ def build(
     policy_path: Path | None = None,
     display: Display | None = None,
     processes: Processes = ALONE,
+    *,
+    playing: bool = True,
 ) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
@@ -91,6 +111,7 @@ def build(
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
         display: The display of progress. None: standard output.
         processes: The processes that train together.
+        playing: Whether the policy will play. Otherwise the sampler gets no weights.
 
     Raises:
         UserError: The data, a model or a setting cannot be used, or differ between processes.
@@ -129,7 +150,8 @@ def build(
     if config.prompt.plan_memory == "critic":
         critic_prompts = make_prompts(config, template, tokenizer, critic=True)
     agent = make_agent(config, prompts, tokenizer)
-    learner.publish(agent.sampler, 0)
+    if playing:
+        learner.publish(agent.sampler, 0)
     return Parts(config, env, held_out, tokenizer, prompts, critic_prompts, learner, agent)
 
 
@@ -172,7 +194,9 @@ def _check_memory(config: Config, parameters: int) -> None:
     # Adapters are small beside the base that they share.
     copies = 1 if config.learner.lora else 4 * (1 + own_critic) + bool(config.learner.kl_coef)
     needed = copies * parameters * getattr(torch, config.model.param_dtype).itemsize
-    device = choose_device(config.training.device)
+    if config.learner.sharding == "fsdp":
+        needed //= place().count
+    device = torch.device("cpu") if config.learner.offload else choose_device(config.training.device)
     there = memory_of(device)
     if there is not None and needed > there:
         advice = "a smaller model.nano.hidden or model.nano.layers" if config.model.path is None else "a smaller model"

@@ -19,7 +19,7 @@ from transformers import (
 
 from hiper.errors import DivergedError, UserError
 from hiper.models import qwen2
-from hiper.models.actor_critic import RowBatch, token_logprobs
+from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler, draw, uniforms
@@ -162,7 +162,7 @@ def assert_honest(model: PreTrainedModel) -> None:
     assert len({len(sample.ids) for sample in samples}) > 1
     rows = [Row(prompt, sample.ids, None) for prompt, sample in zip(PROMPTS, samples, strict=True)]
     with torch.no_grad():
-        learned = token_logprobs(model, RowBatch.of(rows, PAD, model.device), 1.0)
+        learned = ActorCritic(model, None, critic="none")(RowBatch.of(rows, PAD, model.device), 1.0).logprobs_K
     sampled = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
     torch.testing.assert_close(sampled, learned, rtol=1e-4, atol=1e-4)
 

@@ -16,7 +16,7 @@ from hiper.errors import UserError, first_line
 from hiper.models import qwen2
 from hiper.models.actor_critic import hidden_states
 from hiper.models.batches import micro_batches
-from hiper.models.build import MOST_DIFFERENCE, logit_difference
+from hiper.models.checks import MOST_DIFFERENCE, logit_difference
 
 PREFILL_TOKENS = {"cpu": 4_096}
 """The most prompt tokens read at once, by device. A CPU's caches hold about this many."""
@@ -24,7 +24,7 @@ DEFAULT_PREFILL_TOKENS = 65_536
 """The most prompt tokens read at once on other devices."""
 
 MOST_ROUNDING = 5
-"""How many times :data:`~hiper.models.build.MOST_DIFFERENCE` full passes may differ, as in deep models and experts."""
+"""How many times :data:`~hiper.models.checks.MOST_DIFFERENCE` full passes may differ, as in deep models and experts."""
 
 Way = Literal["select", "reorder", "full"]
 """How the models that :mod:`hiper.models.qwen2` does not support are decoded, fastest first.
