@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.utils import chat_template_utils
 
@@ -47,10 +48,15 @@ CONTEXT = PromptContext("open the door", (), "You see a door.", None, ("open doo
 def checkpoint(
     make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    return save_checkpoint(make_qwen2, bpe_tokenizer, tmp_path_factory.mktemp("hub") / "tiny-qwen2-instruct")
+
+
+def save_checkpoint(
+    make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, path: Path, **sizes: int
+) -> Path:
     """As on the hub: spare rows in the vocabulary, two tokens that end a response."""
-    path = tmp_path_factory.mktemp("hub") / "tiny-qwen2-instruct"
     end, pad = bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id
-    model = make_qwen2(vocab_size=len(bpe_tokenizer) + 7, max_position_embeddings=4096, eos_token_id=end)
+    model = make_qwen2(vocab_size=len(bpe_tokenizer) + 7, max_position_embeddings=4096, eos_token_id=end, **sizes)
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.8}
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad, **sampling)
     model.save_pretrained(path)
@@ -332,6 +338,67 @@ def test_an_adapter_of_another_base_is_refused(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(tmp_path / "other")}))
     with pytest.raises(UserError, match=r"adapter in '.*' does not fit its base model"):
         load_policy(tmp_path / "adapter", ModelConfig())
+
+
+@pytest.fixture(scope="module")
+def wider(
+    settings: Config,
+    make_qwen2: Callable[..., Qwen2ForCausalLM],
+    bpe_tokenizer: Qwen2Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Config:
+    """Settings of a model that is wide enough for formats that share a scale between 64 or 256 numbers."""
+    sizes = {"hidden_size": 128, "intermediate_size": 256}
+    path = save_checkpoint(make_qwen2, bpe_tokenizer, tmp_path_factory.mktemp("hub") / "wider", **sizes)
+    return Config.model_validate(apply_overrides(settings.model_dump(), [f"model.path={path}"]))
+
+
+def test_qlora_trains_adapters_of_a_model_in_four_bits(wider: Config, tmp_path: Path):
+    for package in ("peft", "bitsandbytes"):
+        pytest.importorskip(package)
+    tree = with_lora(wider, iterations=2).model_dump(mode="json")
+    tree["learner"]["lora"]["quantize"] = "4bit"
+    run = quietly(Run.create(tmp_path / "run", Config.model_validate(tree)))
+    first, last = run.iteration_metrics()
+    assert first["policy/kl_reference"] == pytest.approx(0.0, abs=1e-6)
+    assert last["policy/kl_reference"] > 1e-6
+    assert last["mismatch/max_abs"] < 1e-4
+    policy = build(run.config, run.checkpoints[-1] / "policy").learner.weights().model
+    assert qwen2.understands(policy.get_decoder()) == (not run.config.model.gradient_checkpointing)
+    linear = [m for m in policy.modules() if type(m).__module__.startswith("bitsandbytes")]
+    assert len(linear) == 7 * policy.config.num_hidden_layers
+    # What is saved is an adapter, which fits the base in full precision too.
+    merged = load_policy(run.checkpoints[-1] / "policy", ModelConfig())
+    assert {p.dtype for p in merged.parameters()} == {torch.float32}
+    assert run.checkpoints[-1].joinpath("policy", "adapter_model.safetensors").is_file()
+
+
+def test_four_bits_without_bitsandbytes(settings: Config, monkeypatch: pytest.MonkeyPatch):
+    tree = with_lora(settings).model_dump(mode="json")
+    tree["learner"]["lora"]["quantize"] = "4bit"
+    monkeypatch.setattr("hiper.models.build.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'hiper\[bitsandbytes\]'"):
+        build(Config.model_validate(tree))
+
+
+def test_the_moments_of_eight_bits(wider: Config, tmp_path: Path):
+    """They train, and a run resumes with them as if it had not stopped, up to rounding in the last digit."""
+    pytest.importorskip("bitsandbytes")
+    changes = ["learner.optimizer=adamw_8bit", "warm_start.tasks=0", "training.checkpoint_every=1"]
+    config = Config.model_validate(apply_overrides(wider.model_dump(), [*changes, "training.iterations=2"]))
+    whole = quietly(Run.create(tmp_path / "whole", config))
+    state = torch.load(whole.checkpoints[-1] / "trainer.pt", weights_only=True)["optimizer"]["state"]
+    moments = [kinds["__bnb_optimizer_quant_state__"]["state1"] for kinds in state.values()]
+    assert any(moment.numel() >= 4096 for moment in moments)
+    assert all(moment.dtype == torch.uint8 for moment in moments if moment.numel() >= 4096)
+    once = Config.model_validate(apply_overrides(config.model_dump(), ["training.iterations=1"]))
+    parted = quietly(Run.create(tmp_path / "parted", once))
+    Run(parted.path, config).save_settings()
+    resumed = quietly(Run.open(parted.path))
+    for file in ("policy/model.safetensors", "critic.safetensors", "heads.safetensors"):
+        ours, theirs = (load_file(found.checkpoints[-1] / file) for found in (resumed, whole))
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
 def test_lora_needs_a_pretrained_model(settings: Config):

@@ -105,9 +105,10 @@ def _read_parts(folder: Path, model: ActorCritic, optimizer: Optimizer) -> tuple
     for name in stored:
         if name.startswith(MOMENTS):
             index, kind = name.removeprefix(MOMENTS).split(".")
-            like = parameters[int(index)]
             scalar = stored[name].size == torch.Size()
-            state.setdefault(int(index), {})[kind] = torch.zeros(()) if scalar else torch.zeros_like(like)
+            if int(index) < len(parameters):
+                empty = torch.zeros(()) if scalar else torch.zeros_like(parameters[int(index)])
+                state.setdefault(int(index), {})[kind] = empty
     done = torch.tensor(0)
     wanted = {**_critic(model), **_named(state), "iteration": done}
     if stored.keys() != wanted.keys() or any(stored[name].size != wanted[name].shape for name in wanted):

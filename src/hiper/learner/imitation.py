@@ -112,10 +112,12 @@ class Imitation:
         keep = path is not None
         policy = gathered(self._learned(), keep=keep)
         optimizer = self._optimizer.state_dict()
-        state = {index: gathered(kinds, keep=keep) for index, kinds in optimizer["state"].items()}
+        if self._layout.sharded:
+            state = {index: gathered(kinds, keep=keep) for index, kinds in optimizer["state"].items()}
+            optimizer = {**optimizer, "state": state}
         if path is not None:
             with path.open("wb") as file:  # given a path, torch hides why it cannot write
-                torch.save({**notes, "policy": policy, "optimizer": {**optimizer, "state": state}}, file)
+                torch.save({**notes, "policy": policy, "optimizer": optimizer}, file)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Restore policy and optimizer from a file of :meth:`save`, and return its notes.

@@ -49,14 +49,21 @@ def parameters_of(optimizer: Optimizer) -> list[Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def set_state(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+def set_state(optimizer: Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
     """Set what an optimizer keeps of each parameter, such as its moments. Tensors may be whole where it keeps parts."""
+    parameters = dict(enumerate(parameters_of(optimizer)))
     cut = {
-        index: {k: part_of(t, like=parameter) if t.shape == parameter.shape else t for k, t in state[index].items()}
-        for index, parameter in enumerate(parameters_of(optimizer))
-        if index in state
+        index: {
+            kind: part_of(kept, like=parameters[index]) if _is_like(kept, parameters[index]) else kept
+            for kind, kept in kinds.items()
+        }
+        for index, kinds in state.items()
     }
     optimizer.load_state_dict({"state": cut, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _is_like(kept: Any, parameter: Parameter) -> bool:
+    return isinstance(kept, Tensor) and kept.shape == parameter.shape
 
 
 def clip_gradients(parameters: Sequence[Parameter], limit: float) -> Tensor:

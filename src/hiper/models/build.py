@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -112,12 +114,13 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
     return None if compute == config.param_dtype else getattr(torch, compute)
 
 
-def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
+def load_policy(path: str | Path, config: ModelConfig, *, quantized: bool = False) -> PreTrainedModel:
     """Load a causal language model, without dropout. An adapter is added into the weights of its base.
 
     Args:
         path: A Hugging Face directory or name, or the folder of an adapter.
         config: The number format of the parameters, and whether to checkpoint gradients.
+        quantized: Whether the weights of linear layers are rounded to 4 bits, for LoRA.
 
     Raises:
         UserError: There is no such model, it is of another kind, or its weights do not fit its config.
@@ -130,7 +133,11 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
             _check_files(path, source)
             AutoConfig.from_pretrained(source, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, config.param_dtype), output_loading_info=True, trust_remote_code=False
+                source,
+                dtype=getattr(torch, config.param_dtype),
+                output_loading_info=True,
+                trust_remote_code=False,
+                quantization_config=_four_bits(config) if quantized else None,
             )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (UserError, torch.OutOfMemoryError, MemoryError):
@@ -146,11 +153,38 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         # A file's tensors are mapped to memory without alignment. Arithmetic on addresses that are no multiple of 64
         # rounds differently, so the weights of a resumed run would differ from an uninterrupted run's.
         parameter.data = parameter.data.clone()
+    for module in policy.modules() if quantized else ():
+        # bitsandbytes has a kernel for some CPUs that computes no gradients. It would be chosen once a model samples.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
     without_dropout(policy)
     check_passes(policy, path)
     if config.gradient_checkpointing:
         checkpoint_gradients(policy)
     return policy
+
+
+def _four_bits(config: ModelConfig) -> Any:
+    """Return what transformers needs to load a model in 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, 2305.14314).
+
+    Args:
+        config: The number format of forward passes, into which weights are unpacked.
+
+    Raises:
+        UserError: bitsandbytes is missing.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "learner.lora.quantize=4bit needs the package bitsandbytes, which is not installed: "
+            "pip install 'hiper[bitsandbytes]'"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=choose_autocast(config, device) or getattr(torch, config.param_dtype),
+    )
 
 
 def outline_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
@@ -215,15 +249,15 @@ def _unloadable(path: str | Path, error: Exception) -> UserError:
     return UserError(f"no causal language model can be loaded from '{path}': {first_line(error).rstrip('.')}{remedy}")
 
 
-def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load the base model of an adapter's folder.
+def load_base(adapter: Path, config: ModelConfig, *, quantized: bool = False) -> PreTrainedModel:
+    """Load the base model of an adapter's folder. See :func:`load_policy` for the arguments.
 
     Raises:
         UserError: It cannot be loaded, or the folder does not name it.
     """
     base = base_of(adapter)
     try:
-        return load_policy(base, config)
+        return load_policy(base, config, quantized=quantized)
     except UserError as error:
         raise UserError(
             f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"

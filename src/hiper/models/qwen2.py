@@ -40,6 +40,10 @@ ATTENTION = {"cpu": torch.float32}
 On a CPU, torch's attention is slower in bfloat16. Its backward pass takes three times as long."""
 
 
+PLAIN = "torch", "transformers", "peft", "bitsandbytes"
+"""The packages whose modules do the same wherever they are. Those of others may take part in a layer's ``forward``."""
+
+
 def understands(decoder: Decoder) -> bool:
     """Return whether this module supports ``decoder``.
 
@@ -56,7 +60,7 @@ def understands(decoder: Decoder) -> bool:
 def _is_wrapped(module: torch.nn.Module) -> bool:
     """Return whether a hook or another library takes part in the module's ``forward``."""
     hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers", "peft")
+    return bool(hooked) or type(module).__module__.partition(".")[0] not in PLAIN
 
 
 def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, store: Store | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import ModelConfig
+from hiper.errors import UserError
 from hiper.models.build import choose_autocast, choose_device, empty_twin, load_policy, without_loading_bars
 from hiper.models.lora import role_of
 from hiper.models.parts import fill, is_sharded, named_tensors, whole, write_policy
@@ -69,7 +70,12 @@ class PolicyWeights:
 
         Args:
             into: An earlier copy, which gets the weights. None: make one.
+
+        Raises:
+            UserError: The weights are quantised.
         """
+        if getattr(self.model, "is_quantized", False):
+            raise UserError("sampler.copy_weights cannot copy a quantised model: set it to false")
         tensors = named_tensors(self.model)
         if into is None:
             like = next(self.model.parameters())

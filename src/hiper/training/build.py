@@ -219,8 +219,13 @@ def _policy(
         PolicyFolder(user_path(source)).check()
     if source is not None:
         folder = Path(find_model(source))
-        adapter = folder if config.learner.lora is not None and is_adapter(folder) else None
-        policy = load_base(folder, config.model) if adapter else load_policy(source, config.model)
+        lora = config.learner.lora
+        adapter = folder if lora is not None and is_adapter(folder) else None
+        quantized = lora is not None and lora.quantize == "4bit"
+        if adapter:
+            policy = load_base(folder, config.model, quantized=quantized)
+        else:
+            policy = load_policy(source, config.model, quantized=quantized)
         _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
         return policy, load_tokenizer(source), adapter
     turns = list(language(env))
