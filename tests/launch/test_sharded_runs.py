@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -29,8 +31,16 @@ from hiper.training.begin import clone
 SHARDED = ("learner.sharding=fsdp", "sampler={copy_weights: true}")
 SETTINGS = (
     *("model.compute_dtype=float32", "model.critic=own", "warm_start.tasks=0", "evaluation.every=0"),
-    *("learner.lr=1e-4", "learner.critic_lr=1e-4", "learner.kl_coef=0.05", "training.iterations=2"),
+    *("learner.lr=1e-5", "learner.critic_lr=1e-5", "learner.kl_coef=0.05", "training.iterations=2"),
 )
+
+
+@pytest.fixture(autouse=True)
+def without_a_group() -> Iterator[None]:
+    """A process that works alone and fails leaves its group of one, which the processes of a later test would find."""
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def quiet() -> Display:
@@ -47,7 +57,7 @@ def check_same(ours: Run, theirs: Run) -> None:
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[1].items():
         # Gradients of the biases of keys are all but zero, and Adam makes whole steps along their rounding errors.
-        torch.testing.assert_close(weights[0][name], tensor, atol=1e-4 if "k_proj.bias" in name else 1e-6, rtol=0)
+        torch.testing.assert_close(weights[0][name], tensor, atol=1e-5 if "k_proj.bias" in name else 1e-6, rtol=0)
     assert [r.keys() for r in ours.metrics()] == [r.keys() for r in theirs.metrics()]
 
 

@@ -299,5 +299,7 @@ def test_an_old_torch_is_told(monkeypatch: pytest.MonkeyPatch):
 
 def test_one_process_shards_nothing_and_is_told_so(caplog: pytest.LogCaptureFixture):
     case = Case(settings={"kl_coef": 0.0})
-    check_same_work(case.learner(sharding="fsdp"), case.learner(), seed=0)
+    ours = case.learner(sharding="fsdp")
+    check_same_work(ours, case.learner(), seed=0)
+    ours.close()
     assert "one process shards nothing" in caplog.text

@@ -22,6 +22,7 @@ from transformers.utils import chat_template_utils
 from hiper.advantages import TokenKind
 from hiper.analysis.credit.report import credit_report
 from hiper.commands.credit import credit_parts
+from hiper.commands.export import export_policy
 from hiper.commands.play import play
 from hiper.config import Config, ModelConfig, apply_overrides
 from hiper.display.console import Display
@@ -261,8 +262,12 @@ def with_lora(settings: Config, **training: Any) -> Config:
     return Config.model_validate(tree)
 
 
+def quiet() -> Display:
+    return Display(console=Console(file=StringIO()))
+
+
 def quietly(run: Run) -> Run:
-    train(run, Display(console=Console(file=StringIO())))
+    train(run, quiet())
     return run
 
 
@@ -311,6 +316,35 @@ def test_an_adapter_is_a_policy_everywhere(lora_run: Run, checkpoint: Path):
         assert float((ours(ids).logits - base(ids).logits).abs().max()) > 1e-3
     assert qwen2.understands(ours.get_decoder())
     assert SavedPolicy.open(lora_run.path).load().weights.model.state_dict().keys() == base.state_dict().keys()
+
+
+def test_an_adapter_is_exported_as_a_whole_model(lora_run: Run, tmp_path: Path):
+    """It needs no base any more, has the adapter's logits, and still plays under its own settings."""
+    screen = StringIO()
+    export_policy(str(lora_run.path), tmp_path / "whole", Display(console=Console(file=screen, width=200)))
+    assert "in float32, its adapter added into its base" in screen.getvalue()
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    beside = AutoModelForCausalLM.from_pretrained(lora_run.checkpoints[-1] / "policy")
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+        torch.testing.assert_close(whole(ids).logits, beside(ids).logits, atol=1e-5, rtol=1e-5)
+    assert SavedPolicy.open(tmp_path / "whole").load().env("held_out").panel
+    assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
+    export_policy(str(lora_run.checkpoints[0] / "policy"), tmp_path / "half", quiet(), "bfloat16")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype="auto").dtype == torch.bfloat16
+    with pytest.raises(UserError, match="half exists: name a new folder"):
+        export_policy(str(lora_run.path), tmp_path / "half", quiet())
+
+
+def test_a_plain_adapter_is_exported(lora_run: Run, tmp_path: Path):
+    shutil.copytree(lora_run.checkpoints[-1] / "policy", tmp_path / "adapter")
+    for file in ("hiper.yaml", "template.yaml", "SHA256SUMS"):
+        (tmp_path / "adapter" / file).unlink()
+    export_policy(str(tmp_path / "adapter"), tmp_path / "whole", quiet())
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    with pytest.raises(UserError, match="neither a run"):
+        export_policy(str(tmp_path / "nothing"), tmp_path / "more", quiet())
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,9 @@ class Layout(Protocol):
     ) -> None:
         """Set the gradients of ``parameters`` to the sum over all micro-batches of all processes."""
 
+    def close(self) -> None:
+        """Release what the layout has opened. Sharded models cannot be used any more."""
+
 
 class Whole:
     """All weights in every process.
@@ -85,6 +88,9 @@ class Whole:
         """See :class:`Layout`."""
         accumulate(parameters, batches, lengths, self.processes, backward)
 
+    def close(self) -> None:
+        """See :class:`Layout`."""
+
 
 class Sharded:
     """Parts of all weights in every process. FSDP gathers a layer while it computes, and sums gradients in passes.
@@ -107,6 +113,7 @@ class Sharded:
         self.processes, self._device = processes, device
         fsdp = _fsdp()
         self._fsdp = fsdp
+        self._own_group = not dist.is_initialized()
         self._mesh = _mesh(processes, device)
         self._compute = fsdp.MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
         # Without a GPU, parameters rest in the CPU's memory as it is.
@@ -166,6 +173,11 @@ class Sharded:
         for one in self.passes(batches, lengths):
             with noticing_losses(self.processes.count, in_passes=True):
                 backward(one)
+
+    def close(self) -> None:
+        """See :class:`Layout`."""
+        if self._own_group:
+            dist.destroy_process_group()
 
 
 def make_layout(

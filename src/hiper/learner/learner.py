@@ -125,6 +125,10 @@ class Learner:
         """Whether each process holds only a part of the weights. Then all processes must save and export together."""
         return self._layout.sharded
 
+    def close(self) -> None:
+        """Release what sharding has opened. A sharded learner cannot be used any more."""
+        self._layout.close()
+
     def describe(self) -> Description:
         """Describe the learner for people."""
         return self._model.describe()

@@ -227,6 +227,7 @@ def checkpoint_gradients(model: PreTrainedModel, **settings: Any) -> None:
     # Newer versions of transformers have another name for it, and warn of the old one.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, **settings})
+    model.disable_input_require_grads()  # only the other kind of checkpoints needs its hook, which is in the way
 
 
 def _peft() -> Any:

@@ -90,8 +90,9 @@ class Parts:
             seal(folder)
 
     def close(self) -> None:
-        """Release sampler and environments."""
+        """Release sampler, learner and environments."""
         self.agent.sampler.close()
+        self.learner.close()
         for env in (self.env, *self.held_out.values()):
             env.close()
 
