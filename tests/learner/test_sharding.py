@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -297,9 +300,22 @@ def test_an_old_torch_is_told(monkeypatch: pytest.MonkeyPatch):
         Case().learner(sharding="fsdp")
 
 
-def test_one_process_shards_nothing_and_is_told_so(caplog: pytest.LogCaptureFixture):
-    case = Case(settings={"kl_coef": 0.0})
-    ours = case.learner(sharding="fsdp")
-    check_same_work(ours, case.learner(), seed=0)
-    ours.close()
-    assert "one process shards nothing" in caplog.text
+def test_one_process_shards_nothing_and_is_told_so(tmp_path: Path):
+    def work(alone: Processes) -> None:
+        case = Case(settings={"kl_coef": 0.0})
+        with capture_warnings("hiper.learner.layout") as told:
+            ours = case.learner(sharding="fsdp")
+        assert "one process shards nothing" in told.getvalue()
+        check_same_work(ours, case.learner(), seed=0)
+        ours.close()
+        assert not torch.distributed.is_initialized()
+
+    assert forked(1, tmp_path / "meeting", work) == [""]
+
+
+@contextmanager
+def capture_warnings(name: str) -> Iterator[StringIO]:
+    handler = logging.StreamHandler(told := StringIO())
+    logging.getLogger(name).addHandler(handler)
+    yield told
+    logging.getLogger(name).removeHandler(handler)

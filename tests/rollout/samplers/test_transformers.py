@@ -432,14 +432,18 @@ def test_windows_of_attention_are_read_at_once():
     torch.testing.assert_close(decoded(model, most_tokens=1)[0], decoded(model)[0])
 
 
+def formats(begun: decoding.TransformersDecoding) -> set[torch.dtype]:
+    return {cast(Any, layer).keys.dtype for layer in begun._cache.layers}
+
+
 def test_the_cache_has_the_format_of_attention(monkeypatch: pytest.MonkeyPatch):
     """Rounding keys once more changes nothing, because attention in bfloat16 rounds them anyway."""
     model = of_kind("llama")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         small, begun = decoded(model)
-        assert {layer.keys.dtype for layer in begun._cache.layers} == {torch.bfloat16}
+        assert formats(begun) == {torch.bfloat16}
         monkeypatch.setattr(decoding, "SmallCache", DynamicCache)
         plain, begun = decoded(model)
-        assert {layer.keys.dtype for layer in begun._cache.layers} == {torch.float32}
+        assert formats(begun) == {torch.float32}
     assert torch.equal(small, plain)
-    assert {layer.keys.dtype for layer in decoded(model)[1]._cache.layers} == {torch.float32}
+    assert formats(decoded(model)[1]) == {torch.float32}
