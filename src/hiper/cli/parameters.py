@@ -176,6 +176,10 @@ DryRun = Annotated[
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
 ]
+Launcher = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--launcher", help="Who starts the processes: this machine, or Ray on the machines of its cluster."),
+]
 Iteration = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Iteration whose episodes are read.", show_default="the last"),
