@@ -88,6 +88,8 @@ LEFT_OUT: dict[str, str] = {
     "hiper train alfworld-nano env.data=/data/json_2.1.1.tar.xz": "half an hour, on official games",
     "hiper data alfworld --get games": "downloads official games",
     "hiper train alfworld-qwen2.5-1.5b 'learner.lora={rank: 16, alpha: 32}' learner.lr=1e-5": "needs a GPU",
+    "hiper train quickstart --processes 2 learner.sharding=fsdp 'sampler={copy_weights: true}'": "minutes; "
+    "tests/launch/test_sharded_runs.py trains so",
     "hiper train quickstart --processes 2": "tests/launch/test_together.py trains in two processes",
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 "
     "-m hiper train RECIPE --out /shared/run": "two machines",

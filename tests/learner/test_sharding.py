@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from hiper.errors import UserError
 from hiper.learner.layout import layers_of
 from hiper.learner.learner import Learner
 from hiper.models import parts
+from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.batches import in_step, micro_batches
 from hiper.models.parts import named_tensors, whole
 from hiper.processes import ALONE, Processes
@@ -52,6 +53,7 @@ class Case:
     lora: LoraConfig | None = None
     checkpointing: bool = False
     tied: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def learner(self, processes: Processes = ALONE, sharding: str = "none", policy: Path | None = None) -> Learner:
@@ -63,7 +65,7 @@ class Case:
             critic=self.values,
             config=LearnerConfig(micro_batch_tokens=70, lora=self.lora, sharding=sharding, **settings),
             model_config=ModelConfig(
-                critic=self.critic, gradient_checkpointing=self.checkpointing, compute_dtype="float32"
+                critic=self.critic, gradient_checkpointing=self.checkpointing, compute_dtype=self.dtype
             ),
             device="cpu",
             pad_id=0,
@@ -155,6 +157,28 @@ def test_two_processes_with_parts_compute_what_one_computes(tmp_path: Path):
             assert imitated(ours) == pytest.approx(imitated(theirs), abs=1e-5), name
             check_same_work(ours, theirs, seed=0)
             assert max(float((t - before[n]).abs().max()) for n, t in weights(theirs).items()) > 1e-3, name
+
+    assert forked(2, tmp_path / "meeting", work) == ["", ""]
+
+
+def test_parts_compute_in_bfloat16_and_are_kept_in_float32(tmp_path: Path):
+    """What a sampler gets is a copy in bfloat16, whose log-probabilities are the learner's up to rounding."""
+
+    def work(processes: Processes) -> None:
+        rough, exact = Case(dtype="bfloat16").learner(processes, "fsdp"), Case().learner()
+        imitated(rough), imitated(exact)
+        assert {tensor.dtype for tensor in weights(rough).values()} == {torch.float32}
+        copied = rough.weights().copied()
+        assert copied.model.dtype == torch.bfloat16
+        assert not copied.sharded
+        rows = make_rows(5)
+        batch = RowBatch.of(rows, 0, torch.device("cpu"))
+        with torch.no_grad():
+            sampled = ActorCritic(copied.model, None, critic="none")(batch, 0.9).logprobs_K.float().numpy()
+        learned, known = (np.concatenate([s.logprobs for s in learner.score(rows)]) for learner in (rough, exact))
+        assert 1e-5 < np.abs(learned - known).mean() < 0.02
+        assert np.abs(sampled - learned).mean() < 0.02
+        assert all(np.isfinite(number) for number in iterated(rough).values())
 
     assert forked(2, tmp_path / "meeting", work) == ["", ""]
 
