@@ -211,6 +211,14 @@ AnyPolicy = Annotated[
         metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
     ),
 ]
+TrainedPolicy = Annotated[
+    str, typer.Argument(metavar="POLICY", help="A run, a checkpoint, a policy folder, or the folder of an adapter.")
+]
+ExportOut = Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="New folder to write.")]
+NumberFormat = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="Number format of the weights.", show_default="that of the policy's training"),
+]
 Episodes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,7 +103,7 @@ class WarmStart:
             for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
                 tuning.step(batch)
                 advance()
-                if saved.old:
+                if self.learner.processes.agree(saved.old):
                     saved.save(number, tuning)
                 try:
                     self.check_together()
@@ -185,10 +186,8 @@ class _Unfinished:
         tuning.losses = list(self._checked(tuning.imitation.load)["losses"])
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        """Save the progress, which is the same in every process."""
-        if not self._learner.processes.first:
-            return
-        with atomic_file(self._path) as partial:
+        """Save the progress, which is the same in every process. The first one writes."""
+        with atomic_file(self._path) if self._learner.processes.first else nullcontext() as partial:
             notes = {"settings": self._settings, "stage": stage, "losses": tuning.losses}
             # A chat template that writes the day keeps the day on which the warm start began.
             notes["chat_template"] = self._tokenizer.chat_template

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hiper.config import Config
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import atomic_folder, seal, user_path
+from hiper.files import seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
 from hiper.models.build import load_base, load_policy, make_nano, use_threads
@@ -56,22 +57,40 @@ class Parts:
         """The processes that train together."""
         return self.learner.processes
 
+    def store(self, folder: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a folder, which appears whole and sealed or not at all. Every process calls this.
+
+        ``write`` is called in the first process, and in all processes of a sharded learner.
+        """
+        if not (self.processes.first or self.learner.sharded):
+            return
+        with (self.processes if self.learner.sharded else ALONE).shared_folder(folder) as partial:
+            write(partial)
+            if self.processes.first:
+                seal(partial)
+
     def store_policy(self, folder: Path) -> None:
-        """Write the policy to ``folder``, whole or not at all. Every process calls it; the first one writes."""
-        if self.processes.first:
-            with atomic_folder(folder) as partial:
-                self.save_policy(partial)
+        """Store the policy in ``folder``; see :meth:`store`."""
+        self.store(folder, self.save_policy)
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums."""
+        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums.
+
+        See :meth:`store` for who calls this.
+        """
+        first = self.processes.first
+        if first:
+            folder.mkdir(exist_ok=True)
         self.learner.export(folder)
-        self.tokenizer.save_pretrained(folder)
-        PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
-        seal(folder)
+        if first:
+            self.tokenizer.save_pretrained(folder)
+            PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
+            seal(folder)
 
     def close(self) -> None:
-        """Release sampler and environments."""
+        """Release sampler, learner and environments."""
         self.agent.sampler.close()
+        self.learner.close()
         for env in (self.env, *self.held_out.values()):
             env.close()
 
@@ -81,6 +100,8 @@ def build(
     policy_path: Path | None = None,
     display: Display | None = None,
     processes: Processes = ALONE,
+    *,
+    playing: bool = True,
 ) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
@@ -89,6 +110,7 @@ def build(
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
         display: The display of progress. None: standard output.
         processes: The processes that train together.
+        playing: Whether the policy will play. Otherwise the sampler gets no weights.
 
     Raises:
         UserError: The data, a model or a setting cannot be used, or differ between processes.
@@ -127,7 +149,8 @@ def build(
     if config.prompt.plan_memory == "critic":
         critic_prompts = make_prompts(config, template, tokenizer, critic=True)
     agent = make_agent(config, prompts, tokenizer)
-    learner.publish(agent.sampler, 0)
+    if playing:
+        learner.publish(agent.sampler, 0)
     return Parts(config, env, held_out, tokenizer, prompts, critic_prompts, learner, agent)
 
 
@@ -160,8 +183,13 @@ def _policy(
         PolicyFolder(user_path(source)).check()
     if source is not None:
         folder = Path(find_model(source))
-        adapter = folder if config.learner.lora is not None and is_adapter(folder) else None
-        policy = load_base(folder, config.model) if adapter else load_policy(source, config.model)
+        lora = config.learner.lora
+        adapter = folder if lora is not None and is_adapter(folder) else None
+        quantized = lora is not None and lora.quantize == "4bit"
+        if adapter:
+            policy = load_base(folder, config.model, quantized=quantized)
+        else:
+            policy = load_policy(source, config.model, quantized=quantized)
         return policy, load_tokenizer(source), adapter
     turns = list(language(env, config.model.nano.vocabulary_tasks))
     wording = template.wording
