@@ -71,6 +71,7 @@ class Estimate:
 
 def resident(sizes: Sizes) -> dict[str, float]:
     """Return the parts that stay between the phases. Gradients stay until the next mini-batch begins."""
+    config = sizes.config
     parts = {
         "weights": sizes.weights,
         "critic": sizes.critic,
@@ -78,7 +79,9 @@ def resident(sizes: Sizes) -> dict[str, float]:
         "gradients": sizes.gradients,
         "moments": sizes.moments,
     }
-    return {part: size / sizes.shards for part, size in parts.items()}
+    copies = config.sampler.type == "transformers" and bool(config.sampler.options.get("copy_weights"))
+    whole = {"copy to sample": float(sizes.shape.parameters * sizes.formats.computed)} if copies else {}
+    return {part: size / sizes.shards for part, size in parts.items()} | whole
 
 
 def updating(sizes: Sizes) -> Parts:
@@ -164,7 +167,7 @@ def sampling(sizes: Sizes) -> Parts:
     batch = max(batch, sizes.row)
     prompts = batch * config.prompt.max_tokens // sizes.row
     most = PREFILL_TOKENS.get(sizes.device, DEFAULT_PREFILL_TOKENS)
-    prefill = min(prompts, most) if shape.shortcut else prompts
+    prefill = min(prompts, most)
     # Log-probabilities in float32, and three arrays of them in double precision (`draw`).
     step = max(1, batch // sizes.row) * shape.vocab * (sizes.formats.computed + 2 * FLOAT32 + 3 * 8)
     return {
@@ -225,7 +228,7 @@ def estimate(
         native: Whether the device has bfloat16 instructions.
         memory: The bytes of the device. None: they are not known.
     """
-    if config.model.gradient_checkpointing or config.learner.sharding == "fsdp":
+    if config.learner.sharding == "fsdp":
         shape = replace(shape, shortcut=False)
     sizes = Sizes(config, shape, device, processes, formats_of(config, shape, device, native), memory)
     process, kept = float(OVERHEAD[device]), resident(sizes)
