@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -72,3 +74,14 @@ def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     named = getattr(generation, "eos_token_id", None)
     named = [named] if isinstance(named, int) else named or []
     return sorted({tokenizer.eos_token_id, *named})
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its own mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -155,6 +155,15 @@ SKIPPED_STEPS = Metric(
 )
 PADDING = Metric("update/padding", "share", "Share of padding among the tokens of the micro-batches.")
 
+# The engine of a sampler outside the trainer's process.
+ENGINE_PROBE = Metric(
+    "engine/probe",
+    "nats",
+    "Mean difference between engine and learner in the log-probabilities of fixed rows, after the last load.",
+)
+ENGINE_LOAD_SECONDS = Metric("engine/load_seconds", "seconds", "Seconds of the last load of weights, with its probe.")
+ENGINE_RESTARTS = Metric("engine/restarts", "count", "Times that an engine was started again since the process began.")
+
 # Time.
 ITERATION_SECONDS = Metric("time/iteration", "seconds", "Wall time of the iteration, without evaluations.")
 PHASE_SHARE = Metric("time/<phase>_share", "share", "Share of the iteration's wall time spent in one phase.")

@@ -15,6 +15,7 @@ from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
 from hiper.rollout.collector import contexts_of
 from hiper.rollout.groups import Collected, groups_without_spread
+from hiper.rollout.samplers.base import RemoteSampler, Sampler
 from hiper.rows import Scores
 from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
@@ -138,6 +139,11 @@ def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
         names.MISMATCH_MEAN.name: float(np.abs(difference).mean()),
         names.MISMATCH_MAX.name: float(np.abs(difference).max()),
     }
+
+
+def engine_metrics(sampler: Sampler) -> dict[str, float]:
+    """Return what a sampler outside this process measured; empty for others."""
+    return dict(sampler.metrics()) if isinstance(sampler, RemoteSampler) else {}
 
 
 class Clock:

@@ -31,6 +31,7 @@ from hiper.training.checkpoints import advising, save_checkpoint
 from hiper.training.metrics import (
     Clock,
     credit_metrics,
+    engine_metrics,
     group_metrics,
     mismatch_metrics,
     plan_memory_metrics,
@@ -165,6 +166,7 @@ class Trainer:
             **group_metrics(collected, config.rollout.group_size),
             **credit_metrics(assigned),
             **mismatch_metrics(scores),
+            **engine_metrics(self.parts.agent.sampler),
             **update,
             **time_metrics(clock.seconds, trained, generated),
         }
