@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from hiper.models.weights import PolicyWeights
 
 HEAD_FILE = "model-head.safetensors"
 """The language head of a model with tied embeddings, written out as a tensor of its own."""
+BODY_FILE = "model-body.safetensors"
+"""The rest of it, if it lies in one file."""
 INDEX_FILE = "model.safetensors.index.json"
 
 Change = Callable[[Tensor], Tensor]
@@ -80,13 +83,18 @@ def _embedding(model: Any) -> Tensor:
 
 
 def _write_head(folder: Path, head: Tensor) -> None:
+    """Write the head into a file of its own, and name it in the index of the model's files."""
     name = "lm_head.weight"
     save_file({name: head.detach().cpu().contiguous().clone()}, folder / HEAD_FILE, {"format": "pt"})
     index = folder / INDEX_FILE
-    if index.exists():  # a large model lies in several files, and the engine reads those that the index names
+    if index.exists():
         tree = json.loads(index.read_text(encoding="utf-8"))
-        tree["weight_map"][name] = HEAD_FILE
-        index.write_text(json.dumps(tree), encoding="utf-8")
+    else:  # a small model lies in one file, which readers take for the whole model because of its name
+        (folder / "model.safetensors").rename(folder / BODY_FILE)
+        with safe_open(folder / BODY_FILE, "pt") as file:
+            tree = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), BODY_FILE)}
+    tree["weight_map"][name] = HEAD_FILE
+    index.write_text(json.dumps(tree), encoding="utf-8")
 
 
 def whole(weights: PolicyWeights) -> Iterator[tuple[str, Tensor]]:

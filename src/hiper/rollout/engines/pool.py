@@ -200,14 +200,13 @@ class Pool:
             return found.mean
 
     def _advice(self, weights: PolicyWeights, engine: Engine) -> str:
+        tied = ""
         if export.is_tied(weights) and not self._settings.unties:
             how = "set sampler.untie=true"
             if engine.process is None:
                 how += " and start the engine with --hf-overrides '{\"tie_word_embeddings\": false}'"
-            return (
-                f"The model's embeddings are tied, and vLLM's build for CPUs leaves a tied head at old weights: {how}."
-            )
-        return (
+            tied = f"The model's embeddings are tied, and vLLM's build for CPUs leaves a tied head as it was: {how}. "
+        return tied + (
             "Is the engine's number format the learner's (model.compute_dtype), was it started with --logprobs-mode "
             "processed_logprobs, and does no other run load weights into it? sampler.type=transformers needs no engine."
         )
