@@ -178,7 +178,7 @@ def test_weights_are_written_loaded_and_deleted(engine: FakeEngine, made: Make, 
 def test_a_head_that_stays_is_found_at_the_first_load(made: Make, make_qwen2: MakeQwen2):
     """The engine holds the learner's very weights, so a probe alone would find nothing until many updates later."""
     with serving(FakeEngine(stale_head=True)) as engine:
-        with pytest.raises(UserError, match="embeddings are tied.* set sampler.untie=true"):
+        with pytest.raises(UserError, match=r"embeddings are tied.* set sampler.untie=true"):
             made(url=engine.url).load(PolicyWeights(make_qwen2()), 0)
         with pytest.raises(UserError, match=r"differ by [1-9].* rounding in float32 explains 0.001"):
             made(url=engine.url, untie=True).load(PolicyWeights(make_qwen2()), 0)
@@ -345,7 +345,7 @@ def test_an_engine_that_stalls_is_named(engine: FakeEngine, made: Make, make_qwe
 
 
 def test_nobody_at_the_address(made: Make, make_qwen2: MakeQwen2):
-    with pytest.raises(UserError, match="does not answer as vLLM does: is sampler.url right"):
+    with pytest.raises(UserError, match=r"does not answer as vLLM does: is sampler.url right"):
         made(url="http://127.0.0.1:9").load(PolicyWeights(make_qwen2()), 0)
 
 
@@ -357,7 +357,7 @@ def test_another_program_at_the_address(engine: FakeEngine, made: Make, make_qwe
 
 def test_a_server_without_the_routes_that_load_weights(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2):
     engine.post = lambda path, body: (404, {"detail": "Not Found"})  # type: ignore[method-assign]
-    with pytest.raises(UserError, match="does not serve /collective_rpc: .*VLLM_SERVER_DEV_MODE=1"):
+    with pytest.raises(UserError, match=r"does not serve /collective_rpc: .*VLLM_SERVER_DEV_MODE=1"):
         made(url=engine.url).load(PolicyWeights(make_qwen2()), 0)
 
 
@@ -387,7 +387,6 @@ def test_another_tokenizer_than_the_learners(engine: FakeEngine, made: Make, mak
 
 
 def test_a_folder_that_the_engine_does_not_see(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2):
-    engine.load = lambda folder: 1 / 0  # type: ignore[assignment, return-value]
     engine.post = lambda path, body: (  # type: ignore[method-assign]
         (500, {"error": {"message": "no such folder"}}) if path == "/collective_rpc" else (200, {})
     )
@@ -468,7 +467,7 @@ def test_an_engine_that_fails_again_and_again_is_given_up(venv: Path, made: Make
 
 
 def test_an_engine_that_does_not_start(made: Make, make_qwen2: MakeQwen2, tmp_path: Path):
-    said = "(EngineCore pid=7) ERROR 11-30 [core.py:1512] ValueError: model type qwen9 is not supported"
+    said = "(EngineCore pid=7) ERROR 11-30 18:32:02 [core.py:1512] ValueError: model type qwen9 is not supported"
     folder = fake_environment(tmp_path / "venv", starts=f"echo '{said}'; exit 3")
     with pytest.raises(UserError, match="ended while it started: ValueError: model type qwen9 is not supported"):
         made(venv=str(folder)).load(PolicyWeights(make_qwen2()), 0)
@@ -526,10 +525,10 @@ def test_a_killed_trainer_leaves_no_engine_and_no_weights(venv: Path, make_qwen2
 def test_the_cause_stands_before_what_follows_from_it():
     log = "\n".join(
         [
-            "(Worker pid=7) INFO loading",
+            "(APIServer pid=9) WARNING 11-30 18:32:00 [system_utils.py:255] This can cause errors like `OSError: [Errno 24]",
             "(Worker pid=7) ERROR 11-30 18:32:02 [multiproc_executor.py:1063] Traceback (most recent call last):",
             "(Worker pid=7) ERROR 11-30 18:32:02 [multiproc_executor.py:1063] RuntimeError: Unsupported head_dim=16",
-            "(EngineCore pid=8) ERROR 11-30 [core.py:1512] RuntimeError: Worker failed with error 'Unsupported "
+            "(EngineCore pid=8) ERROR 11-30 18:32:02 [core.py:1512] RuntimeError: Worker failed with error 'Unsupported "
             "head_dim=16', please check the stack trace above for the root cause",
             "(APIServer pid=9) EngineDeadError: EngineCore encountered an issue. See stack trace (above).",
         ]

@@ -113,5 +113,4 @@ class Engine:
                 f"{self.name} failed while {what}: {fault}. This process did not start it, so it cannot start it "
                 "again: start it anew, then resume"
             )
-        trouble = self.process.trouble() if self.process.ended else "it still runs"
-        return self.process.failure(f"{self.name} failed while {what}: {fault} ({trouble})")
+        return self.process.failure(f"{self.name} failed while {what}: {fault} ({self.process.trouble()})")

@@ -223,8 +223,9 @@ class Pool:
         engine.restarts_since_load += 1
         engine.restarts += 1
         self.restarts += 1
-        seconds = engine.start(self._current, self._settings.start_timeout)
-        log.warning("%s failed while %s: %s; it was started again in %.0f s", engine.name, what, fault, seconds)
+        trouble = engine.process.trouble()
+        log.warning("%s failed while %s: %s (%s); it is started again", engine.name, what, fault, trouble)
+        engine.start(self._current, self._settings.start_timeout)
         try:
             engine.do(engine.client.name_version(self.terms.version))
         except EngineFault as again:

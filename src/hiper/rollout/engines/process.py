@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -34,8 +35,12 @@ OF_THE_TRAINER = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
 )
 """Environment variables that are about the trainer alone: its threads, its modules, its place among processes."""
-TROUBLES = ("Error:", "error:", "Exception:", "Killed")
-"""Marks of the lines of an engine's log that say what went wrong."""
+LEAST_BATCHED_TOKENS = 4_096
+"""The tokens of prompts that a CPU build reads in one step, unless one prompt is longer."""
+MOST_LOG = 4_000_000
+"""The bytes of a log in which the cause of a fault is looked for. What follows from it may be many times longer."""
+_TROUBLE = re.compile(r"(?:\(\w+ pid=\d+\) )?(?:\w+ [\d: -]+\[[^]]*\] )?((?:\w+\.)*\w*(?:Error|Exception): .*)")
+"""A line of an engine's log that says what went wrong, at the end of a traceback."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,10 @@ class Launch:
         switches = ["--enable-scale-out", "--skip-tokenizer-init"]
         if self.environment.cpu:
             switches.append("--enforce-eager")  # compiling takes a minute and gains little on CPUs
+            # Reading a prompt in parts ends the CPU build: it takes back a draw of the request's own generator, which
+            # torch has no way to do on CPUs ("CPU Generator does not use offset").
+            switches.append("--no-enable-chunked-prefill")
+            arguments["--max-num-batched-tokens"] = max(LEAST_BATCHED_TOKENS, self.most_tokens or 0)
         else:
             arguments["--gpu-memory-utilization"] = self.memory
             arguments["--tensor-parallel-size"] = len(self.gpus)
@@ -183,7 +192,7 @@ class EngineProcess:
         """Return the line of the log that says best what went wrong since the last start."""
         with suppress(OSError), self.log.open("rb") as file:
             file.seek(self._log_start)
-            return told_trouble(file.read().decode("utf-8", errors="replace"))
+            return told_trouble(file.read(MOST_LOG).decode("utf-8", errors="replace"))
         return "its log cannot be read"
 
     def failure(self, what: str) -> UserError:
@@ -192,11 +201,10 @@ class EngineProcess:
 
 
 def told_trouble(text: str) -> str:
-    """Return the line of an engine's output that says best what went wrong: the first error that has a cause."""
-    lines = [line.split("] ", 1)[-1].strip() if line.startswith("(") else line.strip() for line in text.splitlines()]
-    told = [line for line in lines if any(mark in line for mark in TROUBLES) and "see stack trace" not in line.lower()]
-    told = [line for line in told if "root cause" not in line] or told
-    return (told[0] if told else next((line for line in reversed(lines) if line), "it said nothing"))[:300]
+    """Return the line of an engine's output that says best what went wrong: the first error, which has the cause."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    told = [found[1] for line in lines if (found := _TROUBLE.match(line))]
+    return (told or lines[-1:] or ["it said nothing"])[0][:300]
 
 
 def free_port(wanted: int | None) -> int:
