@@ -127,6 +127,11 @@ class RolloutConfig(StrictModel):
     """The sampling temperature during training."""
     max_response_tokens: int = Field(512, ge=1, le=1_000_000)
     """The maximum length of a response in tokens."""
+    ahead: int = Field(0, ge=0, le=1)
+    """1: sample the next iteration while this one is learned, under weights one update older. 0: do not.
+
+    It needs a sampler with weights of its own, such as ``vllm``, and ``learner.importance_cap``.
+    """
 
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
@@ -193,6 +198,11 @@ class LearnerConfig(StrictModel):
     """The weight of the value loss."""
     value_clip: float | None = Field(0.5, gt=0, le=1e9)
     """The maximum change of a value in the clipped value loss. None: do not clip."""
+    importance_cap: float | None = Field(None, gt=0, le=1e9)
+    """The maximum importance weight of a token in the policy loss. None: there are no weights.
+
+    The weight is the token's probability under the learner before the update over that under the sampler.
+    """
     max_grad_norm: float = Field(1.0, gt=0, le=1e9)
     """The maximum norm of gradients. Larger gradients are scaled down."""
     lora: LoraConfig | None = None
@@ -312,6 +322,15 @@ class Config(StrictModel):
     def _check_lora(self) -> Self:
         if self.learner.lora is not None and self.model.path is None:
             raise ValueError("learner.lora trains adapters of a pretrained model: name it with model.path")
+        return self
+
+    @model_validator(mode="after")
+    def _check_ahead(self) -> Self:
+        if self.rollout.ahead and self.learner.importance_cap is None:
+            raise ValueError(
+                "rollout.ahead learns from samples of older weights, which need importance weights: set "
+                "learner.importance_cap, for example to 2"
+            )
         return self
 
     @model_validator(mode="after")

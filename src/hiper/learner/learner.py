@@ -24,7 +24,7 @@ from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
-from hiper.learner.losses import Counts, Meter, given, k3, policy_loss, value_loss
+from hiper.learner.losses import Counts, Meter, given, importance, k3, policy_loss, value_loss
 from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch, token_logprobs
 from hiper.models.batches import micro_batches, minibatches, owners, padding_share
 from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
@@ -349,6 +349,14 @@ class Learner:
         advantage_K = self._tensor(np.concatenate([row.advantages for row in rows]))[mask_K]
         log_ratio_K = (outputs.logprobs_K[mask_K] - old_K).clamp(-20, 20)
         surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
+        if config.importance_cap is not None:
+            sampled_K = self._tensor(np.concatenate([row.row.sampled_logprobs for row in rows], dtype=np.float32))[
+                mask_K
+            ]
+            weight_K = importance(old_K, sampled_K, config.importance_cap)
+            surrogate_K = surrogate_K * weight_K
+            meter.add_all(names.IMPORTANCE.name, weight_K)
+            meter.add_all(names.IMPORTANCE_CAPPED.name, (weight_K >= config.importance_cap).float())
         loss = surrogate_K.sum() / counts.credited - config.entropy_coef * outputs.entropy_K.sum() / counts.said
         if config.kl_coef:
             reference_K = self._tensor(np.concatenate([given(row.scores.reference) for row in rows]))

@@ -30,6 +30,19 @@ def policy_loss(ratio: Tensor, advantage: Tensor, clip: float, dual_clip: float)
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
 
 
+def importance(learner_logprob: Tensor, sampler_logprob: Tensor, cap: float) -> Tensor:
+    """Return the truncated importance weight of each token: min(p_learner / p_sampler, cap).
+
+    Samples of a policy m count as samples of a policy p when each is weighted by p / m. The cap bounds the variance,
+    and tokens beyond it count too little. The probabilities are those of single tokens, given what came before. That
+    earlier tokens were drawn from m as well is not corrected.
+
+    Sources: Ionides 2008, "Truncated Importance Sampling"; Hilton et al. 2021 (arXiv 2110.00641), whose decoupled loss
+    keeps the weight apart from the clipped ratio.
+    """
+    return (learner_logprob - sampler_logprob).clamp(-20, 20).exp().clamp(max=cap)
+
+
 def k3(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
     """Return the k3 estimate of KL(policy || reference) at each token: exp(d) - d - 1 with d = log ref - log policy.
 

@@ -51,12 +51,18 @@ def make_agent(
         workplace: The workplace of a sampler outside this process, without the sizes that the settings tell.
 
     Raises:
-        UserError: The settings name an unknown sampler, or it needs an engine that is not there.
+        UserError: The settings name an unknown sampler, it needs an engine that is not there, or ``rollout.ahead``
+            needs another one.
     """
     sampler: Sampler = make_sampler(config.sampler.type, tokenizer, config.sampler.options)
     if isinstance(sampler, RemoteSampler):
         tokens = config.prompt.max_tokens + config.rollout.max_response_tokens
         sampler.settle(replace(workplace, tokens=tokens, slots=config.rollout.slots))
+    elif config.rollout.ahead:
+        raise UserError(
+            f"rollout.ahead needs a sampler with weights of its own, and sampler.type '{config.sampler.type}' samples "
+            "from the model in training: set sampler.type=vllm, or rollout.ahead=0"
+        )
     params = SamplingParams(config.rollout.temperature, config.rollout.max_response_tokens)
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
 

@@ -148,6 +148,12 @@ REFERENCE_KL = Metric(
 POLICY_STOPPED = Metric(
     "policy/stopped", "share", "Share of steps without a policy update because policy/kl exceeded learner.target_kl."
 )
+IMPORTANCE = Metric(
+    "update/importance", "number", "Mean importance weight of a credited token, with `learner.importance_cap`."
+)
+IMPORTANCE_CAPPED = Metric(
+    "update/importance_capped", "share", "Share of credited tokens whose importance weight was cut to the cap."
+)
 GRAD_NORM = Metric("update/grad_norm", "number", "Mean gradient norm of the policy before clipping.")
 CRITIC_GRAD_NORM = Metric("critic/grad_norm", "number", "Mean gradient norm of the critic before clipping.")
 SKIPPED_STEPS = Metric(

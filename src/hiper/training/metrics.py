@@ -164,13 +164,20 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> dict[str, float]:
-    """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update."""
+def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int, generation: float) -> dict[str, float]:
+    """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update.
+
+    Args:
+        seconds: The seconds of each phase.
+        tokens: The tokens of the update.
+        generated: The tokens that were sampled.
+        generation: The seconds in which they were sampled. Sampling ahead is no phase, because it takes no extra time.
+    """
     total = sum(seconds.values())
     return {
         names.ITERATION_SECONDS.name: total,
         **{names.PHASE_SHARE.of(name): part / total for name, part in seconds.items()},
-        names.GENERATION_SPEED.name: generated / max(seconds["generation"], 1e-9),
+        names.GENERATION_SPEED.name: generated / max(generation, 1e-9),
         names.UPDATE_SPEED.name: tokens / max(seconds["update"], 1e-9),
     }
 

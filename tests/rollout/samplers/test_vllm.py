@@ -326,11 +326,18 @@ FAULTS: dict[str, tuple[Callable[[Answer], Answer | None], str]] = {
 def test_nonsense_of_an_engine_elsewhere_is_named(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2, fault: str):
     sampler = made(url=engine.url)
     sampler.load(PolicyWeights(make_qwen2()), 7)
-    engine.faults.append(FAULTS[fault][0])
+    engine.faults += [FAULTS[fault][0]] * 3
     with pytest.raises(UserError, match=FAULTS[fault][1]) as told:
         sampler.submit(asked(1)[0]).result()
     assert f"the engine at {engine.url} failed while sampling" in str(told.value)
     assert "start it anew, then resume" in str(told.value)
+
+
+def test_a_connection_that_breaks_is_no_fault_of_the_engine(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2):
+    sampler, model, requests = made(url=engine.url), make_qwen2(), asked(10)
+    sampler.load(PolicyWeights(model), 0)
+    engine.faults += [lambda answer: None] * 2
+    assert [sample.ids for sample in sample_all(sampler, requests)] == [sample.ids for sample in own(model, requests)]
 
 
 def test_an_engine_that_stalls_is_named(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2):
@@ -525,11 +532,11 @@ def test_a_killed_trainer_leaves_no_engine_and_no_weights(venv: Path, make_qwen2
 def test_the_cause_stands_before_what_follows_from_it():
     log = "\n".join(
         [
-            "(APIServer pid=9) WARNING 11-30 18:32:00 [system_utils.py:255] This can cause errors like `OSError: [Errno 24]",
+            "(APIServer pid=9) WARNING 11-30 18:32:00 [system_utils.py:255] It can cause `OSError: [Errno 24]`",
             "(Worker pid=7) ERROR 11-30 18:32:02 [multiproc_executor.py:1063] Traceback (most recent call last):",
             "(Worker pid=7) ERROR 11-30 18:32:02 [multiproc_executor.py:1063] RuntimeError: Unsupported head_dim=16",
-            "(EngineCore pid=8) ERROR 11-30 18:32:02 [core.py:1512] RuntimeError: Worker failed with error 'Unsupported "
-            "head_dim=16', please check the stack trace above for the root cause",
+            "(EngineCore pid=8) ERROR 11-30 18:32:02 [core.py:1512] RuntimeError: Worker failed with error "
+            "'Unsupported head_dim=16', please check the stack trace above for the root cause",
             "(APIServer pid=9) EngineDeadError: EngineCore encountered an issue. See stack trace (above).",
         ]
     )

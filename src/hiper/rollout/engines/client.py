@@ -21,6 +21,10 @@ LEAST_LOGPROB = -5_000.0
 """vLLM writes -9999 in the place of NaN and of minus infinity. No sampled token is that improbable."""
 MOST_LOGPROB = 1e-3
 """Rounding may put the log-probability of a certain token this much above 0."""
+KEEP_SECONDS = 2.0
+"""How long an idle connection is kept. The server closes it after 5 seconds, perhaps just when it is used again."""
+ATTEMPTS = 3
+"""How often a request is sent whose connection breaks."""
 CONTROL_SECONDS = 600.0
 """How long the engine may take for loading weights."""
 
@@ -58,7 +62,7 @@ class EngineClient:
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
             # A proxy of the environment is for the world outside, not for an engine beside the trainer.
-            unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=1_000)
+            unlimited = httpx.Limits(max_keepalive_connections=1_000, keepalive_expiry=KEEP_SECONDS)
             self._http = httpx.AsyncClient(base_url=self.url, limits=unlimited, timeout=self._timeout, trust_env=False)
         return self._http
 
@@ -128,13 +132,7 @@ class EngineClient:
     async def _post(
         self, path: str, body: Mapping[str, Any] | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
-        seconds = timeout or self._timeout
-        try:
-            answer = await self._client.post(path, json=body, timeout=seconds)
-        except httpx.TimeoutException as error:
-            raise EngineFault(f"it gave no answer to {path} within {seconds:g} s") from error
-        except httpx.HTTPError as error:
-            raise EngineFault(f"it cannot be reached ({first_line(error)})") from error
+        answer = await self._send(path, body, timeout or self._timeout)
         if answer.status_code in (403, 404, 405):
             raise UserError(
                 f"the engine at {self.url} does not serve {path.partition('?')[0]}: is it vLLM, started with "
@@ -151,6 +149,18 @@ class EngineClient:
         except ValueError as error:
             raise EngineFault(f"its answer to {path} is no JSON: {shortened(answer.text)}") from error
         return told if isinstance(told, dict) else {"answer": told}
+
+    async def _send(self, path: str, body: Mapping[str, Any] | None, seconds: float) -> httpx.Response:
+        """Send a request. A connection that breaks while the engine is well says nothing about the engine."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._client.post(path, json=body, timeout=seconds)
+            except httpx.TimeoutException as error:
+                raise EngineFault(f"it gave no answer to {path} within {seconds:g} s") from error
+            except httpx.HTTPError as error:
+                if attempt + 1 == ATTEMPTS or not await self.healthy():
+                    raise EngineFault(f"it cannot be reached ({first_line(error)})") from error
+        raise AssertionError
 
 
 def generate_body(request: Request, terms: Terms) -> dict[str, Any]:
