@@ -23,6 +23,7 @@ MOST_LOGPROB = 1e-3
 """Rounding may put the log-probability of a certain token this much above 0."""
 KEEP_SECONDS = 2.0
 """How long an idle connection is kept. The server closes it after 5 seconds, perhaps just when it is used again."""
+POOLS = 16
 ATTEMPTS = 3
 """How often a request is sent whose connection breaks."""
 CONTROL_SECONDS = 600.0
@@ -56,21 +57,25 @@ class EngineClient:
     def __init__(self, url: str, timeout: float) -> None:
         self.url = url.rstrip("/")
         self._timeout = timeout
-        self._http: httpx.AsyncClient | None = None
+        self._pools: list[httpx.AsyncClient] = []
+        self._turn = 0
 
     @property
     def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
+        """One of the pools of connections, in turn. One pool looks at all its connections for every request."""
+        if not self._pools:
             # A proxy of the environment is for the world outside, not for an engine beside the trainer.
             unlimited = httpx.Limits(max_keepalive_connections=1_000, keepalive_expiry=KEEP_SECONDS)
-            self._http = httpx.AsyncClient(base_url=self.url, limits=unlimited, timeout=self._timeout, trust_env=False)
-        return self._http
+            settings: dict[str, Any] = {"base_url": self.url, "timeout": self._timeout, "trust_env": False}
+            self._pools = [httpx.AsyncClient(limits=unlimited, **settings) for _ in range(POOLS)]
+        self._turn += 1
+        return self._pools[self._turn % POOLS]
 
     async def close(self) -> None:
         """Close all connections. The client can be used again."""
-        if self._http is not None:
-            await self._http.aclose()
-        self._http = None
+        pools, self._pools = self._pools, []
+        for pool in pools:
+            await pool.aclose()
 
     async def generate(self, request: Request, terms: Terms) -> Sample:
         """Sample a response.

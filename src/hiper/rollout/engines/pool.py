@@ -91,6 +91,9 @@ class Pool:
         self.restarts = 0
         """How often an engine was started again."""
         self._asleep = False
+        self._temporary: Path | None = None
+        self._told = False
+        """Whether the user was told of a fault, and may look into the logs."""
         self._current: Path | None = None
         """The weights of all engines. They stay until the next ones are loaded, because an engine may start again."""
         self._most_tokens = most_tokens(place, weights)
@@ -99,6 +102,7 @@ class Pool:
         try:
             self._open(weights, probe_text)
         except BaseException:
+            self._told = True
             self.close()
             raise
 
@@ -108,6 +112,8 @@ class Pool:
             if engine.process is not None:
                 engine.process.stop()
         shutil.rmtree(self._home, ignore_errors=True)
+        if self._temporary is not None and not self._told:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _open(self, weights: PolicyWeights, probe_text: tuple[str, list[int]]) -> None:
         settings = self._settings
@@ -119,7 +125,7 @@ class Pool:
                 _meet(self.engines[-1], *probe_text)
                 self._first(self.engines[-1], scrambled)
         else:
-            logs = self._place.logs or Path(tempfile.mkdtemp(prefix="hiper-engine-"))
+            logs = self._place.logs or self._own_logs()
             launches = self._launches(settings.environment, weights)
             for number, launch in enumerate(launches):
                 name = f"engine-{self._place.processes.rank * len(launches) + number}.log"
@@ -130,6 +136,11 @@ class Pool:
                 for engine in self.engines:
                     engine.start(scrambled, settings.start_timeout)
         remove_folder(scrambled)
+
+    def _own_logs(self) -> Path:
+        """Make a folder for logs that nobody asked for. It is deleted at the end, unless something goes wrong."""
+        self._temporary = Path(tempfile.mkdtemp(prefix="hiper-engine-"))
+        return self._temporary
 
     def _first(self, engine: Engine, scrambled: Path) -> None:
         try:
@@ -190,6 +201,7 @@ class Pool:
                 engine.load(self._current, self.terms.version, asleep=self._asleep and not engine.restarts_since_load)
                 answers = engine.answers(self._asked, Terms(self.terms.version, self.terms.words, ()))
             except EngineFault as fault:
+                self._told = True
                 if first:  # started from here, it would not show whether it can load weights
                     raise engine.failed("loading weights", fault) from fault
                 self.restart(engine, fault, "loading weights")
@@ -217,6 +229,7 @@ class Pool:
         Raises:
             UserError: It was not started by this process, it fails again and again, or it does not start.
         """
+        self._told = True
         if engine.process is None or engine.restarts_since_load >= MOST_RESTARTS:
             raise engine.failed(what, fault) from fault
         assert self._current is not None
