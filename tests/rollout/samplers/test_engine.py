@@ -107,9 +107,8 @@ def test_log_probabilities_are_the_learners(parts: Parts, sampler: VllmSampler, 
     weights = parts.learner.weights()
     requests = asked(len(parts.tokenizer), 64, temperature)
     samples = sample_all(sampler, requests)
-    if temperature:
-        assert difference(weights, requests, samples) < 1e-4
-    assert any(sample.finished for sample in samples)
+    assert difference(weights, requests, samples) < 1e-4
+    assert any(sample.finished for sample in samples) or not temperature
     assert all(len(sample.ids) == 24 or sample.finished for sample in samples)
 
 
