@@ -22,6 +22,7 @@ def train(
     out: given.Out = None,
     resume: given.Resume = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
@@ -47,7 +48,7 @@ def train(
         elif run is not None:
             dry.show_resumed_run(run, display)
         return
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group)
         elif run is not None:
@@ -66,6 +67,7 @@ def sft(
     settings: given.Settings = None,
     out: given.Out = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     dry_run: given.DryRun = False,
 ) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
@@ -83,7 +85,7 @@ def sft(
     if dry_run:
         dry.show_cloning(config, out, display)
         return
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         path = api.clone_expert(config, out=out, display=display, processes=group)
         if group.first:
             display.note(f"saved in {path}; evaluate it with:")
