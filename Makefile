@@ -2,6 +2,7 @@
 #                   once more: go on where it was stopped
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
+# make test-engines install vLLM's build for CPUs in ~/.cache/hiper/engine, unless it is there, and run the tests of it
 # make test-wheel   build the distributions, install the wheel in an environment of its own, and run the tests of the
 #                   unpacked source distribution against it; PYTHON=python3.13 chooses the interpreter
 # make fuzz         some 16,800 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
@@ -20,12 +21,13 @@ VENV ?= .venv
 OUT ?= runs/quickstart
 WHEEL ?= build/wheel
 SEED ?= 0
+ENGINE ?= $(HOME)/.cache/hiper/engine
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records test-wheel fuzz kills soak check docs reference setup clean
+.PHONY: quickstart test test-records test-engines test-wheel fuzz kills soak check docs reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -36,6 +38,10 @@ test: $(VENV)/.installed-dev
 test-records: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/results -m records
 	$(BIN)/python tools/records.py stamp
+
+test-engines: $(VENV)/.installed-dev
+	$(BIN)/hiper engine install $(ENGINE) --cpu
+	HIPER_ENGINE=$(ENGINE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/rollout/samplers/test_engine.py -m engine
 
 test-wheel: $(VENV)/.installed-dev
 	rm -rf $(WHEEL)

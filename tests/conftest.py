@@ -30,11 +30,14 @@ if TYPE_CHECKING:
     from hiper.training.build import Parts
 
 
+APART = ("records", "engine")
+"""Marks of tests that run only where `-m` asks for them: where records change, and where an engine is installed."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests of published records, unless `-m` asks for them: they run where records change."""
-    if "records" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("records")]
+    """Leave out the tests that run apart, unless `-m` asks for them."""
+    apart = [mark for mark in APART if mark not in config.option.markexpr]
+    left_out = [item for item in items if any(item.get_closest_marker(mark) for mark in apart)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("records")]

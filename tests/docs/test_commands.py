@@ -119,6 +119,9 @@ LEFT_OUT: dict[str, str] = {
     "hiper train quickstart --processes 2": "tests/launch/test_together.py trains in two processes",
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 "
     "-m hiper train RECIPE --out /shared/run": "two machines",
+    "hiper engine install": "installs 3.5 GB; `make test-engines` does it",
+    "hiper train alfworld-nano sampler.type=vllm": "an engine; tests/rollout/samplers/test_engine.py trains with one",
+    "hiper eval runs/alfworld-nano-seed0 sampler.type=vllm": "an engine, and a run of half an hour",
     "hiper study ablations --jobs 2 --threads 1": "many hours",
     "hiper study ablations --methods hiper,flat-credit --seeds 0,1": "hours",
     "hiper study mine.yaml learner.epochs=1 --out runs/mine": "a file of the reader's own",

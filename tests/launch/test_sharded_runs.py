@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.fake_engine import fake_environment
 from helpers.together import forked
 from hiper import api
 from hiper.config import load_config
@@ -111,6 +112,15 @@ def test_a_damaged_part_is_named(tiny_recipe: Path, tmp_path: Path):
 def test_sampling_from_parts_is_refused_with_the_ways_out(tiny_recipe: Path, tmp_path: Path):
     said = in_one_process(tmp_path, lambda alone: begun(tiny_recipe, tmp_path / "run", SHARDED[0]))
     assert re.search(r"UserError: .*use an engine \(sampler.type=vllm\), or, .* sampler.copy_weights=true", said)
+
+
+def test_an_engine_samples_from_sharded_weights(tiny_recipe: Path, tmp_path: Path):
+    """The probe compares the engine's log-probabilities with those of the gathered weights."""
+    engine = f"sampler={{type: vllm, venv: {fake_environment(tmp_path / 'venv')}}}"
+    alone = begun(tiny_recipe, tmp_path / "alone", engine)
+    work = lambda group: begun(tiny_recipe, tmp_path / "2", SHARDED[0], engine, processes=group)  # noqa: E731
+    assert forked(2, tmp_path / "meeting", work) == ["", ""]
+    check_same(Run.open(tmp_path / "2"), alone)
 
 
 def test_a_warm_start_alone_needs_no_sampler(tiny_recipe: Path, tmp_path: Path):

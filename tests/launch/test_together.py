@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.fake_engine import fake_environment
 from helpers.together import forked
 from hiper import api
 from hiper.config import Config, load_config
@@ -108,6 +109,16 @@ def test_a_run_resumes_under_another_number_of_processes(tiny_recipe: Path, tmp_
     resume = forked(3, tmp_path / "m3", lambda group: api.resume(stopped, display=quiet(), processes=group))
     assert resume == ["", "", ""]
     check_same(alone, Run.open(stopped))
+
+
+def test_processes_share_an_engine_that_samples_ahead(tiny_recipe: Path, tmp_path: Path):
+    """The first process starts it and gives it weights; the other one learns its address."""
+    engine = f"sampler={{type: vllm, venv: {fake_environment(tmp_path / 'venv')}}}"
+    ahead = ("rollout.ahead=1", "learner.importance_cap=2", engine, "rollout.episodes=8", "warm_start.tasks=20")
+    config = load_config(tiny_recipe, ["model.compute_dtype=float32", "evaluation.every=0", *ahead])
+    alone = trained(config, tmp_path / "1", 1)
+    check_same(alone, trained(config, tmp_path / "2", 2))
+    assert (alone.path / "engine-0.log").is_file()
 
 
 def test_a_process_without_rows_changes_nothing(tiny_recipe: Path, tmp_path: Path):

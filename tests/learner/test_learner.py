@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import Qwen2ForCausalLM
 
 import hiper
 from hiper.advantages import Critic
-from hiper.config import LearnerConfig, ModelConfig
+from hiper.config import ModelConfig
 from hiper.errors import UserError
 from hiper.learner.learner import Learner
 from hiper.learner.losses import K3_CAP, k3, policy_loss, value_loss
-from hiper.models.actor_critic import ActorCritic
 from hiper.models.batches import minibatches
 from hiper.models.build import load_policy
 from hiper.models.weights import PolicyWeights
@@ -29,22 +27,6 @@ from hiper.seeding import derive_seed
 
 MakeLearner = Callable[..., Learner]
 MakeRows = Callable[..., list[TrainRow]]
-
-
-@pytest.fixture(scope="session")
-def make_learner(make_qwen2: Callable[..., Qwen2ForCausalLM]) -> MakeLearner:
-    """A learner of a tiny model. Keywords are settings of the learner, but for the first three."""
-
-    def make(
-        critic: str = "shared", sizes: dict[str, Any] | None = None, values: Critic = "decisions", **settings: Any
-    ) -> Learner:
-        policy = make_qwen2(**sizes or {})
-        backbone = make_qwen2(seed=1, **sizes or {}).get_decoder() if critic == "own" else None
-        config = LearnerConfig(**({"lr": 1e-2, "critic_lr": 1e-2, "kl_coef": 0.0} | settings))
-        model = ActorCritic(policy, backbone, detached=critic == "detached", critic=values)
-        return Learner(model, config, pad_id=0, temperature=1.0)
-
-    return make
 
 
 @pytest.fixture(scope="session")

@@ -192,6 +192,20 @@ def test_instruct_is_one_user_message(instruct):
         assert tag in content
 
 
+def test_chat_says_the_same_in_under_half_of_the_words(instruct):
+    chat: Any = Template.load("alfworld/chat")
+    system, message = chat.render(LATER)
+    assert (system["role"], message["role"]) == ("system", "user")
+    content = message["content"]
+    assert content.startswith("Task: put a hot apple in fridge.\n")
+    assert "\nSubgoal: find apple\n" in content
+    assert "Welcome" not in content
+    assert "go to" in content.split("Possible: ")[1].split("\n")[0]
+    for tag in ("<switch>KEEP or SWITCH</switch>", "<subgoal>", "</subgoal>", "<action>", "</action>"):
+        assert tag in content
+    assert len(content.split()) < 0.5 * len(instruct.render(LATER)[0]["content"].split())
+
+
 def test_instruct_leaves_out_what_there_is_not(instruct):
     content = instruct.render(replace(FIRST, admissible=None))[0]["content"]
     assert "Recent turns" not in content

@@ -131,7 +131,9 @@ def test_mismatch():
 
 
 def test_time():
-    metrics = time_metrics({"generation": 2.0, "update": 6.0, "environment": 0.0}, tokens=1200, generated=50)
+    metrics = time_metrics(
+        {"generation": 2.0, "update": 6.0, "environment": 0.0}, tokens=1200, generated=50, generation=2.0
+    )
     assert metrics["time/iteration"] == 8.0
     assert metrics["time/update_share"] == 0.75
     assert metrics["speed/generated_tokens"] == 25.0

@@ -271,6 +271,15 @@ CheckedProcesses = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Number of processes.", show_default="one for each of --gpus"),
 ]
+EngineFolder = Annotated[
+    Path | None,
+    typer.Argument(
+        parser=user_path, metavar="FOLDER", help="Folder of its environment.", show_default="~/.cache/hiper/engine"
+    ),
+]
+ForCpu = Annotated[
+    bool | None, typer.Option("--cpu/--gpu", help="The build to install.", show_default="what the machine has")
+]
 JobProcesses = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from hiper.display.console import Display
@@ -11,6 +12,7 @@ from hiper.evaluation.evaluate import Evaluation
 from hiper.evaluation.saved import SavedPolicy
 from hiper.evaluation.splits import evaluate_splits
 from hiper.processes import ALONE, Processes
+from hiper.rollout.samplers.base import Workplace
 
 
 def evaluate_policy(
@@ -41,12 +43,13 @@ def evaluate_policy(
         KeyboardInterrupt: the user stopped; splits that were played before have been written.
     """
     with display.bar("loading the model"):
-        policy = saved.load(temperature)
-    for split, result, _ in evaluate_splits(
-        policy, splits, display, tasks=episodes, seed=seed, folder=folder, processes=processes
-    ):
-        display.table(outcome_table(result))
-        display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
+        policy = saved.load(temperature, Workplace(folder, display.bar, processes))
+    with closing(policy):
+        for split, result, _ in evaluate_splits(
+            policy, splits, display, tasks=episodes, seed=seed, folder=folder, processes=processes
+        ):
+            display.table(outcome_table(result))
+            display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
 
 
 def outcome_table(result: Evaluation) -> Table:

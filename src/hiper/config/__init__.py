@@ -16,6 +16,7 @@ from hiper.config.load import (
     recipe_text,
     validate_config,
 )
+from hiper.config.models import ModelConfig, NanoConfig
 from hiper.config.prompts import Overflow, PromptConfig, ThinkingConfig
 from hiper.config.tree import (
     AlarmConfig,
@@ -24,8 +25,6 @@ from hiper.config.tree import (
     EvaluationConfig,
     LearnerConfig,
     LoraConfig,
-    ModelConfig,
-    NanoConfig,
     RolloutConfig,
     SamplerConfig,
     TrainingConfig,

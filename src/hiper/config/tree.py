@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
+from hiper.config.models import ModelConfig
 from hiper.config.prompts import PromptConfig
 from hiper.config.warm_start import WarmStartConfig
 from hiper.validation import COOLEST, HOTTEST, StrictModel, check_temperature
@@ -46,71 +47,6 @@ class EnvConfig(OpenSection):
         return self
 
 
-_LARGEST_NANO = 2_000_000_000
-"""The largest number of weights in the layers of a nano model."""
-
-
-class NanoConfig(StrictModel):
-    """The sizes of a nano model. It is used where ``model.path`` names no other model."""
-
-    layers: int = Field(2, ge=1, le=200)
-    """The number of transformer layers."""
-    hidden: int = Field(128, ge=8, le=16_384)
-    """The width of hidden states. It must be a multiple of twice the number of heads."""
-    feed_forward: int = Field(384, ge=8, le=65_536)
-    """The width of feed-forward layers."""
-    heads: int = Field(4, ge=1, le=256)
-    """The number of attention heads. It must be a multiple of ``kv_heads``."""
-    kv_heads: int = Field(4, ge=1, le=256)
-    """The number of key-value heads."""
-    max_positions: int = Field(1024, ge=64, le=1_000_000)
-    """The maximum length of prompt and response together, in tokens."""
-    rope_theta: float = Field(1e6, gt=1, le=1e12)
-    """The base of the rotary position embedding."""
-    vocabulary_tasks: int = Field(400, ge=1, le=1_000_000_000)
-    """The number of training tasks whose words become the vocabulary. Raise it where each task has words of its own."""
-    induction: bool = False
-    """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
-
-    This needs at least 2 layers, at least 3 heads, and as many key-value heads as heads.
-    """
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> Self:
-        if self.induction and not (self.layers >= 2 and self.heads == self.kv_heads >= 3):
-            raise ValueError("induction needs layers >= 2, heads >= 3 and kv_heads equal to heads")
-        parameters = self.layers * self.hidden * (4 * self.hidden + 3 * self.feed_forward)
-        if parameters > _LARGEST_NANO:
-            raise ValueError(f"it would have {parameters:,} weights; a model made here has at most {_LARGEST_NANO:,}")
-        if self.hidden % (2 * self.heads):
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of 2 * heads ({2 * self.heads})")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
-        return self
-
-
-class ModelConfig(StrictModel):
-    """The policy and the critic."""
-
-    path: str | None = None
-    """The Hugging Face name or the folder of a causal language model. None: make a nano model."""
-    nano: NanoConfig = NanoConfig()
-    """The sizes of the nano model."""
-    critic: Literal["own", "shared", "detached"] = "own"
-    """The hidden states that value heads read. An estimator without a critic ignores this setting.
-
-    - ``own``: those of a second backbone, which starts as a copy of the policy's.
-    - ``shared``: those of the policy. Both losses train its backbone.
-    - ``detached``: those of the policy, without a gradient. This costs almost nothing and does not change the policy.
-    """
-    param_dtype: Literal["float32", "bfloat16"] = "float32"
-    """The number format of the weights."""
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """The number format of forward passes. ``auto``: bfloat16 if the hardware supports it, otherwise float32."""
-    gradient_checkpointing: bool = False
-    """If true, compute activations again in the backward pass. This saves memory and takes time."""
-
-
 class RolloutConfig(StrictModel):
     """How episodes are collected."""
 
@@ -129,6 +65,11 @@ class RolloutConfig(StrictModel):
     """The sampling temperature during training."""
     max_response_tokens: int = Field(512, ge=1, le=1_000_000)
     """The maximum length of a response in tokens."""
+    ahead: int = Field(0, ge=0, le=1)
+    """1: sample the next iteration while this one is learned, under weights one update older. 0: do not.
+
+    It needs a sampler with weights of its own, such as ``vllm``, and ``learner.importance_cap``.
+    """
 
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
@@ -197,6 +138,11 @@ class LearnerConfig(StrictModel):
     """The weight of the value loss."""
     value_clip: float | None = Field(0.5, gt=0, le=1e9)
     """The maximum change of a value in the clipped value loss. None: do not clip."""
+    importance_cap: float | None = Field(None, gt=0, le=1e9)
+    """The maximum importance weight of a token in the policy loss. None: there are no weights.
+
+    The weight is the token's probability under the learner before the update over that under the sampler.
+    """
     max_grad_norm: float = Field(1.0, gt=0, le=1e9)
     """The maximum norm of gradients. Larger gradients are scaled down."""
     lora: LoraConfig | None = None
@@ -357,6 +303,15 @@ class Config(StrictModel):
         if self.warm_start.rename and self.model.path is not None:
             raise ValueError(
                 "warm_start.rename exchanges whole words, and tokens of model.path may be parts of words: set it to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_ahead(self) -> Self:
+        if self.rollout.ahead and self.learner.importance_cap is None:
+            raise ValueError(
+                "rollout.ahead learns from samples of older weights, which need importance weights: set "
+                "learner.importance_cap, for example to 2"
             )
         return self
 

@@ -21,6 +21,7 @@ from hiper.rollout.agent import Agent
 from hiper.rollout.collector import collect
 from hiper.rollout.environment import make_env
 from hiper.rollout.players import Assignment
+from hiper.rollout.samplers import Workplace
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder, find_policy
 
@@ -90,11 +91,16 @@ class SavedPolicy:
         """Make the environment of the settings over one split."""
         return make_env(self.config, split)
 
-    def load(self, temperature: float | None = None) -> LoadedPolicy:
+    def load(
+        self,
+        temperature: float | None = None,
+        workplace: Workplace = Workplace(),  # noqa: B008 - it is frozen
+    ) -> LoadedPolicy:
         """Load the weights and make an agent.
 
         Args:
             temperature: The sampling temperature. None: the temperature of evaluations during training.
+            workplace: The workplace of a sampler outside this process.
 
         Raises:
             UserError: The weights are damaged or do not fit their own config.
@@ -108,7 +114,7 @@ class SavedPolicy:
         check_room(config, weights)
         tokenizer = load_tokenizer(self.path)
         check_words(weights, tokenizer)
-        agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer)
+        agent = make_agent(config, make_prompts(config, template, tokenizer), tokenizer, workplace)
         agent.sampler.load(weights, 0)
         agent = agent.at(config.evaluation.temperature if temperature is None else temperature)
         return LoadedPolicy(self.path, config, agent, weights)
@@ -141,3 +147,7 @@ class LoadedPolicy:
         """
         (episode,), _ = collect(env, [Assignment(task_id, seed, seed)], self.agent, slots=1)
         return episode
+
+    def close(self) -> None:
+        """Release the sampler, and an engine that it started."""
+        self.agent.sampler.close()

@@ -24,7 +24,7 @@ from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
 from hiper.learner.imitation import Imitation
 from hiper.learner.layout import Layout, Whole, make_layout
-from hiper.learner.losses import Counts, Meter, given, k3, policy_loss, value_loss
+from hiper.learner.losses import Counts, Meter, given, importance, k3, policy_loss, value_loss
 from hiper.learner.optimizers import clip_gradients, make_optimizer, parameters_of
 from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch
 from hiper.models.batches import Pass, micro_batches, minibatches, padding_share
@@ -340,9 +340,8 @@ class Learner:
         if self._model.heads.names:
             meter.add(names.CRITIC_GRAD_NORM.name, float(critic_norm))
         if self.config.target_kl is not None:
-            policy, _ = self._optimizer.param_groups
             if self.processes.sum(sum(kl)) > self.config.target_kl:
-                policy["lr"], self._stopped = 0.0, True  # until the next update sets the rates; the critic still learns
+                self._optimizer.param_groups[0]["lr"], self._stopped = 0.0, True  # in this update; the critic learns on
             meter.add(names.POLICY_STOPPED.name, float(self._stopped))
         self.stepped = True
         self._optimizer.step()
@@ -364,6 +363,11 @@ class Learner:
         advantage_K = self._tensor(np.concatenate([row.advantages for row in rows]))[mask_K]
         log_ratio_K = (outputs.logprobs_K[mask_K] - old_K).clamp(-20, 20)
         surrogate_K = policy_loss(log_ratio_K.exp(), advantage_K, config.clip, config.dual_clip)
+        if config.importance_cap is not None:
+            sampled = np.concatenate([row.row.sampled_logprobs for row in rows], dtype=np.float32)
+            weight_K = importance(old_K, self._tensor(sampled)[mask_K], config.importance_cap)
+            surrogate_K = surrogate_K * weight_K
+            meter.add_importance(weight_K, config.importance_cap)
         loss = surrogate_K.sum() / counts.credited - config.entropy_coef * outputs.entropy_K.sum() / counts.said
         if config.kl_coef:
             reference_K = self._tensor(np.concatenate([given(row.scores.reference) for row in rows]))
@@ -376,8 +380,7 @@ class Learner:
             meter.add_all(names.ENTROPY.name, outputs.entropy_K)
             kl_sum = meter.add_all(names.POLICY_KL.name, ratio_K - 1 - log_ratio_K)
             meter.add_all(names.CLIP_FRACTION.name, ((ratio_K - 1).abs() > config.clip).float())
-        loss = loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts, meter)
-        return loss, kl_sum
+        return loss + config.value_coef * self._value_loss(outputs.values_PH, rows, counts, meter), kl_sum
 
     def _value_loss(self, values_PH: Tensor, rows: Sequence[TrainRow], counts: Counts, meter: Meter) -> Tensor:
         old_PH = self._tensor(self._at_places([row.scores.values for row in rows]))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hiper.processes import ALONE, Processes
 from hiper.rows import Array
+from hiper.runs import metrics as names
 
 K3_CAP = 10.0
 """The largest k3 estimate of one token, as in verl."""
@@ -28,6 +29,19 @@ def policy_loss(ratio: Tensor, advantage: Tensor, clip: float, dual_clip: float)
     """
     loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip))
     return torch.where(advantage < 0, torch.minimum(loss, -advantage * dual_clip), loss)
+
+
+def importance(learner_logprob: Tensor, sampler_logprob: Tensor, cap: float) -> Tensor:
+    """Return the truncated importance weight of each token: min(p_learner / p_sampler, cap).
+
+    Samples of a policy m count as samples of a policy p when each is weighted by p / m. The cap bounds the variance,
+    and tokens beyond it count too little. The probabilities are those of single tokens, given what came before. That
+    earlier tokens were drawn from m as well is not corrected.
+
+    Sources: Ionides 2008, "Truncated Importance Sampling"; Hilton et al. 2021 (arXiv 2110.00641), whose decoupled loss
+    keeps the weight apart from the clipped ratio.
+    """
+    return (learner_logprob - sampler_logprob).clamp(-20, 20).exp().clamp(max=cap)
 
 
 def k3(logprob: Tensor, reference_logprob: Tensor) -> Tensor:
@@ -90,6 +104,11 @@ class Meter:
         self._sums[name] += total
         self._counts[name] += values.numel()
         return total
+
+    def add_importance(self, weight_K: Tensor, cap: float) -> None:
+        """Add importance weights, and which of them are at their cap."""
+        self.add_all(names.IMPORTANCE.name, weight_K)
+        self.add_all(names.IMPORTANCE_CAPPED.name, (weight_K >= cap).float())
 
     def means(self, processes: Processes = ALONE) -> dict[str, float]:
         """Return the mean of each name with at least one number, over the meters of all processes."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,13 +65,14 @@ class PolicyWeights:
             with without_loading_bars():
                 self.model.save_pretrained(folder)
 
-    def copied(self, into: PolicyWeights | None = None) -> PolicyWeights:
+    def copied(self, into: PolicyWeights | None = None, *, on: torch.device | None = None) -> PolicyWeights:
         """Copy the policy, whole and in the number format of forward passes, into this process's memory.
 
-        All processes of a sharded learner must call this together.
+        All processes of a sharded learner must call this together, or :meth:`hand_in`.
 
         Args:
             into: An earlier copy, which gets the weights. None: make one.
+            on: The device of a new copy. None: the policy's.
 
         Raises:
             UserError: The weights are quantised.
@@ -79,13 +82,18 @@ class PolicyWeights:
         tensors = named_tensors(self.model)
         if into is None:
             like = next(self.model.parameters())
-            device = torch.device(like.device_mesh.device_type) if isinstance(like, DTensor) else like.device
+            own = torch.device(like.device_mesh.device_type) if isinstance(like, DTensor) else like.device
             twin = empty_twin(self.model, self.autocast)
-            twin.to(device)  # type: ignore[arg-type]
+            twin.to(on or own)  # type: ignore[arg-type]
             into = PolicyWeights(twin)
         for name, target in named_tensors(into.model).items():
             fill(target, whole(tensors[name].detach()))
         return into
+
+    def hand_in(self) -> None:
+        """Give this process's parts to the processes that copy the policy."""
+        for tensor in named_tensors(self.model).values():
+            whole(tensor.detach())
 
     @property
     def positions(self) -> int | None:
@@ -120,3 +128,14 @@ def stop_ids(policy: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> lis
     named = getattr(generation, "eos_token_id", None)
     named = [named] if isinstance(named, int) else named or []
     return sorted({tokenizer.eos_token_id, *named})
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into evaluation mode, and back into its own mode at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -34,6 +35,10 @@ class Timing:
     """The seconds in the sampler, or waiting for it or for other processes."""
     prompts: float
     """The seconds of building prompts and parsing responses."""
+
+    def phases(self) -> dict[str, float]:
+        """Return the seconds by the name of the phase."""
+        return dataclasses.asdict(self)
 
     def __add__(self, other: Timing) -> Timing:
         return Timing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ from hiper.plan_execute.prompts import PromptBuilder
 from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import begins_texts
 from hiper.rollout.agent import Agent
-from hiper.rollout.samplers import Sampler, SamplingParams, make_sampler
+from hiper.rollout.samplers import RemoteSampler, Sampler, SamplingParams, Workplace, make_sampler
 
 
 def make_prompts(
@@ -35,13 +36,33 @@ def make_prompts(
     )
 
 
-def make_agent(config: Config, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase) -> Agent:
+def make_agent(
+    config: Config,
+    prompts: PromptBuilder,
+    tokenizer: PreTrainedTokenizerBase,
+    workplace: Workplace = Workplace(),  # noqa: B008 - it is frozen
+) -> Agent:
     """Make an agent at the training temperature. Its new sampler still needs weights.
 
+    Args:
+        config: The settings.
+        prompts: The builder of prompts.
+        tokenizer: The tokenizer of the model.
+        workplace: The workplace of a sampler outside this process, without the sizes that the settings tell.
+
     Raises:
-        UserError: The settings name an unknown sampler.
+        UserError: The settings name an unknown sampler, it needs an engine that is not there, or ``rollout.ahead``
+            needs another one.
     """
     sampler: Sampler = make_sampler(config.sampler.type, tokenizer, config.sampler.options)
+    if isinstance(sampler, RemoteSampler):
+        tokens = config.prompt.max_tokens + config.rollout.max_response_tokens
+        sampler.settle(replace(workplace, tokens=tokens, slots=config.rollout.slots))
+    elif config.rollout.ahead:
+        raise UserError(
+            f"rollout.ahead needs a sampler with weights of its own, and sampler.type '{config.sampler.type}' samples "
+            "from the model in training: set sampler.type=vllm, or rollout.ahead=0"
+        )
     params = SamplingParams(config.rollout.temperature, config.rollout.max_response_tokens)
     return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
 

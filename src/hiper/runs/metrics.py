@@ -148,12 +148,27 @@ REFERENCE_KL = Metric(
 POLICY_STOPPED = Metric(
     "policy/stopped", "share", "Share of steps without a policy update because policy/kl exceeded learner.target_kl."
 )
+IMPORTANCE = Metric(
+    "update/importance", "number", "Mean importance weight of a credited token, with `learner.importance_cap`."
+)
+IMPORTANCE_CAPPED = Metric(
+    "update/importance_capped", "share", "Share of credited tokens whose importance weight was cut to the cap."
+)
 GRAD_NORM = Metric("update/grad_norm", "number", "Mean gradient norm of the policy before clipping.")
 CRITIC_GRAD_NORM = Metric("critic/grad_norm", "number", "Mean gradient norm of the critic before clipping.")
 SKIPPED_STEPS = Metric(
     "update/skipped_steps", "share", "Share of optimizer steps skipped for NaN or infinite gradients."
 )
 PADDING = Metric("update/padding", "share", "Share of padding among the tokens of the micro-batches.")
+
+# The engine of a sampler outside the trainer's process.
+ENGINE_PROBE = Metric(
+    "engine/probe",
+    "nats",
+    "Mean difference between engine and learner in the log-probabilities of fixed rows, after the last load.",
+)
+ENGINE_LOAD_SECONDS = Metric("engine/load_seconds", "seconds", "Seconds of the last load of weights, with its probe.")
+ENGINE_RESTARTS = Metric("engine/restarts", "count", "Times that an engine was started again since the process began.")
 
 # Time.
 ITERATION_SECONDS = Metric("time/iteration", "seconds", "Wall time of the iteration, without evaluations.")

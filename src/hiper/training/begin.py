@@ -33,7 +33,7 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
         if checkpoints := processes.agree(run.checkpoints):
             return _restore(run, checkpoints[-1], display, processes)
         shipped = shipped_warm_start(config)
-        parts = build(config, shipped, display, processes)
+        parts = build(config, shipped, display, processes, logs=run.path)
     run.save_settings()  # building has shown that they are usable
     display.note(*header(parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
@@ -48,7 +48,8 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
         parts.store_policy(run.warm_start)
     if config.learner.kl_coef:
         parts.learner.set_reference()
-    parts.learner.publish(parts.agent.sampler, 0)
+    with stop.at_once():  # an engine may take a minute to start
+        parts.learner.publish(parts.agent.sampler, 0)
     return parts, 0
 
 
@@ -61,7 +62,7 @@ def _restore(run: Run, newest: Path, display: Display, processes: Processes) -> 
             f"{run.metrics_file} is missing: restore it, or make an empty file of this name to go on without the "
             "metrics of earlier iterations"
         )
-    parts = build(run.config, newest / "policy", display, processes)
+    parts = build(run.config, newest / "policy", display, processes, logs=run.path)
     with display.bar("restoring"):
         if run.config.learner.kl_coef:
             parts.learner.set_reference(_reference(run))

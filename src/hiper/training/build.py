@@ -25,6 +25,7 @@ from hiper.plan_execute.tokenizer import find_model, load_tokenizer
 from hiper.processes import ALONE, Processes
 from hiper.rollout.agent import Agent
 from hiper.rollout.environment import open_splits
+from hiper.rollout.samplers import RemoteSampler, Workplace
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder
 from hiper.runs.trackers import find_trackers
@@ -101,15 +102,17 @@ def build(
     display: Display | None = None,
     processes: Processes = ALONE,
     *,
+    logs: Path | None = None,
     playing: bool = True,
 ) -> Parts:
-    """Build all parts. The sampler gets the learner's weights as version 0.
+    """Build all parts. The sampler gets the learner's weights as version 0, unless it is outside this process.
 
     Args:
         config: The settings.
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
         display: The display of progress. None: standard output.
         processes: The processes that train together.
+        logs: The folder of an engine's log. None: the sampler chooses one.
         playing: Whether the policy will play. Otherwise the sampler gets no weights.
 
     Raises:
@@ -148,8 +151,9 @@ def build(
     critic_prompts = None
     if config.prompt.plan_memory == "critic":
         critic_prompts = make_prompts(config, template, tokenizer, critic=True)
-    agent = make_agent(config, prompts, tokenizer)
-    if playing:
+    agent = make_agent(config, prompts, tokenizer, Workplace(logs, display.bar, processes))
+    # An engine is started when it is needed, after the warm start.
+    if playing and not isinstance(agent.sampler, RemoteSampler):
         learner.publish(agent.sampler, 0)
     return Parts(config, env, held_out, tokenizer, prompts, critic_prompts, learner, agent)
 

@@ -5,22 +5,32 @@ Checkpoints are written completely or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hiper.display.console import Display
+from hiper.episode import Episode, read_episodes, write_episodes
 from hiper.errors import OUT_OF_MEMORY, DivergedError, UnwritableError, UserError, first_line, is_out_of_memory
 from hiper.files import check_sealed
 from hiper.runs.folder import Run, checkpoint_policy
 from hiper.runs.policies import describe_progress
 from hiper.training.build import Parts
 
+AHEAD = "ahead.jsonl.gz"
+"""The file of the episodes that were sampled for the next iteration before the checkpoint's update."""
 
-def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
+
+def save_checkpoint(run: Run, parts: Parts, iteration: int, ahead: Sequence[Episode] | None = None) -> Path:
     """Save a checkpoint after ``iteration`` iterations, then delete all but the newest checkpoints.
 
     Every process calls it. The first one writes, or all of them where the weights are sharded.
+
+    Args:
+        run: The run.
+        parts: Its parts.
+        iteration: The number of iterations done.
+        ahead: The episodes of the next iteration, if they were sampled under older weights.
 
     Returns:
         The folder of the checkpoint.
@@ -32,6 +42,8 @@ def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
     def write(folder: Path) -> None:
         parts.save_policy(checkpoint_policy(folder))
         parts.learner.save(folder, iteration)
+        if ahead is not None and parts.processes.first:
+            write_episodes(folder / AHEAD, ahead)
 
     parts.store(run.checkpoint(iteration), write)
     if parts.processes.first:
@@ -69,6 +81,16 @@ def load_checkpoint(run: Run, path: Path, parts: Parts) -> int:
 def _offering_older(run: Run, path: Path, error: UserError) -> UserError:
     older = [other for other in run.checkpoints if other.name < path.name]
     return UserError(f"{error}; delete it to resume from {older[-1].name}") if older else error
+
+
+def stored_ahead(run: Run, iteration: int) -> list[Episode] | None:
+    """Return the episodes that a checkpoint holds for the next iteration. None: it holds none, or there is none.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    file = run.checkpoint(iteration) / AHEAD
+    return list(read_episodes(file)) if file.exists() else None
 
 
 @contextmanager

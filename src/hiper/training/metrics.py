@@ -15,6 +15,7 @@ from hiper.episode import Episode, Turn
 from hiper.outcomes import summarize
 from hiper.rollout.collector import contexts_of
 from hiper.rollout.groups import Collected, groups_without_spread
+from hiper.rollout.samplers.base import RemoteSampler, Sampler
 from hiper.rows import Scores
 from hiper.runs import metrics as names
 from hiper.training.assign import Assigned
@@ -140,6 +141,11 @@ def mismatch_metrics(scores: Sequence[Scores]) -> dict[str, float]:
     }
 
 
+def engine_metrics(sampler: Sampler) -> dict[str, float]:
+    """Return what a sampler outside this process measured; empty for others."""
+    return dict(sampler.metrics()) if isinstance(sampler, RemoteSampler) else {}
+
+
 class Clock:
     """A stopwatch that adds up seconds by phase.
 
@@ -158,13 +164,20 @@ class Clock:
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
-def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int) -> dict[str, float]:
-    """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update."""
+def time_metrics(seconds: Mapping[str, float], tokens: int, generated: int, generation: float) -> dict[str, float]:
+    """Compute the seconds of an iteration, the share of each phase, and tokens per second of generation and update.
+
+    Args:
+        seconds: The seconds of each phase.
+        tokens: The tokens of the update.
+        generated: The tokens that were sampled.
+        generation: The seconds in which they were sampled. Sampling ahead is no phase, because it takes no extra time.
+    """
     total = sum(seconds.values())
     return {
         names.ITERATION_SECONDS.name: total,
         **{names.PHASE_SHARE.of(name): part / total for name, part in seconds.items()},
-        names.GENERATION_SPEED.name: generated / max(seconds["generation"], 1e-9),
+        names.GENERATION_SPEED.name: generated / max(generation, 1e-9),
         names.UPDATE_SPEED.name: tokens / max(seconds["update"], 1e-9),
     }
 

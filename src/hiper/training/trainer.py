@@ -17,20 +17,23 @@ from hiper.rollout.collector import Timing, collect
 from hiper.rollout.groups import Collected, collect_groups
 from hiper.rollout.players import Assignment
 from hiper.rollout.progress import Watch, episodes_bar
+from hiper.rollout.samplers import RemoteSampler
 from hiper.rollout.tasks import assignments_of, replacements_for
 from hiper.runs import metrics as names
 from hiper.runs.folder import Run
 from hiper.runs.policies import unfinished_file
 from hiper.seeding import derive_seed
 from hiper.stopping import Stop, go_on
+from hiper.training.ahead import Ahead
 from hiper.training.alarms import alarms, as_metrics, newly
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.begin import begin
 from hiper.training.build import Parts
-from hiper.training.checkpoints import advising, save_checkpoint
+from hiper.training.checkpoints import advising, save_checkpoint, stored_ahead
 from hiper.training.metrics import (
     Clock,
     credit_metrics,
+    engine_metrics,
     group_metrics,
     mismatch_metrics,
     plan_memory_metrics,
@@ -85,6 +88,7 @@ class Trainer:
         self.config, self.processes = run.config, parts.processes
         self.done = self._begun = done
         self._saved, self._saved_at = done, time.monotonic()
+        self._ahead = Ahead(self._play_ahead, self.processes, done, stored_ahead(run, done))
         self._weights_whole = True
         """Whether the weights are those of iteration ``done``. False from the start of an update until it is logged."""
         self._lines = IterationLines(run.config.training.iterations, display.console.width)
@@ -127,6 +131,7 @@ class Trainer:
                     self._save()
             raise
         finally:
+            self._ahead.close()
             self._log.close()
 
     def _iterate(self) -> Metrics:
@@ -136,7 +141,8 @@ class Trainer:
         collected = self._collect()
         episodes, timing = collected.episodes, collected.timing
         rows = rows_of(episodes, self.parts.critic_prompts)
-        clock = Clock({"environment": timing.environment, "generation": timing.generation, "prompts": timing.prompts})
+        clock = Clock({} if self._ahead.took(self.done) else timing.phases())
+        self._look_ahead()
         with self._phase(clock, "scoring", len(rows)) as on_rows:
             scores = learner.score(rows, self._scored(on_rows))
         self.stop.check_together()
@@ -158,6 +164,8 @@ class Trainer:
                 on_rows=on_rows,
                 check=check,
             )
+        with self._phase(clock, "publishing"):
+            self._ahead.finish()
             learner.publish(self.parts.agent.sampler, self.done + 1)
         if not math.isfinite(update[names.POLICY_LOSS.name]):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
@@ -169,15 +177,31 @@ class Trainer:
             **group_metrics(collected, config.rollout.group_size),
             **credit_metrics(assigned),
             **mismatch_metrics(scores),
+            **engine_metrics(self.parts.agent.sampler),
             **update,
-            **time_metrics(clock.seconds, trained, generated),
+            **time_metrics(clock.seconds, trained, generated, timing.generation),
         }
+
+    def _look_ahead(self) -> None:
+        """Begin to sample the next iteration, if the settings want that. Otherwise let the sampler rest."""
+        config, following, sampler = self.config, self.done + 1, self.parts.agent.sampler
+        if config.rollout.ahead and following < config.training.iterations:
+            self._ahead.start(following, assignments_of(config, self.parts.env.panel, following))
+        elif isinstance(sampler, RemoteSampler):
+            sampler.rest()
+
+    def _play_ahead(self, share: Sequence[Assignment], check: Callable[[], None]) -> tuple[list[Episode], Timing]:
+        """Play this process's share of an iteration, in another thread."""
+        slots = -(-self.config.rollout.slots // self.processes.count)
+        return collect(self.parts.env, share, self.parts.agent, slots=slots, on_turn=lambda turns: check())
 
     def _collect(self) -> Collected:
         """Play the episodes of an iteration."""
         config, env, iteration = self.config, self.parts.env, self.done
 
         def play(assignments: Sequence[Assignment]) -> tuple[list[Episode], Timing]:
+            if (ready := self._ahead.take(iteration)) is not None:
+                return ready
             with self._episodes_bar("episodes", len(assignments), env.max_turns) as watch:
                 return collect(
                     env,
@@ -238,7 +262,7 @@ class Trainer:
 
     def _save(self) -> None:
         with self.display.bar("saving"):
-            save_checkpoint(self.run, self.parts, self.done)
+            save_checkpoint(self.run, self.parts, self.done, self._ahead.held(self.done))
         self._saved, self._saved_at = self.done, time.monotonic()
 
     def _evaluate_where_due(self) -> None:

@@ -8,12 +8,33 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from hiper.plugins import resolve
-from hiper.rollout.samplers.base import Request, Sample, Sampler, SamplingParams, sample_all
+from hiper.rollout.samplers.base import (
+    RemoteSampler,
+    Request,
+    Sample,
+    Sampler,
+    SamplingParams,
+    Workplace,
+    sample_all,
+)
 from hiper.validation import parse_model
 
-__all__ = ["SAMPLERS", "Request", "Sample", "Sampler", "SamplingParams", "make_sampler", "sample_all"]
+__all__ = [
+    "SAMPLERS",
+    "RemoteSampler",
+    "Request",
+    "Sample",
+    "Sampler",
+    "SamplingParams",
+    "Workplace",
+    "make_sampler",
+    "sample_all",
+]
 
-SAMPLERS = {"transformers": "hiper.rollout.samplers.transformers:TransformersSampler"}
+SAMPLERS = {
+    "transformers": "hiper.rollout.samplers.transformers:TransformersSampler",
+    "vllm": "hiper.rollout.samplers.vllm:VllmSampler",
+}
 """The sampler classes by ``sampler.type``, as ``module:Class``.
 
 A sampler's class has an attribute ``options``, a :class:`~hiper.validation.StrictModel` of its settings. Its

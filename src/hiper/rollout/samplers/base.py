@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from hiper.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from hiper.models.weights import PolicyWeights
@@ -69,6 +73,36 @@ class Sampler(Protocol):
 
     def close(self) -> None:
         """Release resources and cancel open requests."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a sampler outside this process may know and use of the command that it serves."""
+
+    logs: Path | None = None
+    """The folder for its logs. None: the sampler chooses one."""
+    bar: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    """Shows what is being done, and for how long."""
+    processes: Processes = ALONE
+    """The processes of the command. They may share an engine."""
+    tokens: int | None = None
+    """The most tokens of a prompt and its response together. None: unknown."""
+    slots: int | None = None
+    """The most episodes that run at once, in all processes together. None: unknown."""
+
+
+@runtime_checkable
+class RemoteSampler(Sampler, Protocol):
+    """A sampler outside this process, which holds a copy of the weights: updates of the model do not change it."""
+
+    def settle(self, workplace: Workplace) -> None:
+        """Receive the workplace. Called once, before anything else."""
+
+    def rest(self) -> None:
+        """Give back the memory that the learner needs. The next call is :meth:`load`."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Return the metrics of the last load, and of what went wrong so far."""
 
 
 def sample_all(sampler: Sampler, requests: Sequence[Request]) -> list[Sample]:

@@ -6,9 +6,8 @@ Legend: N rows, T tokens of a response, V vocabulary size.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from itertools import chain
 from typing import NamedTuple
 
@@ -16,12 +15,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import DivergedError, UserError
 from hiper.models.actor_critic import scaled_logprobs
 from hiper.models.batches import micro_batches
-from hiper.models.weights import PolicyWeights, stop_ids
+from hiper.models.weights import PolicyWeights, evaluating, stop_ids
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
 from hiper.validation import StrictModel
@@ -85,7 +84,7 @@ class TransformersSampler:
                 "sampler.copy_weights=true"
             )
         if self._weights is None or weights.model is not self._weights.model:
-            with _evaluating(weights.model):
+            with evaluating(weights.model):
                 self._way = decoding.choose_way(weights.model, self._tokenizer.pad_token_id, weights.shortcut)
             if self._way == "full":
                 log.warning(
@@ -146,7 +145,7 @@ class TransformersSampler:
         if self._weights is None:
             raise RuntimeError("a sampler needs weights: call load() first")
         model, autocast = self._weights.model, self._weights.autocast
-        with _evaluating(model), torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
+        with evaluating(model), torch.autocast(model.device.type, dtype=autocast, enabled=autocast is not None):
             return self._decode(self._weights, requests)
 
     def _decode(self, weights: PolicyWeights, requests: Sequence[Request]) -> list[Sample]:
@@ -179,17 +178,6 @@ class TransformersSampler:
             Sample(tuple(i[:n]), tuple(p[:n]), bool(d), self._version)
             for i, p, n, d in zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
         ]
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into evaluation mode, and back into its own mode at the end."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
