@@ -99,6 +99,8 @@ def stored_turns(episodes: Sequence[Episode], config: Config) -> Turns:
 
 def _values(episodes: Sequence[Episode], own: Estimator) -> dict[Head, Floats]:
     """Return the values by head: the stored ones, and those that they give at other places."""
+    if any(episode.credit is None for episode in episodes):
+        return {}  # evaluations are not scored
     mask_BT, mask_BK = turn_mask(episodes), token_mask(episodes)
     values: dict[Head, Floats] = {
         head: on_grid(

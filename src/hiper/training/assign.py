@@ -108,7 +108,8 @@ def assign_credit(
         TrainRow(score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
         for score, token, target, mask in zip(scores, tokens, *targets, strict=True)
     ]
-    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards), turns, credit, rewards)
+    learner_K = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
+    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards, learner_K), turns, credit, rewards)
 
 
 def turns_of(
@@ -237,10 +238,26 @@ def _targets(turns: Turns, credit: Credit, heads: Sequence[Head]) -> tuple[list[
 
 
 def _with_credit(
-    episodes: Sequence[Episode], heads: Sequence[Head], turns: Turns, credit: Credit, rewards: Rewards
+    episodes: Sequence[Episode],
+    heads: Sequence[Head],
+    turns: Turns,
+    credit: Credit,
+    rewards: Rewards,
+    learner_K: Floats,
 ) -> list[Episode]:
-    """Return the episodes with their values, advantages and reward parts, one sequence each."""
-    series: dict[str, tuple[Floats, Bools]] = {}
+    """Return the episodes with values, advantages, reward parts and the learner's log-probabilities, one series each.
+
+    Args:
+        episodes: The episodes.
+        heads: The value heads.
+        turns: The same episodes as arrays.
+        credit: Their credit.
+        rewards: Their rewards by part.
+        learner_K: The learner's log-probability of every token, end to end.
+    """
+    series: dict[str, tuple[Floats, Bools]] = {
+        "logprob/learner": (on_grid(learner_K, turns.token_mask_BK), turns.token_mask_BK)
+    }
     for head in heads:
         values = needed(head.values_in(turns), head.values, "stored credit")
         series[f"value/{head.name}"] = (values, turns.token_mask_BK if head.per_token else turns.mask_BT)

@@ -1,0 +1,186 @@
+"""The index of a run's episodes: one short row each, made in the background by a process of low priority.
+
+The index is kept in the cache folder of the user (``~/.cache/hiper/viewer``), never in the run. A file of episodes is
+read again when it changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiper.files import atomic_file
+from hiper.viewer.reading import EpisodeFile, RunReader
+
+COLUMNS = (
+    "n", "task_id", "task_type", "goal", "seed", "won", "end", "turns", "invalid", "switches", "return", "score",
+    "tokens", "apart", "apart_turn",
+)  # fmt: skip
+"""The columns of a row. ``apart`` says how far estimators differ at turn ``apart_turn``."""
+INDEX_VERSION = 1
+SAVE_EVERY = 50
+"""The number of files between two writes of the cache."""
+
+
+def cache_folder() -> Path:
+    """The folder in which indexes are kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "hiper" / "viewer"
+
+
+@dataclass
+class Entry:
+    """The rows of one file, as JSON."""
+
+    name: str
+    stamp: tuple[int, int]
+    answer: str
+    """A JSON object with ``rows`` and ``note``."""
+    sequence: int
+
+
+class Index:
+    """The index of one run.
+
+    Args:
+        run: The run.
+        worker: The process that reads files.
+    """
+
+    def __init__(self, run: RunReader, worker: Worker) -> None:
+        self._run, self._worker = run, worker
+        self._entries: dict[str, Entry] = {}
+        self._sequence = 0
+        self._unsaved = 0
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._cache = cache_folder() / f"{hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]}.jsonl"
+        self._load()
+
+    def answer(self, after: int) -> str:
+        """Return the rows of files indexed since the answer with this sequence number, as JSON, and what is left to do.
+
+        Files that are not indexed yet are begun, the newest first.
+        """
+        files = self._run.episode_files()
+        stale = [f for f in files if (e := self._entries.get(f.name)) is None or e.stamp != f.stamp]
+        if stale:
+            self._begin()
+        with self._lock:
+            known = {file.name: file for file in files}
+            entries = [e for e in self._entries.values() if e.name in known and e.sequence > after]
+            parts = ",".join(
+                f'{{"name":{json.dumps(e.name)},"iteration":{known[e.name].iteration},'
+                f'"split":{json.dumps(known[e.name].split)},{e.answer[1:]}'
+                for e in entries
+            )
+            head = {"columns": COLUMNS, "sequence": self._sequence, "done": len(files) - len(stale), "of": len(files)}
+        return f'{json.dumps(head)[:-1]},"files":[{parts}]}}'
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread.start()
+
+    def _work(self) -> None:
+        while stale := [f for f in self._run.episode_files() if self._stale(f)]:
+            file = stale[-1]
+            answer = self._worker.read(self._run.path, file)
+            if answer is None:
+                return
+            with self._lock:
+                self._add(Entry(file.name, file.stamp, answer, 0))
+            self._unsaved += 1
+            if self._unsaved >= SAVE_EVERY:
+                self._save()
+        if self._unsaved:
+            self._save()
+
+    def _stale(self, file: EpisodeFile) -> bool:
+        entry = self._entries.get(file.name)
+        return entry is None or entry.stamp != file.stamp
+
+    def _add(self, entry: Entry) -> None:
+        self._sequence += 1
+        entry.sequence = self._sequence
+        self._entries[entry.name] = entry
+
+    def _load(self) -> None:
+        """Read the cache, as far as it can be read."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            with self._cache.open(encoding="utf-8") as file:
+                if json.loads(next(file, "null")) != [INDEX_VERSION, *COLUMNS]:
+                    return
+                for line in file:
+                    head, _, answer = line.rstrip("\n").partition("\t")
+                    name, changed, size = json.loads(head)
+                    if answer.startswith("{") and answer.endswith("}"):
+                        self._add(Entry(name, (changed, size), answer, 0))
+
+    def _save(self) -> None:
+        """Write the cache. Where that is not possible, the next viewer indexes anew."""
+        self._unsaved = 0
+        with self._lock:
+            entries = list(self._entries.values())
+        with suppress(Exception):
+            self._cache.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_file(self._cache) as partial, partial.open("w", encoding="utf-8") as file:
+                file.write(json.dumps([INDEX_VERSION, *COLUMNS]) + "\n")
+                for e in entries:
+                    file.write(f"{json.dumps([e.name, *e.stamp])}\t{e.answer}\n")
+
+
+class Worker:
+    """A process that reads files of episodes (:mod:`hiper.viewer.indexing`). It ends with this one."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, run: Path, file: EpisodeFile) -> str | None:
+        """Return the rows of a file as JSON; None: the process cannot be reached."""
+        with self._lock:
+            for _ in range(2):  # a process that a damaged file ended is started once more
+                try:
+                    process = self._started()
+                    assert process.stdin is not None
+                    assert process.stdout is not None
+                    asked: Sequence[Any] = (str(run), str(file.path), file.name, file.iteration, file.split)
+                    process.stdin.write(json.dumps(asked) + "\n")
+                    process.stdin.flush()
+                    if answer := process.stdout.readline().rstrip("\n"):
+                        return answer
+                except (OSError, ValueError):
+                    pass
+                self.close()
+            return '{"rows":[],"note":"it cannot be read: the process that read it ended"}'
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "hiper.viewer.indexing"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,
+            )
+        return self._process
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
