@@ -93,7 +93,7 @@ def two_scales(own: Estimator) -> HAE:
 
 def stored_turns(episodes: Sequence[Episode], config: Config) -> Turns:
     """Lay out stored episodes as arrays, with every value that their critic can give. See the module's table."""
-    said = [switch_probability(turn, np.asarray(turn.logprobs)) for episode in episodes for turn in episode.turns]
+    said = [switch_probability(turn, turn.logprobs) for episode in episodes for turn in episode.turns]
     return turns_of(episodes, config.shaping, _values(episodes, config.advantages), said)[0]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hiper.advantages import (
     HEADS_OF,
@@ -37,6 +37,7 @@ from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.parse import KEEP, stated_switch
 from hiper.rollout.collector import contexts_of
+from hiper.rollout.players import Move
 from hiper.rows import Row, Scores, TrainRow
 
 if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
@@ -192,7 +193,7 @@ def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None
             raise ValueError("turn {}: {} tokens sampled, {} log-probabilities, {} kinds, {} scored".format(n, *counts))
 
 
-def switch_probability(turn: Turn, logprobs_K: NDArray[Any]) -> float:
+def switch_probability(turn: Turn | Move, logprobs_K: ArrayLike) -> float:
     """Return beta_t = P(SWITCH): the probability of the tokens of the word said, or 1 minus it where KEEP was said.
 
     An invalid response says neither word. It gets 0.5, which no estimator uses. With ``prompt.include_tags``, the tags
@@ -201,7 +202,7 @@ def switch_probability(turn: Turn, logprobs_K: NDArray[Any]) -> float:
     if not turn.format_valid:
         return 0.5
     said = np.asarray(turn.kinds) == TokenKind.SWITCH
-    probability = float(np.exp(logprobs_K[said].sum(dtype=np.float64)))
+    probability = float(np.exp(np.asarray(logprobs_K)[said].sum(dtype=np.float64)))
     return min(1.0, probability) if turn.switch else 1.0 - min(1.0, probability)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +29,8 @@ from hiper.viewer.tokens import TokenTexts, find_token_texts, in_json
 
 STATIC = Path(str(files("hiper.viewer") / "static"))
 """The files of the page."""
+LARGEST_BODY = 1 << 16
+"""The most bytes of a request."""
 
 
 class Library:
@@ -144,27 +147,50 @@ def make_app(library: Library, door: Door, more: list[Route | Mount] | None = No
         "prompt": lambda request: library.prompt(*place(request), number(request, "turn")),
         "credit": lambda request: library.credit_of(*place(request), changes(request)),
     }
-    routes: list[Route | Mount] = [Route(f"/api/{name}", answered(answer)) for name, answer in answers.items()]
+    routes: list[Route | Mount] = [Route(f"/api/{name}", answered_get(answer)) for name, answer in answers.items()]
     routes += more or []
     routes.append(Mount("/", StaticFiles(directory=STATIC, html=True)))
     return Starlette(routes=routes, middleware=[Middleware(Guard, door=door)])
 
 
-def answered(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:
+def answered_get(answer: Callable[[Request], Any]) -> Callable[[Request], Response]:
     """Turn a function into an endpoint that answers with JSON. A mistake is told in words."""
 
-    def endpoint(request: Request) -> Response:
-        try:
-            found = answer(request)
-        except NotFoundError as error:
-            return _json({"error": str(error)}, 404)
-        except (UserError, json.JSONDecodeError) as error:
-            return _json({"error": str(error)}, 400)
-        except Exception as error:  # damaged runs and estimators of a user's own fail in ways of their own
-            return _json({"error": f"{type(error).__name__}: {first_line(error)}"}, 500)
-        return Response(found if isinstance(found, str) else in_json(found), media_type="application/json")
+    return lambda request: _told(lambda: answer(request))
+
+
+def answered_post(do: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request], Awaitable[Response]]:
+    """Turn a function of a JSON object into an endpoint, which works in a thread of its own."""
+
+    async def endpoint(request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                return _json({"error": "the request is too large"}, 413)
+        return await run_in_threadpool(_told, lambda: do(_mapping(body)))
 
     return endpoint
+
+
+def _mapping(body: bytes) -> Mapping[str, Any]:
+    read = json.loads(body)
+    if not isinstance(read, dict):
+        raise UserError("the request must be a JSON object")
+    return read
+
+
+def _told(answer: Callable[[], Any]) -> Response:
+    """Answer with JSON, or with the reason why not."""
+    try:
+        found = answer()
+    except NotFoundError as error:
+        return _json({"error": str(error)}, 404)
+    except (UserError, json.JSONDecodeError) as error:
+        return _json({"error": str(error)}, 400)
+    except Exception as error:  # damaged runs, environments and estimators of a user's own fail in ways of their own
+        return _json({"error": f"{type(error).__name__}: {first_line(error)}"}, 500)
+    return Response(found if isinstance(found, str) else in_json(found), media_type="application/json")
 
 
 def _json(value: object, status: int) -> Response:

@@ -139,7 +139,7 @@ function sorted(rows, sort) {
   const by = (a, b) => {
     const x = a[key];
     const y = b[key];
-    if (x === y) return a.iteration === b.iteration ? a.n - b.n : b.iteration - a.iteration;
+    if (x === y) return b.iteration - a.iteration || (a.split || "").localeCompare(b.split || "") || a.n - b.n;
     if (x === null || y === null) return x === null ? 1 : -1;
     return way * (x < y ? -1 : 1);
   };

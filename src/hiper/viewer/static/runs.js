@@ -69,7 +69,7 @@ export async function runsView(at) {
 
   draw();
   const element = h("section", { class: "page" },
-    h("div", { class: "head" }, h("h1", {}, `Runs in ${found.folder}`), h("div", { class: "actions" },
+    h("div", { class: "head" }, h("h1", {}, "Runs ", h("small", {}, found.folder)), h("div", { class: "actions" },
       h("input", { type: "search", placeholder: "Filter runs", "aria-label": "Filter runs", "data-filter": true, value: filter,
         oninput: (event) => { filter = event.target.value; cursor = -1; draw(); } }), compare,
       h("a", { class: "plain", href: link("play") }, "Play"))), body);

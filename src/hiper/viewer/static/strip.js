@@ -7,6 +7,8 @@ const HEIGHT = 120;
 
 export function strip(episode, credit, rows, current, select) {
   const count = episode.turns.length;
+  // V_switch stands for the value before a response where a critic has both.
+  if (credit?.values.switch) delete credit.values.turn;
   const grid = h("div", { class: "strip", role: "group", "aria-label": "Turns of the episode", vars: { "--turns": count } });
   const put = (element, row, first, last) => { element.style.gridRow = row; element.style.gridColumn = `${first} / ${last}`; grid.append(element); };
   let line = 1;
