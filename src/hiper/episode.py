@@ -22,9 +22,6 @@ from hiper.files import atomic_file
 RECORD_VERSION = 1
 """Raised when old records can no longer be read. A new field with a default leaves them readable."""
 
-TOKEN_SERIES = ("value/token", "advantage/token", "logprob/learner")
-"""The series of a :class:`Credit` that hold one number per response token. All others hold one per turn."""
-
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -86,8 +83,9 @@ class Credit:
 
     Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
     each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
-    ``logprob/learner`` is the learner's log-probability of each token before the update; beside the sampler's in
-    :attr:`Turn.logprobs` it shows their mismatch. :data:`TOKEN_SERIES` hold one number per response token.
+    ``logprob/token`` is the learner's log-probability of each token before the update; beside the sampler's in
+    :attr:`Turn.logprobs` it shows their mismatch. Series whose name ends in ``/token`` hold one number per response
+    token.
     """
 
     series: Mapping[str, tuple[float, ...]]

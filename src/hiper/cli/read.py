@@ -87,4 +87,9 @@ def view(
     """Show runs, episodes and credit in a browser, and follow runs while they train."""
     from hiper.commands import view as viewer
 
+    if export is not None:
+        viewer.export(runs, export, make_display(), episodes)
+        return
+    if episodes is not None:
+        raise UserError("--episodes chooses the episodes of a page: name the page with --export")
     viewer.view(runs, make_display(), port=port, host=host, browser=not no_browser, beside=beside)

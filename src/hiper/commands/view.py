@@ -56,6 +56,29 @@ def view(
         serve(make_app(library, door, play_routes(library)), listening)
 
 
+def export(path: Path, file: Path, display: Display, episodes: str | None) -> None:
+    """Write one page about a run that needs no server.
+
+    Args:
+        path: The folder of the run.
+        file: The page.
+        display: Where the result is shown.
+        episodes: The episodes, separated by commas. None: some of the last.
+
+    Raises:
+        UserError: There is no such run or episode.
+    """
+    needs_extra()
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}: give a run")
+    from hiper.viewer.export import export_page
+
+    with display.bar("writing the page"):
+        chosen = export_page(path, file, None if episodes is None else [e for e in episodes.split(",") if e.strip()])
+    size = file.stat().st_size / 1e6
+    display.note(f"{file}: {size:.1f} MB, with {len(chosen)} episodes: {', '.join(chosen) or 'none are stored'}")
+
+
 def _has_display() -> bool:
     """Whether a browser could show a window."""
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

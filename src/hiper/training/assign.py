@@ -257,7 +257,7 @@ def _with_credit(
         learner_K: The learner's log-probability of every token, end to end.
     """
     series: dict[str, tuple[Floats, Bools]] = {
-        "logprob/learner": (on_grid(learner_K, turns.token_mask_BK), turns.token_mask_BK)
+        "logprob/token": (on_grid(learner_K, turns.token_mask_BK), turns.token_mask_BK)
     }
     for head in heads:
         values = needed(head.values_in(turns), head.values, "stored credit")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,8 @@ class Library:
         """Return the list of all runs."""
         ids = self.folder.runs() if self.folder.root.is_dir() else []
         return {
-            "folder": self.folder.root.name or str(self.folder.root),
+            "folder": self.folder.name,
+            "single": self.folder.is_run,
             "version": __version__,
             "runs": [self.run(run).summary() for run in ids],
         }
@@ -114,7 +115,7 @@ class Library:
         return self.credit.answer(reader, reader.episode_file(file), number, changes)
 
 
-def make_app(library: Library, door: Door, more: list[Route | Mount] | None = None) -> Starlette:
+def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starlette:
     """Make the application.
 
     Args:
@@ -148,7 +149,7 @@ def make_app(library: Library, door: Door, more: list[Route | Mount] | None = No
         "credit": lambda request: library.credit_of(*place(request), changes(request)),
     }
     routes: list[Route | Mount] = [Route(f"/api/{name}", answered_get(answer)) for name, answer in answers.items()]
-    routes += more or []
+    routes += more
     routes.append(Mount("/", StaticFiles(directory=STATIC, html=True)))
     return Starlette(routes=routes, middleware=[Middleware(Guard, door=door)])
 

@@ -132,7 +132,8 @@ def disputes(laid: Laid, config: Config) -> dict[int, tuple[float, int]]:
     apart_N = disagreement(np.array([opinion.turn_N for opinion in opinions]))
     cuts = np.cumsum([len(episode.turns) for episode in stored.episodes])[:-1]
     parts = np.split(apart_N, cuts)
-    return {number: (round(float(parts[row].max()), 4), int(parts[row].argmax())) for number, row in laid.row_of.items()}
+    most = [(round(float(part.max()), 4), int(part.argmax())) for part in parts]
+    return {number: most[row] for number, row in laid.row_of.items()}
 
 
 # Settings changed by hand

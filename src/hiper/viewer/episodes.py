@@ -6,9 +6,10 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from hiper.episode import TOKEN_SERIES, Episode, Turn, parse_episode, read_lines
+from hiper.episode import Episode, Turn, parse_episode, read_lines
 from hiper.errors import UserError, unreadable
 from hiper.viewer.folder import NotFoundError
 from hiper.viewer.reading import EpisodeFile
@@ -33,10 +34,9 @@ class Lines:
                 self._files.move_to_end(key)
                 return self._files[key]
             lines: list[str] = []
-            try:
+            # What a damaged archive holds before its damage is kept. Its readers have errors of many kinds.
+            with suppress(Exception):
                 lines.extend(read_lines(file.path))
-            except Exception:  # a damaged archive: zlib, codecs and the operating system have errors of their own
-                pass
             self._files[key] = lines
             while len(self._files) > 1 and self._size() > MOST_CHARACTERS:
                 self._files.popitem(last=False)
@@ -77,7 +77,7 @@ class Lines:
 def episode_json(episode: Episode, texts: TokenTexts | None) -> dict[str, Any]:
     """Return an episode for display. Prompts are left out, since :func:`prompt_json` gives them one by one."""
     series = {} if episode.credit is None else {name: list(x) for name, x in episode.credit.series.items()}
-    per_token = {name: _by_turn(x, episode.turns) for name, x in series.items() if name in TOKEN_SERIES}
+    per_token = {name: _by_turn(x, episode.turns) for name, x in series.items() if name.endswith("/token")}
     return {
         "task_id": episode.task_id,
         "task_type": episode.task_type,

@@ -45,18 +45,33 @@ class Folder:
         return path.resolve().is_relative_to(self.root.resolve())
 
     def run_path(self, run: str) -> Path:
-        """Return the folder of a run by its id, its path relative to the folder shown. The folder itself is ".".
+        """Return the folder of a run by its id.
+
+        The id is the path relative to the folder shown. Where this folder is a run itself, the id is its name.
 
         Raises:
             NotFoundError: There is no such run.
         """
-        path = self.root / run
-        if "\0" in run or os.path.isabs(run) or ".." in Path(run).parts or not self.holds(path) or not is_run(path):
+        path = self.root if self.is_run and run == self.name else self.root / run
+        odd = "\0" in run or Path(run).is_absolute() or ".." in Path(run).parts
+        if odd or not self.holds(path) or not is_run(path):
             raise NotFoundError(f"there is no run '{run}' in the folder that is shown")
         return path
 
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.root.absolute().name or str(self.root)
+
+    @property
+    def is_run(self) -> bool:
+        """Whether the folder is a run itself."""
+        return is_run(self.root)
+
     def runs(self) -> list[str]:
         """Return the ids of all runs, in order."""
+        if self.is_run:
+            return [self.name]
         return sorted(self._search(self.root, DEEPEST, [0]))
 
     def _search(self, folder: Path, deeper: int, searched: list[int]) -> Iterator[str]:

@@ -117,15 +117,14 @@ class Index:
 
     def _load(self) -> None:
         """Read the cache, as far as it can be read."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            with self._cache.open(encoding="utf-8") as file:
-                if json.loads(next(file, "null")) != [INDEX_VERSION, *COLUMNS]:
-                    return
-                for line in file:
-                    head, _, answer = line.rstrip("\n").partition("\t")
-                    name, changed, size = json.loads(head)
-                    if answer.startswith("{") and answer.endswith("}"):
-                        self._add(Entry(name, (changed, size), answer, 0))
+        with suppress(OSError, ValueError, KeyError, TypeError), self._cache.open(encoding="utf-8") as file:
+            if json.loads(next(file, "null")) != [INDEX_VERSION, *COLUMNS]:
+                return
+            for line in file:
+                head, _, answer = line.rstrip("\n").partition("\t")
+                name, changed, size = json.loads(head)
+                if answer.startswith("{") and answer.endswith("}"):
+                    self._add(Entry(name, (changed, size), answer, 0))
 
     def _save(self) -> None:
         """Write the cache. Where that is not possible, the next viewer indexes anew."""

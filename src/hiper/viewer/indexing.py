@@ -31,7 +31,7 @@ def index_file(config: Config | None, file: EpisodeFile) -> dict[str, Any]:
     note = None
     try:
         for episode in read_episodes(file.path):
-            episodes.append(episode)  # noqa: PERF402 (those before a damage are kept)
+            episodes.append(episode)
     except UserError as error:
         note = str(error).replace(str(file.path), file.path.name)
     apart: dict[int, tuple[float, int]] = {}

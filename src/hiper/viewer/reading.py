@@ -212,18 +212,14 @@ class RunReader:
             return None
         left = config.training.iterations - trained[-1]["iteration"]
         pace = fmean(record.get(ITERATION_SECONDS.name, 0.0) for record in trained[-5:])
-        told = [
-            value
-            for record in records
-            for name, value in record.items()
-            if EVAL_SECONDS.matches(name)
-        ]
+        told = [value for record in records for name, value in record.items() if EVAL_SECONDS.matches(name)]
         every = config.evaluation.every
         rounds = (left // every if every else 0) + 1
-        return left * pace + rounds * len(config.evaluation.splits) * (fmean(told) if told else 0.0)
+        return float(left * pace + rounds * len(config.evaluation.splits) * (fmean(told) if told else 0.0))
 
     def _text(self, name: str) -> str | None:
-        return self._read(self.path / name, lambda path: path.read_text(encoding="utf-8", errors="replace")[:4000])
+        read: str | None = self._read(self.path / name, _beginning)
+        return read
 
     def _read(self, path: Path, read: Any) -> Any:
         """Read a file that lies inside the folder, or return what was read before it last changed; None: no file."""
@@ -247,6 +243,10 @@ def _settings(path: Path) -> tuple[dict[str, Any], Config | None, list[str]]:
         return flat, read_settings(path), []
     except UserError as error:
         return flat, None, [str(error)]
+
+
+def _beginning(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[:4000]
 
 
 def _card(path: Path) -> Card | str:

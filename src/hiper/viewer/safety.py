@@ -67,7 +67,7 @@ class Door:
         if self.token is None:
             return True
         right = self.token.encode()
-        return any([secrets.compare_digest((token or "").encode(), right) for token in given])
+        return any(secrets.compare_digest((token or "").encode(), right) for token in given)
 
 
 class Guard:
@@ -82,6 +82,7 @@ class Guard:
         self._app, self._door = app, door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
         if scope["type"] != "http":
             return
         request = Request(scope)

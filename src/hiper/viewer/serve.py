@@ -31,7 +31,7 @@ def needs_extra() -> None:
         UserError: One is missing.
     """
     try:
-        import starlette
+        import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UserError(f"the viewer needs {error.name}: pip install 'hiper[viewer]'") from None
@@ -53,7 +53,9 @@ def bind(host: str, port: int | None) -> socket.socket:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, candidate, type=socket.SOCK_STREAM)[0]
         except OSError as error:
-            raise UserError(f"'{host}' is no address of this machine; leave out --host for this machine alone") from error
+            raise UserError(
+                f"'{host}' is no address of this machine; leave out --host for this machine alone"
+            ) from error
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

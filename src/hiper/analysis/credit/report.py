@@ -12,7 +12,7 @@ import numpy as np
 
 from hiper.advantages import ESTIMATORS, Estimator, Floats
 from hiper.analysis.credit.opinions import Opinion, Summary, correlations, disagreement, opinion_of, summaries
-from hiper.analysis.stored import Stored, read_stored, with_settings_of
+from hiper.analysis.stored import read_stored, with_settings_of
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError

@@ -50,11 +50,9 @@ function drawInto(holder, { unit, lines, alarms, height }) {
       points: { show: few || line.points || false, size: few || line.points ? 7 : 0, fill: stroke },
     });
     if (line.low) {
-      const bound = { stroke: line.band ? "transparent" : stroke, width: line.band ? 0 : 1, points: { show: false }, spanGaps: true };
-      if (!line.band) bound.dash = [2, 3];
-      series.push({ label: `${line.label}, low`, ...bound, value: (_, x) => shownNumber(x, unit) });
-      series.push({ label: `${line.label}, high`, ...bound, value: (_, x) => shownNumber(x, unit) });
-      bands.push({ series: [series.length - 1, series.length - 2], fill: withAlpha(stroke, 0.14) });
+      const bound = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+      series.push({ label: `${line.label}, low`, ...bound }, { label: `${line.label}, high`, ...bound });
+      if (line.band) bands.push({ series: [series.length - 1, series.length - 2], fill: withAlpha(stroke, 0.14) });
     }
   }
   const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
@@ -66,13 +64,14 @@ function drawInto(holder, { unit, lines, alarms, height }) {
     scales: { x: { time: false, range: wide }, y: shares ? { range: (u, low, high) => shareRange(low, high) } : {} },
     axes: [{ ...axis, size: 28, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
       { ...axis, size: 52, values: (_, ticks) => ticks.map((x) => (shares ? `${Math.round(100 * x)}%` : number(x))) }],
-    hooks: { draw: [(plot) => drawAlarms(plot, alarms)], setCursor: [(plot) => tell(plot, holder, unit)] },
+    hooks: { draw: [(plot) => drawAlarms(plot, alarms), (plot) => drawn.filter((line) => line.low && !line.band).forEach((line) => drawIntervals(plot, line))], setCursor: [(plot) => tell(plot, holder, unit)] },
   }, data, holder);
   holder.append(h("div", { class: "tip", hidden: true }));
 }
 
+// A little room at both ends, so that points there are whole.
 function wide(_, low, high) {
-  return low === high ? [low - 1, high + 1] : [low, high];
+  return low === high ? [low - 1, high + 1] : [low - (high - low) * 0.015, high + (high - low) * 0.015];
 }
 
 function shareRange(low, high) {
@@ -99,6 +98,23 @@ function drawAlarms(plot, alarms) {
     context.arc(x, plot.bbox.top + 4 * devicePixelRatio, 3.5 * devicePixelRatio, 0, 7);
     context.fill();
   }
+  context.restore();
+}
+
+// The interval of each estimate, as a bar with ends.
+function drawIntervals(plot, line) {
+  const context = plot.ctx;
+  const end = 4 * devicePixelRatio;
+  context.save();
+  context.strokeStyle = colour(line.colour);
+  context.lineWidth = 1.5 * devicePixelRatio;
+  line.x.forEach((iteration, n) => {
+    const x = plot.valToPos(iteration, "x", true);
+    const [low, high] = [plot.valToPos(line.low[n], "y", true), plot.valToPos(line.high[n], "y", true)];
+    context.beginPath();
+    for (const [from, to] of [[[x, low], [x, high]], [[x - end, low], [x + end, low]], [[x - end, high], [x + end, high]]]) { context.moveTo(...from); context.lineTo(...to); }
+    context.stroke();
+  });
   context.restore();
 }
 

@@ -5,6 +5,7 @@ import { toggle } from "./charts.js";
 import { button, h, number } from "./dom.js";
 
 const USUAL = 3;
+const USUAL_TYPES = ["turn-gae", "grpo", "reinforce++"];
 
 // The run's own estimator, and the first others of another type that can be called.
 export function titlesShown(credit, asked) {
@@ -12,7 +13,8 @@ export function titlesShown(credit, asked) {
   if (asked !== undefined && asked !== null) return asked.split("|").filter((title) => possible.some((e) => e.title === title));
   const own = possible.find((e) => e.title === credit.own);
   const shown = own ? [own] : [];
-  for (const e of possible) if (shown.length < USUAL && !shown.some((other) => other.type === e.type)) shown.push(e);
+  const usual = USUAL_TYPES.flatMap((type) => possible.filter((e) => e.type === type));
+  for (const e of [...usual, ...possible]) if (shown.length < USUAL && !shown.some((other) => other.type === e.type)) shown.push(e);
   return shown.map((e) => e.title);
 }
 
@@ -26,7 +28,7 @@ export function decisionRows(credit, titles) {
 
 export function shade(value, scale) {
   if (value === null || value === undefined) return 0;
-  return Math.min(1, Math.abs(value) / scale).toFixed(3);
+  return Math.min(1, (Math.abs(value) / scale) ** 0.75).toFixed(3);
 }
 
 export function creditPanel(state, { choose, change }) {

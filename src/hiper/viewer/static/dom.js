@@ -51,7 +51,7 @@ export function number(x, digits = 3) {
   if (x === 0) return "0";
   const size = Math.abs(x);
   if (size >= 1e5 || size < 1e-3) return x.toExponential(1);
-  return size >= 100 ? x.toFixed(size >= 1000 || Number.isInteger(x) ? 0 : 1) : String(Number(x.toFixed(digits)));
+  return size >= 1000 ? Math.round(x).toLocaleString("en") : String(Number(Number(x.toFixed(digits)).toPrecision(4)));
 }
 
 export function signed(x) {

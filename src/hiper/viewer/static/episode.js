@@ -31,11 +31,24 @@ export async function episodeView(at) {
     note({ turn: state.turn + 1 });
     draw();
     parts.transcript.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+    showCurrent();
+  }
+
+  // Where the strip is wider than the page, its current turn is kept in sight.
+  function showCurrent() {
+    const card = parts.strip.firstElementChild;
+    const current = card?.querySelector(".turn.current");
+    if (!current) return;
+    const [left, right] = [current.offsetLeft - 130, current.offsetLeft + current.offsetWidth + 20];
+    if (left < card.scrollLeft) card.scrollLeft = left;
+    else if (right > card.scrollLeft + card.clientWidth) card.scrollLeft = right - card.clientWidth;
   }
 
   function draw() {
+    const scrolled = parts.strip.firstElementChild?.scrollLeft || 0;
     const rows = state.credit ? decisionRows(state.credit, state.shown) : [];
     replace(parts.strip, strip(episode, state.credit, rows, state.turn, select));
+    parts.strip.firstElementChild.scrollLeft = scrolled;
     replace(parts.turn, turnCard(episode, state, rows, place, (by) => { state.by = by; note({ by }); draw(); }));
     replace(parts.transcript, transcript(episode, rows, state.turn, select));
   }
@@ -75,7 +88,7 @@ export async function episodeView(at) {
   const element = h("section", { class: "page episode" }, heading(at.run, episode, next), parts.same, parts.strip, parts.panel,
     h("div", { class: "split" }, parts.transcript, parts.turn));
   return {
-    element, title: `${episode.file}/${episode.n}`,
+    element, title: `${episode.file}/${episode.n}`, ready: showCurrent,
     keys: { j: () => select(state.turn + 1), k: () => select(state.turn - 1), n: next(1), p: next(-1), l: () => select(state.turn + 1), h: () => select(state.turn - 1) },
   };
 }
@@ -117,7 +130,7 @@ export function transcript(e, rows, current, select) {
     }
     items.push(h("button", { type: "button", class: `line seg${Math.max(0, segment) % 8}`, "aria-current": n === current ? "true" : null, onclick: () => select(n) },
       h("span", { class: "n" }, n + 1), h("span", { class: `say ${turn.switch ? "switch" : ""}`, title: turn.switch ? "SWITCH" : "KEEP" }, turn.invalid && turn.invalid !== "inadmissible_action" ? "–" : turn.switch ? "S" : "K"),
-      h("span", { class: "act" }, turn.action || "(nothing)", turn.invalid ? h("span", { class: "badge lost small" }, turn.invalid.replaceAll("_", " ")) : null),
+      h("span", { class: "act" }, turn.action || "(nothing)", turn.invalid ? h("span", { class: "cross", role: "img", title: `invalid: ${turn.invalid.replaceAll("_", " ")}`, "aria-label": `invalid: ${turn.invalid.replaceAll("_", " ")}` }, "✕") : null),
       h("span", { class: "cells" }, rows.map((row) => h("i", { class: `cell ${row.values[n] === null || row.values[n] === undefined ? "" : row.values[n] < 0 ? "neg" : "pos"}`, vars: { "--a": row.alpha(n) }, title: `${row.label}: ${number(row.values[n], 3)}` })))));
   });
   return items;

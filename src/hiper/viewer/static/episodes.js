@@ -8,9 +8,9 @@ import { indexOf } from "./rows.js";
 const ROW = 36;
 const COLUMNS = [
   { key: "won", label: "result", width: "6.5rem", show: (e) => badge(e.end, e.won) },
-  { key: "iteration", label: "file", width: "minmax(7rem, 1.1fr)", show: (e) => (e.split === null ? `iteration ${e.iteration}` : `${e.split}, after ${e.iteration}`) },
+  { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? `iteration ${e.iteration}` : `${e.split}, after ${e.iteration}`) },
   { key: "n", label: "no.", width: "3.2rem", num: true },
-  { key: "task_type", label: "type", width: "minmax(5rem, 1fr)" },
+  { key: "task_type", label: "type", width: "minmax(5rem, 1.6fr)" },
   { key: "goal", label: "task", width: "minmax(9rem, 3fr)", show: (e) => h("span", { title: e.task_id }, e.goal) },
   { key: "turns", label: "turns", width: "4rem", num: true },
   { key: "switches", label: "switches", width: "5.2rem", num: true, wide: true },

@@ -39,7 +39,7 @@ function header(run) {
   const rang = new Map();
   for (const { iteration, name } of run.alarms_rang) rang.set(name, [...(rang.get(name) || []), iteration]);
   return h("div", {},
-    h("div", { class: "head" }, h("div", {}, h("h1", {}, run.id === "." ? run.folder : run.id), h("p", { class: "sub" },
+    h("div", { class: "head" }, h("div", {}, h("h1", {}, run.id), h("p", { class: "sub" },
       [run.name, run.environment, run.method, run.seed === null ? null : `seed ${run.seed}`].filter(Boolean).join(" · "))),
     h("span", { class: `state ${run.state}` }, run.state)),
     notes(run.notes), run.diverged ? h("div", { class: "notes bad" }, h("strong", {}, "Training diverged"), h("p", {}, run.diverged)) : null,

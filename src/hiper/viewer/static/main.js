@@ -31,8 +31,10 @@ async function show() {
   shown = { keys: {}, refresh: null, leave: null };
   drawTop(view, at);
   main.setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => replace(main, empty(h("p", {}, "Loading …"))), 400);
   try {
     const made = await (VIEWS[view] || missing)(at);
+    clearTimeout(slow);
     if (turn !== drawn) return;
     shown = { keys: {}, ...made };
     replace(main, made.element);
@@ -42,6 +44,7 @@ async function show() {
   } catch (error) {
     if (turn === drawn) replace(main, empty(h("h1", {}, "This cannot be shown"), h("p", {}, error.message)));
   }
+  clearTimeout(slow);
   main.removeAttribute("aria-busy");
   window.scrollTo(0, 0);
 }
@@ -52,7 +55,7 @@ function missing() {
 
 function drawTop(view, at) {
   const crumbs = [h("a", { href: "#/", class: "brand" }, h("span", { class: "mark", "aria-hidden": true }), "HiPER")];
-  if (at.run) crumbs.push(h("a", { href: link("learning", { run: at.run }), class: "crumb" }, at.run === "." ? "this run" : at.run));
+  if (at.run) crumbs.push(h("a", { href: link("learning", { run: at.run }), class: "crumb" }, at.run));
   const tabs = at.run ? h("nav", { class: "tabs", "aria-label": "Views of the run" }, TABS
     .filter(([name]) => !(exported && name === "play"))
     .map(([name, label]) => h("a", {

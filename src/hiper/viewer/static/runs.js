@@ -9,10 +9,10 @@ const STATES = { training: "training", finished: "finished", stopped: "stopped",
 
 export async function runsView(at) {
   let found = await get("runs");
-  if (found.runs.length === 1 && found.runs[0].id === "." && location.hash.length < 3) {
-    location.replace(link("learning", { run: "." }));
-    found = await get("runs");
-  }
+  const only = () => {
+    if (found.single && here().view === "runs") location.replace(link("learning", { run: found.runs[0].id }));
+  };
+  only();
   const chosen = new Set((at.chosen || "").split(",").filter(Boolean));
   let filter = at.filter || "";
   let cursor = -1;
@@ -46,7 +46,7 @@ export async function runsView(at) {
     const share = run.iterations ? Math.min(1, run.iteration / run.iterations) : 0;
     return h("tr", { class: n === cursor ? "cursor" : null },
       h("td", { class: "tick" }, box),
-      h("td", { class: "name" }, h("a", { href: link("learning", { run: run.id }) }, run.id === "." ? run.folder : run.id),
+      h("td", { class: "name" }, h("a", { href: link("learning", { run: run.id }) }, run.id),
         h("div", { class: "sub" }, [run.name, run.environment, run.method, run.seed === null ? null : `seed ${run.seed}`].filter((x) => x !== null && x !== undefined && x !== "").join(" · "))),
       h("td", {}, h("span", { class: `state ${run.state}` }, STATES[run.state] || run.state),
         run.alarms.length ? h("span", { class: "badge alarm", title: run.alarms.join(", ") }, `${run.alarms.length} alarm${run.alarms.length > 1 ? "s" : ""}`) : null,
@@ -75,7 +75,7 @@ export async function runsView(at) {
       h("a", { class: "plain", href: link("play") }, "Play"))), body);
   return {
     element, title: "Runs",
-    refresh: async () => { found = await get("runs"); if (here().view === "runs") draw(); },
+    refresh: async () => { found = await get("runs"); only(); draw(); },
     keys: { j: () => move(1), k: () => move(-1), Enter: () => cursor >= 0 && go("learning", { run: rows()[cursor].id }) },
   };
 }

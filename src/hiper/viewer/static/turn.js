@@ -14,7 +14,7 @@ const WHY = {
 export function turnCard(episode, state, rows, place, by) {
   const t = state.turn;
   const turn = episode.turns[t];
-  const modes = [["credit", "credit"], ["logprob", "log-probability"], ...(turn.series["logprob/learner"] ? [["mismatch", "sampler mismatch"]] : []), ["kind", "decision"]];
+  const modes = [["credit", "credit"], ["logprob", "log-probability"], ...(turn.series["logprob/token"] ? [["mismatch", "sampler mismatch"]] : []), ["kind", "decision"]];
   const mode = modes.some(([name]) => name === state.by) ? state.by : "credit";
   return [
     h("div", { class: "detail-head" }, h("h2", {}, `Turn ${t + 1}`), h("span", { class: `badge ${turn.switch ? "switch" : "keep"}` }, turn.switch ? "SWITCH" : "KEEP"),
@@ -46,7 +46,7 @@ function response(turn, t, mode, state) {
 }
 
 function tokens(turn, lookOf) {
-  const learner = turn.series["logprob/learner"];
+  const learner = turn.series["logprob/token"];
   return h("div", { class: "tokens text" }, turn.tokens.map((text, k) => {
     const { class: kind, alpha, words } = lookOf(k);
     const told = [words, KINDS[turn.kinds[k]], `log-probability ${number(turn.logprobs[k], 4)}`, learner ? `learner ${number(learner[k], 4)}` : null, `token ${turn.ids[k]}`].filter(Boolean).join("\n");
@@ -57,7 +57,7 @@ function tokens(turn, lookOf) {
 function look(turn, mode, k) {
   if (mode === "kind") return { class: `kind${turn.kinds[k]}`, alpha: 1, words: "" };
   if (mode === "mismatch") {
-    const gap = turn.series["logprob/learner"][k] - turn.logprobs[k];
+    const gap = turn.series["logprob/token"][k] - turn.logprobs[k];
     return { class: gap < 0 ? "neg" : "pos", alpha: shade(gap, 0.1), words: `learner − sampler ${number(gap, 5)}` };
   }
   return { class: "neg", alpha: shade(turn.logprobs[k], 3), words: `probability ${number(Math.exp(turn.logprobs[k]), 3)}` };
