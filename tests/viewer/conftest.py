@@ -97,7 +97,9 @@ class Visit:
         return self.page
 
     def settled(self) -> None:
-        self.page.wait_for_function("() => { const m = document.getElementById('main'); return m.childElementCount && !m.hasAttribute('aria-busy') }")
+        self.page.wait_for_function(
+            "() => { const m = document.getElementById('main'); return m.childElementCount && !m.hasAttribute('aria-busy') }"
+        )
 
     @property
     def text(self) -> str:
@@ -130,5 +132,7 @@ def runs(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = folder / "study" / "tiny-seed1"
     shutil.copytree(tiny_run, other)
     settings = (other / "config.yaml").read_text()
-    (other / "config.yaml").write_text(settings.replace("seed: 0\n", "seed: 1\n", 1).replace("  lr: 0.001", "  lr: 0.002", 1))
+    (other / "config.yaml").write_text(
+        settings.replace("seed: 0\n", "seed: 1\n", 1).replace("  lr: 0.001", "  lr: 0.002", 1)
+    )
     return folder

@@ -78,7 +78,10 @@ def test_values_and_return_are_those_of_the_episode(tiny_run: Path):
     series = episode.credit.series
     for name in ("low", "high", "switch"):
         assert values[name] == pytest.approx(series[f"value/{name}"], abs=1e-5)
-    rewards = [sum(series[f"reward/{part}"][t] for part in ("environment", "invalid", "keep", "consistency")) for t in range(len(episode.turns))]
+    rewards = [
+        sum(series[f"reward/{part}"][t] for part in ("environment", "invalid", "keep", "consistency"))
+        for t in range(len(episode.turns))
+    ]
     by_hand = [sum(r * 0.5**n for n, r in enumerate(rewards[t:])) for t in range(len(rewards))]
     assert values["return"] == pytest.approx(by_hand, abs=1e-5)
 

@@ -46,7 +46,9 @@ def test_runs_are_found_below_the_folder(runs: Path):
     assert Folder(runs / "study").run_path("tiny-seed1") == runs / "study" / "tiny-seed1"
 
 
-@pytest.mark.parametrize("name", ["..", "../runs/tiny-seed0", "/etc", "nowhere", "", "tiny-seed0/../study/tiny-seed1", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["..", "../runs/tiny-seed0", "/etc", "nowhere", "", "tiny-seed0/../study/tiny-seed1", "a\0b"]
+)
 def test_other_paths_are_no_runs(runs: Path, name: str):
     with pytest.raises(NotFoundError):
         Folder(runs).run_path(name)
@@ -88,7 +90,9 @@ def test_time_to_go_counts_iterations_and_evaluations(run: Path):
     settings = (run / "config.yaml").read_text().replace("  iterations: 2", "  iterations: 12")
     (run / "config.yaml").write_text(settings)
     records = [{"iteration": n, "success/all": 0.5, "time/iteration": 10.0 * n} for n in (1, 2)]
-    records.append({"iteration": 2, "eval/held_out/success": 0.5, "eval/held_out/turns": 3.0, "eval/held_out/seconds": 4.0})
+    records.append(
+        {"iteration": 2, "eval/held_out/success": 0.5, "eval/held_out/turns": 3.0, "eval/held_out/seconds": 4.0}
+    )
     (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     told = reader(run).summary()
     assert told["state"] == "training"
@@ -104,7 +108,9 @@ def test_damage_leaves_the_rest(run: Path):
     file = run / "episodes" / "iter-00001.jsonl.gz"
     text = gzip.decompress(file.read_bytes()).split(b"\n")
     file.write_bytes(gzip.compress(b"\n".join([*text[:3], b'{"version": 1}', *text[4:]])))
-    (run / "episodes" / "iter-00002.jsonl.gz").write_bytes((run / "episodes" / "iter-00002.jsonl.gz").read_bytes()[:-200])
+    (run / "episodes" / "iter-00002.jsonl.gz").write_bytes(
+        (run / "episodes" / "iter-00002.jsonl.gz").read_bytes()[:-200]
+    )
     read = reader(run)
     told = read.summary()
     assert told["iteration"] == 2
@@ -139,7 +145,12 @@ def test_the_index_has_a_row_for_every_episode(run: Path):
     assert {f["name"]: f["rows"] for f in again["files"]} == {name: f["rows"] for name, f in files.items()}  # type: ignore[attr-defined]
     for n, episode in enumerate(read_episodes(run / "episodes" / "iter-00002.jsonl.gz")):
         row = dict(zip(COLUMNS, files["iter-00002"]["rows"][n], strict=True))
-        assert (row["n"], row["task_id"], row["won"], row["turns"]) == (n, episode.task_id, episode.won, len(episode.turns))
+        assert (row["n"], row["task_id"], row["won"], row["turns"]) == (
+            n,
+            episode.task_id,
+            episode.won,
+            len(episode.turns),
+        )
         assert row["seed"] == str(episode.seed)
         assert row["invalid"] == sum(t.invalid is not None for t in episode.turns)
         assert row["switches"] == sum(t.boundary for t in episode.turns) - 1

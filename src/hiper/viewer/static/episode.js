@@ -48,6 +48,7 @@ export async function episodeView(at) {
     const scrolled = parts.strip.firstElementChild?.scrollLeft || 0;
     const rows = state.credit ? decisionRows(state.credit, state.shown) : [];
     replace(parts.strip, strip(episode, state.credit, rows, state.turn, select));
+    parts.strip.dataset.credit = JSON.stringify(state.changes);
     parts.strip.firstElementChild.scrollLeft = scrolled;
     replace(parts.turn, turnCard(episode, state, rows, place, (by) => { state.by = by; note({ by }); draw(); }));
     replace(parts.transcript, transcript(episode, rows, state.turn, select));

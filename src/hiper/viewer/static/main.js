@@ -127,8 +127,8 @@ document.addEventListener("keydown", (event) => {
 // New things appear by themselves.
 
 async function watch() {
-  let before = null;
-  let asked = "";
+  let before = null; // what was known at the last look; null: nothing yet, so what is shown may be old already
+  let asked = null;
   for (;;) {
     await new Promise((resolve) => setTimeout(resolve, POLL_MILLISECONDS));
     if (document.hidden) continue;
@@ -136,7 +136,7 @@ async function watch() {
     try {
       const stamps = JSON.stringify(await get("stamps", { run: at.run }));
       document.documentElement.classList.remove("offline");
-      if (asked === (at.run || "") && before !== null && stamps !== before && shown.refresh) await shown.refresh();
+      if ((asked !== (at.run || "") || stamps !== before) && shown.refresh) await shown.refresh();
       before = stamps;
       asked = at.run || "";
     } catch {
