@@ -3,8 +3,8 @@
     python benchmarks/viewer.py [RUN] [--episodes 20000] [--gigabytes 1] [--keep FOLDER]
 
 Without RUN, a small run is trained first (about a minute). Its episodes are repeated until the large run has as many,
-and their turns until its files have the size asked for. The repeated turns get prompts of other tokens, so that the files
-do not shrink when they are packed. Memory is the resident memory of the server process and of the page's renderer.
+and their turns until its files have the size asked for. The repeated turns get prompts of other tokens, so that the
+files do not shrink when they are packed. Memory is the resident memory of the server, and the heap of the page.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ def report(large: Path, whole: bool) -> int:
     files = sorted((large / "episodes").glob("*.gz"))
     size = sum(file.stat().st_size for file in files) / 1e9
     print(
-        f"{len(files)} files of {EPISODES_OF_A_FILE} episodes, {size:.2f} GB packed, {unpacked(files[0]):.0f} MB a file unpacked"
+        f"{len(files)} files of {EPISODES_OF_A_FILE} episodes, {size:.2f} GB packed, "
+        f"{unpacked(files[0]):.0f} MB a file unpacked"
     )
     server = subprocess.Popen(
         [sys.executable, "-m", "hiper", "view", str(large), "--no-browser"], stdout=subprocess.PIPE, text=True
@@ -182,14 +183,7 @@ def measure(
         f"api/episode?run={run}&file={other}&n=64",
     )
     page.click("summary >> text=Settings of the estimators")
-    again = [
-        clock(
-            lambda v=v: slide(page, v),
-            page,
-            f"() => document.querySelector('.panel .sub') && new URLSearchParams(location.hash.split('?')[1]).get('set') === '{{\"lambda_turn\":{v}}}' && document.querySelector('[data-credit]')?.dataset.credit === '{{\"lambda_turn\":{v}}}'",
-        )
-        for v in (0.9, 0.5, 0.8, 0.3, 0.7)
-    ]
+    again = [credited(page, value) for value in (0.9, 0.5, 0.8, 0.3, 0.7)]
     most = resident(server) + heap(page)
     figures: list[tuple[str, float, float | None, str]] = [
         ("open the run: page, curves drawn", curves, OPEN_SECONDS, "s"),
@@ -220,12 +214,14 @@ def whole_list(page: Any, base: str, run: str) -> list[tuple[str, float, float |
     ]
 
 
-def slide(page: Any, value: float) -> None:
-    """Move the control of lambda_turn."""
-    page.evaluate(
-        "(v) => { const e = document.getElementById('set-lambda_turn'); e.value = v; e.dispatchEvent(new Event('input', { bubbles: true })); }",
-        value,
+def credited(page: Any, value: float) -> float:
+    """Move the control of lambda_turn, and return the seconds until the credit under it is drawn."""
+    move = (
+        "(v) => { const e = document.getElementById('set-lambda_turn'); e.value = v; "
+        "e.dispatchEvent(new Event('input')); }"
     )
+    drawn = f"() => document.querySelector('[data-credit]')?.dataset.credit === '{{\"lambda_turn\":{value}}}'"
+    return clock(lambda: page.evaluate(move, value), page, drawn)
 
 
 def clock(act: Callable[[], object], page: Any, until: str) -> float:

@@ -8,21 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from helpers.missing import skip_without
 
 pytest.importorskip("starlette")
-pytest.importorskip("uvicorn")
+uvicorn = pytest.importorskip("uvicorn")
 playwright_api = pytest.importorskip("playwright.sync_api")
 
-import uvicorn
-
-from hiper.viewer.app import Library, make_app
-from hiper.viewer.playing import play_routes
-from hiper.viewer.safety import Door
-from hiper.viewer.serve import bind
+if TYPE_CHECKING:
+    from hiper.viewer.app import Library
+    from hiper.viewer.safety import Door
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -57,7 +55,12 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Starts servers in threads, each with the address that it returns."""
-    running: list[tuple[uvicorn.Server, threading.Thread, Library]] = []
+    from hiper.viewer.app import Library, make_app
+    from hiper.viewer.playing import play_routes
+    from hiper.viewer.safety import Door
+    from hiper.viewer.serve import bind
+
+    running: list[tuple[Any, threading.Thread, Library]] = []
 
     def start(root: Path, door: Door | None = None) -> str:
         listening = bind("127.0.0.1", None)
@@ -87,8 +90,12 @@ class Visit:
         self.requests: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda told: self.errors.append(told.text) if told.type == "error" else None)
-        page.on("dialog", lambda dialog: (self.errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", self._dialog)
         page.on("request", lambda request: self.requests.append(request.url))
+
+    def _dialog(self, dialog: Any) -> None:
+        self.errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def open(self, address: str = "") -> Any:
         """Go to an address and wait until the view is there."""
@@ -97,9 +104,7 @@ class Visit:
         return self.page
 
     def settled(self) -> None:
-        self.page.wait_for_function(
-            "() => { const m = document.getElementById('main'); return m.childElementCount && !m.hasAttribute('aria-busy') }"
-        )
+        self.page.wait_for_selector("main:not([aria-busy]) > *")
 
     @property
     def text(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ from hiper.viewer.credit import controls, disputes, lay_out
 from hiper.viewer.episodes import Lines
 
 
-def shown(run: Path, number: int, file: str = "iter-00002", **changes: object) -> dict[str, dict[str, object]]:
+def shown(run: Path, number: int, file: str = "iter-00002", **changes: Any) -> dict[str, dict[str, Any]]:
     answer = Library(run).credit_of(run.name, file, number, changes)
     return {estimator["title"]: estimator for estimator in answer["estimators"]}
 
 
-def array(numbers: object) -> np.ndarray:
+def array(numbers: Any) -> Any:
     return np.array(numbers, dtype=float)  # None becomes NaN
 
 
@@ -33,20 +34,20 @@ def test_it_is_what_the_report_says(tiny_run: Path, number: int):
     assert {title for title, e in told.items() if "why_not" not in e} == set(report.opinions)
     first = sum(len(e.turns) for e in report.episodes[:number])
     for title, opinion in report.opinions.items():
-        for t, tokens in enumerate(told[title]["tokens"]):  # type: ignore[arg-type, var-annotated]
+        for t, tokens in enumerate(told[title]["tokens"]):
             np.testing.assert_allclose(array(tokens), opinion.token_K_of(first + t), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"gamma": 0.5}, {"lambda_turn": 0.0, "lambda_seg": 0.3}, {"normalize": True}])
-def test_settings_by_hand_are_those_of_the_estimator(tiny_run: Path, changes: dict[str, object]):
+def test_settings_by_hand_are_those_of_the_estimator(tiny_run: Path, changes: dict[str, Any]):
     stored, config = read_stored(Run.open(tiny_run), 2), Run.open(tiny_run).config
     told = shown(tiny_run, 3, **changes)
-    hae = dataclasses.replace(estimators_for(config)["HAE"], **changes)  # type: ignore[arg-type]
+    hae = dataclasses.replace(estimators_for(config)["HAE"], **changes)
     credit, length = hae(stored.turns), len(stored.episodes[3].turns)
     for decision, advantage_BT in (("switch", credit.switch_BT), ("action", credit.low_BT)):
-        np.testing.assert_allclose(array(told["HAE"]["decisions"][decision]), advantage_BT[3, :length], atol=1e-5)  # type: ignore[index]
+        np.testing.assert_allclose(array(told["HAE"]["decisions"][decision]), advantage_BT[3, :length], atol=1e-5)
     boundaries = stored.turns.boundary_BT[3, :length]
-    subgoals = array(told["HAE"]["decisions"]["subgoal"])  # type: ignore[index]
+    subgoals = array(told["HAE"]["decisions"]["subgoal"])
     np.testing.assert_allclose(subgoals[boundaries], credit.high_BT[3, :length][boundaries], atol=1e-5)
     assert np.isnan(subgoals[~boundaries]).all()
 
@@ -65,7 +66,7 @@ def test_a_setting_reaches_every_estimator_that_has_it(tiny_run: Path):
 @pytest.mark.parametrize(
     "changes", [{"gamma": 2.0}, {"gamma": "<b>"}, {"gamma": True}, {"normalize": 1}, {"switch_form": "none"}, {"x": 1}]
 )
-def test_impossible_settings_are_refused(tiny_run: Path, changes: dict[str, object]):
+def test_impossible_settings_are_refused(tiny_run: Path, changes: dict[str, Any]):
     with pytest.raises(UserError):
         shown(tiny_run, 0, **changes)
 

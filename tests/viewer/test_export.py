@@ -11,9 +11,8 @@ import pytest
 
 from hiper.errors import UserError
 from hiper.runs.folder import Run
-from hiper.viewer.app import STATIC
+from hiper.viewer.app import STATIC, Library
 from hiper.viewer.export import bundled, export_page, some_episodes
-from hiper.viewer.app import Library
 
 Visits = Callable[..., Any]
 

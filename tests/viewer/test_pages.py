@@ -15,6 +15,10 @@ from hiper.runs.folder import Run
 
 Serve = Callable[..., str]
 Visits = Callable[..., Any]
+PROBES = dict(
+    re.findall(r"^// (\w+):.*\n((?:.+\n)+)", (Path(__file__).parent / "probes.js").read_text(encoding="utf-8"), re.M)
+)
+"""Functions that run in the page, by name."""
 EPISODE = "#/episode?run=tiny-seed0&file=iter-00002&n=3"
 VIEWS = (
     "#/",
@@ -49,10 +53,7 @@ def test_every_view_fits_and_has_no_errors(
         assert page.locator("h1").count() >= 1, view
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{view} is {wide} pixels too wide"
-        unnamed = page.evaluate(
-            "[...document.querySelectorAll('button, a, input, select')].filter((e) => !(e.textContent.trim() || e.ariaLabel || e.labels?.length || e.title)).map((e) => e.outerHTML)"
-        )
-        assert unnamed == [], view
+        assert page.evaluate(PROBES["unnamed"]) == [], view
     assert here.errors == []
     assert here.elsewhere() == []
 
@@ -64,23 +65,7 @@ def test_texts_can_be_read_in_both_colours(serve: Serve, visit: Visits, runs: Pa
         here = visit(base, color_scheme=colours)
         for view in VIEWS[:4]:
             here.open(view).wait_for_timeout(100)
-            assert here.page.evaluate(CONTRAST) == [], f"{view}, {colours}"
-
-
-CONTRAST = """() => {
-  const parse = (c) => { const n = (c.match(/[0-9.]+/g) || []).map(Number); return c.startsWith('color(') ? [n[0] * 255, n[1] * 255, n[2] * 255, n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1]; };
-  const over = (a, b) => [0, 1, 2].map((i) => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
-  const light = (c) => { const [r, g, b] = c.slice(0, 3).map((x) => { x /= 255; return x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const ground = (e) => { const layers = []; for (let n = e; n; n = n.parentElement) layers.push(parse(getComputedStyle(n).backgroundColor)); return layers.reverse().reduce((under, c) => over(c, under), [255, 255, 255, 1]); };
-  const bad = [];
-  for (const e of document.querySelectorAll('main *, #top *')) {
-    if (![...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()) || !e.checkVisibility() || e.closest('svg, [disabled], :disabled, option, .unseen, .curves-holder')) continue;
-    const back = ground(e); const front = over(parse(getComputedStyle(e).color), back);
-    const [a, b] = [light(front), light(back)].sort((x, y) => y - x);
-    if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(`${e.className || e.tagName}: ${e.textContent.slice(0, 30)} ${((a + 0.05) / (b + 0.05)).toFixed(2)}`);
-  }
-  return [...new Set(bad)];
-}"""
+            assert here.page.evaluate(PROBES["contrast"]) == [], f"{view}, {colours}"
 
 
 def test_the_list_of_runs(serve: Serve, visit: Visits, runs: Path):

@@ -85,7 +85,8 @@ from hiper.viewer.app import Library
 from hiper.viewer.playing import Table
 library = Library(Path(sys.argv[1]))
 run = library.folder.runs()[0]
-library.runs(), library.run(run).details(), library.episode(run, "iter-00001", 0), library.prompt(run, "iter-00001", 0, 0)
+library.runs(), library.run(run).details(), library.episode(run, "iter-00001", 0)
+library.prompt(run, "iter-00001", 0, 0)
 library.credit_of(run, "iter-00001", 0, {})
 table = Table(library)
 state = table.begin({"run": run})

@@ -34,7 +34,7 @@ def indexed(index: Index) -> dict[str, object]:
     """The whole index, once it is complete."""
     for _ in range(400):
         answer: dict[str, object] = json.loads(index.answer(0))
-        if answer["done"] == answer["of"]:
+        if answer["compared"] == answer["of"]:
             return answer
         time.sleep(0.05)
     raise AssertionError(answer)
@@ -180,11 +180,11 @@ def test_a_worker_that_ends_is_started_again(run: Path):
     read = reader(run)
     file = read.episode_file("iter-00001")
     try:
-        first = worker.read(run, file)
+        first = worker.read(run, file, True)
         assert worker._process is not None
         worker._process.kill()
         worker._process.wait()
-        assert worker.read(run, file) == first
+        assert worker.read(run, file, True) == first
     finally:
         worker.close()
 

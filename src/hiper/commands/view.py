@@ -45,6 +45,7 @@ def view(
         door = Door.for_host(host)
         listening = bind(host or "127.0.0.1", port)
         library = Library(root)
+        library.worker.start()
         stack.callback(library.worker.close)
         url = address(listening, host or "127.0.0.1", door.token)
         display.whole_line(f"view       {url}")

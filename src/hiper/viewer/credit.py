@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -90,8 +91,9 @@ class CreditDesk:
             raise NotFoundError("this episode was replaced by dynamic sampling, or is damaged: it has no credit")
         began = time.perf_counter()
         row, estimators = laid.row_of[number], estimators_for(config)
+        known = controls(estimators)
         called = {
-            title: _shown(title, changed(estimator, changes, estimators), laid.stored, row, config)
+            title: _shown(title, changed(estimator, changes, known), laid.stored, row, config)
             for title, estimator in estimators.items()
         }
         gamma = changes.get("gamma", getattr(config.advantages, "gamma", 1.0))
@@ -99,7 +101,7 @@ class CreditDesk:
             "episodes": len(laid.stored.episodes),
             "own": own_title(config),
             "estimators": list(called.values()),
-            "controls": controls(estimators),
+            "controls": known,
             "values": _values(laid.stored.turns, row, float(gamma)),
             "milliseconds": round(1000 * (time.perf_counter() - began), 1),
         }
@@ -148,21 +150,26 @@ def controls(estimators: Mapping[str, Estimator]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for title, estimator in estimators.items():
         fixed = _telling_apart(estimator)
-        for name, kind in _kinds(estimator).items():
+        for name, kind in _kinds(type(estimator)).items():
             if name not in fixed:
                 control = found.setdefault(name, kind | {"name": name, "value": getattr(estimator, name), "of": []})
                 control["of"].append(title)
     return list(found.values())
 
 
-def changed(estimator: Estimator, changes: Mapping[str, Any], among: Mapping[str, Estimator]) -> Estimator:
+def changed(estimator: Estimator, changes: Mapping[str, Any], possible: Sequence[Mapping[str, Any]]) -> Estimator:
     """Return an estimator with those of the settings that it has.
 
+    Args:
+        estimator: The estimator.
+        changes: Settings by name.
+        possible: What :func:`controls` gave for this estimator and others.
+
     Raises:
-        UserError: A setting is unknown to all of ``among``, or out of range.
+        UserError: No estimator has the setting, or it is out of range.
     """
-    known = {control["name"]: control for control in controls(among)}
-    own = _kinds(estimator).keys() - _telling_apart(estimator)
+    known = {control["name"]: control for control in possible}
+    own = _kinds(type(estimator)).keys() - _telling_apart(estimator)
     chosen = {}
     for name, value in changes.items():
         if name not in known:
@@ -172,9 +179,10 @@ def changed(estimator: Estimator, changes: Mapping[str, Any], among: Mapping[str
     return dataclasses.replace(estimator, **chosen) if chosen else estimator
 
 
-def _kinds(estimator: Estimator) -> dict[str, dict[str, Any]]:
+@cache
+def _kinds(estimator: type[Estimator]) -> dict[str, dict[str, Any]]:
     """Return the settings that a control can change: numbers, switches and choices."""
-    hints = get_type_hints(type(estimator))
+    hints = get_type_hints(estimator)
     kinds: dict[str, dict[str, Any]] = {}
     for field in dataclasses.fields(estimator):
         hint = hints[field.name]

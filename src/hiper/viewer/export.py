@@ -89,7 +89,8 @@ def _answers(library: Library, run: str, episodes: Sequence[str]) -> Iterator[tu
         numbers = {number for other, number in places if other == name}
         rows = [list(row.values()) for row in _rows(reader, name) if row["n"] in numbers]
         files.append({"name": name, "iteration": file.iteration, "split": file.split, "rows": rows, "note": None})
-    index = {"columns": COLUMNS, "sequence": 1, "done": len(files), "of": len(files), "files": files}
+    counts = dict.fromkeys(("done", "compared", "of"), len(files))
+    index = {"columns": COLUMNS, "sequence": 1, **counts, "files": files}
     yield _asked("episodes", run=run, after=0), index
     yield _asked("episodes", run=run, after=1), index | {"files": []}
     for name, number in places:

@@ -1,5 +1,8 @@
 """The index of a run's episodes: one short row each, made in the background by a process of low priority.
 
+Every file is read twice: first for its rows, then to compare what estimators make of it, which takes longer. So the
+list of episodes is complete early.
+
 The index is kept in the cache folder of the user (``~/.cache/hiper/viewer``), never in the run. A file of episodes is
 read again when it changes.
 """
@@ -26,7 +29,7 @@ COLUMNS = (
     "tokens", "apart", "apart_turn",
 )  # fmt: skip
 """The columns of a row. ``apart`` says how far estimators differ at turn ``apart_turn``."""
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 SAVE_EVERY = 50
 """The number of files between two writes of the cache."""
 
@@ -45,7 +48,9 @@ class Entry:
     stamp: tuple[int, int]
     answer: str
     """A JSON object with ``rows`` and ``note``."""
-    sequence: int
+    compared: bool
+    """Whether estimators were compared."""
+    sequence: int = 0
 
 
 class Index:
@@ -72,8 +77,8 @@ class Index:
         Files that are not indexed yet are begun, the newest first.
         """
         files = self._run.episode_files()
-        stale = [f for f in files if (e := self._entries.get(f.name)) is None or e.stamp != f.stamp]
-        if stale:
+        stale, plain = self._left(files)
+        if stale or plain:
             self._begin()
         with self._lock:
             known = {file.name: file for file in files}
@@ -84,6 +89,7 @@ class Index:
                 for e in entries
             )
             head = {"columns": COLUMNS, "sequence": self._sequence, "done": len(files) - len(stale), "of": len(files)}
+            head["compared"] = len(files) - len(stale) - len(plain)
         return f'{json.dumps(head)[:-1]},"files":[{parts}]}}'
 
     def _begin(self) -> None:
@@ -93,22 +99,30 @@ class Index:
                 self._thread.start()
 
     def _work(self) -> None:
-        while stale := [f for f in self._run.episode_files() if self._stale(f)]:
-            file = stale[-1]
-            answer = self._worker.read(self._run.path, file)
-            if answer is None:
-                return
+        while True:
+            stale, plain = self._left(self._run.episode_files())
+            if not (stale or plain):
+                break
+            file = (stale or plain)[-1]
+            answer = self._worker.read(self._run.path, file, compare=not stale)
             with self._lock:
-                self._add(Entry(file.name, file.stamp, answer, 0))
+                self._add(Entry(file.name, file.stamp, answer, not stale))
             self._unsaved += 1
             if self._unsaved >= SAVE_EVERY:
                 self._save()
         if self._unsaved:
             self._save()
 
-    def _stale(self, file: EpisodeFile) -> bool:
-        entry = self._entries.get(file.name)
-        return entry is None or entry.stamp != file.stamp
+    def _left(self, files: Sequence[EpisodeFile]) -> tuple[list[EpisodeFile], list[EpisodeFile]]:
+        """Return the files without rows, and those whose estimators are not compared yet."""
+        stale, plain = [], []
+        for file in files:
+            entry = self._entries.get(file.name)
+            if entry is None or entry.stamp != file.stamp:
+                stale.append(file)
+            elif not entry.compared and file.split is None:
+                plain.append(file)
+        return stale, plain
 
     def _add(self, entry: Entry) -> None:
         self._sequence += 1
@@ -122,9 +136,9 @@ class Index:
                 return
             for line in file:
                 head, _, answer = line.rstrip("\n").partition("\t")
-                name, changed, size = json.loads(head)
+                name, changed, size, compared = json.loads(head)
                 if answer.startswith("{") and answer.endswith("}"):
-                    self._add(Entry(name, (changed, size), answer, 0))
+                    self._add(Entry(name, (changed, size), answer, bool(compared)))
 
     def _save(self) -> None:
         """Write the cache. Where that is not possible, the next viewer indexes anew."""
@@ -136,7 +150,7 @@ class Index:
             with atomic_file(self._cache) as partial, partial.open("w", encoding="utf-8") as file:
                 file.write(json.dumps([INDEX_VERSION, *COLUMNS]) + "\n")
                 for e in entries:
-                    file.write(f"{json.dumps([e.name, *e.stamp])}\t{e.answer}\n")
+                    file.write(f"{json.dumps([e.name, *e.stamp, e.compared])}\t{e.answer}\n")
 
 
 class Worker:
@@ -146,15 +160,26 @@ class Worker:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def read(self, run: Path, file: EpisodeFile) -> str | None:
-        """Return the rows of a file as JSON; None: the process cannot be reached."""
+    def start(self) -> None:
+        """Start the process, so that it has imported what it needs when it is asked."""
+        with self._lock, suppress(OSError):
+            self._started()
+
+    def read(self, run: Path, file: EpisodeFile, compare: bool) -> str:
+        """Return the rows of a file as JSON.
+
+        Args:
+            run: The folder of the run.
+            file: The file.
+            compare: Whether estimators are compared.
+        """
         with self._lock:
             for _ in range(2):  # a process that a damaged file ended is started once more
                 try:
                     process = self._started()
                     assert process.stdin is not None
                     assert process.stdout is not None
-                    asked: Sequence[Any] = (str(run), str(file.path), file.name, file.iteration, file.split)
+                    asked: Sequence[Any] = (str(run), str(file.path), file.name, file.iteration, file.split, compare)
                     process.stdin.write(json.dumps(asked) + "\n")
                     process.stdin.flush()
                     if answer := process.stdout.readline().rstrip("\n"):

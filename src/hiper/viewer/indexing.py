@@ -25,8 +25,14 @@ LONGEST_TEXT = 120
 """The most characters of a text in a row."""
 
 
-def index_file(config: Config | None, file: EpisodeFile) -> dict[str, Any]:
-    """Return the rows of a file's episodes, and a note on what cannot be read."""
+def index_file(config: Config | None, file: EpisodeFile, compare: bool = True) -> dict[str, Any]:
+    """Return the rows of a file's episodes, and a note on what cannot be read.
+
+    Args:
+        config: The settings of the run. None: they cannot be read.
+        file: The file.
+        compare: Whether estimators are compared.
+    """
     episodes: list[Episode | None] = []
     note = None
     try:
@@ -35,7 +41,7 @@ def index_file(config: Config | None, file: EpisodeFile) -> dict[str, Any]:
     except UserError as error:
         note = str(error).replace(str(file.path), file.path.name)
     apart: dict[int, tuple[float, int]] = {}
-    if config is not None and file.split is None and episodes:
+    if compare and config is not None and file.split is None and episodes:
         try:
             apart = disputes(lay_out(episodes, config, file), config)
         except Exception as error:  # an estimator of a user's own may raise anything
@@ -61,14 +67,14 @@ def main() -> None:
     os.nice(10)
     configs: dict[str, Config | None] = {}
     for line in sys.stdin:
-        run, path, name, iteration, split = json.loads(line)
+        run, path, name, iteration, split, compare = json.loads(line)
         if run not in configs:
             try:
                 configs[run] = read_settings(Path(run) / "config.yaml")
             except UserError:
                 configs[run] = None
         try:
-            answer = index_file(configs[run], EpisodeFile(name, Path(path), iteration, split, (0, 0)))
+            answer = index_file(configs[run], EpisodeFile(name, Path(path), iteration, split, (0, 0)), compare)
         except Exception as error:  # whatever a damaged file holds, the next one is read
             answer = {"rows": [], "note": first_line(error)}
         sys.stdout.write(in_json(answer) + "\n")

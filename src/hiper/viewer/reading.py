@@ -26,7 +26,7 @@ from hiper.runs.metrics import (
 from hiper.strict_yaml import read_mapping
 from hiper.viewer.folder import Folder, NotFoundError
 
-EPISODE_FILE = re.compile(r"(iter-(\d+)|eval-(\d+)-(.+))\.jsonl\.gz")
+EPISODE_FILE = re.compile(r"(iter-(\d+)|eval-(\d+)-([^/\0]+))\.jsonl\.gz")
 """The name of a file of episodes."""
 QUIET_SECONDS = 180.0
 """A run that wrote nothing for this long, or for four of its iterations, counts as stopped."""
@@ -100,16 +100,8 @@ class RunReader:
 
     def episode_files(self) -> list[EpisodeFile]:
         """Return the files of episodes, newest iteration last."""
-        found = []
-        for path in (self.path / "episodes").glob("*.jsonl.gz"):
-            if (match := EPISODE_FILE.fullmatch(path.name)) and self.folder.holds(path):
-                try:
-                    told = path.stat()
-                except OSError:
-                    continue
-                stamp = (told.st_mtime_ns, told.st_size)
-                found.append(EpisodeFile(match[1], path, int(match[2] or match[3]), match[4], stamp))
-        return sorted(found, key=lambda file: (file.iteration, file.split or ""))
+        found = map(self._episode_file, (self.path / "episodes").glob("*.jsonl.gz"))
+        return sorted(filter(None, found), key=lambda file: (file.iteration, file.split or ""))
 
     def episode_file(self, name: str) -> EpisodeFile:
         """Return a file of episodes by its name.
@@ -117,10 +109,21 @@ class RunReader:
         Raises:
             NotFoundError: There is none.
         """
-        found = next((file for file in self.episode_files() if file.name == name), None)
+        file = f"{name}.jsonl.gz"
+        found = self._episode_file(self.path / "episodes" / file) if EPISODE_FILE.fullmatch(file) else None
         if found is None:
             raise NotFoundError(f"run '{self.id}' has no episodes '{name}'")
         return found
+
+    def _episode_file(self, path: Path) -> EpisodeFile | None:
+        match = EPISODE_FILE.fullmatch(path.name)
+        if match is None or not self.folder.holds(path):
+            return None
+        try:
+            told = path.stat()
+        except OSError:
+            return None
+        return EpisodeFile(match[1], path, int(match[2] or match[3]), match[4], (told.st_mtime_ns, told.st_size))
 
     # State
 

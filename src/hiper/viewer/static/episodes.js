@@ -48,7 +48,7 @@ export async function episodesView(at) {
     shown = sorted(index.all.filter(matcher(chosen)), chosen.sort);
     inner.style.height = `${shown.length * ROW}px`;
     replace(count, `${shown.length.toLocaleString("en")} of ${index.all.length.toLocaleString("en")} episodes`);
-    replace(bar, index.complete ? null : [h("progress", { value: index.done, max: index.of, "aria-label": "Files read" }), ` reading episodes: ${index.done} of ${index.of} files`]);
+    replace(bar, index.settled ? null : progress(index));
     replace(problems, notes(index.problems));
     drawHead();
     drawRows();
@@ -95,7 +95,7 @@ export async function episodesView(at) {
   list.style.setProperty("--columns", `2rem ${template}`);
   list.style.setProperty("--columns-narrow", `2rem ${COLUMNS.filter((column) => !column.wide && !["n", "task_type", "apart"].includes(column.key)).map((column) => column.width).join(" ")}`);
 
-  const polling = setInterval(async () => { if (!exported && !index.complete && (await index.update())) choose(); }, 700);
+  const polling = setInterval(async () => { if (!exported && !index.settled && (await index.update())) choose(); }, 700);
   const element = h("section", { class: "page tall" },
     h("div", { class: "head" }, h("h1", {}, "Episodes"), h("div", { class: "actions" }, count, side)), filters(index, chosen, set), bar, problems, list);
   return {
@@ -103,6 +103,11 @@ export async function episodesView(at) {
     refresh: async () => { if (await index.update()) choose(); },
     keys: { j: () => move(1), k: () => move(-1), Enter: () => shown[cursor] && go("episode", { run: at.run, ...address(shown[cursor]) }) },
   };
+}
+
+function progress(index) {
+  const [done, what] = index.complete ? [index.compared, "comparing estimators"] : [index.done, "reading episodes"];
+  return [h("progress", { value: done, max: index.of, "aria-label": what }), ` ${what}: ${done} of ${index.of} files`];
 }
 
 function classOf(column) {

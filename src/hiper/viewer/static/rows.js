@@ -15,6 +15,7 @@ class Rows {
     this.files = new Map();
     this.sequence = 0;
     this.done = 0;
+    this.compared = 0;
     this.of = 0;
     this.all = [];
     this.problems = [];
@@ -23,10 +24,11 @@ class Rows {
   // Asks for what is new; true: something was.
   async update() {
     const found = await get("episodes", { run: this.run, after: this.sequence });
-    const before = `${this.done}/${this.of}`;
+    const before = `${this.done}/${this.compared}/${this.of}`;
     this.done = found.done;
     this.of = found.of;
-    if (!found.files.length) return before !== `${this.done}/${this.of}`;
+    this.compared = found.compared;
+    if (!found.files.length) return before !== `${this.done}/${this.compared}/${this.of}`;
     this.sequence = found.sequence;
     for (const file of found.files) {
       const rows = file.rows.map((row) => {
@@ -43,6 +45,10 @@ class Rows {
 
   get complete() {
     return this.done >= this.of;
+  }
+
+  get settled() {
+    return this.compared >= this.of;
   }
 
   inFile(file) {
