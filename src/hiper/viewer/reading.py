@@ -146,7 +146,7 @@ class RunReader:
             "id": self.id,
             "name": self.name,
             "folder": self.path.name,
-            "seed": settings.get("seed"),
+            "seed": _exact(settings.get("seed")),
             "method": settings.get("advantages.type"),
             "environment": settings.get("env.name"),
             "state": state,
@@ -172,7 +172,7 @@ class RunReader:
         trained = [record for record in records if SUCCESS.name in record]
         names = sorted({name for record in trained for name in record} - {"iteration"})
         return self.summary() | {
-            "settings": settings,
+            "settings": {key: _exact(value) for key, value in settings.items()},
             "metrics": {
                 "iteration": [record["iteration"] for record in trained],
                 **{name: [record.get(name) for record in trained] for name in names},
@@ -182,7 +182,7 @@ class RunReader:
                 {"iteration": record["iteration"], "name": name} for record in trained for name in alarms_in(record)
             ],
             "evaluations": [
-                {"iteration": iteration, "split": split, "card": card.to_json()} for iteration, split, card in cards
+                {"iteration": iteration, "split": split, "card": card.to_json() | {"seed": _exact(card.seed)}} for iteration, split, card in cards
             ],
             "files": [
                 {"name": file.name, "iteration": file.iteration, "split": file.split, "size": file.stamp[1]}
@@ -257,6 +257,11 @@ def _card(path: Path) -> Card | str:
         return Card.read(path)
     except UserError as error:
         return str(error)
+
+
+def _exact(value: Any) -> Any:
+    """Return a whole number as text if a browser would round it; anything else as it is."""
+    return str(value) if isinstance(value, int) and abs(value) > 2**53 else value
 
 
 def _outcome(card: Card) -> dict[str, Any]:

@@ -23,7 +23,7 @@ export async function compareView(at) {
     const evaluated = [...new Set(runs.flatMap((run) => run.evaluations.map((e) => e.split)))];
     replace(body,
       legend(groups.map((group, n) => ({ label: `${group.label}${group.runs.length > 1 ? ` (${group.runs.length} seeds)` : ""}`, colour: COLOURS[n % 7], title: group.runs.map((run) => run.id).join("\n") }))),
-      h("div", { class: "charts" }, evaluated.map((split) => h("div", { class: "card" }, chart({ title: `held out: ${split}`, unit: "share", meaning: "Mean success; bands from the lowest to the highest seed",
+      h("div", { class: "charts" }, evaluated.map((split) => h("div", { class: "card" }, chart({ title: `held out: ${split}`, unit: "share", meaning: groups.some((group) => group.runs.length > 1) ? "Mean success; bands from the lowest to the highest seed" : "Success",
         lines: groups.map((group, n) => overSeeds(group.label, COLOURS[n % 7], group.runs.map((run) => curveOf(run, split)))), height: 190 }))),
       names.map((name) => h("div", { class: "card" }, chart({ title: name, unit: unitOf(runs, name), lines: groups.map((group, n) => overSeeds(group.label, COLOURS[n % 7],
         group.runs.filter((run) => run.metrics[name]).map((run) => ({ x: run.metrics.iteration, y: run.metrics[name] })))), alarms: [], height: 160 })))),

@@ -9,14 +9,14 @@ const ROW = 36;
 const COLUMNS = [
   { key: "won", label: "result", width: "6.5rem", show: (e) => badge(e.end, e.won) },
   { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? `iteration ${e.iteration}` : `${e.split}, after ${e.iteration}`) },
-  { key: "n", label: "no.", width: "3.2rem", num: true },
-  { key: "task_type", label: "type", width: "minmax(5rem, 1.6fr)" },
+  { key: "n", label: "no.", width: "3.2rem", num: true, wide: true },
+  { key: "task_type", label: "type", width: "minmax(5rem, 1.6fr)", wide: true },
   { key: "goal", label: "task", width: "minmax(9rem, 3fr)", show: (e) => h("span", { title: e.task_id }, e.goal) },
   { key: "turns", label: "turns", width: "4rem", num: true },
   { key: "switches", label: "switches", width: "5.2rem", num: true, wide: true },
   { key: "invalid", label: "invalid", width: "4.6rem", num: true, wide: true },
   { key: "return", label: "return", width: "4.6rem", num: true, wide: true, show: (e) => number(e.return, 2) },
-  { key: "apart", label: "disagree", width: "5.6rem", num: true, title: "How far estimators rank the most disputed turn apart, from 0 to 1", show: (e) => (e.apart === null ? "–" : e.apart.toFixed(2)) },
+  { key: "apart", label: "disagree", width: "5.6rem", num: true, wide: true, title: "How far estimators rank the most disputed turn apart, from 0 to 1", show: (e) => (e.apart === null ? "–" : e.apart.toFixed(2)) },
 ];
 
 export const address = (e) => ({ file: e.file, n: e.n });
@@ -34,6 +34,7 @@ export async function episodesView(at) {
   const count = h("span", { class: "muted", role: "status" });
   const bar = h("div", { class: "indexing" });
   const problems = h("div", {});
+  const bars = filters(chosen, set);
   const side = button("Side by side", () => go("side", { run: at.run, of: [...picked.keys()].join(",") }), { class: "primary", disabled: true });
   list.append(head, inner);
 
@@ -50,8 +51,19 @@ export async function episodesView(at) {
     replace(count, `${shown.length.toLocaleString("en")} of ${index.all.length.toLocaleString("en")} episodes`);
     replace(bar, index.settled ? null : progress(index));
     replace(problems, notes(index.problems));
+    drawOptions();
     drawHead();
     drawRows();
+  }
+
+  // Types and files become known while the index grows.
+  function drawOptions() {
+    const types = [...new Set(index.all.map((e) => e.task_type))].sort();
+    const files = [...index.files.keys()].sort().reverse();
+    for (const [key, known] of [["type", types], ["file", files]]) {
+      const select = bars.querySelector(`[data-key=${key}]`);
+      if (select.options.length !== known.length + 1) replace(select, [["", "all"], ...known.map((name) => [name, name])].map(([value, text]) => h("option", { value, selected: value === chosen[key] }, text)));
+    }
   }
 
   function drawHead() {
@@ -93,11 +105,10 @@ export async function episodesView(at) {
   });
   const template = COLUMNS.map((column) => column.width).join(" ");
   list.style.setProperty("--columns", `2rem ${template}`);
-  list.style.setProperty("--columns-narrow", `2rem ${COLUMNS.filter((column) => !column.wide && !["n", "task_type", "apart"].includes(column.key)).map((column) => column.width).join(" ")}`);
 
   const polling = setInterval(async () => { if (!exported && !index.settled && (await index.update())) choose(); }, 700);
   const element = h("section", { class: "page tall" },
-    h("div", { class: "head" }, h("h1", {}, "Episodes"), h("div", { class: "actions" }, count, side)), filters(index, chosen, set), bar, problems, list);
+    h("div", { class: "head" }, h("h1", {}, "Episodes"), h("div", { class: "actions" }, count, side)), bars, bar, problems, list);
   return {
     element, title: "Episodes", ready: choose, leave: () => clearInterval(polling),
     refresh: async () => { if (await index.update()) choose(); },
@@ -111,21 +122,18 @@ function progress(index) {
 }
 
 function classOf(column) {
-  const narrow = column.wide || ["n", "task_type", "apart"].includes(column.key);
-  return [column.num ? "num" : "", narrow ? "wide" : ""].join(" ").trim() || null;
+  return [column.num ? "num" : "", column.wide ? "wide" : ""].join(" ").trim() || null;
 }
 
-function filters(index, chosen, set) {
-  const types = [...new Set(index.all.map((e) => e.task_type))].sort();
-  const files = [...index.files.keys()].sort().reverse();
-  const select = (label, key, options) => h("label", { class: "field" }, h("span", {}, label), h("select", { onchange: (event) => set({ [key]: event.target.value }) },
+function filters(chosen, set) {
+  const select = (label, key, options) => h("label", { class: "field" }, h("span", {}, label), h("select", { "data-key": key, onchange: (event) => set({ [key]: event.target.value }) },
     options.map(([value, text]) => h("option", { value, selected: value === chosen[key] }, text))));
   return h("div", { class: "filters" },
     h("input", { type: "search", placeholder: "Filter by task or goal", "aria-label": "Filter by task or goal", "data-filter": true, value: chosen.text, oninput: (event) => set({ text: event.target.value }) }),
     select("result", "result", [["", "all"], ["won", "won"], ["lost", "lost"], ["turn_limit", "out of turns"]]),
     select("from", "where", [["", "everywhere"], ["training", "training"], ["held out", "held-out tasks"]]),
-    select("type", "type", [["", "all"], ...types.map((type) => [type, type])]),
-    select("file", "file", [["", "all"], ...files.map((file) => [file, file])]),
+    select("type", "type", [["", "all"]]),
+    select("file", "file", [["", "all"]]),
     select("invalid", "invalid", [["", "any"], ["some", "some"], ["none", "none"]]));
 }
 
