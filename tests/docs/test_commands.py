@@ -48,6 +48,7 @@ SHORT: dict[str, str] = {
     "PYTHONPATH=. hiper train quickstart advantages='{type: my_credit:MonteCarlo, gamma: 0.9}' --out runs/mine": TRAIN,
     "hiper train quickstart rollout.group_size=8 --out runs/in-groups": f"{TRAIN} training.iterations=4",
     "PYTHONPATH=. hiper train boxes 'env={name: couriers:Courier}' name=courier warm_start.turns=10000": COURIER,
+    "WANDB_MODE=offline hiper train quickstart 'training.trackers=[tensorboard,wandb]'": TRAIN,
     "hiper play alfworld data=generated size=tiny max_turns=20 --agent expert": "--auto",
     "hiper play webshop data=generated --agent expert": "--auto",
     "hiper play alfworld data=generated chores=2 --agent expert": "--auto",
@@ -72,6 +73,7 @@ LEFT_OUT: dict[str, str] = {
     "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "the hub",
     "hiper eval ~/models/base --env webshop prompt.template=webshop/terse rollout.slots=16 --split test "
     "--temperature 0.7": "a model of the reader's own",
+    "hiper train quickstart --processes 2 --launcher ray": "half a minute; tests/launch/test_ray.py runs the like",
     "make fuzz": "minutes; `make test` does a part of it",
     "hiper train alfworld-nano env.chores=3 env.max_turns=null": "hours, on official games",
     "hiper train alfworld-qwen2.5-1.5b env.data=generated --dry-run > mine.yaml": "reads a model's config from the hub",

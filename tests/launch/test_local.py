@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rich.console import Console
 
 from hiper.display.console import Display
-from hiper.launch.local import Command, run_commands
+from hiper.launch.local import Command, gpus_here, local_processes, run_commands
 
 
 class Pretended:
@@ -159,3 +161,60 @@ def test_a_stop_is_passed_on_and_waited_for(tmp_path: Path, patience: int):
         signal.signal(signal.SIGALRM, before)
     assert set(launcher.begun) == {"warm0", "warm1"}
     assert all(process.interrupts == patience for process in launcher.begun.values())
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nvidia-smi tells of four GPUs."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n3\\n'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def gpus_of(process: object) -> str | None:
+    environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")  # type: ignore[attr-defined]
+    return next((line.decode().partition("=")[2] for line in environment if line.startswith(b"CUDA_VIS")), None)
+
+
+def test_each_job_has_its_own_gpus(tmp_path: Path, four_gpus: None):
+    with local_processes(tmp_path / "study") as launch:
+
+        def begin(name: str, processes: int = 1) -> subprocess.Popen[bytes]:
+            arguments = ("verify", "--out", str(tmp_path / f"{name}-proofs"))  # a minute's work, unless killed
+            return cast(
+                "subprocess.Popen[bytes]", launch(Command(name, arguments, processes=processes), tmp_path / name)
+            )
+
+        begun = {name: begin(name) for name in "abcd"}
+        assert {name: gpus_of(process) for name, process in begun.items()} == dict(zip("abcd", "0123", strict=True))
+        begun["c"].kill()
+        begun["c"].wait()
+        begun["e"] = begin("e")
+        assert gpus_of(begun["e"]) == "2"
+        for name in "ad":
+            begun[name].kill()
+            begun[name].wait()
+        begun["pair"] = begin("pair", 2)
+        assert gpus_of(begun["pair"]) == "0,3"
+        for process in begun.values():
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(("allowed", "found"), [("1,3", ["1", "3"]), ("", []), (None, ["0", "1", "2", "3"])])
+def test_gpus_that_may_be_used(four_gpus: None, monkeypatch: pytest.MonkeyPatch, allowed: str | None, found: list[str]):
+    if allowed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+    assert gpus_here() == found
+
+
+def test_a_machine_without_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus_here() == []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -175,6 +175,10 @@ DryRun = Annotated[
 ]
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
+]
+Launcher = Annotated[
+    Literal["local", "ray"],
+    typer.Option("--launcher", help="Who starts the processes: this machine, or Ray on the machines of its cluster."),
 ]
 Iteration = Annotated[
     int | None,

@@ -33,12 +33,13 @@ def evaluate(
     seed: given.EvaluationSeed = None,
     out: given.Out = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
 ) -> None:
     """Play held-out tasks, show the outcome, and write a result card and the episodes."""
     from hiper.runs.policies import find_policy
 
     find_policy(policy, env)  # a wrong path is refused before torch is imported
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         display = make_display()
         display.whole_line(f"policy     {policy}")
         with display.bar("loading torch"):

@@ -28,6 +28,7 @@ def train(
     out: given.Out = None,
     resume: given.Resume = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     view: given.View = False,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -55,7 +56,7 @@ def train(
             dry.show_resumed_run(run, display)
         return
     folder = run.path if run is not None else out or api.default_folder(config or Config())
-    with joined(processes, sys.argv[1:]) as group, beside(folder, display, view and group.first):
+    with joined(processes, sys.argv[1:], launcher) as group, beside(folder, display, view and group.first):
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group)
         elif run is not None:
@@ -74,6 +75,7 @@ def sft(
     settings: given.Settings = None,
     out: given.Out = None,
     processes: given.Processes = 1,
+    launcher: given.Launcher = "local",
     dry_run: given.DryRun = False,
 ) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
@@ -91,7 +93,7 @@ def sft(
     if dry_run:
         dry.show_cloning(config, out, display)
         return
-    with joined(processes, sys.argv[1:]) as group:
+    with joined(processes, sys.argv[1:], launcher) as group:
         path = api.clone_expert(config, out=out, display=display, processes=group)
         if group.first:
             display.note(f"saved in {path}; evaluate it with:")

@@ -271,7 +271,10 @@ class TrainingConfig(StrictModel):
     threads: int | None = Field(None, ge=1, le=1_024)
     """The number of CPU threads. None: torch decides."""
     trackers: tuple[str, ...] = ("tensorboard",)
-    """Where metrics go beside ``metrics.jsonl``: names of trackers, or ``module:Class`` of one's own."""
+    """Where metrics go beside ``metrics.jsonl``: ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``.
+
+    ``module:Class`` names a tracker of one's own.
+    """
     device: str = "auto"
     """The torch device, for example ``cpu`` or ``cuda:1``. ``auto``: a GPU if there is one, otherwise the CPU."""
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from hiper.files import lock_file, writing
 from hiper.stopping import Stop
 
 POLL_SECONDS = 0.1
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 ERROR = "hiper: "
 """Prefix of the message in which `hiper` tells the user what is wrong."""
 
@@ -36,6 +38,8 @@ class Command:
     """CPU threads; None: as many as its libraries choose."""
     needs: str | None = None
     """Name of a command that must succeed first; one that is not in the list counts as done."""
+    processes: int = 1
+    """Number of processes that it consists of. Each takes a GPU where there are several."""
     resumes: bool = False
     """Whether it continues something that an earlier call began."""
 
@@ -217,6 +221,8 @@ def _reason(log: Path, start: int, code: int) -> str:
 def local_processes(folder: Path) -> Iterator[Launch]:
     """Yield a function that starts `hiper` in subprocesses, each with its own number of CPU threads.
 
+    On a machine of several GPUs, each sees only as many as it has processes: those that the fewest others use.
+
     The processes are in sessions of their own, so Ctrl-C in a terminal does not reach them; it is passed on once. Each
     of them holds the lock on ``folder`` too. So if this process is killed, no other can begin the work they still do.
 
@@ -227,15 +233,23 @@ def local_processes(folder: Path) -> Iterator[Launch]:
         f"a process is at work in {folder} already, perhaps left over from a study that was killed: wait for it, or "
         "end it"
     )
+    gpus = gpus_here()
     with lock_file(folder / "lock", refusal) as lock:
+        begun: list[tuple[subprocess.Popen[bytes], Sequence[str]]] = []
+
+        def own_gpus(command: Command) -> Sequence[str]:
+            used = Counter(gpu for process, theirs in begun if process.poll() is None for gpu in theirs)
+            return sorted(gpus, key=lambda gpu: used[gpu])[: command.processes] if len(gpus) > 1 else ()
 
         def launch(command: Command, log: Path) -> subprocess.Popen[bytes]:
             threads = command.threads
             limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+            if gpus_of_it := own_gpus(command):
+                limit[VISIBLE] = ",".join(gpus_of_it)
             with writing(log):
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with log.open("a") as output:
-                    return subprocess.Popen(
+                    process = subprocess.Popen(
                         [sys.executable, "-m", "hiper", *command.arguments],
                         stdin=subprocess.DEVNULL,
                         stdout=output,
@@ -244,5 +258,19 @@ def local_processes(folder: Path) -> Iterator[Launch]:
                         start_new_session=True,
                         pass_fds=(lock.fileno(),),
                     )
+            begun.append((process, gpus_of_it))
+            return process
 
         yield launch
+
+
+def gpus_here() -> list[str]:
+    """Return the names of the GPUs that processes may use, as CUDA_VISIBLE_DEVICES has them. Needs no torch."""
+    if (allowed := os.environ.get(VISIBLE)) is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip()]
+    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return said.split()

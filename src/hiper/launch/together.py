@@ -16,11 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
+from typing import Literal, TypeAlias
 
 import typer
 
 from hiper.errors import LostProcessError, UserError
 from hiper.processes import PARENT, RENDEZVOUS, Processes, place, together
+
+Launcher: TypeAlias = Literal["local", "ray"]
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = 120.0
@@ -29,19 +32,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def joined(count: int, arguments: Sequence[str]) -> Iterator[Processes]:
+def joined(count: int, arguments: Sequence[str], launcher: Launcher = "local") -> Iterator[Processes]:
     """Join the processes of a command: this process becomes their launcher, or is one of them.
 
     Args:
         count: The number of processes asked for.
         arguments: The arguments of `hiper`.
+        launcher: Where they are started: on this machine, or by Ray on the machines of its cluster.
 
     Raises:
         SystemExit: This process was their launcher, and all have ended.
         UserError: The processes do not meet.
     """
-    if count > 1 and RENDEZVOUS not in os.environ:
-        raise SystemExit(run_together(arguments, count))
+    if RENDEZVOUS not in os.environ:
+        if launcher == "ray":
+            from hiper.launch.ray import run_on_ray
+
+            raise SystemExit(run_on_ray(arguments, count))
+        if count > 1:
+            raise SystemExit(run_together(arguments, count))
     with together() as processes:
         yield processes
 
@@ -60,7 +69,7 @@ def run_together(arguments: Sequence[str], count: int) -> int:
     """
     if place().count > 1:
         raise UserError("torchrun or another launcher started several processes already: leave out --processes")
-    with tempfile.TemporaryDirectory(prefix="hiper-") as folder, _parent_pipe() as pipe:
+    with tempfile.TemporaryDirectory(prefix="hiper-") as folder, parent_pipe() as pipe:
         outputs = {rank: Path(folder) / f"process-{rank}.log" for rank in range(1, count)}
         common = {RENDEZVOUS: f"file://{folder}/meeting", PARENT: str(pipe), "WORLD_SIZE": str(count)}
         # Each process would otherwise compute on all cores.
@@ -148,7 +157,7 @@ def _passing_on(running: Mapping[int, subprocess.Popen[bytes]]) -> Iterator[list
 
 
 @contextmanager
-def _parent_pipe() -> Iterator[int]:
+def parent_pipe() -> Iterator[int]:
     """Give the end of a pipe to read from. It reports its end when this process is gone, however it went."""
     read, write = os.pipe()
     try:

@@ -8,6 +8,7 @@ RUN/config.yaml                     resolved settings
     evaluations/eval-00010-SPLIT.json     result cards
     checkpoints/iter-00010/policy   a Hugging Face directory; critic and optimizer beside it
     report.md, curve.png            the report
+    tracking-id                     the identity of the run at tracking services
     diverged                        present if training diverged: where, and what to do
 """
 

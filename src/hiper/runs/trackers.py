@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 from hiper.config import Config
 from hiper.files import writing
 from hiper.plugins import resolve
+from hiper.runs.services import Service
 
 if TYPE_CHECKING:
     from hiper.runs.folder import Run
 
-TRACKERS = {"tensorboard": "hiper.runs.trackers:TensorBoard"}
+TRACKERS = {
+    "tensorboard": "hiper.runs.trackers:TensorBoard",
+    "wandb": "hiper.runs.services:WandB",
+    "mlflow": "hiper.runs.services:MLflow",
+    "trackio": "hiper.runs.services:Trackio",
+}
 """Trackers by name, as the place to import them from. One of the user's own is named ``module:Class``."""
 
 
@@ -58,6 +64,10 @@ def find_trackers(config: Config) -> list[Callable[[Run, int], Tracker]]:
     """Find the trackers that the settings name.
 
     Raises:
-        UserError: there is no such tracker.
+        UserError: there is no such tracker, or its library is missing.
     """
-    return [resolve("tracker", name, TRACKERS) for name in config.training.trackers]
+    found = [resolve("tracker", name, TRACKERS) for name in config.training.trackers]
+    for made in found:
+        if isinstance(made, type) and issubclass(made, Service):
+            made.check()
+    return found

@@ -77,7 +77,8 @@ class Job:
         if processes > 1:
             arguments += ["--processes", str(processes)]
         needs = None if self.needs is None else self.needs.name
-        return Command(self.name, tuple(arguments), self.config.training.threads, needs, resumes=self.begun)
+        threads = self.config.training.threads
+        return Command(self.name, tuple(arguments), threads, needs, processes=processes, resumes=self.begun)
 
     def check(self, undecided: Sequence[str] = ()) -> None:
         """Check that what is in the folder already was made under these settings.
