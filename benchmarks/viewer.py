@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,98 +139,110 @@ def report(large: Path, whole: bool) -> int:
             browser.close()
     finally:
         server.kill()
-    met = True
-    for name, value, limit, unit in figures:
-        met &= limit is None or value <= limit
-        told = (
-            "" if limit is None else f"  (asked for: under {limit:g} {unit}: {'met' if value <= limit else 'NOT MET'})"
-        )
-        print(f"{name:<62}{value:9.3f} {unit}{told}")
-    return 0 if met else 1
+    for figure in figures:
+        print(figure)
+    return 0 if all(figure.met for figure in figures) else 1
 
 
-def measure(
-    browser: Any, base: str, run: str, files: int, server: int, whole: bool
-) -> list[tuple[str, float, float | None, str]]:
-    """Return the figures: name, value, limit, unit."""
+@dataclass(frozen=True)
+class Figure:
+    """One thing that was measured."""
+
+    name: str
+    value: float
+    limit: float | None = None
+    unit: str = "s"
+
+    @property
+    def met(self) -> bool:
+        """Whether it is below its limit."""
+        return self.limit is None or self.value <= self.limit
+
+    def __str__(self) -> str:
+        asked = f"  (asked for: {self.limit:g} {self.unit}: {'met' if self.met else 'NOT MET'})" if self.limit else ""
+        return f"{self.name:<68}{self.value:9.3f} {self.unit}{asked}"
+
+
+def measure(browser: Any, base: str, run: str, files: int, server: int, whole: bool) -> list[Figure]:
+    """Return the figures."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto("about:blank")
-    curves = clock(
-        lambda: page.goto(f"{base}#/learning?run={run}"), page, "() => document.querySelector('.plot canvas')"
-    )
-    newest = clock(
-        lambda: page.evaluate(f"location.hash = '#/episodes?run={run}'"),
-        page,
-        "() => document.querySelector('.vinner .vrow')",
-    )
-    opened = resident(server) + heap(page)
+    curves = opened(page, f"{base}#/learning?run={run}", "document.querySelector('.plot canvas')")
+    row = "document.querySelector('.vinner .vrow')"
+    newest = changed(page, f"location.hash = '#/episodes?run={run}'", row)
+    memory = resident(server) + heap(page)
     last = f"iter-{files:05d}"
-    first = clock(
-        lambda: page.evaluate(f"location.hash = '#/episode?run={run}&file={last}&n=64'"),
-        page,
-        "() => document.querySelector('.detail .tokens')",
-    )
-    steps = [
-        clock(
-            lambda: page.keyboard.press("n"),
-            page,
-            f"() => document.querySelector('.episode code')?.textContent === '{last}/{n}'",
-        )
-        for n in range(65, 75)
-    ]
-    other = f"iter-{files // 2:05d}"
-    cold = page.evaluate(
-        "async (a) => { const t = performance.now(); await (await fetch(a)).json(); return performance.now() - t; }",
-        f"api/episode?run={run}&file={other}&n=64",
-    )
-    page.click("summary >> text=Settings of the estimators")
-    again = [credited(page, value) for value in (0.9, 0.5, 0.8, 0.3, 0.7)]
-    most = resident(server) + heap(page)
-    figures: list[tuple[str, float, float | None, str]] = [
-        ("open the run: page, curves drawn", curves, OPEN_SECONDS, "s"),
-        ("then its newest episodes in the list, read for the first time", newest, OPEN_SECONDS, "s"),
-        ("memory of server and page by then", opened, OPEN_MEGABYTES, "MB"),
-        ("first episode of an iteration: everything drawn, with credit", first, None, "s"),
-        ("next episode of it, with credit (median of 10)", median(steps), EPISODE_SECONDS, "s"),
-        ("an episode of an iteration not read yet, from the server", cold / 1000, EPISODE_SECONDS, "s"),
-        ("credit of 128 episodes under another lambda, redrawn (median)", median(again), CREDIT_SECONDS, "s"),
-        ("memory of server and page by then", most, None, "MB"),
-    ]
-    return figures + (whole_list(page, base, run) if whole else [])
-
-
-def whole_list(page: Any, base: str, run: str) -> list[tuple[str, float, float | None, str]]:
-    """Return how long the index of all episodes takes, and the list when it is there."""
-    done = "() => document.querySelector('.vinner .vrow') && !document.querySelector('.indexing')?.textContent"
-    began = time.perf_counter()
+    drawn = "document.querySelector('.detail .tokens') && document.querySelector('.strip .credit')"
+    first = changed(page, f"location.hash = '#/episode?run={run}&file={last}&n=64'", drawn)
+    page.wait_for_timeout(1000)
+    steps = []
+    for n in range(65, 75):
+        key = "document.body.dispatchEvent(new KeyboardEvent('keydown', { key: 'n', bubbles: true }))"
+        told = f"document.querySelector('.episode code')?.textContent === '{last}/{n}'"
+        steps.append(changed(page, key, f"{told} && {drawn}"))
+        page.wait_for_timeout(200)
     page.evaluate(f"location.hash = '#/episodes?run={run}'")
+    page.wait_for_timeout(1000)
+    shown = "document.querySelector('.detail .tokens')"
+    cold = changed(page, f"location.hash = '#/episode?run={run}&file=iter-{files // 2:05d}&n=64'", shown)
+    page.wait_for_selector(".strip .credit")
+    page.evaluate("document.querySelector('.adjust').open = true")
+    again = []
+    for value in (0.9, 0.5, 0.8, 0.3, 0.7):
+        redrawn = f"document.querySelector('[data-credit]').dataset.credit === '{{\"lambda_turn\":{value}}}'"
+        again.append(changed(page, MOVE % value, redrawn))
+        page.wait_for_timeout(200)
+    return [
+        Figure("open the run: page, curves drawn", curves, OPEN_SECONDS),
+        Figure("then its newest episodes in the list, read for the first time", newest, OPEN_SECONDS),
+        Figure("memory of server and page by then", memory, OPEN_MEGABYTES, "MB"),
+        Figure("first episode of an iteration, with credit by three estimators", first),
+        Figure("next episode of it, with credit (median of 10)", median(steps), EPISODE_SECONDS),
+        Figure("an episode of an iteration that was not read yet", cold, EPISODE_SECONDS),
+        Figure("credit of 128 episodes under another lambda, redrawn (median of 5)", median(again), CREDIT_SECONDS),
+        Figure("memory of server and page by then", resident(server) + heap(page), unit="MB"),
+        *(whole_list(page, base, run) if whole else []),
+    ]
+
+
+MOVE = (
+    "const e = document.getElementById('set-lambda_turn'); e.value = %s; "
+    "e.dispatchEvent(new Event('input', { bubbles: true }))"
+)
+"""Moves the control of lambda_turn."""
+
+
+def whole_list(page: Any, base: str, run: str) -> list[Figure]:
+    """Return how long the index of all episodes takes, and the list when it is there."""
+    began = time.perf_counter()
+    page.goto("about:blank")
+    page.goto(f"{base}#/episodes?run={run}")
+    done = "() => document.querySelector('.vinner .vrow') && !document.querySelector('.indexing').textContent"
     page.wait_for_function(done, timeout=3_600_000, polling=500)
     indexed = time.perf_counter() - began
     page.goto("about:blank")
-    address = f"{base}#/episodes?run={run}&sort=-apart"
-    listed = clock(lambda: page.goto(address), page, "() => document.querySelector('.vinner .vrow')")
+    listed = opened(page, f"{base}#/episodes?run={run}&sort=-apart", "document.querySelector('.vinner .vrow')")
     return [
-        ("all episodes indexed in the background", indexed, None, "s"),
-        ("the list of all of them", listed, OPEN_SECONDS, "s"),
+        Figure("all episodes indexed in the background", indexed),
+        Figure("the list of all of them", listed, OPEN_SECONDS),
     ]
 
 
-def credited(page: Any, value: float) -> float:
-    """Move the control of lambda_turn, and return the seconds until the credit under it is drawn."""
-    move = (
-        "(v) => { const e = document.getElementById('set-lambda_turn'); e.value = v; "
-        "e.dispatchEvent(new Event('input')); }"
-    )
-    drawn = f"() => document.querySelector('[data-credit]')?.dataset.credit === '{{\"lambda_turn\":{value}}}'"
-    return clock(lambda: page.evaluate(move, value), page, drawn)
+def opened(page: Any, address: str, until: str) -> float:
+    """Return the seconds from the beginning of a navigation until the page shows something."""
+    page.goto(address, wait_until="commit")
+    return float(page.evaluate(f"() => {_awaiting(until)}")) / 1000
 
 
-def clock(act: Callable[[], object], page: Any, until: str) -> float:
-    """Return the seconds from an act until the page shows something."""
-    began = time.perf_counter()
-    act()
-    page.wait_for_function(until, timeout=120_000, polling="raf")
-    return time.perf_counter() - began
+def changed(page: Any, act: str, until: str) -> float:
+    """Return the seconds from an act in the page until it shows something."""
+    began = f"const began = performance.now(); {{ {act}; }}"
+    return float(page.evaluate(f"() => {{ {began} return {_awaiting(until)}.then((at) => at - began); }}")) / 1000
+
+
+def _awaiting(until: str) -> str:
+    """Return a script: a promise of the time of the page at the first frame in which an expression is true."""
+    look = f"({until}) ? resolve(performance.now()) : requestAnimationFrame(look)"
+    return f"new Promise((resolve) => {{ const look = () => {look}; look(); }})"
 
 
 def median(numbers: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
     python tools/screenshots.py RUN [--into docs/viewer]
 
-The run needs a critic, groups, and two iterations at least. Pictures have few colours, so that they stay small.
+The run needs a critic, groups, and two iterations at least.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 ROOT = Path(__file__).parents[1]
 PROGRAM = "/usr/bin/chromium"
-COLOURS = 96
 
 
 def main() -> None:
@@ -45,7 +42,7 @@ def main() -> None:
 def take_all(browser: Any, base: str, run: str, into: Path) -> None:
     """Take every picture."""
     page = opened(browser, f"{base}#/episodes?run={run}&sort=-apart&where=training&result=won")
-    page.wait_for_function("() => document.querySelector('.vinner .vrow') && !document.querySelector('.indexing').textContent", timeout=600_000)
+    page.wait_for_function("() => document.querySelector('.indexing').textContent === ''", timeout=600_000)
     save(page, into / "episodes.png")
     page.keyboard.press("j")
     page.keyboard.press("Enter")
@@ -83,11 +80,9 @@ def opened(browser: Any, address: str, width: int = 1280, height: int = 860, dar
 
 
 def save(page: Any, file: Path) -> None:
-    """Write a picture of few colours."""
+    """Write a picture, with no pointer over it."""
     page.mouse.move(0, 0)
     page.screenshot(path=str(file))
-    with Image.open(file) as picture:
-        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 if __name__ == "__main__":

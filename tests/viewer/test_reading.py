@@ -15,8 +15,8 @@ from hiper.runs.folder import Run
 from hiper.viewer.app import Library
 from hiper.viewer.episodes import Lines, episode_json, prompt_json
 from hiper.viewer.folder import Folder, NotFoundError
-from hiper.viewer.index import COLUMNS, Index, Worker
-from hiper.viewer.indexing import index_file
+from hiper.viewer.index import Index, Worker
+from hiper.viewer.indexing import COLUMNS, index_file
 from hiper.viewer.reading import RunReader
 from hiper.viewer.tokens import TokenTexts, find_token_texts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,12 @@ class Library:
             raise NotFoundError(f"the episode has {len(turns)} turns")
         return prompt_json(turns[turn], self.token_texts(reader))
 
-    def credit_of(self, run: str, file: str, number: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the credit of one episode by every estimator."""
+    def credit_of(
+        self, run: str, file: str, number: int, changes: Mapping[str, Any], only: Collection[str] | None = None
+    ) -> dict[str, Any]:
+        """Return the credit of one episode by every estimator, or by those with the titles in ``only``."""
         reader = self.run(run)
-        return self.credit.answer(reader, reader.episode_file(file), number, changes)
+        return self.credit.answer(reader, reader.episode_file(file), number, changes, only)
 
 
 def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starlette:
@@ -139,6 +141,10 @@ def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starle
             raise UserError("'set' must be a mapping of settings")
         return read
 
+    def titles(request: Request) -> list[str] | None:
+        given = request.query_params.get("only")
+        return None if given is None else given.split("|")
+
     answers: dict[str, Callable[[Request], Any]] = {
         "runs": lambda _: library.runs(),
         "run": lambda request: library.run(request.query_params.get("run", "")).details(),
@@ -146,7 +152,7 @@ def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starle
         "episodes": lambda request: library.index(request.query_params.get("run", "")).answer(number(request, "after")),
         "episode": lambda request: library.episode(*place(request)),
         "prompt": lambda request: library.prompt(*place(request), number(request, "turn")),
-        "credit": lambda request: library.credit_of(*place(request), changes(request)),
+        "credit": lambda request: library.credit_of(*place(request), changes(request), titles(request)),
     }
     routes: list[Route | Mount] = [Route(f"/api/{name}", answered_get(answer)) for name, answer in answers.items()]
     routes += more

@@ -10,7 +10,7 @@ import dataclasses
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -73,14 +73,22 @@ class CreditDesk:
                 self._laid.popitem(last=False)
             return laid
 
-    def answer(self, run: RunReader, file: EpisodeFile, number: int, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what every estimator makes of one episode.
+    def answer(
+        self,
+        run: RunReader,
+        file: EpisodeFile,
+        number: int,
+        changes: Mapping[str, Any],
+        only: Collection[str] | None = None,
+    ) -> dict[str, Any]:
+        """Return what estimators make of one episode.
 
         Args:
             run: The run.
             file: The file of episodes.
             number: The episode's number in the file.
             changes: Settings by name, for every estimator that has a setting of this name.
+            only: The titles of the estimators to call. The others are only named. None: all.
 
         Raises:
             UserError: The episode was not learned from, or a setting is out of range.
@@ -93,7 +101,9 @@ class CreditDesk:
         row, estimators = laid.row_of[number], estimators_for(config)
         known = controls(estimators)
         called = {
-            title: _shown(title, changed(estimator, changes, known), laid.stored, row, config)
+            title: _shown(
+                title, changed(estimator, changes, known), laid.stored, row, config, only is None or title in only
+            )
             for title, estimator in estimators.items()
         }
         gamma = changes.get("gamma", getattr(config.advantages, "gamma", 1.0))
@@ -220,10 +230,12 @@ def own_title(config: Config) -> str:
 # What is shown of one episode
 
 
-def _shown(title: str, estimator: Estimator, stored: Stored, row: int, config: Config) -> dict[str, Any]:
+def _shown(title: str, estimator: Estimator, stored: Stored, row: int, config: Config, called: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"title": title, "type": estimator.type}
     if why := stored.why_not(estimator):
         return shown | {"why_not": why}
+    if not called:
+        return shown
     credit = estimator(stored.turns)
     length = int(stored.turns.length_B[row])
     advantages = credit.advantages(stored.turns)

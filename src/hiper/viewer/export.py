@@ -19,8 +19,7 @@ from hiper.config import Config
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.viewer.app import STATIC, Library
-from hiper.viewer.index import COLUMNS
-from hiper.viewer.indexing import index_file
+from hiper.viewer.indexing import COLUMNS, index_file
 from hiper.viewer.reading import RunReader
 from hiper.viewer.tokens import in_json
 

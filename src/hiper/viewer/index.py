@@ -22,13 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from hiper.files import atomic_file
+from hiper.viewer.indexing import COLUMNS, index_file
 from hiper.viewer.reading import EpisodeFile, RunReader
+from hiper.viewer.tokens import in_json
 
-COLUMNS = (
-    "n", "task_id", "task_type", "goal", "seed", "won", "end", "turns", "invalid", "switches", "return", "score",
-    "tokens", "apart", "apart_turn",
-)  # fmt: skip
-"""The columns of a row. ``apart`` says how far estimators differ at turn ``apart_turn``."""
 INDEX_VERSION = 2
 SAVE_EVERY = 50
 """The number of files between two writes of the cache."""
@@ -78,6 +75,12 @@ class Index:
         """
         files = self._run.episode_files()
         stale, plain = self._left(files)
+        if files and len(stale) == len(files):
+            # The newest episodes are wanted at once, and the process of low priority may have to wait.
+            newest = next((f for f in reversed(files) if f.split is None), files[-1])
+            with self._lock:
+                self._add(Entry(newest.name, newest.stamp, in_json(index_file(None, newest, compare=False)), False))
+            stale, plain = self._left(files)
         if stale or plain:
             self._begin()
         with self._lock:

@@ -17,10 +17,14 @@ from hiper.episode import Episode, read_episodes
 from hiper.errors import UserError, first_line
 from hiper.runs.folder import read_settings
 from hiper.viewer.credit import disputes, lay_out
-from hiper.viewer.index import COLUMNS
 from hiper.viewer.reading import EpisodeFile
 from hiper.viewer.tokens import in_json
 
+COLUMNS = (
+    "n", "task_id", "task_type", "goal", "seed", "won", "end", "turns", "invalid", "switches", "return", "score",
+    "tokens", "apart", "apart_turn",
+)  # fmt: skip
+"""The columns of a row. ``apart`` says how far estimators differ at turn ``apart_turn``."""
 LONGEST_TEXT = 120
 """The most characters of a text in a row."""
 

@@ -182,7 +182,8 @@ class RunReader:
                 {"iteration": record["iteration"], "name": name} for record in trained for name in alarms_in(record)
             ],
             "evaluations": [
-                {"iteration": iteration, "split": split, "card": card.to_json() | {"seed": _exact(card.seed)}} for iteration, split, card in cards
+                {"iteration": iteration, "split": split, "card": card.to_json() | {"seed": _exact(card.seed)}}
+                for iteration, split, card in cards
             ],
             "files": [
                 {"name": file.name, "iteration": file.iteration, "split": file.split, "size": file.stamp[1]}

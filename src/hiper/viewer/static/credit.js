@@ -20,7 +20,7 @@ export function titlesShown(credit, asked) {
 
 // One row for each decision of each estimator shown.
 export function decisionRows(credit, titles) {
-  return credit.estimators.filter((e) => titles.includes(e.title) && !e.why_not).flatMap((e) => Object.entries(e.decisions).map(([decision, values]) => ({
+  return credit.estimators.filter((e) => titles.includes(e.title) && e.decisions).flatMap((e) => Object.entries(e.decisions).map(([decision, values]) => ({
     title: e.title, decision, values, scale: e.scale, label: decision === "response" ? e.title : `${e.title}, ${decision}`,
     alpha: (n) => shade(values[n], e.scale),
   })));
@@ -32,7 +32,7 @@ export function shade(value, scale) {
 }
 
 export function creditPanel(state, { choose, change }) {
-  if (!state.credit) return h("div", { class: "notes" }, h("strong", {}, "No credit"), h("p", {}, state.problem || ""));
+  if (!state.credit) return state.problem ? h("div", { class: "notes" }, h("strong", {}, "No credit"), h("p", {}, state.problem)) : h("p", { class: "muted" }, "Computing credit …");
   const { credit, shown, changes, problem } = state;
   const chips = credit.estimators.map((e) => toggle([e.title, e.title === credit.own ? h("small", {}, " the run's own") : null], shown.includes(e.title), () => choose(e.title), { disabled: Boolean(e.why_not), title: e.why_not || "" }));
   const out = credit.estimators.filter((e) => e.why_not);

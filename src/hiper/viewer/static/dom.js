@@ -36,6 +36,16 @@ export function replace(element, ...children) {
   return element;
 }
 
+// Scrolls a box, and nothing around it, until an element is in sight.
+export function keepInSight(box, element, margin = 0) {
+  if (!box || !element) return;
+  const [outer, inner] = [box.getBoundingClientRect(), element.getBoundingClientRect()];
+  if (inner.left < outer.left + margin) box.scrollLeft += inner.left - outer.left - margin;
+  else if (inner.right > outer.right) box.scrollLeft += inner.right - outer.right + 12;
+  if (inner.top < outer.top) box.scrollTop += inner.top - outer.top;
+  else if (inner.bottom > outer.bottom) box.scrollTop += inner.bottom - outer.bottom;
+}
+
 export function say(text) {
   document.getElementById("live").textContent = text;
 }

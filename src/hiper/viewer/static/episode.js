@@ -1,12 +1,15 @@
 // One episode: its turns under their subgoals, values and credit above them, and one turn in full.
 
 import { exported, get } from "./api.js";
-import { badge, button, h, number, replace } from "./dom.js";
+import { badge, button, h, keepInSight, number, replace } from "./dom.js";
 import { creditPanel, decisionRows, titlesShown } from "./credit.js";
 import { go, link, note } from "./place.js";
 import { indexOf } from "./rows.js";
 import { strip } from "./strip.js";
 import { turnCard } from "./turn.js";
+
+const PATIENCE_MILLISECONDS = 60;
+let remembered = null; // the estimators shown last, for the next episode
 
 export async function episodeView(at) {
   const place = { run: at.run, file: at.file, n: at.n };
@@ -18,9 +21,12 @@ export async function episodeView(at) {
 
   async function credit() {
     try {
-      state.credit = await get("credit", { ...place, set: Object.keys(state.changes).length ? JSON.stringify(state.changes) : null });
+      // Only what is shown is computed. An exported page has everything.
+      const only = exported ? null : state.shown?.join("|") ?? at.est ?? remembered;
+      state.credit = await get("credit", { ...place, set: Object.keys(state.changes).length ? JSON.stringify(state.changes) : null, only });
       state.problem = null;
-      state.shown = state.shown || titlesShown(state.credit, at.est);
+      state.shown = state.shown || titlesShown(state.credit, at.est ?? remembered);
+      remembered = state.shown.join("|");
     } catch (error) {
       state.problem = error.message;
     }
@@ -30,18 +36,12 @@ export async function episodeView(at) {
     state.turn = Math.max(0, Math.min(episode.turns.length - 1, turn));
     note({ turn: state.turn + 1 });
     draw();
-    parts.transcript.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
     showCurrent();
   }
 
-  // Where the strip is wider than the page, its current turn is kept in sight.
   function showCurrent() {
-    const card = parts.strip.firstElementChild;
-    const current = card?.querySelector(".turn.current");
-    if (!current) return;
-    const [left, right] = [current.offsetLeft - 130, current.offsetLeft + current.offsetWidth + 20];
-    if (left < card.scrollLeft) card.scrollLeft = left;
-    else if (right > card.scrollLeft + card.clientWidth) card.scrollLeft = right - card.clientWidth;
+    keepInSight(parts.strip.firstElementChild, parts.strip.querySelector(".turn.current"), 120);
+    keepInSight(parts.transcript, parts.transcript.querySelector("[aria-current]"));
   }
 
   function draw() {
@@ -73,17 +73,20 @@ export async function episodeView(at) {
       choose: (title) => {
         state.shown = state.shown.includes(title) ? state.shown.filter((t) => t !== title) : [...state.shown, title];
         note({ est: state.shown.join("|") });
-        drawPanel();
-        draw();
+        const known = state.shown.every((t) => state.credit.estimators.find((e) => e.title === t)?.decisions);
+        (known ? Promise.resolve() : credit()).then(() => { drawPanel(); draw(); });
       },
       change,
     }));
     if (focused) document.getElementById(focused)?.focus();
   }
 
-  await credit();
+  // The episode does not wait long for its credit.
+  const credited = credit();
+  await Promise.race([credited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MILLISECONDS))]);
   drawPanel();
   draw();
+  if (!state.credit) credited.then(() => { drawPanel(); draw(); showCurrent(); });
   sameTask(at.run, episode, parts.same);
   const next = (step) => () => { const n = episode.n + step; if (n >= 0 && n < episode.of) go("episode", { run: at.run, file: at.file, n, est: at.est, set: at.set, by: state.by }); };
   const element = h("section", { class: "page episode" }, heading(at.run, episode, next), parts.same, parts.strip, parts.panel,

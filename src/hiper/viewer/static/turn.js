@@ -38,7 +38,7 @@ function field(label, ...content) {
 }
 
 function response(turn, t, mode, state) {
-  const shown = state.credit ? state.credit.estimators.filter((e) => state.shown.includes(e.title) && !e.why_not) : [];
+  const shown = state.credit ? state.credit.estimators.filter((e) => state.shown.includes(e.title) && e.decisions) : [];
   if (!turn.tokens.length) return h("pre", { class: "text" }, turn.text);
   if (mode !== "credit" || !shown.length) return h("div", {}, tokens(turn, (k) => look(turn, mode === "credit" ? "kind" : mode, k)), keyOf(mode, turn));
   return h("div", {}, shown.map((e) => h("div", { class: "by-estimator" }, shown.length > 1 ? h("div", { class: "label small" }, e.title) : null,
