@@ -5,10 +5,12 @@
 # make test-wheel   build the distributions, install the wheel in an environment of its own, and run the tests of the
 #                   unpacked source distribution against it; PYTHON=python3.13 chooses the interpreter
 # make fuzz         some 16,800 odd and damaged inputs, with a table of what became of them (minutes); SEED=1 for others
-# make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions
+# make check        lint, format and types over all of the code; the order of units, the sizes of modules and functions;
+#                   the documentation site, strictly
 # make kills        kill runs 300 times at random moments, resume and compare them (an hour; continues)
 # make soak         train for an hour; do memory, open files and threads stay flat?
-# make reference    write docs/reference anew from the code: settings, study files, metrics
+# make docs         build the documentation site into build/site, offline; open build/site/index.html
+# make reference    write docs/reference and the pictures of the method anew from the code
 # make setup        only set up .venv, as for the tests
 #
 # Another interpreter: make PYTHON=python3.12 ...
@@ -23,7 +25,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint requirements.lock
 CODE := src tests tools benchmarks
 
-.PHONY: quickstart test test-records test-wheel fuzz kills soak check reference setup clean
+.PHONY: quickstart test test-records test-wheel fuzz kills soak check docs reference setup clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
@@ -41,7 +43,7 @@ test-wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --outdir $(WHEEL)/dist
 	$(PYTHON) -m venv $(WHEEL)/venv
 	$(WHEEL)/venv/bin/python -m pip install --constraint requirements.lock --quiet torch
-	$(WHEEL)/venv/bin/python -m pip install --constraint requirements.lock --quiet "$$(ls $(WHEEL)/dist/*.whl)[dev,textworld]"
+	$(WHEEL)/venv/bin/python -m pip install --constraint requirements.lock --quiet "$$(ls $(WHEEL)/dist/*.whl)[dev,docs,textworld]"
 	tar -xzf $(WHEEL)/dist/*.tar.gz -C $(WHEEL) --strip-components=1 --one-top-level=unpacked
 	cd $(WHEEL)/unpacked && OMP_NUM_THREADS=1 ../venv/bin/python -m pytest --numprocesses auto $(TESTS)
 
@@ -54,12 +56,17 @@ check: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/python tools/house.py --check
 	$(BIN)/lint-imports
+	$(BIN)/python tools/website.py
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python tools/website.py
 
 kills soak: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python tools/$@.py
 
 reference: $(VENV)/.installed-dev
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/pictures.py
 
 setup: $(VENV)/.installed-dev
 
@@ -76,5 +83,5 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[dev,textworld]'
+	$(PIP) --editable '.[dev,docs,textworld]'
 	touch $@

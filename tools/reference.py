@@ -1,4 +1,4 @@
-"""Write the reference pages in docs/reference from the code: settings, study files, metrics and alarms.
+"""Write the reference pages in docs/reference from the code: settings, study files, metrics and alarms, commands.
 
     python tools/reference.py            # write them
     python tools/reference.py --check    # fail if one is out of date
@@ -21,9 +21,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+import typer
 import yaml
 from pydantic import BaseModel
 
+from hiper import cli
 from hiper.advantages import ESTIMATORS, HAE
 from hiper.config import AlarmConfig, Config
 from hiper.envs import registry
@@ -96,7 +98,7 @@ def estimators() -> list[str]:
     names = ", ".join(f"[`{name}`](#{anchor(f'advantages.type: {name}')})" for name in ESTIMATORS)
     parts = [
         f"`type` (default: `{HAE.type}`) chooses the estimator: {names}, or `module:Class` for [one of your own]"
-        "(../credit.md#an-estimator-of-your-own). The other keys are its parameters. [Credit](../credit.md) compares "
+        "(../estimators.md). The other keys are its parameters. [Credit](../credit.md) compares "
         "the estimators."
     ]
     for name, kind in ESTIMATORS.items():
@@ -207,6 +209,40 @@ def groups_of_metrics(source: str) -> list[tuple[str, list[str]]]:
             groups[-1][1].append(found[1])
         above = line
     return [(comment, names) for comment, names in groups if names]
+
+
+# Commands
+
+
+def commands_page() -> str:
+    """Return the reference of commands: arguments, options and examples, as `hiper COMMAND -h` shows them."""
+    parts = [
+        "# Options of commands",
+        NOTE.format(source="`hiper.cli`"),
+        "This page lists what `hiper COMMAND -h` shows. [Commands](../commands.md) explains them.",
+    ]
+    for name, command in vars(typer.main.get_command(cli.app))["commands"].items():
+        parts += [f"## hiper {name}", markdown(inspect.cleandoc(command.help))]
+        if rows := [row_of(parameter) for parameter in command.params]:
+            parts.append(grid(("argument or option", "default", "meaning"), rows))
+        if command.epilog:
+            examples = (line.strip() for line in command.epilog.splitlines()[1:])
+            parts.append("\n".join(["```", *filter(None, examples), "```"]))
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def row_of(parameter: Any) -> tuple[str, str, str]:
+    """Return the row of an argument or an option in the table of its command."""
+    argument = parameter.param_type_name == "argument"
+    names = [parameter.metavar.strip("{}[].")] if argument else [*parameter.opts, *parameter.secondary_opts]
+    shown_name = ", ".join(f"`{name}`" for name in names)
+    if not argument and parameter.metavar:
+        shown_name += f" `{parameter.metavar}`"
+    default = parameter.show_default
+    if not isinstance(default, str):
+        plain = parameter.default in (None, False) or callable(parameter.default)
+        default = "required" if parameter.required else "" if plain else f"`{parameter.default}`"
+    return shown_name, default, markdown(parameter.help or "")
 
 
 # Fields
@@ -388,6 +424,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "studies.md": studies_page,
     "metrics.md": metrics_page,
+    "commands.md": commands_page,
 }
 """The text of each page."""
 

@@ -22,7 +22,14 @@ from hiper.config import load_config
 from hiper.study.definition import study_names
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "results/README.md"),
+    *(
+        str(page.relative_to(ROOT))
+        for folder in ("docs", "docs/how-to")
+        for page in sorted((ROOT / folder).glob("*.md"))
+    ),
+)
 COMMAND = re.compile(r"(\w+=\S+ )*(hiper|make|pip|python|pytest|tar|torchrun) ")
 PLACEHOLDER = re.compile(r"\b(RECIPE|RUN|POLICY|ENV|STUDY)\b|\[")
 Hiper = Callable[..., Any]
@@ -56,6 +63,20 @@ SHORT: dict[str, str] = {
     "hiper tasks alfworld chores=3 --split valid_seen": "data=generated --split valid_unseen",
     "PYTHONPATH=. hiper play couriers:Courier --agent expert": "--auto",
     "hiper eval results/alfworld-nano/policy": "env.data=generated env.games=8 --episodes 2 --out cards/alfworld",
+    "hiper train quickstart --out runs/first": TRAIN,
+    "hiper train --resume runs/first": "",
+    "hiper train quickstart warm_start.shipped=false": TRAIN,
+    "hiper eval runs/quickstart-seed0 --episodes 100 --temperature 0": "--episodes 2 --out cards/greedy",
+    "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/first": "--auto",
+    "hiper play alfworld data=generated size=tiny max_turns=20 --agent runs/quickstart-seed0": "--auto",
+    "hiper train quickstart prompt.template=mine.yaml --out runs/my-prompt": TRAIN,
+    "hiper train quickstart --out runs/hiper-0": TRAIN,
+    "hiper train quickstart advantages='{type: grpo}' rollout.group_size=8 learner.critic_warmup_iterations=0 "
+    "name=grpo --out runs/grpo-0": TRAIN,
+    "hiper study mine.yaml --dry-run": "",
+    "PYTHONPATH=. hiper train quickstart training.trackers='[tensorboard, my_tracker:Csv]' --out runs/tracked": TRAIN,
+    "hiper eval results/alfworld-nano/policy --seed 1": "env.data=generated env.games=8 --episodes 2 --out cards/again",
+    "hiper train quickstart --dry-run": "env.games=16",
     "hiper eval results/webshop-nano/policy": "env.data=generated --episodes 2 --out cards/webshop",
     "hiper play alfworld --agent results/alfworld-nano/policy": "data=generated games=8 --auto",
     "hiper compare results/official-games/records.tar.xz --out /tmp/official-games": "--out official",
@@ -73,6 +94,7 @@ LEFT_OUT: dict[str, str] = {
     "make test": "these are the tests",
     "make setup": "installs an environment over the network",
     "make check": "checks that stand beside the tests in .ci/run",
+    "make docs": "tests/docs/test_website.py builds the site",
     "make reference": "writes into the repository; another test compares what it would write",
     "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "the hub",
     "hiper eval ~/models/base --env webshop prompt.template=webshop/terse rollout.slots=16 --split test "
@@ -91,6 +113,10 @@ LEFT_OUT: dict[str, str] = {
     "hiper eval runs/alfworld-nano-seed0 --split valid_unseen": "a run of half an hour, on official games",
     "hiper train alfworld-nano env.data=/data/json_2.1.1.tar.xz": "half an hour, on official games",
     "hiper data alfworld --get games": "downloads official games",
+    "hiper data webshop --get small": "downloads official products",
+    "hiper train alfworld-nano": "half an hour, on official games",
+    "hiper play alfworld data=generated size=tiny --agent Qwen/Qwen2.5-0.5B-Instruct": "the hub",
+    "hiper study mine.yaml --jobs 2": "hours",
     "hiper train alfworld-qwen2.5-1.5b 'learner.lora={rank: 16, alpha: 32}' learner.lr=1e-5": "needs a GPU",
     "hiper train quickstart --processes 2": "tests/launch/test_together.py trains in two processes",
     "torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint FIRST_MACHINE:29500 "
@@ -176,20 +202,24 @@ def test_what_is_left_out_would_begin(command: str, tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if set(commands(page)) - set(LEFT_OUT)])
 def test_commands_run_as_they_are_printed(page: str, hiper: Hiper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """One after the other, in an empty folder that has the page's Python as the modules which it names."""
+    """One after the other, in an empty folder with the page's first code in the files it names; then its other code."""
     (tmp_path / "results").symlink_to(ROOT / "results")
     (tmp_path / "home").mkdir()
     for variable in ("HOME", "ALFWORLD_DATA", "WEBSHOP_DATA"):
         monkeypatch.setenv(variable, str(tmp_path / "home"))
-    for module in re.findall(r"`(\w+\.py)`", (ROOT / page).read_text(encoding="utf-8")):
-        if blocks(page, "python"):
-            (tmp_path / module).write_text(blocks(page, "python")[0])
+    codes = blocks(page, "python")
+    for file in re.findall(r"`(\w+\.(?:py|yaml))`", (ROOT / page).read_text(encoding="utf-8")):
+        if saved := blocks(page, "yaml") if file.endswith(".yaml") else codes:
+            (tmp_path / file).write_text(saved.pop(0))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     for command in commands(page):
         if command in LEFT_OUT or is_synopsis(command):
             continue
         program, *rest = words(f"{command} {SHORT.get(command, '')}")
+        for variable, value in re.findall(r"(\w+)=(\S+) ", command.partition(program)[0]):
+            if variable != "PYTHONPATH":  # this process has its path already
+                monkeypatch.setenv(variable, value)
         if program == "python":
             subprocess.run(
                 [sys.executable, *rest], check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -200,9 +230,12 @@ def test_commands_run_as_they_are_printed(page: str, hiper: Hiper, tmp_path: Pat
         assert done.code == 0, f"{command}\n{done.out}\n{done.err}"
         for said in SAYS.get(command, ()):
             assert said in done.out + done.err, command
-    if "runs/quickstart-seed0" in "".join(blocks(page, "python")):
+    if page == "README.md":
+        return  # tests/test_readme.py runs its Python
+    if "runs/quickstart-seed0" in "".join(codes):
         (tmp_path / "runs" / "quickstart-seed0").symlink_to(next((tmp_path / "runs").iterdir()))
-        exec(blocks(page, "python")[-1], {})
+    for code in codes:
+        exec(code, {})
 
 
 SAYS = {

@@ -46,6 +46,9 @@ def register_estimator(kind: type[AnyEstimator]) -> type[AnyEstimator]:
 def find_estimator(name: str) -> type[Estimator]:
     """Return the estimator class registered as ``name``, or found there if ``name`` is "module:Class".
 
+    >>> find_estimator("rloo")
+    <class 'hiper.advantages.rloo.RLOO'>
+
     Raises:
         UserError: There is no such class, or it is no estimator.
     """

@@ -77,6 +77,12 @@ def shape(
     penalised although turn 0 is a boundary. An invalid turn pays both penalties if KEEP was said in it. In the
     ``normalized`` mode, an episode of one turn pays none.
 
+    >>> played, no = np.array([[True, True]]), np.array([[False, False]])
+    >>> kept = np.array([[False, True]])
+    >>> won = np.array([[0.0, 10.0]])
+    >>> shape(Shaping(), mask_BT=played, reward_BT=won, valid_BT=played, keep_BT=kept, strayed_BT=no).total_BT
+    array([[0. , 9.7]])
+
     Args:
         shaping: The weights.
         mask_BT: The turn was played.

@@ -56,6 +56,9 @@ def recipe_text(name: str) -> str:
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Load a shipped recipe by its name, or a YAML file by its path, with ``dotted.key=value`` overrides.
 
+    >>> load_config("quickstart", ["learner.lr=1e-4"]).learner.lr
+    0.0001
+
     Raises:
         UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
     """

@@ -68,5 +68,10 @@ class WarmStartConfig(StrictModel):
     """The learning rate."""
     prompt_loss: float = Field(0.0, ge=0, le=1)
     """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
+    shipped: bool = True
+    """Whether `hiper train` may begin from a warm start that ships with the package.
+
+    It does so only where one was made under exactly these settings and this seed. `hiper sft` makes it anew.
+    """
     imperfect: ImperfectConfig = ImperfectConfig()
     """The last stage, which imitates lapses too."""

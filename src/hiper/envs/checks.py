@@ -39,6 +39,11 @@ _ACTIONS_WHERE_FREE = ("look", "help", "search[shoes]", "click[buy now]")
 def check_env(env: TextEnv, *, tasks: int = 3, seed: int = 0) -> None:
     """Play a few episodes and check everything that can be checked from outside. ``env`` stays open.
 
+    Nothing is returned if all is well.
+
+    >>> from hiper.envs import make
+    >>> check_env(make("corridor", cells=3))
+
     Args:
         env: the environment.
         tasks: the number of tasks to play.

@@ -63,6 +63,10 @@ def names() -> list[str]:
 def make(name: str, **options: Any) -> TextEnv:
     """Make the environment registered as ``name``, or found at ``name`` if that is "module:function".
 
+    >>> env = make("corridor", split="held_out", cells=3)
+    >>> env.reset(env.panel.tasks[0].id).goal
+    'fetch the key and open the door.'
+
     Raises:
         UserError: there is no such environment or option, or it cannot be built.
     """

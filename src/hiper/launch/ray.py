@@ -98,13 +98,14 @@ def _fit(count: int, gpus: bool, work: Mapping[str, Any]) -> int:
     from ray.train import LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    quiet: dict[str, Any] = {"logging_config": LoggingConfig(log_level="ERROR")}  # which Ray's types do not know
     with tempfile.TemporaryDirectory(prefix="hiper-ray-") as notes:  # where Ray keeps its own records of the workers
         trainer = TorchTrainer(
             _work,
             train_loop_config=dict(work),
             torch_config=TorchConfig(backend="gloo"),  # of the workers; what they start meets by itself
             scaling_config=ScalingConfig(num_workers=count, use_gpu=gpus),
-            run_config=RunConfig(name="hiper", storage_path=notes, logging_config=LoggingConfig(log_level="ERROR")),
+            run_config=RunConfig(name="hiper", storage_path=notes, **quiet),
         )
         try:
             trainer.fit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,10 +124,21 @@ def find_policy(given: str | Path, env: str | None) -> PolicyFolder | None:
         return None
 
 
+def shipped_warm_start(config: Config) -> Path | None:
+    """Return the folder of the warm start that ships for these settings, or None."""
+    if not (config.warm_start.tasks and config.warm_start.shipped):
+        return None
+    with as_file(files("hiper").joinpath("warm_starts")) as shipped:
+        made = (PolicyFolder(folder) for folder in sorted(shipped.iterdir()) if folder.is_dir())
+        wanted = warm_start_settings(config)
+        return next((folder.path for folder in made if warm_start_settings(folder.settings()) == wanted), None)
+
+
 def warm_start_settings(config: Config) -> dict[str, Any]:
     """Return the settings that a warm start depends on, by dotted key, as JSON values."""
-    every = flatten(config.model_dump(mode="json"))
-    return {key: value for key, value in every if key.startswith(WARM_START_PREFIXES)}
+    every = dict(flatten(config.model_dump(mode="json")))
+    every.pop("warm_start.shipped")  # it says which one is taken, not how one is made
+    return {key: value for key, value in every.items() if key.startswith(WARM_START_PREFIXES)}
 
 
 def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from hiper.files import check_sealed, exclusive_lock, user_path
 from hiper.imitation.warm_start import WarmStart
 from hiper.processes import ALONE, Processes
 from hiper.runs.folder import Run
-from hiper.runs.policies import describe_progress, unfinished_file
+from hiper.runs.policies import describe_progress, shipped_warm_start, unfinished_file
 from hiper.stopping import Stop
 from hiper.training.build import Parts, build
 from hiper.training.checkpoints import check_checkpoint, load_checkpoint
@@ -32,12 +32,17 @@ def begin(run: Run, display: Display, stop: Stop, processes: Processes) -> tuple
     with stop.at_once():
         if checkpoints := processes.agree(run.checkpoints):
             return _restore(run, checkpoints[-1], display, processes)
-        parts = build(config, display=display, processes=processes)
+        shipped = shipped_warm_start(config)
+        parts = build(config, shipped, display, processes)
     run.save_settings()  # building has shown that they are usable
     display.note(*header(parts))
     if 0 < config.training.iterations <= (alone := config.learner.critic_warmup_iterations):
         display.note(f"the policy will not learn: learner.critic_warmup_iterations ({alone}) takes every iteration")
-    if config.warm_start.tasks:
+    if shipped is not None:
+        display.note(f"warm start: the one that ships with hiper; `hiper sft {config.name}` makes it anew")
+        parts.learner.copy_policy_to_critic()
+        parts.store_policy(run.warm_start)
+    elif config.warm_start.tasks:
         warm_start(parts, run.warm_start, display, stop)
     elif config.model.path is None:
         parts.store_policy(run.warm_start)

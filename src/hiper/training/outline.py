@@ -17,7 +17,7 @@ from hiper.plan_execute.render import Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, load_tokenizer
 from hiper.rollout.environment import open_splits
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
-from hiper.runs.policies import PolicyFolder
+from hiper.runs.policies import PolicyFolder, shipped_warm_start
 from hiper.runs.trackers import find_trackers
 from hiper.training.build import check_form
 
@@ -47,7 +47,7 @@ def outline_of(config: Config, display: Display) -> list[str]:
     limit = "" if weights.positions is None else f"; the model has {weights.positions:,} positions"
     panel = env.panel if config.env.train_tasks is None else env.panel.subset(config.env.train_tasks)
     panels = [("train", panel), *zip(config.evaluation.splits, (other.panel for other in held_out), strict=True)]
-    rollout, warm = config.rollout, config.warm_start
+    rollout = config.rollout
     turns = rollout.episodes * env.max_turns
     return [
         *_model_lines(config, policy, device),
@@ -55,10 +55,19 @@ def outline_of(config: Config, display: Display) -> list[str]:
         f"{rollout.max_response_tokens:,}{limit}",
         f"environment: {env.name} version {env.version}, at most {env.max_turns:,} turns",
         *(f"tasks, {split}: {len(panel):,} of {panel.name}, sha256 {panel.hash[:12]}" for split, panel in panels),
-        f"warm start: demonstrations of {min(warm.tasks, len(panel)):,} tasks" if warm.tasks else "warm start: none",
+        f"warm start: {_warm_start(config, len(panel))}",
         f"training: {config.training.iterations:,} iterations of {rollout.episodes:,} episodes with at most {turns:,} "
         f"turns; credit by {config.advantages.type}",
     ]
+
+
+def _warm_start(config: Config, tasks: int) -> str:
+    """Say what the policy is warm-started by."""
+    demonstrated = min(config.warm_start.tasks, tasks)
+    if not demonstrated:
+        return "none"
+    shipped = "" if shipped_warm_start(config) is None else "; `hiper train` begins from one that ships with hiper"
+    return f"demonstrations of {demonstrated:,} tasks{shipped}"
 
 
 def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -22,7 +22,7 @@ from hiper.errors import UserError
 from hiper.runs.folder import Run
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "estimators.md").read_text(encoding="utf-8")
 Hiper = Callable[..., Any]
 
 
@@ -38,7 +38,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_the_example_on_the_page(hiper: Hiper, module: Path, tiny_recipe: Path, tiny_run: Path):
     """Its commands work; the training is made short. Its runs are read like any other."""
-    section = PAGE.partition("## An estimator of your own")[2].partition("\n## ")[0]
+    section = PAGE.partition("## Check it, and train with it")[2].partition("\n## ")[0]
     commands = [shlex.split(line)[1:] for line in section.splitlines() if line.startswith("PYTHONPATH=. ")]
     (_, _, check), (_, _, recipe, *settings), (_, *report) = commands
     exec(check)
@@ -145,7 +145,8 @@ def test_one_that_is_registered_is_everywhere(registered: type[Estimator], tiny_
 
 def documented() -> list[str]:
     """The estimators in the table of the page."""
-    table = PAGE.partition("## The estimators")[2].partition("```")[0]
+    page = (ROOT / "docs" / "credit.md").read_text(encoding="utf-8")
+    table = page.partition("## The estimators")[2].partition("```")[0]
     return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)[1:]
 
 
