@@ -96,10 +96,9 @@ class Library:
         """Return one episode."""
         reader = self.run(run)
         found = reader.episode_file(file)
-        lines = self.lines.of(found)
         episode = episode_json(self.lines.episode(found, number), self.token_texts(reader))
-        place = {"file": found.name, "iteration": found.iteration, "split": found.split, "n": number, "of": len(lines)}
-        return place | episode
+        place = {"file": found.name, "iteration": found.iteration, "split": found.split, "n": number}
+        return place | {"of": self.lines.count(found)} | episode
 
     def prompt(self, run: str, file: str, number: int, turn: int) -> dict[str, Any]:
         """Return the exact prompt of a turn."""

@@ -109,6 +109,7 @@ class CreditDesk:
         gamma = changes.get("gamma", getattr(config.advantages, "gamma", 1.0))
         return {
             "episodes": len(laid.stored.episodes),
+            "of": self._lines.count(file),
             "own": own_title(config),
             "estimators": list(called.values()),
             "controls": known,

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from hiper.episode import Episode, Turn, parse_episode, read_lines
@@ -45,20 +46,36 @@ class Lines:
     def _size(self) -> int:
         return sum(len(line) for lines in self._files.values() for line in lines)
 
+    def count(self, file: EpisodeFile) -> int | None:
+        """Return the number of readable episodes of a file; None: it was not read to its end yet."""
+        with self._lock:
+            lines = self._files.get((str(file.path), file.stamp))
+        return None if lines is None else len(lines)
+
     def episode(self, file: EpisodeFile, number: int) -> Episode:
-        """Return one episode of a file, counted from 0.
+        """Return one episode of a file, counted from 0. A file that is not in memory is read up to there.
 
         Raises:
             NotFoundError: The file has no such episode that can be read.
         """
-        lines = self.of(file)
-        if not 0 <= number < len(lines):
-            raise NotFoundError(f"{file.name} has {len(lines)} readable episodes, and none has the number {number}")
+        line = self._line(file, number)
+        if line is None:
+            raise NotFoundError(
+                f"{file.name} has {len(self.of(file))} readable episodes, and none has the number {number}"
+            )
         try:
-            return parse_episode(lines[number])
+            return parse_episode(line)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             reason = error if isinstance(error, UserError) else unreadable(error)
             raise NotFoundError(f"episode {number} of {file.name} is damaged: {reason}") from error
+
+    def _line(self, file: EpisodeFile, number: int) -> str | None:
+        count = self.count(file)
+        if count is not None:
+            return self.of(file)[number] if number < count else None
+        with suppress(Exception):
+            return next(islice(read_lines(file.path), number, None), None)
+        return None
 
     def slim(self, file: EpisodeFile) -> list[Episode | None]:
         """Return all episodes of a file without their prompts, which take most of the memory; None: a damaged one."""

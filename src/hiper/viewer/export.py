@@ -93,6 +93,7 @@ def _answers(library: Library, run: str, episodes: Sequence[str]) -> Iterator[tu
     yield _asked("episodes", run=run, after=0), index
     yield _asked("episodes", run=run, after=1), index | {"files": []}
     for name, number in places:
+        library.lines.of(reader.episode_file(name))
         found = library.episode(run, name, number)
         yield _asked("episode", run=run, file=name, n=number), found
         for turn in range(len(found["turns"])):

@@ -17,7 +17,7 @@ export async function episodeView(at) {
   const state = { turn: Math.max(0, Number(at.turn || 1) - 1), by: at.by || "credit", changes, shown: null, credit: null, problem: null };
   const episode = await get("episode", place);
   state.turn = Math.min(state.turn, episode.turns.length - 1);
-  const parts = { strip: h("div", {}), panel: h("div", {}), turn: h("div", { class: "detail" }), transcript: h("div", { class: "transcript" }), same: h("div", { class: "same" }) };
+  const parts = { head: h("div", {}), strip: h("div", {}), panel: h("div", {}), turn: h("div", { class: "detail" }), transcript: h("div", { class: "transcript" }), same: h("div", { class: "same" }) };
 
   async function credit() {
     try {
@@ -25,6 +25,7 @@ export async function episodeView(at) {
       const only = exported ? null : state.shown?.join("|") ?? at.est ?? remembered;
       state.credit = await get("credit", { ...place, set: Object.keys(state.changes).length ? JSON.stringify(state.changes) : null, only });
       state.problem = null;
+      episode.of = episode.of ?? state.credit.of;
       state.shown = state.shown || titlesShown(state.credit, at.est ?? remembered);
       remembered = state.shown.join("|");
     } catch (error) {
@@ -81,15 +82,16 @@ export async function episodeView(at) {
     if (focused) document.getElementById(focused)?.focus();
   }
 
+  const next = (step) => () => { const n = episode.n + step; if (n >= 0 && n < (episode.of ?? Infinity)) go("episode", { run: at.run, file: at.file, n, est: at.est, set: at.set, by: state.by }); };
   // The episode does not wait long for its credit.
   const credited = credit();
   await Promise.race([credited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MILLISECONDS))]);
   drawPanel();
   draw();
-  if (!state.credit) credited.then(() => { drawPanel(); draw(); showCurrent(); });
+  if (!state.credit) credited.then(() => { drawPanel(); draw(); replace(parts.head, heading(at.run, episode, next)); showCurrent(); });
+  replace(parts.head, heading(at.run, episode, next));
   sameTask(at.run, episode, parts.same);
-  const next = (step) => () => { const n = episode.n + step; if (n >= 0 && n < episode.of) go("episode", { run: at.run, file: at.file, n, est: at.est, set: at.set, by: state.by }); };
-  const element = h("section", { class: "page episode" }, heading(at.run, episode, next), parts.same, parts.strip, parts.panel,
+  const element = h("section", { class: "page episode" }, parts.head, parts.same, parts.strip, parts.panel,
     h("div", { class: "split" }, parts.transcript, parts.turn));
   return {
     element, title: `${episode.file}/${episode.n}`, ready: showCurrent,
@@ -101,9 +103,9 @@ function heading(run, e, next) {
   const facts = [["turns", e.turns.length], ["reward", number(e.reward, 3)], ...(Object.keys(e.parts).length || ![0, 1].includes(e.score) ? [["score", number(e.score, 3)]] : []),
     ...Object.entries(e.parts).map(([name, value]) => [name, number(value, 2)]), ["type", e.task_type], ["task", e.task_id], ["seed", e.seed]];
   return h("div", {},
-    h("div", { class: "head" }, h("div", { class: "grow" }, h("p", { class: "sub" }, h("a", { href: link("episodes", { run, file: e.file }) }, e.split === null ? `iteration ${e.iteration}` : `${e.split}, after iteration ${e.iteration}`), ` · episode ${e.n} of ${e.of}`, " · ", h("code", {}, `${e.file}/${e.n}`)),
+    h("div", { class: "head" }, h("div", { class: "grow" }, h("p", { class: "sub" }, h("a", { href: link("episodes", { run, file: e.file }) }, e.split === null ? `iteration ${e.iteration}` : `${e.split}, after iteration ${e.iteration}`), ` · episode ${e.n}${e.of === null ? "" : ` of ${e.of}`}`, " · ", h("code", {}, `${e.file}/${e.n}`)),
       h("h1", { class: "goal" }, badge(e.end, e.won), " ", e.goal)),
-    exported ? null : h("div", { class: "actions" }, button("← previous", next(-1), { class: "plain", disabled: e.n === 0, title: "p" }), button("next →", next(1), { class: "plain", disabled: e.n + 1 >= e.of, title: "n" }))),
+    exported ? null : h("div", { class: "actions" }, button("← previous", next(-1), { class: "plain", disabled: e.n === 0, title: "p" }), button("next →", next(1), { class: "plain", disabled: e.of !== null && e.n + 1 >= e.of, title: "n" }))),
     h("dl", { class: "inline" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))))));
 }
 
