@@ -1,5 +1,7 @@
 """Write the reference pages in docs/reference from the code: settings, study files, metrics and alarms, commands.
 
+The comments of the recipes of large models and the table of docs/large-models.md are written too (:mod:`recipes`).
+
     python tools/reference.py            # write them
     python tools/reference.py --check    # fail if one is out of date
 
@@ -34,6 +36,8 @@ from hiper.rollout.samplers import SAMPLERS
 from hiper.runs import metrics
 from hiper.study import definition
 from hiper.training.alarms import WATCHES
+
+import recipes  # isort: skip
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by tools/reference.py. Change the docstrings in {source}, then run `make reference`. -->\n"
@@ -223,7 +227,7 @@ def commands_page() -> str:
     ]
     for name, command in vars(typer.main.get_command(cli.app))["commands"].items():
         parts += [f"## hiper {name}", markdown(inspect.cleandoc(command.help))]
-        if rows := [row_of(parameter) for parameter in command.params]:
+        if rows := [row_of(p) for p in command.params if not getattr(p, "hidden", False)]:
             parts.append(grid(("argument or option", "default", "meaning"), rows))
         if command.epilog:
             examples = (line.strip() for line in command.epilog.splitlines()[1:])
@@ -435,8 +439,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
     check = parser.parse_args().check
     FOLDER.mkdir(exist_ok=True)
-    for name, page in PAGES.items():
-        file, text = FOLDER / name, page()
+    pages = {FOLDER / name: page() for name, page in PAGES.items()}
+    for file, text in {**pages, **recipes.files()}.items():
         if check and (not file.exists() or file.read_text(encoding="utf-8") != text):
             sys.exit(f"{file} is out of date: run `make reference`")
         if not check:

@@ -19,7 +19,7 @@ from hiper.errors import UserError
 from hiper.files import forget_lock, user_path
 from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
-from hiper.runs.folder import Follower, Run
+from hiper.runs.folder import Follower, Run, checkpoint_policy
 from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def train(
     out: str | Path | None = None,
     display: Display | None = None,
     processes: Processes = ALONE,
+    force: bool = False,
 ) -> Run:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after.
 
@@ -44,12 +45,13 @@ def train(
         out: The folder of the run. None: ``runs/NAME-seedSEED``.
         display: The display of progress. None: standard output.
         processes: The processes that train together, as :func:`~hiper.processes.together` gives them.
+        force: If true, begin although the memory that is free is too small.
 
     Returns:
         The finished run.
 
     Raises:
-        UserError: A setting, the data or the model cannot be used, or the folder already holds a run.
+        UserError: A setting, the data or the model cannot be used or cannot fit, or the folder already holds a run.
     """
     config, display = _config(recipe, settings), _display(display, processes)
     folder = user_path(out) if out else default_folder(config)
@@ -57,23 +59,26 @@ def train(
     display.whole_line(f"run        {run.path}")
     with display.bar("opening the data"):
         config = resolve_splits(config)
-    return _trained(replace(run, config=config), display, processes)
+    return _trained(replace(run, config=config), display, processes, force)
 
 
-def resume(run: Run | str | Path, display: Display | None = None, processes: Processes = ALONE) -> Run:
+def resume(
+    run: Run | str | Path, display: Display | None = None, processes: Processes = ALONE, force: bool = False
+) -> Run:
     """Resume a run from its newest checkpoint, under its own settings. A finished run is returned unchanged.
 
     Args:
         run: The run or its folder.
         display: The display of progress. None: standard output.
         processes: The processes that train together. Their number may differ from that of an earlier process.
+        force: If true, begin although the memory that is free is too small.
 
     Raises:
         UserError: There is no such run, or its newest checkpoint is damaged.
     """
     opened, display = run if isinstance(run, Run) else open_run(run), _display(display, processes)
     display.whole_line(f"run        {opened.path}")
-    return _trained(opened if processes.first else Follower(opened.path, opened.config), display, processes)
+    return _trained(opened if processes.first else Follower(opened.path, opened.config), display, processes, force)
 
 
 def clone_expert(
@@ -82,6 +87,7 @@ def clone_expert(
     out: str | Path | None = None,
     display: Display | None = None,
     processes: Processes = ALONE,
+    force: bool = False,
 ) -> Path:
     """Run only the warm start of a recipe, and save the policy. An interrupted warm start is resumed.
 
@@ -93,6 +99,7 @@ def clone_expert(
         out: The policy's folder. None: ``runs/NAME-sft-seedSEED``.
         display: The display of progress. None: standard output.
         processes: The processes that train together.
+        force: If true, begin although the memory that is free is too small.
 
     Returns:
         The policy's folder.
@@ -113,7 +120,10 @@ def clone_expert(
         config = resolve_splits(config)
     with display.bar("loading torch"):
         from hiper.training.begin import clone
+        from hiper.training.estimate.fit import refuse_what_cannot_fit
 
+        if not force:
+            refuse_what_cannot_fit(config, processes, imitating=True)
     clone(config, folder, display, processes)
     return folder
 
@@ -226,10 +236,15 @@ def _config(recipe: Config | str | Path, settings: Sequence[str]) -> Config:
     return recipe
 
 
-def _trained(run: Run, display: Display, processes: Processes) -> Run:
+def _trained(run: Run, display: Display, processes: Processes, force: bool) -> Run:
     if not processes.agree(run.finished):
         with display.bar("loading torch"):
+            from hiper.training.estimate.fit import refuse_what_cannot_fit
             from hiper.training.trainer import train as train_run
+
+            if not force:
+                newest = run.checkpoints[-1:]
+                refuse_what_cannot_fit(run.config, processes, *(checkpoint_policy(folder) for folder in newest))
 
         train_run(run, display, processes)
     else:

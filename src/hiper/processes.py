@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from hiper.errors import LostProcessError, UserError, first_line
+from hiper.files import atomic_folder, writing
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -114,14 +116,37 @@ class Processes:
                     "the same code, settings and files"
                 )
 
+    @contextmanager
+    def shared_folder(self, path: Path) -> Iterator[Path]:
+        """Give all processes one temporary folder. It replaces ``path`` only if no process fails in the block.
+
+        Raises:
+            UnwritableError: The disk refused.
+            LostProcessError: A process is gone.
+        """
+        if not self.first:
+            with writing(path):
+                yield self.agree(path)
+            self.gather(None)
+            self.gather(None)
+            return
+        with atomic_folder(path) as partial:
+            yield self.agree(partial)
+            self.gather(None)  # all have written
+        self.gather(None)  # the folder is in its place
+
 
 ALONE = Processes()
 """One process, which works alone."""
 
 
 @contextmanager
-def noticing_losses(count: int) -> Iterator[None]:
+def noticing_losses(count: int, *, in_passes: bool = False) -> Iterator[None]:
     """Turn the error of a message that nobody answered into one for people.
+
+    Args:
+        count: The number of processes.
+        in_passes: Whether the block computes too. Then its other errors stay as they are.
 
     Raises:
         LostProcessError: A process is gone.
@@ -129,9 +154,18 @@ def noticing_losses(count: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if in_passes and not _is_of_messages(error):
+            raise
         raise LostProcessError(
             f"another of the {count} processes ended, so this one ends too ({first_line(error)})"
         ) from error
+
+
+def _is_of_messages(error: RuntimeError) -> bool:
+    """Return whether gloo or NCCL raised an error. Gloo's have no type of their own."""
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "NCCL", "Connection"))
 
 
 def place() -> Processes:

@@ -44,7 +44,9 @@ def test_the_recipes_of_the_issue_ship():
     assert {"quickstart", "alfworld-nano", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b"} <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", ["alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b"])
+@pytest.mark.parametrize(
+    "name", ["alfworld-qwen2.5-0.5b", "alfworld-qwen2.5-1.5b", "alfworld-qwen2.5-7b", "alfworld-qwen3-4b"]
+)
 def test_the_published_hyperparameters(name: str):
     config = load_config(name)
     learner, advantages = config.learner, dataclasses.asdict(config.advantages)
@@ -542,3 +544,16 @@ def test_the_parameters_of_an_estimator_are_those_of_its_class():
     assert parameters_of("gigpo") == ["gamma", "weight", "scale", "similarity"]
     with pytest.raises(UserError, match="did you mean 'gigpo'"):
         parameters_of("gigpoo")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["learner.offload=true"], "set sharding to fsdp"),
+        (["learner.sharding=fsdp", "learner.optimizer=adamw_8bit"], "adamw_8bit cannot be sharded"),
+        (["learner.sharding=fsdp", "model.path=x", "learner.lora={quantize: 4bit}"], "quantised model cannot be shard"),
+    ],
+)
+def test_ways_of_saving_memory_that_exclude_each_other(settings: list[str], said: str):
+    with pytest.raises(UserError, match=said):
+        load_config("quickstart", settings)

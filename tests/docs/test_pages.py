@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import house
+import recipes
 import reference
 from hiper import envs
 from hiper.config import Config, flatten, recipe_names
@@ -173,6 +174,11 @@ def test_broken_links_are_found(tmp_path: Path):
 def test_pages_are_up_to_date(name: str):
     written = (reference.FOLDER / name).read_text(encoding="utf-8")
     assert written == reference.PAGES[name](), "run `make reference`"
+
+
+def test_recipes_and_their_table_say_what_hiper_check_says():
+    for file, text in recipes.files().items():
+        assert file.read_text(encoding="utf-8") == text, f"{file} is out of date: run `make reference`"
 
 
 def test_every_setting_has_a_row():

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -21,38 +20,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from helpers.together import forked
 from hiper import api
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.episode import read_episodes
 from hiper.errors import UserError
-from hiper.processes import RENDEZVOUS, Processes, place, together
+from hiper.processes import Processes, place
 from hiper.runs.folder import Run
 
 GROUPS = ("rollout.group_size=2", "rollout.dynamic_sampling=2", "advantages={type: grpo}")
 """Settings under which the tiny run compares groups and replaces those without spread."""
-
-
-def forked(count: int, meeting: Path, work: Callable[[Processes], object]) -> list[str]:
-    """Do ``work`` in several processes that work together; return what went wrong in each ('' for nothing)."""
-    results, children = [meeting.with_name(f"{meeting.name}-{rank}") for rank in range(count)], []
-    for rank in range(count):
-        if child := os.fork():
-            children.append(child)
-            continue
-        try:
-            os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), RENDEZVOUS: f"file://{meeting}"}
-            torch.set_num_threads(1)
-            with together() as processes:
-                work(processes)
-            results[rank].write_text("")
-        except BaseException:
-            results[rank].write_text(traceback.format_exc())
-        finally:
-            os._exit(0)
-    for child in children:
-        os.waitpid(child, 0)
-    return [result.read_text() for result in results]
 
 
 def quiet() -> Display:

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Fo
 
 from hiper.advantages import HEADS_OF, Critic
 from hiper.models import actor_critic
-from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads, token_logprobs
+from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads
 from hiper.models.batches import micro_batches, padding_share
 from hiper.rows import Row
 
@@ -88,8 +88,9 @@ def test_log_probabilities_and_entropies_are_those_of_transformers(policy: PreTr
         entropies.append(distribution.entropy())
     torch.testing.assert_close(outputs.logprobs_K, torch.cat(logprobs), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(outputs.entropy_K, torch.cat(entropies), rtol=1e-5, atol=1e-5)
-    alone = token_logprobs(policy, RowBatch.of(ROWS, 0, CPU), temperature)
-    torch.testing.assert_close(alone, outputs.logprobs_K)
+    alone = ActorCritic(policy, None)(RowBatch.of(ROWS, 0, CPU), temperature, values=False)
+    assert torch.equal(alone.logprobs_K, outputs.logprobs_K)
+    assert alone.values_PH.shape == (len(ROWS), 0)
 
 
 def test_what_pads_a_batch_does_not_matter(policy: PreTrainedModel):

@@ -25,7 +25,6 @@ from hiper.rollout.collector import collect, contexts_of
 from hiper.rollout.environment import make_env, resolve_splits
 from hiper.rollout.players import Assignment
 from hiper.rollout.samplers.transformers import TransformersSampler
-from hiper.training import build as module
 from hiper.training.assign import assign_credit, rows_of
 from hiper.training.build import Parts, build
 from hiper.training.metrics import plan_memory_metrics
@@ -53,21 +52,6 @@ def test_the_parts(parts: Parts):
     assert parts.agent.at(0.0).params.temperature == 0.0
     assert parts.agent.at(0.0).sampler is parts.agent.sampler
     assert isinstance(parts.agent.sampler, TransformersSampler)
-
-
-def test_a_model_that_cannot_fit_is_refused_before_it_is_made(
-    settings: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
-):
-    """64 * (4 * 64 + 3 * 128) = 40,960 weights of the tiny model's layer, 4 bytes in 4 copies: 655,360 bytes."""
-    monkeypatch.setattr(module, "memory_of", lambda device: 655_360)
-    build(settings()).close()
-    monkeypatch.setattr(module, "memory_of", lambda device: 655_359)
-    with pytest.raises(UserError, match=r"a model of 40,960 weights needs .* smaller model\.nano\.hidden"):
-        build(settings())
-    monkeypatch.setattr(module, "memory_of", lambda device: 8 * 163_840)
-    build(settings("model.critic=own")).close()
-    with pytest.raises(UserError, match="GiB to be trained"):
-        build(settings("model.critic=own", "learner.kl_coef=0.1"))
 
 
 def test_a_nano_model_knows_every_word_of_its_prompts(parts: Parts):

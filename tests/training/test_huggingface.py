@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.utils import chat_template_utils
 
 from hiper.advantages import TokenKind
 from hiper.analysis.credit.report import credit_report
 from hiper.commands.credit import credit_parts
+from hiper.commands.export import export_policy
 from hiper.commands.play import play
 from hiper.config import Config, ModelConfig, apply_overrides
 from hiper.display.console import Display
@@ -47,10 +49,15 @@ CONTEXT = PromptContext("open the door", (), "You see a door.", None, ("open doo
 def checkpoint(
     make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    return save_checkpoint(make_qwen2, bpe_tokenizer, tmp_path_factory.mktemp("hub") / "tiny-qwen2-instruct")
+
+
+def save_checkpoint(
+    make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, path: Path, **sizes: int
+) -> Path:
     """As on the hub: spare rows in the vocabulary, two tokens that end a response."""
-    path = tmp_path_factory.mktemp("hub") / "tiny-qwen2-instruct"
     end, pad = bpe_tokenizer.eos_token_id, bpe_tokenizer.pad_token_id
-    model = make_qwen2(vocab_size=len(bpe_tokenizer) + 7, max_position_embeddings=4096, eos_token_id=end)
+    model = make_qwen2(vocab_size=len(bpe_tokenizer) + 7, max_position_embeddings=4096, eos_token_id=end, **sizes)
     sampling = {"do_sample": True, "temperature": 0.7, "top_p": 0.8}
     model.generation_config = GenerationConfig(eos_token_id=[end, pad], pad_token_id=pad, **sampling)
     model.save_pretrained(path)
@@ -255,8 +262,12 @@ def with_lora(settings: Config, **training: Any) -> Config:
     return Config.model_validate(tree)
 
 
+def quiet() -> Display:
+    return Display(console=Console(file=StringIO()))
+
+
 def quietly(run: Run) -> Run:
-    train(run, Display(console=Console(file=StringIO())))
+    train(run, quiet())
     return run
 
 
@@ -307,6 +318,35 @@ def test_an_adapter_is_a_policy_everywhere(lora_run: Run, checkpoint: Path):
     assert SavedPolicy.open(lora_run.path).load().weights.model.state_dict().keys() == base.state_dict().keys()
 
 
+def test_an_adapter_is_exported_as_a_whole_model(lora_run: Run, tmp_path: Path):
+    """It needs no base any more, has the adapter's logits, and still plays under its own settings."""
+    screen = StringIO()
+    export_policy(str(lora_run.path), tmp_path / "whole", Display(console=Console(file=screen, width=200)))
+    assert "in float32, its adapter added into its base" in screen.getvalue()
+    assert not (tmp_path / "whole" / "adapter_config.json").exists()
+    beside = AutoModelForCausalLM.from_pretrained(lora_run.checkpoints[-1] / "policy")
+    ids = torch.arange(5, 25).unsqueeze(0)
+    with torch.no_grad():
+        whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+        torch.testing.assert_close(whole(ids).logits, beside(ids).logits, atol=1e-5, rtol=1e-5)
+    assert SavedPolicy.open(tmp_path / "whole").load().env("held_out").panel
+    assert AutoTokenizer.from_pretrained(tmp_path / "whole").chat_template
+    export_policy(str(lora_run.checkpoints[0] / "policy"), tmp_path / "half", quiet(), "bfloat16")
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "half", dtype="auto").dtype == torch.bfloat16
+    with pytest.raises(UserError, match="half exists: name a new folder"):
+        export_policy(str(lora_run.path), tmp_path / "half", quiet())
+
+
+def test_a_plain_adapter_is_exported(lora_run: Run, tmp_path: Path):
+    shutil.copytree(lora_run.checkpoints[-1] / "policy", tmp_path / "adapter")
+    for file in ("hiper.yaml", "template.yaml", "SHA256SUMS"):
+        (tmp_path / "adapter" / file).unlink()
+    export_policy(str(tmp_path / "adapter"), tmp_path / "whole", quiet())
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+    with pytest.raises(UserError, match="neither a run"):
+        export_policy(str(tmp_path / "nothing"), tmp_path / "more", quiet())
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -332,6 +372,67 @@ def test_an_adapter_of_another_base_is_refused(
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(tmp_path / "other")}))
     with pytest.raises(UserError, match=r"adapter in '.*' does not fit its base model"):
         load_policy(tmp_path / "adapter", ModelConfig())
+
+
+@pytest.fixture(scope="module")
+def wider(
+    settings: Config,
+    make_qwen2: Callable[..., Qwen2ForCausalLM],
+    bpe_tokenizer: Qwen2Tokenizer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Config:
+    """Settings of a model that is wide enough for formats that share a scale between 64 or 256 numbers."""
+    sizes = {"hidden_size": 128, "intermediate_size": 256}
+    path = save_checkpoint(make_qwen2, bpe_tokenizer, tmp_path_factory.mktemp("hub") / "wider", **sizes)
+    return Config.model_validate(apply_overrides(settings.model_dump(), [f"model.path={path}"]))
+
+
+def test_qlora_trains_adapters_of_a_model_in_four_bits(wider: Config, tmp_path: Path):
+    for package in ("peft", "bitsandbytes"):
+        pytest.importorskip(package)
+    tree = with_lora(wider, iterations=2).model_dump(mode="json")
+    tree["learner"]["lora"]["quantize"] = "4bit"
+    run = quietly(Run.create(tmp_path / "run", Config.model_validate(tree)))
+    first, last = run.iteration_metrics()
+    assert first["policy/kl_reference"] == pytest.approx(0.0, abs=1e-6)
+    assert last["policy/kl_reference"] > 1e-6
+    assert last["mismatch/max_abs"] < 1e-4
+    policy = build(run.config, run.checkpoints[-1] / "policy").learner.weights().model
+    assert qwen2.understands(policy.get_decoder())
+    linear = [m for m in policy.modules() if type(m).__module__.startswith("bitsandbytes")]
+    assert len(linear) == 7 * policy.config.num_hidden_layers
+    # What is saved is an adapter, which fits the base in full precision too.
+    merged = load_policy(run.checkpoints[-1] / "policy", ModelConfig())
+    assert {p.dtype for p in merged.parameters()} == {torch.float32}
+    assert run.checkpoints[-1].joinpath("policy", "adapter_model.safetensors").is_file()
+
+
+def test_four_bits_without_bitsandbytes(settings: Config, monkeypatch: pytest.MonkeyPatch):
+    tree = with_lora(settings).model_dump(mode="json")
+    tree["learner"]["lora"]["quantize"] = "4bit"
+    monkeypatch.setattr("hiper.models.build.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'hiper\[bitsandbytes\]'"):
+        build(Config.model_validate(tree))
+
+
+def test_the_moments_of_eight_bits(wider: Config, tmp_path: Path):
+    """They train, and a run resumes with them as if it had not stopped, up to rounding in the last digit."""
+    pytest.importorskip("bitsandbytes")
+    changes = ["learner.optimizer=adamw_8bit", "warm_start.tasks=0", "training.checkpoint_every=1"]
+    config = Config.model_validate(apply_overrides(wider.model_dump(), [*changes, "training.iterations=2"]))
+    whole = quietly(Run.create(tmp_path / "whole", config))
+    state = torch.load(whole.checkpoints[-1] / "trainer.pt", weights_only=True)["optimizer"]["state"]
+    moments = [kinds["__bnb_optimizer_quant_state__"]["state1"] for kinds in state.values()]
+    assert any(moment.numel() >= 4096 for moment in moments)
+    assert all(moment.dtype == torch.uint8 for moment in moments if moment.numel() >= 4096)
+    once = Config.model_validate(apply_overrides(config.model_dump(), ["training.iterations=1"]))
+    parted = quietly(Run.create(tmp_path / "parted", once))
+    Run(parted.path, config).save_settings()
+    resumed = quietly(Run.open(parted.path))
+    for file in ("policy/model.safetensors", "critic.safetensors", "heads.safetensors"):
+        ours, theirs = (load_file(found.checkpoints[-1] / file) for found in (resumed, whole))
+        for name in theirs:
+            torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=0)
 
 
 def test_lora_needs_a_pretrained_model(settings: Config):

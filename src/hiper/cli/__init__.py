@@ -9,7 +9,7 @@ import typer
 
 # isort: off
 # They register their commands, in the order in which help lists them.
-from hiper.cli import train, play, read, look_up  # noqa: F401
+from hiper.cli import train, play, read, machine, look_up  # noqa: F401
 
 # isort: on
 from hiper.cli.program import app, say

@@ -104,6 +104,14 @@ _RECIPE = typer.Argument(
     metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.", autocompletion=recipe_completions
 )
 Recipe = Annotated[str, _RECIPE]
+Checked = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A shipped recipe, a YAML file, or the folder of a run.",
+        autocompletion=recipe_completions,
+    ),
+]
 OptionalRecipe = Annotated[str | None, _RECIPE]
 ShippedRecipe = Annotated[
     str | None,
@@ -173,6 +181,13 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Show the resolved settings and what would be done; write nothing."),
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Begin although the memory that is free is too small for the model.")
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(metavar="NxSIZE", help="Devices, such as 1x80GB, 4x24GB or cpu.", show_default="this machine's own"),
+]
 Processes = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes of this machine that do the work together.")
 ]
@@ -195,6 +210,14 @@ AnyPolicy = Annotated[
     typer.Argument(
         metavar="POLICY", help="A run, a checkpoint, a policy folder, or with --env any Hugging Face model."
     ),
+]
+TrainedPolicy = Annotated[
+    str, typer.Argument(metavar="POLICY", help="A run, a checkpoint, a policy folder, or the folder of an adapter.")
+]
+ExportOut = Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="New folder to write.")]
+NumberFormat = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="Number format of the weights.", show_default="that of the policy's training"),
 ]
 Episodes = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Play a fixed subset of N tasks.", show_default="all")
@@ -243,6 +266,10 @@ DataFolder = Annotated[
         help="Folder of the data.",
         show_default="the place where the environment looks",
     ),
+]
+CheckedProcesses = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Number of processes.", show_default="one for each of --gpus"),
 ]
 JobProcesses = Annotated[
     int, typer.Option(min=1, metavar="N", help="Number of processes that work together on each job.")

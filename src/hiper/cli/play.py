@@ -1,4 +1,4 @@
-"""The commands that play: `eval`, `play`."""
+"""The commands that use a policy: `eval`, `play`, `export`."""
 
 from __future__ import annotations
 
@@ -80,3 +80,14 @@ def play(
     world, player = table.seat(env, options or [], agent, split=split, temperature=temperature, display=display)
     chosen = task or random.Random(seed).choice(world.panel.tasks).id
     table.play(world, player, chosen, seed, display.console, wait=not (auto or agent == table.HUMAN))
+
+
+@command(
+    "hiper export runs/alfworld-qwen2.5-1.5b-seed0 --out my-agent",
+    "hiper export runs/alfworld-qwen2.5-1.5b-seed0 --out my-agent --dtype bfloat16",
+)
+def export(policy: given.TrainedPolicy, out: given.ExportOut, dtype: given.NumberFormat = None) -> None:
+    """Write a policy as a whole Hugging Face model, for other programs. An adapter is added into its base."""
+    from hiper.commands.export import export_policy
+
+    export_policy(policy, out, make_display(), dtype)

@@ -30,6 +30,7 @@ def train(
     processes: given.Processes = 1,
     launcher: given.Launcher = "local",
     view: given.View = False,
+    force: given.Force = False,
     dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
@@ -58,13 +59,13 @@ def train(
     folder = run.path if run is not None else out or api.default_folder(config or Config())
     with joined(processes, sys.argv[1:], launcher) as group, beside(folder, display, view and group.first):
         if config is not None:
-            run = api.train(config, out=out, display=display, processes=group)
+            run = api.train(config, out=out, display=display, processes=group, force=force)
         elif run is not None:
             if run.finished:
                 total = run.config.training.iterations
                 done = f"{run.path} has all its {total} iterations: nothing is left to do"
                 display.note(done, *(f"note: {problem}" for problem in run.problems(total)))
-            api.resume(run, display, group)
+            api.resume(run, display, group, force)
         if run is not None and group.first:
             report_run(run, display)
 
@@ -76,6 +77,7 @@ def sft(
     out: given.Out = None,
     processes: given.Processes = 1,
     launcher: given.Launcher = "local",
+    force: given.Force = False,
     dry_run: given.DryRun = False,
 ) -> None:
     """Clone the environment's expert: only the warm start of a recipe, saved as a policy.
@@ -94,7 +96,7 @@ def sft(
         dry.show_cloning(config, out, display)
         return
     with joined(processes, sys.argv[1:], launcher) as group:
-        path = api.clone_expert(config, out=out, display=display, processes=group)
+        path = api.clone_expert(config, out=out, display=display, processes=group, force=force)
         if group.first:
             display.note(f"saved in {path}; evaluate it with:")
             display.whole_line(f"  hiper eval {path}")
@@ -113,6 +115,7 @@ def study(
     jobs: given.Jobs = 1,
     threads: given.Threads = None,
     processes: given.JobProcesses = 1,
+    force: given.Force = False,
     out: given.Out = None,
     dry_run: given.DryRun = False,
 ) -> None:
@@ -130,7 +133,7 @@ def study(
     if dry_run:
         plan_study(definition, folder, display, threads=threads)
         return
-    run_study(definition, folder, display, jobs=jobs, threads=threads, processes=processes)
+    run_study(definition, folder, display, jobs=jobs, threads=threads, processes=processes, force=force)
 
 
 @contextmanager

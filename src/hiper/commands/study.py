@@ -34,6 +34,7 @@ def run_study(
     jobs: int = 1,
     threads: int | None = None,
     processes: int = 1,
+    force: bool = False,
 ) -> None:
     """Do what is left of a study, and compare its methods.
 
@@ -44,6 +45,7 @@ def run_study(
         jobs: number of processes that run in parallel.
         threads: CPU threads of each process; None: as the recipes say.
         processes: number of processes that work together on each job.
+        force: begin jobs although the memory that is free is too small.
 
     Raises:
         UserError: the folder holds something made under other settings, the study is already running, or a run failed.
@@ -55,7 +57,7 @@ def run_study(
         for point, place in points.values():
             _check(point, place, threads)
         write_text(folder / "study.yaml", yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-        runner = _Runner(display, launch, jobs, threads, processes)
+        runner = _Runner(display, launch, jobs, threads, processes, force)
         results = {value: runner.run(point, place) for value, (point, place) in points.items()}
         if study.sweep is not None:
             comparisons = {value: r.comparison for value, r in results.items() if r.comparison is not None}
@@ -150,6 +152,7 @@ class _Runner:
     slots: int
     threads: int | None
     processes: int
+    force: bool
 
     def run(self, study: Study, folder: Path) -> _Result:
         """Tune a study's methods if it says so, do its runs, and compare those that are done.
@@ -197,7 +200,7 @@ class _Runner:
         if done:
             self.display.note(f"{len(done)} of {len(jobs)} are done already")
         diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}
-        left = [job.command(self.processes) for job in jobs if job not in done and job.name not in diverged]
+        left = [job.command(self.processes, self.force) for job in jobs if job not in done and job.name not in diverged]
         try:
             failures = run_commands(
                 left,

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 
 from hiper.advantages import ESTIMATORS
 from hiper.config.estimators import parameters_of
+from hiper.config.extending import read_recipe
 from hiper.config.tree import Config
 from hiper.errors import UserError, shortened, suggestion
-from hiper.strict_yaml import find_yaml, parse_yaml, read_mapping, shipped_files
+from hiper.strict_yaml import parse_yaml, shipped_files
 from hiper.validation import UNKNOWN_KEY, joined, keys_at, problem_message, problems_of
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,15 @@ def recipe_text(name: str) -> str:
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Load a shipped recipe by its name, or a YAML file by its path, with ``dotted.key=value`` overrides.
 
+    A recipe that ``extends`` another one has its settings too (:mod:`hiper.config.extending`).
+
     >>> load_config("quickstart", ["learner.lr=1e-4"]).learner.lr
     0.0001
 
     Raises:
         UserError: there is no such recipe or file, or a key or a value is wrong; the message names it.
     """
-    tree = read_mapping(find_yaml(source, _recipes(), "recipe"))
+    tree = read_recipe(source, _recipes())
     config = validate_config(apply_overrides(tree, overrides), str(source))
     for key in given_keys(overrides):
         for stage, name in ((config.warm_start, "warm_start"), (config.warm_start.imperfect, "warm_start.imperfect")):

@@ -67,6 +67,8 @@ class NanoConfig(StrictModel):
     """The maximum length of prompt and response together, in tokens."""
     rope_theta: float = Field(1e6, gt=1, le=1e12)
     """The base of the rotary position embedding."""
+    vocabulary_tasks: int = Field(400, ge=1, le=1_000_000_000)
+    """The number of training tasks whose words become the vocabulary. Raise it where each task has words of its own."""
     induction: bool = False
     """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
 
@@ -153,6 +155,8 @@ class LoraConfig(StrictModel):
     """The scale of adapters. What they add is multiplied by alpha / rank."""
     targets: str | tuple[str, ...] = "all-linear"
     """The names of the layers that get adapters, such as ``[q_proj, v_proj]``. ``all-linear``: all but the head."""
+    quantize: Literal["none", "4bit"] = "none"
+    """The format of the frozen model. ``4bit``: 4-bit NormalFloat (QLoRA); it needs the extra ``bitsandbytes``."""
 
 
 class LearnerConfig(StrictModel):
@@ -197,6 +201,37 @@ class LearnerConfig(StrictModel):
     """The maximum norm of gradients. Larger gradients are scaled down."""
     lora: LoraConfig | None = None
     """Train adapters in place of the whole model. None: train the whole model."""
+    sharding: Literal["none", "fsdp"] = "none"
+    """How processes hold weights, gradients and moments. The numbers computed are the same.
+
+    - ``none``: each process holds all of them.
+    - ``fsdp``: each process holds an equal part (FSDP2). Layers are gathered while they compute.
+    """
+    offload: bool = False
+    """If true, weights, gradients and moments rest in the CPU's memory, and layers go to the GPU while they compute.
+
+    It is a part of ``sharding: fsdp``, which works with one process too.
+    """
+    optimizer: Literal["adamw", "adamw_fused", "adamw_8bit"] = "adamw"
+    """The implementation of AdamW.
+
+    - ``adamw``: torch's plain one.
+    - ``adamw_fused``: torch's fused one. It is faster, and rounds differently.
+    - ``adamw_8bit``: the moments take one byte each. It needs the extra ``bitsandbytes``.
+    """
+
+    @model_validator(mode="after")
+    def _check_memory(self) -> Self:
+        sharded = self.sharding == "fsdp"
+        if self.offload and not sharded:
+            raise ValueError(
+                "offload is a part of sharding: set sharding to fsdp (one process will do), or offload to false"
+            )
+        if sharded and self.optimizer == "adamw_8bit":
+            raise ValueError("adamw_8bit cannot be sharded: set optimizer to adamw_fused, or sharding to none")
+        if sharded and self.lora is not None and self.lora.quantize != "none":
+            raise ValueError("a quantised model cannot be sharded: set lora.quantize or sharding to none")
+        return self
 
 
 class EvaluationConfig(StrictModel):
@@ -315,6 +350,14 @@ class Config(StrictModel):
     def _check_lora(self) -> Self:
         if self.learner.lora is not None and self.model.path is None:
             raise ValueError("learner.lora trains adapters of a pretrained model: name it with model.path")
+        return self
+
+    @model_validator(mode="after")
+    def _check_renaming(self) -> Self:
+        if self.warm_start.rename and self.model.path is not None:
+            raise ValueError(
+                "warm_start.rename exchanges whole words, and tokens of model.path may be parts of words: set it to 0"
+            )
         return self
 
     @model_validator(mode="after")

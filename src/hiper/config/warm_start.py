@@ -68,6 +68,11 @@ class WarmStartConfig(StrictModel):
     """The learning rate."""
     prompt_loss: float = Field(0.0, ge=0, le=1)
     """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
+    rename: float = Field(0.0, ge=0, le=1)
+    """The share of turns in which rare words are exchanged for others (:mod:`hiper.imitation.renaming`).
+
+    It teaches a nano model to copy and compare words that it meets too rarely to learn each.
+    """
     shipped: bool = True
     """Whether `hiper train` may begin from a warm start that ships with the package.
 

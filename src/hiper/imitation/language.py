@@ -15,9 +15,6 @@ from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.tokenizer import round_trip
 from hiper.rollout.collector import contexts_of
 
-LANGUAGE_TASKS = 400
-"""The number of tasks that the expert plays to collect the words of an environment."""
-
 
 class Said(NamedTuple):
     """The state before a turn, and the expert's decision."""
@@ -26,9 +23,9 @@ class Said(NamedTuple):
     decision: Decision
 
 
-def language(env: TextEnv) -> Iterator[Said]:
-    """Yield the turns of the expert on a sample of tasks."""
-    for task in env.panel.subset(min(LANGUAGE_TASKS, len(env.panel))):
+def language(env: TextEnv, tasks: int) -> Iterator[Said]:
+    """Yield the turns of the expert on a sample of this many tasks, or on all."""
+    for task in env.panel.subset(min(tasks, len(env.panel))):
         episode = demonstrate(env, task.id, perturb=0.2)
         for turn, context in zip(episode.turns, contexts_of(episode), strict=True):
             yield Said(context, Decision(turn.switch, turn.subgoal, turn.action))

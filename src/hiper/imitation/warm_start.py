@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.files import atomic_file
 from hiper.imitation.fine_tuning import FineTuning, demonstration_rows, shuffled_batches
+from hiper.imitation.renaming import rename
 from hiper.learner.learner import Learner
 from hiper.plan_execute.prompts import PromptBuilder
 from hiper.rows import Row
@@ -101,7 +103,7 @@ class WarmStart:
             for batch in islice(shuffled_batches(rows, config.batch_turns, seed), done, steps):
                 tuning.step(batch)
                 advance()
-                if saved.old:
+                if self.learner.processes.agree(saved.old):
                     saved.save(number, tuning)
                 try:
                     self.check_together()
@@ -144,6 +146,8 @@ class WarmStart:
                 )
                 if len(rows) >= enough:
                     break
+        if self.config.warm_start.rename:
+            rows = rename(rows, self.tokenizer, self.config.warm_start.rename, derive_seed(seed, "rename"))
         return rows, config.turns or len(rows) * config.epochs / passes
 
 
@@ -182,10 +186,8 @@ class _Unfinished:
         tuning.losses = list(self._checked(tuning.imitation.load)["losses"])
 
     def save(self, stage: int, tuning: FineTuning) -> None:
-        """Save the progress, which is the same in every process."""
-        if not self._learner.processes.first:
-            return
-        with atomic_file(self._path) as partial:
+        """Save the progress, which is the same in every process. The first one writes."""
+        with atomic_file(self._path) if self._learner.processes.first else nullcontext() as partial:
             notes = {"settings": self._settings, "stage": stage, "losses": tuning.losses}
             # A chat template that writes the day keeps the day on which the warm start began.
             notes["chat_template"] = self._tokenizer.chat_template

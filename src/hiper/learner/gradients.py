@@ -8,13 +8,14 @@ biases, and Adam takes steps of full size along whatever rounding leaves of them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-from hiper.models.batches import owners
+from hiper.models.batches import Pass, owners
 from hiper.processes import Processes, noticing_losses
 
 MOST_IN_ORDER = 1 << 24
@@ -23,13 +24,16 @@ MOST_IN_ORDER = 1 << 24
 BUCKET = 1 << 24
 """The most numbers in a message."""
 
+Backward: TypeAlias = Callable[[Pass], None]
+"""A function that computes the loss of some rows and adds its gradient."""
+
 
 def accumulate(
     parameters: Sequence[Parameter],
     batches: Sequence[Sequence[int]],
     lengths: Sequence[int],
     processes: Processes,
-    backward: Callable[[Sequence[int]], None],
+    backward: Backward,
 ) -> None:
     """Set the gradients of ``parameters`` to the sum over all micro-batches.
 
@@ -38,21 +42,21 @@ def accumulate(
         batches: The indices of the rows of each micro-batch; the same in every process.
         lengths: The length of each row in tokens.
         processes: The processes that share the micro-batches.
-        backward: A function that computes the loss of some rows and adds its gradient.
+        backward: See :data:`Backward`.
 
     Raises:
         LostProcessError: A process is gone.
     """
     if processes.count == 1:
         for indices in batches:
-            backward(indices)
+            backward(Pass(indices))
         return
     owner = owners(batches, lengths, processes.count)
     in_order = sum(p.numel() for p in parameters) <= MOST_IN_ORDER
     pieces: dict[int, list[Tensor | None]] = {}
     for number, indices in enumerate(batches):
         if owner[number] == processes.rank:
-            backward(indices)
+            backward(Pass(indices))
             if in_order:
                 pieces[number] = _taken(parameters)
     trained = _trained(parameters, pieces, processes)

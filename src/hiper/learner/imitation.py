@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from hiper.config import LearnerConfig
 from hiper.learner.checkpoint import DAMAGE
-from hiper.learner.gradients import accumulate
-from hiper.models.batches import micro_batches
+from hiper.learner.layout import Layout
+from hiper.learner.optimizers import clip_gradients, make_optimizer, set_state
+from hiper.models.batches import Pass, micro_batches
 from hiper.models.lora import role_of
-from hiper.processes import ALONE, Processes
+from hiper.models.parts import fill_all, gathered
 from hiper.rows import Row
 
 BETAS, WEIGHT_DECAY = (0.9, 0.95), 0.01
@@ -33,7 +34,7 @@ class Imitation:
         trained: Those of its parameters that are trained.
         config: The learner's settings. Imitation uses its micro-batches and its limit of the gradient's norm.
         logprobs: A function that returns the log-probabilities of all response tokens of some rows, at temperature 1.
-        processes: The processes that train together. They split the rows of a step, and sum gradients.
+        layout: Where the weights rest, and how processes share the rows of a step.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Imitation:
         trained: Sequence[Parameter],
         config: LearnerConfig,
         logprobs: Callable[[Sequence[Row]], Tensor],
-        processes: Processes = ALONE,
+        layout: Layout,
     ) -> None:
-        self._policy, self._config, self._logprobs, self._processes = policy, config, logprobs, processes
+        self._policy, self._config, self._logprobs, self._layout = policy, config, logprobs, layout
         self._trained = list(trained)
-        self._optimizer = torch.optim.AdamW(self._trained, lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY)
+        self._optimizer = make_optimizer(
+            config.optimizer, self._trained, lr=0.0, betas=BETAS, weight_decay=WEIGHT_DECAY
+        )
 
     def step(self, rows: Sequence[Row], *, lr: float, prompt_loss: float = 0.0) -> float:
         """Make one step on a mini-batch and return its loss in nats.
@@ -63,7 +66,7 @@ class Imitation:
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._accumulate(rows, prompt_loss)
         if math.isfinite(loss):
-            torch.nn.utils.clip_grad_norm_(self._trained, self._config.max_grad_norm)
+            clip_gradients(self._trained, self._config.max_grad_norm)
             for group in self._optimizer.param_groups:
                 group["lr"] = lr
             self._optimizer.step()
@@ -75,16 +78,17 @@ class Imitation:
         prompts = sum(map(len, rows)) - responses - len(rows)
         losses: list[float] = []
 
-        def backward(indices: Sequence[int]) -> None:
-            response_K, prompt_K = self.losses([rows[i] for i in indices], with_prompts=prompt_weight > 0)
+        def backward(one: Pass) -> None:
+            response_K, prompt_K = self.losses([rows[i] for i in one.rows], with_prompts=prompt_weight > 0)
             loss = response_K.sum() / responses + prompt_weight * prompt_K.sum() / max(1, prompts)
+            loss = loss * one.counts
             loss.backward()
             losses.append(float(loss.detach()))
 
         lengths = list(map(len, rows))
         batches = micro_batches(lengths, self._config.micro_batch_tokens)
-        accumulate(self._trained, batches, lengths, self._processes, backward)
-        return self._processes.sum(sum(losses))
+        self._layout.accumulate(self._trained, batches, lengths, backward)
+        return self._layout.processes.sum(sum(losses))
 
     def losses(self, rows: Sequence[Row], *, with_prompts: bool) -> tuple[Tensor, Tensor]:
         """Return negative log-likelihoods of all response tokens, and of all prompt tokens but each row's first."""
@@ -96,11 +100,24 @@ class Imitation:
         said_K = torch.tensor(said, device=logprobs_K.device)
         return -logprobs_K[said_K], -logprobs_K[~said_K]
 
-    def save(self, path: Path, notes: Mapping[str, Any]) -> None:
-        """Write policy, optimizer and ``notes`` (numbers, text, lists, mappings) to one file."""
-        state = {"policy": self._learned(), "optimizer": self._optimizer.state_dict()}
-        with path.open("wb") as file:  # given a path, torch hides why it cannot write
-            torch.save({**notes, **state}, file)
+    def save(self, path: Path | None, notes: Mapping[str, Any]) -> None:
+        """Write policy, optimizer and ``notes`` (numbers, text, lists, mappings) to one file.
+
+        Args:
+            path: The file. None in all processes but the one that writes. A sharded learner's hand in their parts.
+            notes: What the file says beside.
+        """
+        if path is None and not self._layout.sharded:
+            return
+        keep = path is not None
+        policy = gathered(self._learned(), keep=keep)
+        optimizer = self._optimizer.state_dict()
+        if self._layout.sharded:
+            state = {index: gathered(kinds, keep=keep) for index, kinds in optimizer["state"].items()}
+            optimizer = {**optimizer, "state": state}
+        if path is not None:
+            with path.open("wb") as file:  # given a path, torch hides why it cannot write
+                torch.save({**notes, "policy": policy, "optimizer": optimizer}, file)
 
     def load(self, path: Path) -> dict[str, Any]:
         """Restore policy and optimizer from a file of :meth:`save`, and return its notes.
@@ -110,11 +127,8 @@ class Imitation:
         """
         state = self._read(path)
         try:
-            learned = state.pop("policy")
-            if learned.keys() != self._learned().keys():
-                raise ValueError("it holds other parameters")
-            self._policy.load_state_dict(learned, strict=False)
-            self._optimizer.load_state_dict(state.pop("optimizer"))
+            fill_all(self._learned(), state.pop("policy"), "it holds other parameters")
+            set_state(self._optimizer, state.pop("optimizer")["state"])
         except DAMAGE as error:
             raise ValueError(str(error)) from error
         return state
@@ -139,7 +153,7 @@ class Imitation:
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
                     raise ValueError(f"{damaged} is not as it was written")
-            state: dict[str, Any] = torch.load(path, map_location=self._policy.device, weights_only=True)
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except DAMAGE as error:
             raise ValueError(str(error)) from error
         return state

@@ -6,7 +6,6 @@ row, or one for each response token).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
 from operator import itemgetter
@@ -17,17 +16,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig, ModelConfig
 from hiper.learner.checkpoint import load_state, save_state
-from hiper.learner.gradients import accumulate
 from hiper.learner.imitation import Imitation
+from hiper.learner.layout import Layout, Whole, make_layout
 from hiper.learner.losses import Counts, Meter, given, k3, policy_loss, value_loss
-from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch, token_logprobs
-from hiper.models.batches import micro_batches, minibatches, owners, padding_share
-from hiper.models.build import add_critic, choose_autocast, choose_device, load_policy, without_loading_bars
+from hiper.learner.optimizers import clip_gradients, make_optimizer, parameters_of
+from hiper.models.actor_critic import ActorCritic, Description, Outputs, RowBatch
+from hiper.models.batches import Pass, micro_batches, minibatches, padding_share
+from hiper.models.build import add_critic, choose_autocast, choose_device, empty_twin, load_policy
+from hiper.models.parts import fill_all, named_tensors
 from hiper.models.weights import Loads, PolicyWeights
 from hiper.processes import ALONE, Processes
 from hiper.rows import Array, Row, Scores, Told, TrainRow, mute
@@ -40,13 +42,13 @@ class Learner:
     """Policy and critic, trained by PPO on rows. No other class touches the model, the optimizer or the number format.
 
     Args:
-        model: Policy and critic, on their device.
+        model: Policy and critic.
         config: The settings; see :class:`~hiper.config.LearnerConfig`.
         pad_id: The token that fills batches.
         temperature: The sampling temperature. Log-probabilities are computed at it.
         autocast: The number format of forward passes. None: the format of the parameters.
         model_config: The settings under which a reference policy is loaded.
-        processes: The processes that train together. They split the rows of every call, and sum gradients.
+        layout: Where the weights rest, and how processes share the rows of every call. The model is placed by it.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Learner:
         temperature: float,
         autocast: torch.dtype | None = None,
         model_config: ModelConfig | None = None,
-        processes: Processes = ALONE,
+        layout: Layout | None = None,
     ) -> None:
         self.config = config
-        self.processes = processes
+        self._layout = layout or Whole()
         self._model = model
+        self._device = self._layout.place(model)
         self._model_config = model_config or ModelConfig()
-        self._reference: PreTrainedModel | None = None
+        self._reference: ActorCritic | None = None
         self._pad_id = pad_id
         self._temperature = temperature
         self._autocast = autocast
@@ -85,7 +88,7 @@ class Learner:
         temperature: float,
         processes: Processes = ALONE,
     ) -> Learner:
-        """Move a policy to its device, add the critic that the estimator needs, and make a learner of both.
+        """Add the critic that the estimator needs to a policy, and make a learner of both.
 
         Args:
             policy: A causal language model.
@@ -101,16 +104,30 @@ class Learner:
             UserError: The device is missing, or the number formats do not fit each other.
         """
         place = choose_device(device)
-        policy.to(place)  # type: ignore[arg-type]
+        autocast = choose_autocast(model_config, place)
         return cls(
-            add_critic(policy, model_config, critic, config.lora).to(place),
+            add_critic(policy, model_config, critic, config.lora, reference=config.kl_coef > 0),
             config,
             pad_id=pad_id,
             temperature=temperature,
-            autocast=choose_autocast(model_config, place),
+            autocast=autocast,
             model_config=model_config,
-            processes=processes,
+            layout=make_layout(config, processes, place, autocast),
         )
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train together."""
+        return self._layout.processes
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds only a part of the weights. Then all processes must save and export together."""
+        return self._layout.sharded
+
+    def close(self) -> None:
+        """Release what sharding has opened. A sharded learner cannot be used any more."""
+        self._layout.close()
 
     def describe(self) -> Description:
         """Describe the learner for people."""
@@ -138,14 +155,17 @@ class Learner:
             if source is not None:
                 adapters.restore("reference", Path(source))
             return
-        policy = copy.deepcopy(self._model.policy) if source is None else load_policy(source, self._model_config)
-        policy.to(self._device)  # type: ignore[arg-type]
-        self._reference = policy.eval().requires_grad_(False)
+        policy = empty_twin(self._model.policy) if source is None else load_policy(source, self._model_config)
+        reference = ActorCritic(policy.eval().requires_grad_(False), None, critic="none", shortcut=self._model.shortcut)
+        self._layout.place(reference)
+        if source is None:
+            fill_all(named_tensors(policy), named_tensors(self._model.policy), "the policy has other tensors")
+        self._reference = reference
 
     def imitate(self) -> Imitation:
         """Begin supervised training on demonstrations, with an optimizer of its own."""
         trained = self._model.policy_parameters()
-        return Imitation(self._model.policy, trained, self.config, self._policy_logprobs, self.processes)
+        return Imitation(self._model.policy, trained, self.config, self._policy_logprobs, self._layout)
 
     def copy_policy_to_critic(self) -> None:
         """Copy the policy's current weights into the critic's own backbone, if it has one."""
@@ -154,13 +174,13 @@ class Learner:
     def export(self, folder: Path) -> None:
         """Write the policy into ``folder`` as an ordinary Hugging Face directory (without a tokenizer).
 
-        With LoRA it is the folder of an adapter that names its base.
+        With LoRA it is the folder of an adapter that names its base. The first process writes. All processes of a
+        sharded learner must call this together.
         """
-        with without_loading_bars():
-            if self._model.adapters is None:
-                self._model.policy.save_pretrained(folder)
-            else:
-                self._model.adapters.save(folder)
+        if (adapters := self._model.adapters) is not None:
+            adapters.save(folder, writing=self.processes.first)
+        else:
+            self.weights().save(folder, writing=self.processes.first)
 
     def load_adapter(self, folder: Path) -> None:
         """Continue with the adapter of a folder.
@@ -172,7 +192,10 @@ class Learner:
         self._model.adapters.restore("policy", folder)
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Write what resuming needs beside the policy; see :mod:`hiper.learner.checkpoint`."""
+        """Write what resuming needs beside the policy; see :mod:`hiper.learner.checkpoint`.
+
+        All processes of a sharded learner must call this together.
+        """
         save_state(folder, self._model, self._optimizer, iteration)
 
     def load(self, folder: Path) -> int:
@@ -185,26 +208,17 @@ class Learner:
         """
         return load_state(folder, self._model, self._optimizer)
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self._model.parameters()).device
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
+    def _make_optimizer(self) -> Optimizer:
         """Make AdamW with one parameter group each for policy and critic. :meth:`update` sets the learning rates."""
         parts = self._model.policy_parameters(), self._model.critic_parameters()
-        return torch.optim.AdamW([{"params": parameters} for parameters in parts])
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        """Return the parameters of the optimizer."""
-        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+        return make_optimizer(self.config.optimizer, [{"params": parameters} for parameters in parts])
 
     def _clip_gradients(self) -> list[Tensor]:
         """Clip the gradients of policy and critic separately, and return their norms before clipping.
 
         A large error of the critic must not stop the policy from learning.
         """
-        limit = self.config.max_grad_norm
-        return [torch.nn.utils.clip_grad_norm_(group["params"], limit) for group in self._optimizer.param_groups]
+        return [clip_gradients(group["params"], self.config.max_grad_norm) for group in self._optimizer.param_groups]
 
     def _forward(self, rows: Sequence[Row]) -> Outputs:
         """Run one forward pass over a micro-batch."""
@@ -218,7 +232,7 @@ class Learner:
         """Return the log-probabilities (K,) of all response tokens under the policy at temperature 1."""
         batch = RowBatch.of(rows, self._pad_id, self._device)
         with self._precision():
-            return token_logprobs(self._model.policy, batch, 1.0, self._model.shortcut)
+            return self._model(batch, 1.0, values=False).logprobs_K  # type: ignore[no-any-return]
 
     def _micro_batches(self, rows: Sequence[Row] | Sequence[TrainRow]) -> tuple[list[list[int]], list[int]]:
         """Return the indices of rows by micro-batch, and the length of each row."""
@@ -235,28 +249,28 @@ class Learner:
         self._model.eval()
         scored: dict[int, tuple[Array, Array, Array | None]] = {}
         batches, lengths = self._micro_batches(rows)
-        owner = owners(batches, lengths, self.processes.count)
-        for indices in (batch for batch, rank in zip(batches, owner, strict=True) if rank == self.processes.rank):
-            chosen = [rows[i] for i in indices]
+        for one in self._layout.passes(batches, lengths):
+            chosen = [rows[i] for i in one.rows]
             outputs = self._forward(chosen)
             cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
             logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
             references = self._reference_logprobs(chosen, cuts)
             places_PH = outputs.values_PH.float().cpu().numpy()
             values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
-            scored.update(zip(indices, zip(logprobs, values, references, strict=True), strict=True))
-            on_rows(len(indices) * self.processes.count)
+            if one.counts:
+                scored.update(zip(one.rows, zip(logprobs, values, references, strict=True), strict=True))
+                on_rows(len(one.rows) * self.processes.count)
         everyones = [item for part in self.processes.gather(scored) for item in part.items()]
         return [Scores(rows[i], *parts) for i, parts in sorted(everyones, key=itemgetter(0))]
 
     def _reference_logprobs(self, rows: Sequence[Row], cuts: NDArray[np.int64]) -> Sequence[Array | None]:
         adapters = self._model.adapters
-        policy = self._model.policy if adapters and "reference" in adapters.roles else self._reference
-        if policy is None:
+        model = self._model if adapters and "reference" in adapters.roles else self._reference
+        if model is None:
             return [None] * len(rows)
         batch = RowBatch.of(rows, self._pad_id, self._device)
         with self._precision(), adapters.using("reference") if adapters else nullcontext():
-            logprobs_K = token_logprobs(policy, batch, self._temperature, self._model.shortcut)
+            logprobs_K = model(batch, self._temperature, values=False).logprobs_K
         return np.split(logprobs_K.float().cpu().numpy(), cuts)
 
     def update(
@@ -308,13 +322,14 @@ class Learner:
         meter.add(names.PADDING.name, padding_share(lengths, batches))
         self._optimizer.zero_grad(set_to_none=True)
 
-        def backward(indices: Sequence[int]) -> None:
-            loss, kl_sum = self._loss([rows[i] for i in indices], counts, meter)
-            loss.backward()
-            kl.append(kl_sum / counts.credited)
-            on_rows(len(indices) * self.processes.count)
+        def backward(one: Pass) -> None:
+            loss, kl_sum = self._loss([rows[i] for i in one.rows], counts, meter if one.counts else Meter())
+            (loss * one.counts).backward()
+            if one.counts:
+                kl.append(kl_sum / counts.credited)
+                on_rows(len(one.rows) * self.processes.count)
 
-        accumulate(self._trained(), batches, lengths, self.processes, backward)
+        self._layout.accumulate(parameters_of(self._optimizer), batches, lengths, backward)
         policy_norm, critic_norm = self._clip_gradients()
         if not torch.isfinite(policy_norm + critic_norm):
             # One broken step would spoil the whole run, so it is skipped.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,8 @@ class RowBatch:
         return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """The results of a forward pass."""
+class Outputs(NamedTuple):
+    """The results of a forward pass. FSDP finds the tensors of a tuple, and not those of a dataclass."""
 
     logprobs_K: Tensor
     """The log-probability of each response token."""
@@ -208,19 +207,22 @@ class ActorCritic(nn.Module):
         elif self.adapters is not None and self.own_backbone:
             self.adapters.copy("policy", "critic")
 
-    def forward(self, batch: RowBatch, temperature: float, critic_batch: RowBatch | None = None) -> Outputs:
+    def forward(
+        self, batch: RowBatch, temperature: float, critic_batch: RowBatch | None = None, *, values: bool = True
+    ) -> Outputs:
         """Return log-probabilities and entropies at ``temperature``, and values.
 
         Args:
             batch: The rows as the policy reads them.
             temperature: The sampling temperature.
             critic_batch: The same rows as the critic reads them; its backbone must be its own. None: ``batch``.
+            values: Whether the critic computes values.
         """
         assert critic_batch is None or self.own_backbone
         decoder = self.policy.get_decoder()
         states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
-        if not self.heads.names:
+        if not self.heads.names or not values:
             return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
         return Outputs(*scores, self.heads(self._critic_states(critic_batch or batch, states_MD)))
 
@@ -246,12 +248,6 @@ def _width(policy: PreTrainedModel) -> int:
     """Return the size of the last hidden states. It is not ``hidden_size`` where a model projects them (OPT-350m)."""
     width = getattr(policy.get_output_embeddings(), "in_features", None)
     return int(width or policy.config.get_text_config().hidden_size)
-
-
-def token_logprobs(policy: PreTrainedModel, batch: RowBatch, temperature: float, shortcut: bool = True) -> Tensor:
-    """Return the log-probabilities (K,) of the response tokens under a policy without a critic."""
-    states_MD = hidden_states(policy.get_decoder(), batch.input_ids_NL, batch.row_M, batch.position_M, shortcut)
-    return token_scores(policy, states_MD[batch.state_K], batch.target_K, temperature)[0]
 
 
 def hidden_states(

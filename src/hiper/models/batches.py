@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -46,6 +46,34 @@ def owners(batches: Sequence[Sequence[int]], lengths: Sequence[int], count: int)
         owner[number] = loads.index(min(loads))
         loads[owner[number]] += costs[number]
     return owner
+
+
+class Pass(NamedTuple):
+    """One forward pass of a process, and a backward pass where weights are trained."""
+
+    rows: Sequence[int]
+    """The indices of the rows."""
+    counts: bool = True
+    """Whether the results count. False: the pass is made because the others make one."""
+
+
+def in_step(batches: Sequence[Sequence[int]], lengths: Sequence[int], rank: int, count: int) -> list[Pass]:
+    """Return a process's passes where ``count`` processes must make equally many.
+
+    Neighbours, which are about equally long, are done at the same time. The largest batches are halved until each
+    process has its own in every step. Where single rows are left over, the other processes repeat the shortest row.
+    """
+    shared = [list(batch) for batch in batches]
+    while len(shared) % count:
+        largest = max(range(len(shared)), key=lambda number: len(shared[number]))
+        batch = shared[largest]
+        if len(batch) == 1:
+            break
+        shared[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+    passes = [Pass(batch) for batch in shared]
+    spare = Pass([min(range(len(lengths)), key=lengths.__getitem__)], counts=False) if lengths else Pass([])
+    passes += [spare] * (-len(passes) % count)
+    return passes[rank::count]
 
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:

@@ -7,26 +7,29 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub.utils.tqdm import enable_progress_bars
-from torch import Tensor, nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from hiper.advantages import Critic
 from hiper.config import LoraConfig, ModelConfig
 from hiper.errors import UserError, first_line
 from hiper.models.actor_critic import ActorCritic
+from hiper.models.checks import check_passes, without_dropout
 from hiper.models.lora import CONFIG_FILE, Adapters, base_of, checkpoint_gradients, is_adapter, merged
 from hiper.models.nano import build_nano
 from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
@@ -39,9 +42,6 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 LFS_POINTER = b"version https://git-lfs"
 """The beginning of the text that Git LFS keeps in the place of a file."""
-
-MOST_DIFFERENCE = {torch.float32: 3e-4, torch.bfloat16: 0.03}
-"""The :func:`logit_difference` that rounding explains in most models, by the format of the parameters."""
 
 
 @contextmanager
@@ -114,12 +114,13 @@ def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | 
     return None if compute == config.param_dtype else getattr(torch, compute)
 
 
-def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
+def load_policy(path: str | Path, config: ModelConfig, *, quantized: bool = False) -> PreTrainedModel:
     """Load a causal language model, without dropout. An adapter is added into the weights of its base.
 
     Args:
         path: A Hugging Face directory or name, or the folder of an adapter.
         config: The number format of the parameters, and whether to checkpoint gradients.
+        quantized: Whether the weights of linear layers are rounded to 4 bits, for LoRA.
 
     Raises:
         UserError: There is no such model, it is of another kind, or its weights do not fit its config.
@@ -132,7 +133,11 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
             _check_files(path, source)
             AutoConfig.from_pretrained(source, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source, dtype=getattr(torch, config.param_dtype), output_loading_info=True, trust_remote_code=False
+                source,
+                dtype=getattr(torch, config.param_dtype),
+                output_loading_info=True,
+                trust_remote_code=False,
+                quantization_config=_four_bits(config) if quantized else None,
             )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     except (UserError, torch.OutOfMemoryError, MemoryError):
@@ -148,11 +153,38 @@ def load_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
         # A file's tensors are mapped to memory without alignment. Arithmetic on addresses that are no multiple of 64
         # rounds differently, so the weights of a resumed run would differ from an uninterrupted run's.
         parameter.data = parameter.data.clone()
-    _without_dropout(policy)
-    _check_passes(policy, path)
+    for module in policy.modules() if quantized else ():
+        # bitsandbytes has a kernel for some CPUs that computes no gradients. It would be chosen once a model samples.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010
+    without_dropout(policy)
+    check_passes(policy, path)
     if config.gradient_checkpointing:
         checkpoint_gradients(policy)
     return policy
+
+
+def _four_bits(config: ModelConfig) -> Any:
+    """Return what transformers needs to load a model in 4-bit NormalFloat (QLoRA, Dettmers et al. 2023, 2305.14314).
+
+    Args:
+        config: The number format of forward passes, into which weights are unpacked.
+
+    Raises:
+        UserError: bitsandbytes is missing.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            "learner.lora.quantize=4bit needs the package bitsandbytes, which is not installed: "
+            "pip install 'hiper[bitsandbytes]'"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=choose_autocast(config, device) or getattr(torch, config.param_dtype),
+    )
 
 
 def outline_policy(path: str | Path, config: ModelConfig) -> PreTrainedModel:
@@ -186,6 +218,24 @@ def outline(architecture: PreTrainedConfig, config: ModelConfig) -> PreTrainedMo
     return cast(PreTrainedModel, policy)
 
 
+def empty_twin(policy: PreTrainedModel, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Make a model of the same architecture on the CPU, with the same adapter of LoRA. Its weights mean nothing yet.
+
+    Args:
+        policy: A causal language model.
+        dtype: The number format of the parameters. None: that of ``policy``.
+    """
+    with no_init_weights():
+        made: Any = AutoModelForCausalLM.from_config(policy.config, dtype=dtype or policy.dtype)
+    twin = cast(PreTrainedModel, made)
+    twin.tie_weights()
+    without_dropout(twin)
+    if (adapters := getattr(policy, "peft_config", None)) is not None:
+        twin.add_adapter(adapters["policy"], "policy")
+    twin.eval().requires_grad_(False)
+    return twin
+
+
 def _unloadable(path: str | Path, error: Exception) -> UserError:
     """Return the error for a model that cannot be loaded, in words for the user."""
     if isinstance(error, ImportError):
@@ -199,15 +249,15 @@ def _unloadable(path: str | Path, error: Exception) -> UserError:
     return UserError(f"no causal language model can be loaded from '{path}': {first_line(error).rstrip('.')}{remedy}")
 
 
-def load_base(adapter: Path, config: ModelConfig) -> PreTrainedModel:
-    """Load the base model of an adapter's folder.
+def load_base(adapter: Path, config: ModelConfig, *, quantized: bool = False) -> PreTrainedModel:
+    """Load the base model of an adapter's folder. See :func:`load_policy` for the arguments.
 
     Raises:
         UserError: It cannot be loaded, or the folder does not name it.
     """
     base = base_of(adapter)
     try:
-        return load_policy(base, config)
+        return load_policy(base, config, quantized=quantized)
     except UserError as error:
         raise UserError(
             f"the base model of the adapter in '{adapter}': {error}. Its place stands in {adapter / CONFIG_FILE}"
@@ -266,31 +316,6 @@ def _begins(file: Path, start: bytes) -> bool:
         return opened.read(len(start)) == start
 
 
-def _without_dropout(policy: PreTrainedModel) -> None:
-    """Set every rate of dropout and noise that a module holds to zero.
-
-    The policy that samples and the policy that is updated must be the same, or PPO's ratios are noise. Modules of
-    transformers hold rates of their own beside ``nn.Dropout``.
-    """
-    for module in policy.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, float) and (_is_noise(name) or (name == "p" and isinstance(module, nn.Dropout))):
-                setattr(module, name, 0.0)
-
-
-def _silence_config(policy: PreTrainedModel) -> None:
-    """Set every rate of dropout and noise in the config to zero, for models that read it in each pass."""
-    configs = [policy.config, *(module.config for module in policy.modules() if hasattr(module, "config"))]
-    for config in configs:
-        for name, value in vars(config).items():
-            if isinstance(value, float) and _is_noise(name):
-                setattr(config, name, 0.0)
-
-
-def _is_noise(name: str) -> bool:
-    return any(word in name for word in ("drop", "jitter", "noise"))
-
-
 def make_nano(
     config: ModelConfig, language: Iterable[str], seed: int, wording: Iterable[str] = ()
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -307,11 +332,15 @@ def make_nano(
 
 
 def add_critic(
-    policy: PreTrainedModel, config: ModelConfig, critic: Critic = "decisions", lora: LoraConfig | None = None
+    policy: PreTrainedModel,
+    config: ModelConfig,
+    critic: Critic = "decisions",
+    lora: LoraConfig | None = None,
+    reference: bool = False,
 ) -> ActorCritic:
     """Join a policy with a critic. The critic's own backbone, if it has one, begins as a copy of the policy's.
 
-    With LoRA, it is an adapter of its own beside the policy's.
+    With LoRA, it is an adapter of its own beside the policy's, and so is a reference policy.
 
     Raises:
         UserError: PEFT is missing, or the model has none of the layers that ``lora`` names.
@@ -320,78 +349,7 @@ def add_critic(
     adapters = None if lora is None else Adapters(policy, lora, config.gradient_checkpointing)
     if adapters is not None and own:
         adapters.add("critic")
+    if adapters is not None and reference:
+        adapters.add("reference")
     backbone = copy.deepcopy(policy.get_decoder()) if own and adapters is None else None
     return ActorCritic(policy, backbone, detached=config.critic == "detached", critic=critic, adapters=adapters)
-
-
-@torch.no_grad()
-def _check_passes(policy: PreTrainedModel, path: str | Path) -> None:
-    """Check what the learner takes for granted of a model. Nothing else of it is drawn or changed.
-
-    - Logits are the language head's output on the last hidden states. The learner calls the head alone, at the
-      positions it reads.
-    - Training mode gives what evaluation mode gives. Else the policy that is updated is not the one that sampled.
-      Rates of noise that stand in the config alone are set to zero there.
-
-    Raises:
-        UserError: It is otherwise, or the model cannot be run at all.
-    """
-    was_training = policy.training
-
-    def read(ids: Tensor, training: bool) -> Tensor:
-        policy.train(training)
-        head = cast(nn.Module, policy.get_output_embeddings())
-        return cast(Tensor, head(policy.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
-
-    try:
-        words = cast(nn.Embedding, policy.get_input_embeddings()).weight.shape[0]
-        ids = torch.randint(words, (2, 16), generator=torch.Generator().manual_seed(0)).to(policy.device)
-        with torch.random.fork_rng():
-            sampled = read(ids, training=False)
-            own = policy(input_ids=ids, use_cache=False).logits
-            if noisy := _is_noisy(sampled, read(ids, training=True), read(ids, training=True)):
-                _silence_config(policy)
-                noisy = _is_noisy(sampled, read(ids, training=True), read(ids, training=True))
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # a model of another kind fails in its own way
-        other = " or model.param_dtype=float32" if policy.dtype != torch.float32 else ""
-        raise UserError(
-            f"'{path}' ({policy.config.model_type}) cannot be run as a causal language model: {first_line(error)}; "
-            f"try another model{other}"
-        ) from error
-    finally:
-        policy.train(was_training)
-    if not torch.allclose(sampled.float(), own.float(), rtol=1e-2, atol=1e-2, equal_nan=True):
-        raise UserError(
-            f"'{path}' changes its logits after the language head, which the learner does not support; choose "
-            "another model"
-        )
-    if noisy:
-        raise UserError(
-            f"'{path}' ({policy.config.model_type}) computes other logits in training mode than in evaluation mode, "
-            "and no rate of dropout or noise in its config explains it: what samples would not be what is trained; "
-            "choose another model"
-        )
-
-
-def _is_noisy(sampled: Tensor, trained: Tensor, again: Tensor) -> bool:
-    """Whether two passes in training mode differ from each other, or from one in evaluation mode.
-
-    Two equal passes differ by noise alone. Training may also run other kernels, which round otherwise. What is not
-    finite is diverged, which is said when it is sampled from.
-    """
-    if not bool(sampled.isfinite().all()):
-        return False
-    most = MOST_DIFFERENCE.get(sampled.dtype, MOST_DIFFERENCE[torch.float32])
-    return logit_difference(trained, again) > most / 10 or logit_difference(trained, sampled) > most
-
-
-def logit_difference(found_NV: Tensor, expected_NV: Tensor) -> float:
-    """Return the difference of two models' logits in units of their spread: root mean squares, averaged over rows.
-
-    A router of experts that rounding tips over changes single rows much; a wrong cache changes most of them.
-    """
-    difference = torch.log_softmax(found_NV.float(), -1) - torch.log_softmax(expected_NV.float(), -1)
-    spread = expected_NV.float().std(-1).clamp(min=1e-9)
-    return float((difference.square().mean(-1).sqrt() / spread).mean())

@@ -16,17 +16,21 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hiper.config import LoraConfig
 from hiper.errors import UserError, first_line
+from hiper.models.parts import fill_all, gathered
 
 Role = Literal["policy", "critic", "reference"]
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 """The files of an adapter's folder, as PEFT names them."""
+
+OF_PEFT = "base_model.model."
+"""What the names of tensors begin with in an adapter's file."""
 
 
 class Adapters:
@@ -66,6 +70,9 @@ class Adapters:
                 self._model.add_adapter(config, role)
             except ValueError as error:
                 raise UserError(f"learner.lora.targets: {first_line(error)}") from error
+        for parameter in self.parameters(role):
+            # In bfloat16, steps as small as Adam's would be rounded away.
+            parameter.data = parameter.data.float()
         self._activate(self._active)
 
     @property
@@ -99,7 +106,7 @@ class Adapters:
         return [p for name, p in self._model.named_parameters() if role_of(name) == role]
 
     def tensors(self, role: Role) -> dict[str, Tensor]:
-        """Return the tensors of an adapter by their names, without the role in them."""
+        """Return the tensors of an adapter by their names, without the role in them. They may be sharded."""
         named = self._model.named_parameters()
         return {name.replace(f".{role}.", "."): p.detach() for name, p in named if role_of(name) == role}
 
@@ -109,11 +116,7 @@ class Adapters:
         Raises:
             ValueError: They are those of an adapter of another size, or of another model.
         """
-        own = self.tensors(role)
-        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-            raise ValueError("it is an adapter of another rank, of other targets or of another model")
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+        fill_all(self.tensors(role), tensors, "it is an adapter of another rank, of other targets or of another model")
 
     def restore(self, role: Role, folder: Path) -> None:
         """Set an adapter to that of a folder. A folder of a whole model gives an adapter that changes nothing.
@@ -139,12 +142,24 @@ class Adapters:
             self.add(target)
         self.load(target, self.tensors(source))
 
-    def save(self, folder: Path) -> None:
-        """Write the policy's adapter as PEFT does. The folder names its base, with which transformers loads it."""
+    def save(self, folder: Path, *, writing: bool = True) -> None:
+        """Write the policy's adapter as PEFT does. The folder names its base, with which transformers loads it.
+
+        Args:
+            folder: A folder that is there.
+            writing: Whether this process writes. All processes that hold parts must call this together.
+        """
+        named = {f"{OF_PEFT}{name}": tensor for name, tensor in self.tensors("policy").items()}
+        tensors = gathered(named, keep=writing)
+        if not writing:
+            return
         base = Path(str(self._model.name_or_path))
-        named = str(base.absolute()) if base.is_dir() else self._model.name_or_path
-        self._model.peft_config["policy"].base_model_name_or_path = named
-        self._model.save_pretrained(folder)
+        config = self._model.peft_config["policy"]
+        config.base_model_name_or_path = str(base.absolute()) if base.is_dir() else self._model.name_or_path
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE, {"format": "pt"}
+        )
+        config.save_pretrained(str(folder))
 
     def _layers(self) -> list[Any]:
         from peft.tuners.tuners_utils import BaseTunerLayer
@@ -184,7 +199,7 @@ def base_of(folder: Path) -> str:
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:
     """Read the tensors of an adapter's folder by the names of :meth:`Adapters.tensors`."""
-    return {name.removeprefix("base_model.model."): tensor for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
+    return {name.removeprefix(OF_PEFT): tensor for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
 
 
 def merged(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -215,6 +230,7 @@ def checkpoint_gradients(model: PreTrainedModel, **settings: Any) -> None:
     # Newer versions of transformers have another name for it, and warn of the old one.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False, **settings})
+    model.disable_input_require_grads()  # only the other kind of checkpoints needs its hook, which is in the way
 
 
 def _peft() -> Any:

@@ -13,6 +13,7 @@ V vocabulary size, R queries of a row.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -31,6 +32,9 @@ Store: TypeAlias = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 It returns all keys and values to attend to."""
 
+At: TypeAlias = tuple[Tensor, Tensor]
+"""Rows and positions to read, each of shape (M,)."""
+
 Project: TypeAlias = Callable[..., Tensor]
 """A function that applies a linear map to a layer's normalised input, at all positions or at the given ones."""
 
@@ -38,6 +42,10 @@ ATTENTION = {"cpu": torch.float32}
 """The number format of attention by device, where it differs from the layers'.
 
 On a CPU, torch's attention is slower in bfloat16. Its backward pass takes three times as long."""
+
+
+PLAIN = "torch", "transformers", "peft", "bitsandbytes"
+"""The packages whose modules do the same wherever they are. Those of others may take part in a layer's ``forward``."""
 
 
 def understands(decoder: Decoder) -> bool:
@@ -49,14 +57,13 @@ def understands(decoder: Decoder) -> bool:
         return False
     config: Any = decoder.config
     plain = config.rope_parameters["rope_type"] == "default" and set(config.layer_types) == {"full_attention"}
-    checkpointed = any(getattr(layer, "gradient_checkpointing", False) for layer in decoder.layers)
-    return plain and config.attention_dropout == 0 and not checkpointed
+    return plain and config.attention_dropout == 0
 
 
 def _is_wrapped(module: torch.nn.Module) -> bool:
     """Return whether a hook or another library takes part in the module's ``forward``."""
     hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(hooked) or type(module).__module__.partition(".")[0] not in ("torch", "transformers", "peft")
+    return bool(hooked) or type(module).__module__.partition(".")[0] not in PLAIN
 
 
 def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, store: Store | None = None) -> Tensor:
@@ -73,20 +80,33 @@ def read(decoder: Decoder, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, st
     hidden = decoder.embed_tokens(ids_NL)
     *_, last = decoder.layers
     for index, layer in enumerate(decoder.layers):
-        by_word = index == 0 and decoder.embed_tokens.num_embeddings < ids_NL.numel()
-        project = _of_words(decoder, ids_NL) if by_word else _of_states(layer, hidden)
-        attention = layer.self_attn
-        keys = _rotate(_heads(project(attention.k_proj), attention).transpose(1, 2), rotary)
-        values = _heads(project(attention.v_proj), attention).transpose(1, 2)
-        if store is not None:
-            store(index, keys, values)
-        if layer is not last:
-            queries = _rotate(_heads(project(attention.q_proj), attention).transpose(1, 2), rotary)
-            hidden = _finish(layer, hidden, _attend(queries, keys, values, None))
-    at = row_M, position_M
+        at = (row_M, position_M) if layer is last else None
+        run = partial(_layer, decoder, index, ids_NL, rotary, at, store)
+        if getattr(layer, "gradient_checkpointing", False) and layer.training and torch.is_grad_enabled():
+            hidden = layer._gradient_checkpointing_func(run, hidden)
+        else:
+            hidden = run(hidden)
+    return cast(Tensor, decoder.norm(hidden))
+
+
+def _layer(
+    decoder: Decoder, index: int, ids_NL: Tensor, rotary: Rotary, at: At | None, store: Store | None, hidden: Tensor
+) -> Tensor:
+    """Return a layer's output: at all positions (N, L, H), or (M, H) at the rows and positions ``at``."""
+    layer = decoder.layers[index]
+    attention = layer.self_attn
+    by_word = index == 0 and decoder.embed_tokens.num_embeddings < ids_NL.numel()
+    project = _of_words(decoder, ids_NL) if by_word else _of_states(layer, hidden)
+    keys = _rotate(_heads(project(attention.k_proj), attention).transpose(1, 2), rotary)
+    values = _heads(project(attention.v_proj), attention).transpose(1, 2)
+    if store is not None:
+        store(index, keys, values)
+    if at is None:
+        queries = _rotate(_heads(project(attention.q_proj), attention).transpose(1, 2), rotary)
+        return _finish(layer, hidden, _attend(queries, keys, values, None))
+    row_M, position_M = at
     queries_M = _rotate(_heads(project(attention.q_proj, at), attention), _at(rotary, position_M))
-    hidden_MH = _finish(last, hidden[at], _attend_at(queries_M, keys, values, row_M, position_M))
-    return cast(Tensor, decoder.norm(hidden_MH))
+    return _finish(layer, hidden[at], _attend_at(queries_M, keys, values, row_M, position_M))
 
 
 def extend(
@@ -144,7 +164,9 @@ def _of_states(layer: Any, hidden: Tensor) -> Project:
 
 def _of_words(decoder: Decoder, ids_NL: Tensor) -> Project:
     """Return the first layer's projection, computed once for each word and then looked up."""
-    normed_VH = decoder.layers[0].input_layernorm(decoder.embed_tokens.weight)
+    # The embedding is called, because it keeps gradients from the row of the padding.
+    words_V = torch.arange(decoder.embed_tokens.num_embeddings, device=ids_NL.device)
+    normed_VH = decoder.layers[0].input_layernorm(decoder.embed_tokens(words_V))
     return lambda linear, at=...: embedding(ids_NL[at], linear(normed_VH))
 
 

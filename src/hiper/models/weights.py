@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import ModelConfig
-from hiper.models.build import choose_autocast, choose_device, load_policy
+from hiper.errors import UserError
+from hiper.models.build import choose_autocast, choose_device, empty_twin, load_policy, without_loading_bars
 from hiper.models.lora import role_of
+from hiper.models.parts import fill, is_sharded, named_tensors, whole, write_policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +46,64 @@ class PolicyWeights:
         return cls(policy, choose_autocast(config, place))
 
     @property
+    def sharded(self) -> bool:
+        """Whether each process holds only a part of the weights. Then the model cannot be run outside the learner."""
+        return is_sharded(self.model)
+
+    def save(self, folder: Path, *, writing: bool = True) -> None:
+        """Write the model into a folder as an ordinary Hugging Face directory, without a tokenizer.
+
+        Args:
+            folder: A folder that is there.
+            writing: Whether this process writes. All processes of a sharded learner must call this together.
+        """
+        if self.sharded:
+            write_policy(self.model, folder, writing=writing)
+        elif writing:
+            with without_loading_bars():
+                self.model.save_pretrained(folder)
+
+    def copied(self, into: PolicyWeights | None = None) -> PolicyWeights:
+        """Copy the policy, whole and in the number format of forward passes, into this process's memory.
+
+        All processes of a sharded learner must call this together.
+
+        Args:
+            into: An earlier copy, which gets the weights. None: make one.
+
+        Raises:
+            UserError: The weights are quantised.
+        """
+        if getattr(self.model, "is_quantized", False):
+            raise UserError("sampler.copy_weights cannot copy a quantised model: set it to false")
+        tensors = named_tensors(self.model)
+        if into is None:
+            like = next(self.model.parameters())
+            device = torch.device(like.device_mesh.device_type) if isinstance(like, DTensor) else like.device
+            twin = empty_twin(self.model, self.autocast)
+            twin.to(device)  # type: ignore[arg-type]
+            into = PolicyWeights(twin)
+        for name, target in named_tensors(into.model).items():
+            fill(target, whole(tensors[name].detach()))
+        return into
+
+    @property
     def positions(self) -> int | None:
         """The most tokens of a prompt and its response together. None: the model states no limit."""
         limit: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return limit
 
     def sha256(self) -> str:
-        """Return a hash over the names and bytes of the policy's parameters. Tied parameters count once."""
+        """Return a hash over the names and bytes of the policy's parameters. Tied parameters count once.
+
+        All processes of a sharded learner must call this together.
+        """
         digest = hashlib.sha256()
         for name, parameter in sorted(self.model.named_parameters()):
             if role_of(name) not in (None, "policy"):
                 continue
             digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(whole(parameter.detach()).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Tokenizers: the word-level tokenizer of nano models, loading any tokenizer, and text to token ids and back.
 
 A word-level tokenizer knows only the words of one environment's language. Each word, number and tag is one token, and
-so is every other character. "in/on" is one word. White space only separates tokens.
+so is every other character. "in/on" and "3x-large" are one word, "1-4" is three. White space only separates tokens.
 
 Texts of words and numbers with single spaces between them are decoded exactly, for example ALFWorld's actions.
 :func:`round_trip` shows what becomes of other texts.
@@ -35,7 +35,7 @@ PAD, EOS, UNK = "<pad>", "<eos>", "<unk>"
 
 # A tag, a number, a word, or any other character, in the syntax of the tokenizers library. Python's `re` differs: it
 # does not count separate accents and vowel signs as letters.
-_WORD = r"</?[a-z]+>|[0-9]+|[^\W\d_]+(?:[/'-][^\W\d_]+)*|[^\s]"
+_WORD = r"</?[a-z]+>|[0-9]+(?:\.[0-9]+)?(?!\.?[^\W_])|[^\W_]+(?:[/'.-][^\W_]+)*|[^\s]"
 
 
 def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:

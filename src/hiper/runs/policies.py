@@ -53,6 +53,11 @@ class PolicyFolder:
     def _template_file(self) -> Path:
         return self.path / "template.yaml"
 
+    @property
+    def own_files(self) -> list[Path]:
+        """The files beside the model that playing it needs."""
+        return [file for file in (self.settings_file, self._template_file) if file.is_file()]
+
     def write(self, config: Config, template: str) -> None:
         """Write settings and template beside the weights.
 

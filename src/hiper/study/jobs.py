@@ -68,14 +68,21 @@ class Job:
         """Whether there is a run to continue."""
         return Run.exists(self.folder)
 
-    def command(self, processes: int = 1) -> Command:
-        """Return the call of `hiper` that begins or continues it, in one process or several."""
+    def command(self, processes: int = 1, force: bool = False) -> Command:
+        """Return the call of `hiper` that begins or continues it, in one process or several.
+
+        Args:
+            processes: number of processes that work together on it.
+            force: begin although the memory that is free is too small.
+        """
         if self.begun:
             arguments = ["train", "--resume", str(self.folder)]
         else:
             arguments = ["sft" if self.warm_start else "train", self.recipe, *self.settings, "--out", str(self.folder)]
         if processes > 1:
             arguments += ["--processes", str(processes)]
+        if force:
+            arguments += ["--force"]
         needs = None if self.needs is None else self.needs.name
         threads = self.config.training.threads
         return Command(self.name, tuple(arguments), threads, needs, processes=processes, resumes=self.begun)

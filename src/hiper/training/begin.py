@@ -136,7 +136,7 @@ def clone(config: Config, folder: Path, display: Display, processes: Processes =
     alone = exclusive_lock(folder) if processes.first else nullcontext()
     with alone, Stop(display.note, processes.any) as stop:
         with stop.at_once():
-            parts = build(config, display=display, processes=processes)
+            parts = build(config, display=display, processes=processes, playing=False)
         display.note(*header(parts))
         try:
             warm_start(parts, folder, display, stop)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hiper.config import Config
 from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.errors import UserError
-from hiper.files import atomic_folder, seal, user_path
+from hiper.files import seal, user_path
 from hiper.imitation.language import check_sayable, language, texts
 from hiper.learner.learner import Learner
-from hiper.models.build import choose_device, load_base, load_policy, make_nano, use_threads
+from hiper.models.build import load_base, load_policy, make_nano, use_threads
 from hiper.models.lora import is_adapter
 from hiper.plan_execute.parse import Form
 from hiper.plan_execute.prompts import PromptBuilder
@@ -58,22 +57,40 @@ class Parts:
         """The processes that train together."""
         return self.learner.processes
 
+    def store(self, folder: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a folder, which appears whole and sealed or not at all. Every process calls this.
+
+        ``write`` is called in the first process, and in all processes of a sharded learner.
+        """
+        if not (self.processes.first or self.learner.sharded):
+            return
+        with (self.processes if self.learner.sharded else ALONE).shared_folder(folder) as partial:
+            write(partial)
+            if self.processes.first:
+                seal(partial)
+
     def store_policy(self, folder: Path) -> None:
-        """Write the policy to ``folder``, whole or not at all. Every process calls it; the first one writes."""
-        if self.processes.first:
-            with atomic_folder(folder) as partial:
-                self.save_policy(partial)
+        """Store the policy in ``folder``; see :meth:`store`."""
+        self.store(folder, self.save_policy)
 
     def save_policy(self, folder: Path) -> None:
-        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums."""
+        """Write the policy as an ordinary Hugging Face directory, with its settings, its template and checksums.
+
+        See :meth:`store` for who calls this.
+        """
+        first = self.processes.first
+        if first:
+            folder.mkdir(exist_ok=True)
         self.learner.export(folder)
-        self.tokenizer.save_pretrained(folder)
-        PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
-        seal(folder)
+        if first:
+            self.tokenizer.save_pretrained(folder)
+            PolicyFolder(folder).write(self.config, self.prompts.template.to_yaml())
+            seal(folder)
 
     def close(self) -> None:
-        """Release sampler and environments."""
+        """Release sampler, learner and environments."""
         self.agent.sampler.close()
+        self.learner.close()
         for env in (self.env, *self.held_out.values()):
             env.close()
 
@@ -83,6 +100,8 @@ def build(
     policy_path: Path | None = None,
     display: Display | None = None,
     processes: Processes = ALONE,
+    *,
+    playing: bool = True,
 ) -> Parts:
     """Build all parts. The sampler gets the learner's weights as version 0.
 
@@ -91,6 +110,7 @@ def build(
         policy_path: The policy of a checkpoint to resume from. None: the policy that the settings name.
         display: The display of progress. None: standard output.
         processes: The processes that train together.
+        playing: Whether the policy will play. Otherwise the sampler gets no weights.
 
     Raises:
         UserError: The data, a model or a setting cannot be used, or differ between processes.
@@ -129,7 +149,8 @@ def build(
     if config.prompt.plan_memory == "critic":
         critic_prompts = make_prompts(config, template, tokenizer, critic=True)
     agent = make_agent(config, prompts, tokenizer)
-    learner.publish(agent.sampler, 0)
+    if playing:
+        learner.publish(agent.sampler, 0)
     return Parts(config, env, held_out, tokenizer, prompts, critic_prompts, learner, agent)
 
 
@@ -153,53 +174,24 @@ def check_form(config: Config, template: Template) -> None:
         raise UserError(f"template '{name}' asks for no plans, so no subgoal is kept; set shaping.keep_penalty to 0")
 
 
-def memory_of(device: torch.device) -> int | None:
-    """Return the memory of a device in bytes; None if it is not known."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if device.type == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
-
-
-def _check_memory(config: Config, parameters: int) -> None:
-    """Check that the weights, their gradients and the moments of the optimizer can fit into memory at all.
-
-    Raises:
-        UserError: They cannot.
-    """
-    own_critic = config.model.critic == "own" and config.advantages.critic != "none"
-    # Adapters are small beside the base that they share.
-    copies = 1 if config.learner.lora else 4 * (1 + own_critic) + bool(config.learner.kl_coef)
-    needed = copies * parameters * getattr(torch, config.model.param_dtype).itemsize
-    device = choose_device(config.training.device)
-    there = memory_of(device)
-    if there is not None and needed > there:
-        advice = "a smaller model.nano.hidden or model.nano.layers" if config.model.path is None else "a smaller model"
-        raise UserError(
-            f"a model of {parameters:,} weights needs {needed / 2**30:,.0f} GiB to be trained (weights, gradients, "
-            f"moments, critic, reference), and {device} has {there / 2**30:,.0f} GiB: choose {advice}, or "
-            "model.critic=shared, or model.param_dtype=bfloat16"
-        )
-
-
 def _policy(
     config: Config, path: Path | None, env: TextEnv, template: Template
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Path | None]:
     """Return the model to train, its tokenizer, and with LoRA the adapter to continue with, if there is one."""
     source = path or config.model.path
-    if source is None:
-        sizes = config.model.nano
-        _check_memory(config, sizes.layers * sizes.hidden * (4 * sizes.hidden + 3 * sizes.feed_forward))
     if path is None and source is not None:
         PolicyFolder(user_path(source)).check()
     if source is not None:
         folder = Path(find_model(source))
-        adapter = folder if config.learner.lora is not None and is_adapter(folder) else None
-        policy = load_base(folder, config.model) if adapter else load_policy(source, config.model)
-        _check_memory(config, sum(parameter.numel() for parameter in policy.parameters()))
+        lora = config.learner.lora
+        adapter = folder if lora is not None and is_adapter(folder) else None
+        quantized = lora is not None and lora.quantize == "4bit"
+        if adapter:
+            policy = load_base(folder, config.model, quantized=quantized)
+        else:
+            policy = load_policy(source, config.model, quantized=quantized)
         return policy, load_tokenizer(source), adapter
-    turns = list(language(env))
+    turns = list(language(env, config.model.nano.vocabulary_tasks))
     wording = template.wording
     if config.prompt.plan_memory != "none":
         template = template.with_plans()

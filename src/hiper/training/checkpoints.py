@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hiper.display.console import Display
 from hiper.errors import OUT_OF_MEMORY, DivergedError, UnwritableError, UserError, first_line, is_out_of_memory
-from hiper.files import atomic_folder, check_sealed, seal
+from hiper.files import check_sealed
 from hiper.runs.folder import Run, checkpoint_policy
 from hiper.runs.policies import describe_progress
 from hiper.training.build import Parts
@@ -20,7 +20,7 @@ from hiper.training.build import Parts
 def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
     """Save a checkpoint after ``iteration`` iterations, then delete all but the newest checkpoints.
 
-    Every process calls it. The first one writes.
+    Every process calls it. The first one writes, or all of them where the weights are sharded.
 
     Returns:
         The folder of the checkpoint.
@@ -28,15 +28,15 @@ def save_checkpoint(run: Run, parts: Parts, iteration: int) -> Path:
     Raises:
         UnwritableError: The checkpoint cannot be written. Older checkpoints are unchanged.
     """
-    path = run.checkpoint(iteration)
-    if not parts.processes.first:
-        return path
-    with atomic_folder(path) as folder:
+
+    def write(folder: Path) -> None:
         parts.save_policy(checkpoint_policy(folder))
         parts.learner.save(folder, iteration)
-        seal(folder)
-    run.prune(run.config.training.keep_checkpoints)
-    return path
+
+    parts.store(run.checkpoint(iteration), write)
+    if parts.processes.first:
+        run.prune(run.config.training.keep_checkpoints)
+    return run.checkpoint(iteration)
 
 
 def check_checkpoint(run: Run, path: Path) -> None:

@@ -10,7 +10,7 @@ from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.files import user_path
 from hiper.imitation.language import check_sayable, language, texts
-from hiper.models.build import add_critic, choose_autocast, choose_device, outline, outline_policy
+from hiper.models.build import choose_autocast, choose_device, outline, outline_policy
 from hiper.models.nano import nano_config
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
@@ -20,6 +20,10 @@ from hiper.rollout.setup import check_room, check_words, make_agent, make_prompt
 from hiper.runs.policies import PolicyFolder, shipped_warm_start
 from hiper.runs.trackers import find_trackers
 from hiper.training.build import check_form
+from hiper.training.estimate.devices import gigabytes, this_machine
+from hiper.training.estimate.memory import estimate
+from hiper.training.estimate.models import has_bfloat16, shape_of
+from hiper.training.estimate.sizes import Sizes, formats_of
 
 
 def outline_of(config: Config, display: Display) -> list[str]:
@@ -74,7 +78,7 @@ def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTraine
     if config.model.path is not None:
         PolicyFolder(user_path(config.model.path)).check()
         return outline_policy(config.model.path, config.model), load_tokenizer(config.model.path)
-    turns = list(language(env))
+    turns = list(language(env, config.model.nano.vocabulary_tasks))
     words = (text for said in turns for text in texts(template, said))
     tokenizer = build_word_tokenizer(words, template.wording)
     check_sayable(env, template, tokenizer, turns)
@@ -82,21 +86,18 @@ def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTraine
 
 
 def _model_lines(config: Config, policy: PreTrainedModel, device: torch.device) -> list[str]:
-    """Say how large policy and critic are, and what training them takes without activations."""
-    whole = list(policy.parameters())
-    with torch.device("meta"):
-        both = add_critic(policy, config.model, config.advantages.critic, config.learner.lora)
-    of_policy, of_critic = both.policy_parameters(), both.critic_parameters()
-    count, critic = (sum(parameter.numel() for parameter in part) for part in (whole, of_critic))
-    # A trained parameter has a weight, a gradient and two moments of AdamW. The reference policy, a copy of what is
-    # trained, has weights alone, and so has the base of adapters.
-    size = 4 * sum(parameter.nbytes for parameter in (*of_policy, *of_critic))
-    size += sum(parameter.nbytes for parameter in of_policy) * bool(config.learner.kl_coef)
-    size += sum(parameter.nbytes for parameter in whole) * (config.learner.lora is not None)
-    shown = f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-    added = "" if config.learner.lora is None else f", adapters {sum(p.numel() for p in of_policy):,} more"
+    """Say how large policy and critic are, and what training them takes."""
+    shape = shape_of(policy, config.learner.lora)
+    critic = Sizes(config, shape, device.type, 1, formats_of(config, shape, device.type)).trained[1]
+    found = estimate(config, shape, "cpu" if device.type == "cpu" else "cuda", native=has_bfloat16(device))
+    there = this_machine(config.training.device).memory
+    added = "" if config.learner.lora is None else f", adapters {shape.adapter:,} more"
     added += f", critic {critic:,} more" if critic else ", no critic"
+    here = ""
+    if there is not None and found.certain > there:
+        here = f"; it cannot be trained here, with {gigabytes(there)} free"
     return [
-        f"policy: {config.model.path or 'a new nano model'}, {count:,} parameters{added}, on {device}",
-        f"memory: {shown} for weights, gradients and optimizer, without activations",
+        f"policy: {config.model.path or 'a new nano model'}, {shape.parameters:,} parameters{added}, on {device}",
+        f"memory: {gigabytes(found.peak)} at most, in {found.peak_phase}; {gigabytes(found.certain)} without "
+        f"activations and cache{here}; `hiper check` shows every part",
     ]

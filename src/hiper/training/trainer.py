@@ -116,9 +116,13 @@ class Trainer:
                 self._evaluate_where_due()
         except DivergedError:
             raise
-        except (Exception, KeyboardInterrupt):
-            # Save the finished iterations whatever the error is. It may be a full disk, so saving may fail too.
-            if self._saved < self.done and (self._weights_whole or not self.parts.learner.stepped):
+        except (Exception, KeyboardInterrupt) as error:
+            # Save the finished iterations whatever the error is. It may be a full disk, so saving may fail too. The
+            # parts of sharded weights are out of reach, unless all processes stop together.
+            together = isinstance(error, KeyboardInterrupt) or self.processes.count == 1
+            within_reach = together or not self.parts.learner.sharded
+            whole = self._weights_whole or not self.parts.learner.stepped
+            if self._saved < self.done and whole and within_reach:
                 with suppress(UnwritableError):
                     self._save()
             raise

@@ -112,33 +112,27 @@ def test_every_recorded_instruction_is_understood(official_shop: Shop):
         assert f"find me {request.words}".lower() == goal.product.instructions[0].text.lower()
 
 
-def test_searches_name_everything_but_the_price():
+def test_searches_name_the_product_and_stress_its_options():
     request = Request("slim fit, cotton shirts for women", (("color", "navy"), ("size", "x-large")), 30.0)
-    assert request.query == "slim fit cotton shirts for women color navy size x-large"
+    assert request.query == "slim fit cotton shirts for women navy x-large navy x-large navy x-large"
     assert request.thing == "slim fit cotton shirts"
-
-
-def test_titles_are_compared_by_the_words_asked_for():
-    request = Request("slim fit shirts with long sleeve", (), 30.0)
-    assert request.likeness("Brandish Slim Fit Shirt, Long Sleeves") == 1.0
-    assert request.likeness("Loose Fit Shirt") == pytest.approx(2 / 5)
-    assert request.likeness("Trousers") == 0.0
 
 
 # --- Playing ----------------------------------------------------------------------------------------------------------
 
 
-def test_it_searches_compares_chooses_and_buys(boutique: Callable[..., WebshopEnv]):
+def test_it_searches_chooses_and_buys(boutique: Callable[..., WebshopEnv]):
+    """Of products that match alike, the shop lists the first one first; it is too dear."""
     dear = shirt("B0DEAR", "Slim Fit Shirt With Long Sleeve", price=99.0)
     wanted = shirt("B0WANTED", "Slim Fit Shirt With Long Sleeve", instructions=(ASKED,))
-    like = shirt("B0LIKE", "Slim Fit Shirt")
+    like = shirt("B0LIKE", "Slim Fit Shirt With Long Sleeve")
     env = boutique(dear, wanted, like)
     for task in env.panel:
         goal = env.reset(task.id).goal
         color, size = (value for _, value in Request.read(goal).options)
         log, info = play(env, task.id)
         assert log == [
-            ("find slim fit shirts", f"search[slim fit shirts with long sleeve color {color} size {size}]"),
+            ("find slim fit shirts", f"search[slim fit shirts with long sleeve{f' {color} {size}' * 3}]"),
             ("find slim fit shirts", "click[b0wanted]"),
             (f"choose {color}", f"click[{color}]"),
             (f"choose {size}", f"click[{size}]"),
@@ -147,9 +141,9 @@ def test_it_searches_compares_chooses_and_buys(boutique: Callable[..., WebshopEn
         assert info.won
 
 
-def test_a_product_without_the_option_is_left_for_the_next_best(boutique: Callable[..., WebshopEnv]):
-    better = shirt("B0BETTER", "Slim Fit Shirt With Long Sleeve", color=("black",))
-    wanted = shirt("B0WANTED", "Slim Fit Shirt", instructions=(ASKED,))
+def test_a_product_without_the_option_is_left_for_the_next(boutique: Callable[..., WebshopEnv]):
+    better = shirt("B0BETTER", "Red Blue Slim Fit Shirt With Long Sleeve" * 3, color=("black",))
+    wanted = shirt("B0WANTED", "Shirt", instructions=(ASKED,))
     log, info = play(boutique(better, wanted))
     assert log[1:4] == [
         ("find slim fit shirts", "click[b0better]"),
@@ -246,7 +240,7 @@ def demonstrations(generated_shop: Shop) -> list[Episode]:
 
 
 def test_slips_are_made_in_haste(generated_shop: Shop):
-    """The first product offered, where another is better; buying, where something is left to choose; else none."""
+    """The first product offered, if another is right; buying, if something is left to choose; else none."""
     env, rng = WebshopEnv(generated_shop, nouns="words"), random.Random(0)
     seen = {"search": 0, "first": 0, "buy": 0, "none": 0}
     for task in env.panel.subset(40):
@@ -270,7 +264,7 @@ def test_slips_are_made_in_haste(generated_shop: Shop):
             step = env.step(right.action)
             expert.acted(right.action, step.observation)
             observation, ended = step.observation, step.terminated or step.truncated
-    assert min(seen.values()) > 20
+    assert min(seen.values()) > 10
 
 
 def test_lapses_are_shown_and_mended(demonstrations: list[Episode]):

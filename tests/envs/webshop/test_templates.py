@@ -19,7 +19,6 @@ from hiper.envs.base import Decision
 from hiper.envs.webshop.env import WebshopEnv
 from hiper.envs.webshop.shop import Shop
 from hiper.episode import read_episodes
-from hiper.imitation import language
 from hiper.imitation.demonstrations import demonstrate
 from hiper.plan_execute.render import PromptContext, Template
 from hiper.plan_execute.tokenizer import build_word_tokenizer, round_trip
@@ -182,7 +181,9 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize("name", ["webshop-qwen2.5-1.5b", "webshop-qwen2.5-7b"])
+@pytest.mark.parametrize(
+    "name", ["webshop-qwen2.5-0.5b", "webshop-qwen2.5-1.5b", "webshop-qwen2.5-7b", "webshop-qwen3-4b"]
+)
 def test_the_published_hyperparameters(name: str):
     config = load_config(name)
     shared = load_config(name.replace("webshop", "alfworld"))
@@ -197,10 +198,9 @@ def test_the_published_hyperparameters(name: str):
 
 
 @pytest.mark.parametrize("name", ["webshop-quickstart", "webshop-nano"])
-def test_what_small_models_are_trained_on(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(language, "LANGUAGE_TASKS", 60)
+def test_what_small_models_are_trained_on(name: str, request: pytest.FixtureRequest):
     official = [] if "quickstart" in name else [f"env.data={request.getfixturevalue('official_folder')}"]
-    config: Config = load_config(name, [*official, "model.nano.hidden=64"])
+    config: Config = load_config(name, [*official, "model.nano.hidden=64", "model.nano.vocabulary_tasks=60"])
     parts = build(config)  # every action of the demonstrations can be said
     train, test = parts.env.panel, parts.held_out["test"].panel
     assert not {task.id for task in train} & {task.id for task in test}

@@ -19,7 +19,7 @@ from transformers import (
 
 from hiper.errors import DivergedError, UserError
 from hiper.models import qwen2
-from hiper.models.actor_critic import RowBatch, token_logprobs
+from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler, draw, uniforms
@@ -162,7 +162,7 @@ def assert_honest(model: PreTrainedModel) -> None:
     assert len({len(sample.ids) for sample in samples}) > 1
     rows = [Row(prompt, sample.ids, None) for prompt, sample in zip(PROMPTS, samples, strict=True)]
     with torch.no_grad():
-        learned = token_logprobs(model, RowBatch.of(rows, PAD, model.device), 1.0)
+        learned = ActorCritic(model, None, critic="none")(RowBatch.of(rows, PAD, model.device), 1.0).logprobs_K
     sampled = torch.tensor([logprob for sample in samples for logprob in sample.logprobs])
     torch.testing.assert_close(sampled, learned, rtol=1e-4, atol=1e-4)
 
@@ -396,3 +396,54 @@ def test_bfloat16_autocast(model: PreTrainedModel):
     assert all(isinstance(sample, Sample) for sample in rough)
     first = torch.tensor([[a.logprobs[0], b.logprobs[0]] for a, b in zip(exact, rough, strict=True)])
     assert 0 < (first[:, 0] - first[:, 1]).abs().max() < 0.5
+
+
+# --- Prompts in pieces, and the format of the cache -------------------------------------------------------------------
+
+
+def decoded(model: PreTrainedModel, **settings: Any) -> tuple[torch.Tensor, decoding.TransformersDecoding]:
+    """The logits of a prefill and of one more token."""
+    begun = decoding.TransformersDecoding(model, PROMPTS, PAD, **settings)
+    with torch.no_grad():
+        return torch.stack([begun.prefill(), begun.extend(torch.full((len(PROMPTS),), 9))]), begun
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gpt_neox"])
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_prompts_in_pieces_give_the_same_logits(kind: str, most: int, monkeypatch: pytest.MonkeyPatch):
+    model = of_kind(kind)
+    whole, _ = decoded(model)
+    widths: list[int] = []
+    forward = decoding.TransformersDecoding._forward
+
+    def counting(self: decoding.TransformersDecoding, ids: torch.Tensor) -> torch.Tensor:
+        widths.append(ids.shape[1])
+        return forward(self, ids)
+
+    monkeypatch.setattr(decoding.TransformersDecoding, "_forward", counting)
+    pieces, _ = decoded(model, most_tokens=most * len(PROMPTS))
+    assert max(widths) == most
+    assert sum(widths) == max(map(len, PROMPTS)) + 1
+    torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_windows_of_attention_are_read_at_once():
+    model = of_kind("mistral", sliding_window=3)
+    torch.testing.assert_close(decoded(model, most_tokens=1)[0], decoded(model)[0])
+
+
+def formats(begun: decoding.TransformersDecoding) -> set[torch.dtype]:
+    return {cast(Any, layer).keys.dtype for layer in begun._cache.layers}
+
+
+def test_the_cache_has_the_format_of_attention(monkeypatch: pytest.MonkeyPatch):
+    """Rounding keys once more changes nothing, because attention in bfloat16 rounds them anyway."""
+    model = of_kind("llama")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        small, begun = decoded(model)
+        assert formats(begun) == {torch.bfloat16}
+        monkeypatch.setattr(decoding, "SmallCache", DynamicCache)
+        plain, begun = decoded(model)
+        assert formats(begun) == {torch.float32}
+    assert torch.equal(small, plain)
+    assert formats(decoded(model)[1]) == {torch.float32}

@@ -1,7 +1,8 @@
 """A rule-based buyer that knows no more than an agent: the instruction, what it has read, the admissible actions.
 
-It searches with the words of the instruction. It opens the product within the price whose title has most of these
-words, chooses the options asked for one by one, and buys. It leaves a product that lacks an option for the next best.
+It searches for the product's words, followed by the values of the options asked for, several times over. The search
+covers options, they tell products apart best, and a word counts as often as it is said. It opens the first product
+within the price, chooses the options one by one, and buys. It leaves a product that lacks an option for the next one.
 
 It is written to be *imitated*. The shop does not show what has been chosen. But nearly every decision follows from the
 instruction, the page, the last action and the subgoal. The subgoals for green trousers in size 9 are ``find trousers``,
@@ -19,16 +20,15 @@ from hiper.envs.base import Decision, Observation, Start
 from hiper.envs.webshop.pages import BACK, BUY, NEXT, PREVIOUS, SEPARATOR
 from hiper.errors import UserError
 
-ORDINALS = ("second", "third", "fourth", "fifth", "sixth")
+ORDINALS = ("second", "third", "fourth", "fifth")
 PATIENCE = len(ORDINALS)
 """The number of unsuitable products after which the next one is bought, whatever it lacks."""
+EMPHASIS = 3
+"""How often a search names each option's value."""
 
 _LIMIT = re.compile(r",? and price lower than (\d+\.\d+) dollars$")
 _OPTION = re.compile(r", and (?=[^:,]+: )")
-_WORD = re.compile(r"[a-z0-9]+")
 _PRICE = re.compile(r"\$(\d+(?:\.\d+)?)")
-_FILLER_WORDS = "a an and are find for i in is it like looking me my need of on or that the to want with"
-_FILLERS = frozenset(_FILLER_WORDS.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +58,18 @@ class Request:
 
     @property
     def query(self) -> str:
-        """The query: all words but the price. The shop's search covers options."""
-        return " ".join((_without_commas(self.words), *(text for option in self.options for text in option)))
+        """The query: the product in words, then the options' values several times over."""
+        values = [value for _, value in self.options]
+        return " ".join((_without_commas(self.words), *values * EMPHASIS))
 
     @property
     def thing(self) -> str:
         """The product in fewer words: up to the first "with" or "for"."""
         return _without_commas(re.split(r" (?:with|for) ", self.words, maxsplit=1)[0])
 
-    def likeness(self, title: str) -> float:
-        """Return the share of the words asked for that a title has."""
-        asked = _content(self.words)
-        return len(asked & _content(title)) / len(asked) if asked else 0.0
-
 
 def _without_commas(text: str) -> str:
     return text.replace(",", "")
-
-
-def _content(text: str) -> frozenset[str]:
-    """Return the words that matter, without the s of the plural."""
-    return frozenset(word.removesuffix("s") for word in _WORD.findall(text.lower()) if word not in _FILLERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +96,11 @@ class WebshopExpert:
     _chosen: list[str] = field(init=False, default_factory=list)
     """Values clicked for the current product, in order."""
     _page: Observation = field(init=False, default=Observation(""))
-    _likeness: float = field(init=False, default=0.0)
-    """The likeness of the best product among the results from which the current one was opened."""
 
     def reset(self, start: Start) -> None:
         """Forget the last episode and read the new task."""
         self._request = Request.read(start.goal)
-        self._subgoal, self._opened, self._left, self._chosen, self._likeness = "", None, [], [], 0.0
+        self._subgoal, self._opened, self._left, self._chosen = "", None, [], []
         self._page = start.observation
 
     def act(self, observation: Observation) -> Decision:
@@ -127,8 +116,6 @@ class WebshopExpert:
         opened = next((offer for offer in offers if offer.action == action), None)
         if opened is not None:
             self._opened, self._chosen = opened, []
-            best = self._best_of(offers)
-            self._likeness = 0.0 if best is None else self._request.likeness(best.title)
         elif _is_item(self._page) and label in (PREVIOUS, BACK):
             if self._opened is not None and not self._will_do(self._wanted()):
                 self._left.append(self._opened.action)
@@ -154,8 +141,8 @@ class WebshopExpert:
         if _is_item(self._page):
             return self._look_at_item()
         if offers := _offers(self._page):
-            best = self._best_of(offers)
-            return find, _click(NEXT) if best is None else best.action
+            suitable = self._first_of(offers)
+            return find, _click(NEXT) if suitable is None else suitable.action
         if _click(PREVIOUS) in clicks and _click(NEXT) not in clicks:
             return self._subgoal or find, _click(PREVIOUS)  # one of an item's further pages
         if _click(BACK) in clicks:
@@ -166,10 +153,10 @@ class WebshopExpert:
         """Return the subgoal of looking for a product after ``left`` unsuitable ones."""
         return " ".join(("find", *ORDINALS[max(0, left - 1) : left], self._request.thing))
 
-    def _best_of(self, offers: Iterable[Offer]) -> Offer | None:
-        """Return the offer most like the request, of those within the price that were not left before, or None."""
-        fit = [offer for offer in offers if offer.price <= self._request.limit and offer.action not in self._left]
-        return max(fit, key=lambda offer: self._request.likeness(offer.title), default=None)
+    def _first_of(self, offers: Iterable[Offer]) -> Offer | None:
+        """Return the first offer within the price that was not left before, or None."""
+        fit = (offer for offer in offers if offer.price <= self._request.limit and offer.action not in self._left)
+        return next(fit, None)
 
     def _look_at_item(self) -> tuple[str, str]:
         wanted = self._wanted()
@@ -198,7 +185,7 @@ class WebshopExpert:
         if len(self._left) >= PATIENCE or self._opened is None:
             return True
         fits = self._opened.price <= self._request.limit and self._opened.action not in self._left
-        return fits and all(wanted.values()) and self._request.likeness(self._opened.title) >= self._likeness
+        return fits and all(wanted.values())
 
 
 def _clicks(observation: Observation) -> tuple[str, ...]:

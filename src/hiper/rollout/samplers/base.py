@@ -55,7 +55,11 @@ class Sampler(Protocol):
     """
 
     def load(self, weights: PolicyWeights, version: int) -> None:
-        """Sample from these weights from now on. All earlier requests must be done."""
+        """Sample from these weights from now on. All earlier requests must be done.
+
+        Every process of a run calls this at the same time. If the weights are sharded, the model cannot be run here;
+        :meth:`PolicyWeights.save` writes it to a folder, and :meth:`PolicyWeights.copied` copies it.
+        """
 
     def submit(self, request: Request) -> Future[Sample]:
         """Take a request, and return the future of its response or error."""

@@ -6,7 +6,7 @@ Legend: N rows still in the batch, V vocabulary size, H hidden size, S slots of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from hiper.errors import UserError, first_line
 from hiper.models import qwen2
 from hiper.models.actor_critic import hidden_states
 from hiper.models.batches import micro_batches
-from hiper.models.build import MOST_DIFFERENCE, logit_difference
+from hiper.models.checks import MOST_DIFFERENCE, logit_difference
 
 PREFILL_TOKENS = {"cpu": 4_096}
 """The most prompt tokens read at once, by device. A CPU's caches hold about this many."""
@@ -24,12 +24,12 @@ DEFAULT_PREFILL_TOKENS = 65_536
 """The most prompt tokens read at once on other devices."""
 
 MOST_ROUNDING = 5
-"""How many times :data:`~hiper.models.build.MOST_DIFFERENCE` full passes may differ, as in deep models and experts."""
+"""How many times :data:`~hiper.models.checks.MOST_DIFFERENCE` full passes may differ, as in deep models and experts."""
 
 Way = Literal["select", "reorder", "full"]
 """How the models that :mod:`hiper.models.qwen2` does not support are decoded, fastest first.
 
-- ``select``: with a cache whose rows are picked by ``batch_select_indices``.
+- ``select``: with a cache whose rows are picked by ``batch_select_indices``. Long prompts are read in pieces.
 - ``reorder``: with a cache whose rows are picked by ``reorder_cache``. Recurrent layers have no other way.
 - ``full``: without a cache; every token costs a pass over the whole row.
 """
@@ -55,6 +55,7 @@ def begin(
     pad_id: int,
     shortcut: bool = True,
     way: Way = "select",
+    most_tokens: int | None = None,
 ) -> Decoding:
     """Make the fastest decoding that supports ``model``.
 
@@ -65,12 +66,13 @@ def begin(
         pad_id: The token that fills batches.
         shortcut: Whether :class:`Qwen2Decoding`, which does not call each layer's ``forward``, is allowed.
         way: The way to decode all other models, as :func:`choose_way` found it.
+        most_tokens: See :class:`TransformersDecoding`.
     """
     if shortcut and qwen2.understands(model.get_decoder()):
         return Qwen2Decoding(model, prompts, room, pad_id)
     if way == "full":
         return FullDecoding(model, prompts, pad_id, shortcut)
-    return TransformersDecoding(model, prompts, pad_id, way)
+    return TransformersDecoding(model, prompts, pad_id, way, most_tokens)
 
 
 @torch.no_grad()
@@ -121,31 +123,67 @@ def choose_way(model: PreTrainedModel, pad_id: int, shortcut: bool = True) -> Wa
 def _decode(model: PreTrainedModel, ids_NL: Tensor, pad_id: int, shortcut: bool, way: Way) -> Tensor:
     """Return the logits of the check of :func:`choose_way`. The longer row ends early, and leaves the batch."""
     prompts = [ids_NL[0, :9].tolist(), ids_NL[1, :4].tolist()]
-    decoding = begin(model, prompts, 4, pad_id, shortcut, way)
+    decoding = begin(model, prompts, 4, pad_id, shortcut, way, most_tokens=8)
     pairs = [decoding.prefill(), *(decoding.extend(ids_NL[[0, 1], [9 + t, 4 + t]]) for t in range(2))]
     decoding.keep(torch.tensor([1], device=model.device))
     alone = [decoding.extend(ids_NL[1:, t]) for t in (6, 7)]
     return torch.cat([*(pair[:1] for pair in pairs), *(pair[1:] for pair in pairs), *alone])
 
 
+class SmallCache(DynamicCache):
+    """A cache that keeps keys and values in the number format in which autocast computes attention.
+
+    Rotation leaves keys in float32, and attention rounds them whenever it reads them.
+    """
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add keys and values of a layer, and return all of them."""
+        if torch.is_autocast_enabled(key_states.device.type):
+            dtype = torch.get_autocast_dtype(key_states.device.type)
+            key_states, value_states = key_states.to(dtype), value_states.to(dtype)
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+
 class TransformersDecoding:
-    """Decoding with transformers' own forward pass and a cache, for most causal language models."""
+    """Decoding with transformers' own forward pass and a cache, for most causal language models.
+
+    Args:
+        model: A causal language model.
+        prompts: The token ids of each prompt.
+        pad_id: The token that fills batches.
+        way: How rows of the cache are picked.
+        most_tokens: The most tokens of one pass over prompts. Models whose layers all see every earlier token read
+            longer prompts in pieces.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], pad_id: int, way: Way = "select"
+        self,
+        model: PreTrainedModel,
+        prompts: Sequence[Sequence[int]],
+        pad_id: int,
+        way: Way = "select",
+        most_tokens: int | None = None,
     ) -> None:
         self._model = model
         self._way = way
-        self._cache = DynamicCache(config=model.config)
+        self._cache = SmallCache(config=model.config)
         width, device = max(map(len, prompts)), model.device
         self._ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
         self._mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        most = most_tokens or PREFILL_TOKENS.get(device.type, DEFAULT_PREFILL_TOKENS)
+        self._piece = max(1, most // len(prompts)) if way == "select" and _sees_all(model) else width
 
     def prefill(self) -> Tensor:
         """See :class:`Decoding`."""
         # Position ids come from the mask, because the default would count the padding on the left.
-        self._positions = (self._mask.cumsum(1) - 1).clamp(min=0)
-        return self._forward(self._ids)
+        position_NL, mask_NL = (self._mask.cumsum(1) - 1).clamp(min=0), self._mask
+        for start in range(0, self._ids.shape[1], self._piece):
+            end = start + self._piece
+            self._positions, self._mask = position_NL[:, start:end], mask_NL[:, :end]
+            logits = self._forward(self._ids[:, start:end])
+        return logits
 
     def extend(self, token_N: Tensor) -> Tensor:
         """See :class:`Decoding`."""
@@ -171,6 +209,13 @@ class TransformersDecoding:
             logits_to_keep=1,
         )
         return cast(Tensor, output.logits[:, -1])
+
+
+def _sees_all(model: PreTrainedModel) -> bool:
+    """Return whether every layer of a model attends to all earlier tokens."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
 
 
 class FullDecoding:

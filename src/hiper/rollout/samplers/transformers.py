@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hiper.errors import DivergedError
+from hiper.errors import DivergedError, UserError
 from hiper.models.actor_critic import scaled_logprobs
 from hiper.models.batches import micro_batches
 from hiper.models.weights import PolicyWeights, stop_ids
@@ -34,6 +34,11 @@ class TransformersOptions(StrictModel):
 
     batch_tokens: int = Field(131_072, ge=1)
     """The most tokens of one generation batch, with padding and room for responses."""
+    copy_weights: bool = False
+    """If true, sample from a whole copy of the policy in each process, in the number format of forward passes.
+
+    Sharded weights (``learner.sharding: fsdp``) are sampled so, or by an engine.
+    """
 
 
 class _Submitted(NamedTuple):
@@ -57,7 +62,7 @@ class TransformersSampler:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, options: TransformersOptions) -> None:
         self._tokenizer = tokenizer
-        self.batch_tokens = options.batch_tokens
+        self.batch_tokens, self._copies = options.batch_tokens, options.copy_weights
         self._weights: PolicyWeights | None = None
         self._version: int | None = None
         self._way: decoding.Way = "select"
@@ -66,7 +71,19 @@ class TransformersSampler:
         """The batches of earlier requests. They are sampled before newer requests."""
 
     def load(self, weights: PolicyWeights, version: int) -> None:
-        """See :class:`Sampler`. A model that was not loaded before is checked; see :func:`decoding.choose_way`."""
+        """See :class:`Sampler`. A model that was not loaded before is checked; see :func:`decoding.choose_way`.
+
+        Raises:
+            UserError: The weights are sharded, or the model cannot be sampled.
+        """
+        if self._copies:
+            weights = weights.copied(into=self._weights)
+        elif weights.sharded:
+            raise UserError(
+                "sampler.type 'transformers' cannot sample from sharded weights (learner.sharding=fsdp): use an engine "
+                "(sampler.type=vllm), or, if a whole policy fits beside its share on each GPU, set "
+                "sampler.copy_weights=true"
+            )
         if self._weights is None or weights.model is not self._weights.model:
             with _evaluating(weights.model):
                 self._way = decoding.choose_way(weights.model, self._tokenizer.pad_token_id, weights.shortcut)
