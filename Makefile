@@ -33,6 +33,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
 
 test: $(VENV)/.installed-dev
+	sh tools/browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --cov=hiper --cov-report=term:skip-covered
 
 test-records: $(VENV)/.installed-dev

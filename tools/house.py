@@ -22,6 +22,7 @@ from pathlib import Path
 ORDER: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
     ("commands",),
+    ("viewer",),
     ("study",),
     ("launch",),
     ("__init__", "api"),

@@ -227,7 +227,7 @@ def commands_page() -> str:
     ]
     for name, command in vars(typer.main.get_command(cli.app))["commands"].items():
         parts += [f"## hiper {name}", markdown(inspect.cleandoc(command.help))]
-        if rows := [row_of(parameter) for parameter in command.params]:
+        if rows := [row_of(p) for p in command.params if not getattr(p, "hidden", False)]:
             parts.append(grid(("argument or option", "default", "meaning"), rows))
         if command.epilog:
             examples = (line.strip() for line in command.epilog.splitlines()[1:])

@@ -83,7 +83,9 @@ class Credit:
 
     Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
     each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
-    ``value/token`` and ``advantage/token`` hold one number per response token.
+    ``logprob/token`` is the learner's log-probability of each token before the update; beside the sampler's in
+    :attr:`Turn.logprobs` it shows their mismatch. Series whose name ends in ``/token`` hold one number per response
+    token.
     """
 
     series: Mapping[str, tuple[float, ...]]
@@ -164,8 +166,8 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
             file.write(json.dumps(episode.to_json(), separators=(",", ":"), ensure_ascii=False) + "\n")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Read the lines of a gzipped text.
+def read_lines(path: Path) -> Iterator[str]:
+    """Read the lines of a file of episodes, without parsing them.
 
     Raises:
         EOFError: Its end is missing.
@@ -185,6 +187,15 @@ def _lines(path: Path) -> Iterator[str]:
             raise ValueError("something that is no episode stands at its end")
 
 
+def parse_episode(line: str) -> Episode:
+    """Read one line of a file of episodes.
+
+    Raises:
+        ValueError: It is no episode. Damaged records may raise LookupError, TypeError, AttributeError too.
+    """
+    return Episode.from_json(json.loads(line))
+
+
 def read_episodes(path: Path) -> Iterator[Episode]:
     """Read episodes one by one.
 
@@ -193,8 +204,8 @@ def read_episodes(path: Path) -> Iterator[Episode]:
     """
     whole = 0
     try:
-        for line in _lines(path):
-            yield Episode.from_json(json.loads(line))
+        for line in read_lines(path):
+            yield parse_episode(line)
             whole += 1
     except FileNotFoundError:
         raise UserError(f"no episode file at {path}") from None

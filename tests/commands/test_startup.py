@@ -65,6 +65,7 @@ def test_help_and_mistyped_commands_load_nothing(arguments: tuple[str, ...]):
         ("eval", "nowhere"),
         ("compare", "nowhere"),
         ("credit", "nowhere"),
+        ("view", "nowhere"),
         ("verify", "--run", "nowhere"),
     ],
     ids=" ".join,
@@ -150,7 +151,7 @@ def test_the_scheduler_of_studies_loads_no_model_libraries():
 
 SOURCE = Path(__file__).parents[2] / "src"
 HEAVY_FOR_READERS = {"torch", "transformers", "safetensors", "tensorboard", "matplotlib"}
-PACKAGES = ("hiper.runs", "hiper.analysis.comparison", "hiper.study", "hiper.launch", "hiper.display")
+PACKAGES = ("hiper.runs", "hiper.analysis.comparison", "hiper.study", "hiper.launch", "hiper.display", "hiper.viewer")
 LIGHT = (
     *("hiper.config", "hiper.envs", "hiper.episode", "hiper.outcomes", "hiper.analysis.report"),
     *(

@@ -86,6 +86,10 @@ SHORT: dict[str, str] = {
 """What is appended to a command."""
 
 LEFT_OUT: dict[str, str] = {
+    "pip install 'hiper[viewer]'": "installs over the network; `make test` has what it installs",
+    "hiper view runs/quickstart-seed0 --export page.html --episodes iter-00003/17,eval-00014-valid_unseen/0": (
+        "a run of eleven minutes; tests/viewer/test_command.py exports pages"
+    ),
     "make quickstart": "eleven minutes",
     "make test": "these are the tests",
     "make setup": "installs an environment over the network",

@@ -9,7 +9,7 @@ from typing import Literal, NoReturn
 
 import pytest
 
-Data = Literal["official games", "official products", "recorded cases"]
+Data = Literal["official games", "official products", "recorded cases", "Chromium"]
 
 _MARK = "outside the repository: "
 

@@ -205,7 +205,11 @@ def test_turn_level_credit_by_hand():
         assert row.target_mask.all()
     credit = done.episodes[0].credit
     assert credit is not None
-    assert {name for name in credit.series if not name.startswith("reward/")} == {"value/turn", "advantage/low"}
+    assert {name for name in credit.series if not name.startswith("reward/")} == {
+        "value/turn",
+        "advantage/low",
+        "logprob/token",
+    }
 
 
 def test_token_level_credit_by_hand():
@@ -253,8 +257,11 @@ def test_episodes_carry_their_credit():
         *(f"value/{name}" for name in HEADS),
         *(f"advantage/{name}" for name in HEADS),
         *(f"reward/{part}" for part in ("environment", "invalid", "keep", "consistency")),
+        "logprob/token",
     }
-    assert {len(series) for series in credit.series.values()} == {2}  # as long as the episode
+    assert {len(series) for name, series in credit.series.items() if name != "logprob/token"} == {2}  # its turns
+    learned = np.concatenate([score.logprobs for score in scores_of(EPISODES)[3:]])  # the turns of the second episode
+    assert credit.series["logprob/token"] == pytest.approx(tuple(learned.tolist()), abs=1e-6)
     assert credit.series["value/high"] == (1.0, 0.5)
     assert credit.series["reward/invalid"] == (0.0, -0.1)
     assert EPISODES[1].credit is None  # they are copies

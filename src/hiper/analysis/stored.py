@@ -93,12 +93,14 @@ def two_scales(own: Estimator) -> HAE:
 
 def stored_turns(episodes: Sequence[Episode], config: Config) -> Turns:
     """Lay out stored episodes as arrays, with every value that their critic can give. See the module's table."""
-    said = [switch_probability(turn, np.asarray(turn.logprobs)) for episode in episodes for turn in episode.turns]
+    said = [switch_probability(turn, turn.logprobs) for episode in episodes for turn in episode.turns]
     return turns_of(episodes, config.shaping, _values(episodes, config.advantages), said)[0]
 
 
 def _values(episodes: Sequence[Episode], own: Estimator) -> dict[Head, Floats]:
     """Return the values by head: the stored ones, and those that they give at other places."""
+    if any(episode.credit is None for episode in episodes):
+        return {}  # evaluations are not scored
     mask_BT, mask_BK = turn_mask(episodes), token_mask(episodes)
     values: dict[Head, Floats] = {
         head: on_grid(

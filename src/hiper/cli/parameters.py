@@ -286,3 +286,35 @@ JobProcesses = Annotated[
 Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Number of processes that run in parallel.")]
 Get = Annotated[str | None, typer.Option(metavar="SET", help="Download what is missing of this data set.")]
 ComparisonOut = Annotated[Path, typer.Option(parser=user_path, metavar="FOLDER", help="Folder to write to.")]
+Viewed = Annotated[
+    Path,
+    typer.Argument(
+        parser=user_path, metavar="RUN_OR_FOLDER", help="A run, a folder with runs, a study, or a file of packed runs."
+    ),
+]
+Port = Annotated[
+    int | None, typer.Option(min=1, max=65_535, metavar="PORT", help="Port to listen on.", show_default="a free one")
+]
+Host = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Address to listen on, such as 0.0.0.0; a token is then needed.",
+        show_default="this machine alone",
+    ),
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Only show the address; open no browser.")]
+Export = Annotated[
+    Path | None,
+    typer.Option(parser=user_path, metavar="FILE", help="Write one page that needs no server, and end."),
+]
+ExportedEpisodes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE/N,...",
+        help="Episodes of the page, such as iter-00003/17.",
+        show_default="some of the last iteration and of the last evaluation",
+    ),
+]
+Beside = Annotated[bool, typer.Option("--beside", hidden=True)]
+View = Annotated[bool, typer.Option("--view", help="Show the run in a browser while it trains.")]

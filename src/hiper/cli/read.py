@@ -68,3 +68,28 @@ def verify(
 
     if failed := run_checks(out or Path("runs") / "verify", make_display(), run, iteration, seed).failed:
         raise UserError(f"not unbiased, though it is claimed to be: {', '.join(failed)}")
+
+
+@command(
+    "hiper view runs",
+    "hiper view runs/quickstart-seed0 --port 9000",
+    "hiper view runs/quickstart-seed0 --export page.html --episodes iter-00003/17,iter-00003/18",
+)
+def view(
+    runs: given.Viewed,
+    port: given.Port = None,
+    host: given.Host = None,
+    no_browser: given.NoBrowser = False,
+    export: given.Export = None,
+    episodes: given.ExportedEpisodes = None,
+    beside: given.Beside = False,
+) -> None:
+    """Show runs, episodes and credit in a browser, and follow runs while they train."""
+    from hiper.commands import view as viewer
+
+    if export is not None:
+        viewer.export(runs, export, make_display(), episodes)
+        return
+    if episodes is not None:
+        raise UserError("--episodes chooses the episodes of a page: name the page with --export")
+    viewer.view(runs, make_display(), port=port, host=host, browser=not no_browser, beside=beside)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hiper.cli import parameters as given
 from hiper.cli.program import command, make_display
 from hiper.errors import UserError
 from hiper.launch.together import joined
+
+if TYPE_CHECKING:
+    from hiper.display.console import Display
 
 
 @command(
@@ -23,11 +29,12 @@ def train(
     resume: given.Resume = None,
     processes: given.Processes = 1,
     launcher: given.Launcher = "local",
+    view: given.View = False,
     force: given.Force = False,
     dry_run: given.DryRun = False,
 ) -> None:
     """Train an agent: warm start, reinforcement learning, and evaluation before and after."""
-    from hiper.config import load_config
+    from hiper.config import Config, load_config
 
     if recipe is not None and resume is not None:
         superfluous = " ".join([recipe, *(settings or [])])
@@ -49,7 +56,8 @@ def train(
         elif run is not None:
             dry.show_resumed_run(run, display)
         return
-    with joined(processes, sys.argv[1:], launcher) as group:
+    folder = run.path if run is not None else out or api.default_folder(config or Config())
+    with joined(processes, sys.argv[1:], launcher) as group, beside(folder, display, view and group.first):
         if config is not None:
             run = api.train(config, out=out, display=display, processes=group, force=force)
         elif run is not None:
@@ -126,6 +134,19 @@ def study(
         plan_study(definition, folder, display, threads=threads)
         return
     run_study(definition, folder, display, jobs=jobs, threads=threads, processes=processes, force=force)
+
+
+@contextmanager
+def beside(run: Path, display: Display, view: bool) -> Iterator[None]:
+    """Show a run in a browser while the block runs, if ``view`` says so."""
+    if not view:
+        yield
+        return
+    from hiper.viewer.serve import needs_extra, viewer_beside
+
+    needs_extra()
+    with viewer_beside(run, display.whole_line):
+        yield
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -63,6 +63,11 @@ class Move:
     version: int | None = None
     """The version of the weights that sampled the response. None: unknown."""
 
+    @property
+    def format_valid(self) -> bool:
+        """Whether the response has the required form, even if the environment would refuse its action."""
+        return self.invalid in (None, InvalidKind.INADMISSIBLE_ACTION)
+
     @classmethod
     def of(cls, decision: Decision, context: PromptContext, accepts: Accepts, *, lapse: bool = False) -> Move:
         """Make the move of a player that decides without a language model."""

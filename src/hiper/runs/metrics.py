@@ -301,6 +301,20 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return records
 
 
+def readable_metrics(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read every line that can be read, and say in words which cannot. For displays of damaged runs."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    *lines, unfinished = text.split("\n")
+    records, problems = [], []
+    for number, line in enumerate([*lines, *([unfinished] if unfinished else [])], start=1):
+        try:
+            records.append(_record(line)[0])
+        except (ValueError, RecursionError) as error:
+            if number <= len(lines):  # the last line may be half-written
+                problems.append(f"{file.name}, line {number}, is left out: {unreadable(error)}")
+    return records, problems
+
+
 def _damaged(file: Path, number: int, reason: str) -> UserError:
     return UserError(f"{file}:{number} is damaged ({reason}): restore the line, or delete it to go without its metrics")
 

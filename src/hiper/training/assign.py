@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hiper.advantages import (
     HEADS_OF,
@@ -37,6 +37,7 @@ from hiper.episode import Credit as EpisodeCredit
 from hiper.episode import Episode, Turn
 from hiper.plan_execute.parse import KEEP, stated_switch
 from hiper.rollout.collector import contexts_of
+from hiper.rollout.players import Move
 from hiper.rows import Row, Scores, TrainRow
 
 if TYPE_CHECKING:  # building prompts needs the library tokenizers, and readers of finished runs do not
@@ -108,7 +109,8 @@ def assign_credit(
         TrainRow(score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
         for score, token, target, mask in zip(scores, tokens, *targets, strict=True)
     ]
-    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards), turns, credit, rewards)
+    learner_K = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
+    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards, learner_K), turns, credit, rewards)
 
 
 def turns_of(
@@ -191,7 +193,7 @@ def _check_tokens(episodes: Sequence[Episode], scores: Sequence[Scores]) -> None
             raise ValueError("turn {}: {} tokens sampled, {} log-probabilities, {} kinds, {} scored".format(n, *counts))
 
 
-def switch_probability(turn: Turn, logprobs_K: NDArray[Any]) -> float:
+def switch_probability(turn: Turn | Move, logprobs_K: ArrayLike) -> float:
     """Return beta_t = P(SWITCH): the probability of the tokens of the word said, or 1 minus it where KEEP was said.
 
     An invalid response says neither word. It gets 0.5, which no estimator uses. With ``prompt.include_tags``, the tags
@@ -200,7 +202,7 @@ def switch_probability(turn: Turn, logprobs_K: NDArray[Any]) -> float:
     if not turn.format_valid:
         return 0.5
     said = np.asarray(turn.kinds) == TokenKind.SWITCH
-    probability = float(np.exp(logprobs_K[said].sum(dtype=np.float64)))
+    probability = float(np.exp(np.asarray(logprobs_K)[said].sum(dtype=np.float64)))
     return min(1.0, probability) if turn.switch else 1.0 - min(1.0, probability)
 
 
@@ -237,10 +239,26 @@ def _targets(turns: Turns, credit: Credit, heads: Sequence[Head]) -> tuple[list[
 
 
 def _with_credit(
-    episodes: Sequence[Episode], heads: Sequence[Head], turns: Turns, credit: Credit, rewards: Rewards
+    episodes: Sequence[Episode],
+    heads: Sequence[Head],
+    turns: Turns,
+    credit: Credit,
+    rewards: Rewards,
+    learner_K: Floats,
 ) -> list[Episode]:
-    """Return the episodes with their values, advantages and reward parts, one sequence each."""
-    series: dict[str, tuple[Floats, Bools]] = {}
+    """Return the episodes with values, advantages, reward parts and the learner's log-probabilities, one series each.
+
+    Args:
+        episodes: The episodes.
+        heads: The value heads.
+        turns: The same episodes as arrays.
+        credit: Their credit.
+        rewards: Their rewards by part.
+        learner_K: The learner's log-probability of every token, end to end.
+    """
+    series: dict[str, tuple[Floats, Bools]] = {
+        "logprob/token": (on_grid(learner_K, turns.token_mask_BK), turns.token_mask_BK)
+    }
     for head in heads:
         values = needed(head.values_in(turns), head.values, "stored credit")
         series[f"value/{head.name}"] = (values, turns.token_mask_BK if head.per_token else turns.mask_BT)

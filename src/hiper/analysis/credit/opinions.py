@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.stats import rankdata
 
-from hiper.advantages import Bools, Credit, Floats, TokenCredit, Turns
+from hiper.advantages import Bools, Credit, Estimator, Floats, TokenCredit, Turns, spread
+from hiper.analysis.stored import Stored
+from hiper.training.assign import responses_of
 
 DIGITS = 9
 """The digits after the point that count. Smaller differences are rounding errors."""
@@ -42,6 +43,18 @@ class Opinion:
     def token_K_of(self, row: int) -> Floats:
         """Return the credit of the tokens of one turn; NaN where a token has none."""
         return np.where(self.tokens[row].mask, self.tokens[row].advantages, np.nan)
+
+
+def opinion_of(stored: Stored, estimator: Estimator, thinking: bool) -> Opinion:
+    """Call an estimator on stored episodes.
+
+    Args:
+        stored: The episodes.
+        estimator: The estimator, which must be possible (:meth:`Stored.why_not`).
+        thinking: Whether thinking is credited.
+    """
+    credit = estimator(stored.turns)
+    return Opinion(credit, spread(credit, stored.turns, responses_of(stored.episodes, stored.turns), thinking=thinking))
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ def _summary(name: str, advantage_BT: Floats, used_BT: Bools) -> Summary:
 
 def ranks(x_N: Floats) -> Floats:
     """Rank numbers from 0 (the least) to 1 (the most). Equal numbers share their mean rank; a single one gets 1/2."""
+    from scipy.stats import rankdata  # it takes a second to import
+
     shared: Floats = (rankdata(x_N.round(DIGITS)) - 1) / (len(x_N) - 1) if len(x_N) > 1 else np.full(1, 0.5)
     return shared
 

@@ -6,21 +6,22 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from hiper.advantages import ESTIMATORS, Estimator, Floats, spread
-from hiper.analysis.credit.opinions import Opinion, Summary, correlations, disagreement, summaries
-from hiper.analysis.stored import Stored, read_stored, with_settings_of
+from hiper.advantages import ESTIMATORS, Estimator, Floats
+from hiper.analysis.credit.opinions import Opinion, Summary, correlations, disagreement, opinion_of, summaries
+from hiper.analysis.stored import read_stored, with_settings_of
 from hiper.config import Config
 from hiper.episode import Episode, Turn
 from hiper.errors import UserError
 from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder
-from hiper.training.assign import responses_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DISPUTED = 8
 """The number of turns listed as those that estimators disagree on most."""
@@ -124,7 +125,7 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
     estimators = estimators_for(run.config)
     left_out = {name: why for name, estimator in estimators.items() if (why := stored.why_not(estimator))}
     thinking = run.config.prompt.credits_thinking
-    opinions = {name: _opinion(stored, e, thinking) for name, e in estimators.items() if name not in left_out}
+    opinions = {name: opinion_of(stored, e, thinking) for name, e in estimators.items() if name not in left_out}
     apart_N = disagreement(np.array([opinion.turn_N for opinion in opinions.values()]))
     places = [(b, t) for b, episode in enumerate(stored.episodes) for t in range(len(episode.turns))]
     order = [
@@ -146,12 +147,6 @@ def credit_report(run: Run, iteration: int | None = None) -> CreditReport:
         shown=shown,
         tokens=_decoded(run, stored.episodes[shown.episode].turns[shown.turn]),
     )
-
-
-def _opinion(stored: Stored, estimator: Estimator, thinking: bool) -> Opinion:
-    credit = estimator(stored.turns)
-    responses = responses_of(stored.episodes, stored.turns)
-    return Opinion(credit, spread(credit, stored.turns, responses, thinking=thinking))
 
 
 def _decoded(run: Run, turn: Turn) -> list[str]:
