@@ -84,8 +84,8 @@ class Credit:
     Names are ``value/<head>`` for each head of the critic (:mod:`hiper.advantages.values`), ``advantage/<name>`` for
     each of :meth:`hiper.advantages.Credit.advantages`, and ``reward/<part>`` for each part of the shaped reward.
     ``logprob/token`` is the learner's log-probability of each token before the update; beside the sampler's in
-    :attr:`Turn.logprobs` it shows their mismatch. Series whose name ends in ``/token`` hold one number per response
-    token.
+    :attr:`Turn.logprobs` it shows their mismatch. ``entropy/token`` is the entropy in nats of its distribution. Series
+    whose name ends in ``/token`` hold one number per response token.
     """
 
     series: Mapping[str, tuple[float, ...]]

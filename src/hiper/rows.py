@@ -65,6 +65,8 @@ class Scores:
     """The values (H,) in the order of the critic's heads; (K,) for a critic of tokens; (0,) without a critic."""
     reference: Array | None
     """The log-probabilities (K,) under the frozen reference policy. None: there is no reference policy."""
+    entropy: Array | None = None
+    """The entropies (K,) in nats of the distributions that the tokens were drawn from. None: not computed."""
 
 
 @dataclass(frozen=True, slots=True)

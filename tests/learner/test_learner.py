@@ -78,6 +78,8 @@ def test_scores_come_in_the_order_of_the_rows(make_learner: MakeLearner, make_ro
         assert score.row == row
         alone = learner._forward([row])
         np.testing.assert_allclose(score.logprobs, alone.logprobs_K.detach(), rtol=1e-5, atol=1e-5)
+        assert score.entropy is not None
+        np.testing.assert_allclose(score.entropy, alone.entropy_K.detach(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(score.values, alone.values_PH.detach().flatten(), rtol=1e-5, atol=1e-5)
         assert score.reference is None
 

@@ -121,7 +121,7 @@ def test_everything_is_text(serve: Serve, visit: Visits, hostile: Path):
     page = here.open(views(FOLDER)[6])
     for place in (".detail .text", ".band", ".goal", ".inline", ".line .act"):
         assert IMAGE in page.locator(place).first.inner_text(), place
-    for option in ("credit", "logprob", "mismatch", "kind"):
+    for option in ("credit", "logprob", "mismatch", "entropy", "kind"):
         page.locator("#colour-by").select_option(option)
     page.locator("summary", has_text="exact prompt").click()
     page.wait_for_selector(".plain-token")

@@ -212,6 +212,9 @@ def test_one_episode(serve: Serve, visit: Visits, runs: Path):
     detail.locator("#colour-by").select_option("mismatch")
     assert "learner − sampler" in tokens_titles(detail)[0]
     assert "by=mismatch" in page.url
+    detail.locator("#colour-by").select_option("entropy")
+    entropy = episode.credit.series["entropy/token"][sum(len(t.response_ids) for t in episode.turns[:1])]
+    assert f"entropy {entropy:.2f}"[:11] in tokens_titles(detail)[0]
     assert here.errors == []
 
 

@@ -198,6 +198,8 @@ def test_tokens_are_the_response(run: Path):
         assert len(told["tokens"]) == len(turn.response_ids)
         assert "".join(told["tokens"]).removesuffix(" <eos>") == turn.text
         assert len(told["series"]["logprob/token"]) == len(turn.response_ids)
+        assert len(told["series"]["entropy/token"]) == len(turn.response_ids)
+        assert min(told["series"]["entropy/token"]) >= 0
     prompt = prompt_json(episode.turns[0], texts)
     assert len(prompt["tokens"]) == len(episode.turns[0].prompt_ids)
     assert episode.goal.split()[0] in "".join(prompt["tokens"])

@@ -247,18 +247,18 @@ class Learner:
     def score(self, rows: Sequence[Row], on_rows: Told = mute) -> list[Scores]:
         """Compute log-probabilities and values of every row under the current weights, in the order of ``rows``."""
         self._model.eval()
-        scored: dict[int, tuple[Array, Array, Array | None]] = {}
+        scored: dict[int, tuple[Array, Array, Array | None, Array]] = {}
         batches, lengths = self._micro_batches(rows)
         for one in self._layout.passes(batches, lengths):
             chosen = [rows[i] for i in one.rows]
             outputs = self._forward(chosen)
             cuts = np.cumsum([len(row.response_ids) for row in chosen])[:-1]
-            logprobs = np.split(outputs.logprobs_K.float().cpu().numpy(), cuts)
+            logprobs, entropies = (np.split(array.float().cpu().numpy(), cuts) for array in outputs[:2])
             references = self._reference_logprobs(chosen, cuts)
             places_PH = outputs.values_PH.float().cpu().numpy()
             values = np.split(places_PH[:, 0], cuts) if self._model.critic == "token" else places_PH
             if one.counts:
-                scored.update(zip(one.rows, zip(logprobs, values, references, strict=True), strict=True))
+                scored.update(zip(one.rows, zip(logprobs, values, references, entropies, strict=True), strict=True))
                 on_rows(len(one.rows) * self.processes.count)
         everyones = [item for part in self.processes.gather(scored) for item in part.items()]
         return [Scores(rows[i], *parts) for i, parts in sorted(everyones, key=itemgetter(0))]

@@ -109,8 +109,10 @@ def assign_credit(
         TrainRow(score, token.advantages.astype(np.float32), token.mask, target.astype(np.float32), mask)
         for score, token, target, mask in zip(scores, tokens, *targets, strict=True)
     ]
-    learner_K = np.concatenate([score.logprobs for score in scores]).astype(np.float64)
-    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards, learner_K), turns, credit, rewards)
+    computed = {"logprob/token": np.concatenate([score.logprobs for score in scores])}
+    if all(score.entropy is not None for score in scores):
+        computed["entropy/token"] = np.concatenate([score.entropy for score in scores])
+    return Assigned(rows, _with_credit(episodes, heads, turns, credit, rewards, computed), turns, credit, rewards)
 
 
 def turns_of(
@@ -244,9 +246,9 @@ def _with_credit(
     turns: Turns,
     credit: Credit,
     rewards: Rewards,
-    learner_K: Floats,
+    computed: Mapping[str, NDArray[Any]],
 ) -> list[Episode]:
-    """Return the episodes with values, advantages, reward parts and the learner's log-probabilities, one series each.
+    """Return the episodes with values, advantages, reward parts, and what the learner computed for each token.
 
     Args:
         episodes: The episodes.
@@ -254,10 +256,11 @@ def _with_credit(
         turns: The same episodes as arrays.
         credit: Their credit.
         rewards: Their rewards by part.
-        learner_K: The learner's log-probability of every token, end to end.
+        computed: Numbers of every token, end to end, by the name of their series.
     """
     series: dict[str, tuple[Floats, Bools]] = {
-        "logprob/token": (on_grid(learner_K, turns.token_mask_BK), turns.token_mask_BK)
+        name: (on_grid(number_K.astype(np.float64), turns.token_mask_BK), turns.token_mask_BK)
+        for name, number_K in computed.items()
     }
     for head in heads:
         values = needed(head.values_in(turns), head.values, "stored credit")

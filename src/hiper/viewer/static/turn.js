@@ -14,7 +14,7 @@ const WHY = {
 export function turnCard(episode, state, rows, place, by) {
   const t = state.turn;
   const turn = episode.turns[t];
-  const modes = [["credit", "credit"], ["logprob", "log-probability"], ...(turn.series["logprob/token"] ? [["mismatch", "sampler mismatch"]] : []), ["kind", "decision"]];
+  const modes = [["credit", "credit"], ["logprob", "log-probability"], ...(turn.series["logprob/token"] ? [["mismatch", "sampler mismatch"]] : []), ...(turn.series["entropy/token"] ? [["entropy", "entropy"]] : []), ["kind", "decision"]];
   const mode = modes.some(([name]) => name === state.by) ? state.by : "credit";
   return [
     h("div", { class: "detail-head" }, h("h2", {}, `Turn ${t + 1}`), h("span", { class: `badge ${turn.switch ? "switch" : "keep"}` }, turn.switch ? "SWITCH" : "KEEP"),
@@ -60,6 +60,7 @@ function look(turn, mode, k) {
     const gap = turn.series["logprob/token"][k] - turn.logprobs[k];
     return { class: gap < 0 ? "neg" : "pos", alpha: shade(gap, 0.1), words: `learner − sampler ${number(gap, 5)}` };
   }
+  if (mode === "entropy") return { class: "neg", alpha: shade(turn.series["entropy/token"][k], 2), words: `entropy ${number(turn.series["entropy/token"][k], 4)} nats` };
   return { class: "neg", alpha: shade(turn.logprobs[k], 3), words: `probability ${number(Math.exp(turn.logprobs[k]), 3)}` };
 }
 
@@ -67,6 +68,7 @@ function keyOf(mode, turn) {
   if (mode === "credit") return h("p", { class: "sub" }, h("span", { class: "token pos", vars: { "--a": 0.8 } }, "credit above zero"), " ", h("span", { class: "token neg", vars: { "--a": 0.8 } }, "below zero"), " ", h("span", { class: "token none" }, "no loss"));
   if (mode === "kind") return h("p", { class: "sub" }, [...new Set(turn.kinds)].sort().map((kind) => [h("span", { class: `token kind${kind}` }, KINDS[kind]), " "]));
   if (mode === "mismatch") return h("p", { class: "sub" }, "Strongest where the log-probabilities differ by 0.1 nats or more.");
+  if (mode === "entropy") return h("p", { class: "sub" }, "Darker tokens were drawn from wider distributions; the darkest from 2 nats or more.");
   return h("p", { class: "sub" }, "Darker tokens were less probable.");
 }
 
