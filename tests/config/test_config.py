@@ -20,6 +20,7 @@ from hiper.config import (
     apply_overrides,
     load,
     load_config,
+    models,
     prompts,
     recipe_names,
     recipe_summary,
@@ -344,7 +345,7 @@ def test_messages_about_settings_do_not_wait_for_torch():
 
 
 def sections() -> Iterator[ast.ClassDef]:
-    for module in (tree, prompts, warm_start):
+    for module in (tree, models, prompts, warm_start):
         for node in ast.parse(inspect.getsource(module)).body:
             if isinstance(node, ast.ClassDef):
                 yield node

@@ -45,9 +45,9 @@ RECORD = {
     ("instruct", "corridor", 2): (254, "9922b0e10703636f"),
     ("instruct-act", "corridor", 2): (254, "c48423e37c93c51f"),
     ("chat", "corridor", 2): (254, "bd94102467f71072"),
-    ("webshop/terse", "webshop", 1): (460, "a79d7bc153148e77"),
-    ("webshop/terse", "webshop", 2): (460, "18a98f6f3f741384"),
-    ("webshop/instruct", "webshop", 2): (460, "7c4ff4ecd7726208"),
+    ("webshop/terse", "webshop", 1): (394, "d3971ccaccae85a0"),
+    ("webshop/terse", "webshop", 2): (394, "7a7b036ed7d5a1ed"),
+    ("webshop/instruct", "webshop", 2): (394, "574d8264b77124be"),
 }
 """By template, environment and history window: how many turns, and the start of the hash of all prompts."""
 

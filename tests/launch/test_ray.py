@@ -47,7 +47,7 @@ def test_a_process_that_fails_on_a_node_is_named(tiny_recipe: Path, tmp_path: Pa
     with started(tmp_path, *command, RAY_ADDRESS=cluster) as process:
         _, err = process.communicate(timeout=400)
     assert process.returncode == 2
-    assert "process 1 failed:" in err
+    assert "process 1 failed:" in err, err
     assert "the world is broken" in err
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from hiper.display.console import Display
 from hiper.episode import Episode, read_episodes, write_episodes
-from hiper.errors import OUT_OF_MEMORY, DivergedError, UnwritableError, UserError, first_line, is_out_of_memory
+from hiper.errors import (
+    OUT_OF_MEMORY,
+    DivergedError,
+    LostProcessError,
+    UnwritableError,
+    UserError,
+    first_line,
+    is_out_of_memory,
+)
 from hiper.files import check_sealed
 from hiper.runs.folder import Run, checkpoint_policy
 from hiper.runs.policies import describe_progress
@@ -129,7 +137,9 @@ def advising(run: Run, display: Display) -> Iterator[None]:
     except UserError as error:
         if not run.checkpoints:
             raise
-        raise UserError(
+        # The exit code tells a launcher which process is at fault.
+        kind = LostProcessError if isinstance(error, LostProcessError) else UserError
+        raise kind(
             f"{error}\n{_kept(run)}; fix this ({run.settings_file} may be edited), then resume with: {resume}"
         ) from error
 
