@@ -243,9 +243,10 @@ def test_credit_is_redrawn_under_other_settings(serve: Serve, visit: Visits, run
         "(old) => document.querySelector(\".credit[title^='turn GAE']\").title === old", arg=before[0]
     )
     page.click(".chip >> text=token GAE")
+    page.wait_for_selector(".credit[title^='token GAE']")
     assert page.locator(".credit[title^='token GAE']").count() == page.locator(".strip .turn").count()
     page.click(".chip >> text=turn GAE")
-    assert page.locator(".credit[title^='turn GAE']").count() == 0
+    page.wait_for_selector(".credit[title^='turn GAE']", state="detached")
     assert "token" in page.url
     assert "left out" in page.locator(".panel").inner_text()
     assert here.errors == []
