@@ -31,7 +31,7 @@ from hiper.strict_yaml import read_mapping
 
 EPISODES_OF_A_FILE = 128
 OPEN_SECONDS, OPEN_MEGABYTES, EPISODE_SECONDS, CREDIT_SECONDS = 1.0, 300.0, 0.1, 0.2
-"""What issue 22 asks for."""
+"""The limits: opening a run, the memory by then, an episode, and credit of 128 episodes under another lambda."""
 TINY = (
     "env.games=16 warm_start.tasks=40 warm_start.epochs=1 warm_start.imperfect.epochs=0 rollout.episodes=16 "
     "training.iterations=1 evaluation.final_tasks=4 evaluation.every=0"
