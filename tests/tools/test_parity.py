@@ -198,7 +198,7 @@ def test_mixed_players_win_joined_games_without_a_walkthrough() -> None:
 
 def test_without_textworld_the_check_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(UserError, match=r"pip install 'hiper\[textworld\]'"):
+    with pytest.raises(UserError, match=r"pip install 'hiper\[textworld\]'|use an older Python"):
         check_parity([])
 
 
@@ -225,7 +225,7 @@ def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "tools" / "parity"), str(tmp_path / "gone")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert ("hiper[textworld]" if missing_reason() else f"'{tmp_path / 'gone'}' does not exist") in done.stderr
+    assert (missing_reason() or f"'{tmp_path / 'gone'}' does not exist") in done.stderr
 
 
 @pytest.mark.parity

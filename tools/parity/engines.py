@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from hiper.envs.panels import Task
 
 def missing_reason() -> str | None:
     """Return why TextWorld cannot run here, or None."""
+    if sys.version_info >= (3, 13):
+        return "TextWorld 1.7 does not run on Python 3.13: its grammars end in a NameError; use an older Python"
     missing = [module for module in ("textworld", "alfworld") if importlib.util.find_spec(module) is None]
     return f"{' and '.join(missing)} not installed: pip install 'hiper[textworld]'" if missing else None
 
