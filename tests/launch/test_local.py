@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -178,8 +179,14 @@ def four_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gpus_of(process: object) -> str | None:
-    environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")  # type: ignore[attr-defined]
-    return next((line.decode().partition("=")[2] for line in environment if line.startswith(b"CUDA_VIS")), None)
+    """Return the variable of a process that has just been started, whose environment is there a moment later."""
+    environment = Path(f"/proc/{process.pid}/environ")  # type: ignore[attr-defined]
+    deadline = time.monotonic() + 20
+    while b"COLUMNS=160" not in environment.read_bytes().split(b"\0"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    lines = environment.read_bytes().split(b"\0")
+    return next((line.decode().partition("=")[2] for line in lines if line.startswith(b"CUDA_VISIBLE_DEVICES=")), None)
 
 
 def test_each_job_has_its_own_gpus(tmp_path: Path, four_gpus: None):
