@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,8 @@ def _work(config: Mapping[str, Any]) -> None:
     meeting = (ray.util.get_node_ip_address(), _free_port()) if rank == 0 else None
     address, port = broadcast_from_rank_zero(meeting)
     own_gpu = "," not in os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    with parent_pipe() as pipe, tempfile.TemporaryFile() as output:
+    said: deque[str] = deque(maxlen=LINES)
+    with parent_pipe() as pipe:
         env = {
             "RANK": str(rank),
             "WORLD_SIZE": str(context.get_world_size()),
@@ -166,18 +168,18 @@ def _work(config: Mapping[str, Any]) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
             pass_fds=(pipe,),
         )
         assert process.stdout is not None
         for line in process.stdout:
-            output.write(line)
+            said.append(line)
             if rank == 0:
-                sys.stdout.write(line.decode(errors="replace"))
+                sys.stdout.write(line)
                 sys.stdout.flush()
         if code := process.wait():
-            output.seek(0)
-            said = output.read().decode(errors="replace").strip().splitlines()[-LINES:]
-            raise FailedError(rank, code, "\n".join(said))
+            raise FailedError(rank, code, "".join(said).strip())
 
 
 def _free_port() -> int:
