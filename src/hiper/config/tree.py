@@ -6,10 +6,11 @@ their defaults, are defined in :mod:`hiper.advantages`.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hiper.advantages import HAE, Shaping
 from hiper.config.estimators import AdvantageConfig
@@ -95,9 +96,22 @@ class LoraConfig(StrictModel):
     alpha: float = Field(32, gt=0, le=1e6)
     """The scale of adapters. What they add is multiplied by alpha / rank."""
     targets: str | tuple[str, ...] = "all-linear"
-    """The names of the layers that get adapters, such as ``[q_proj, v_proj]``. ``all-linear``: all but the head."""
+    """The names of the layers that get adapters, such as ``[q_proj, v_proj]``. ``all-linear``: all but the head.
+
+    Any other text is a regular expression for whole names, such as ``.*layers\\.2\\d\\..*_proj`` for layers 20 to 29.
+    """
     quantize: Literal["none", "4bit"] = "none"
     """The format of the frozen model. ``4bit``: 4-bit NormalFloat (QLoRA); it needs the extra ``bitsandbytes``."""
+
+    @field_validator("targets")
+    @classmethod
+    def _check_pattern(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if isinstance(targets, str):
+            try:
+                re.compile(targets)
+            except re.error as error:
+                raise ValueError(f"{targets!r} is no regular expression: {error}") from error
+        return targets
 
 
 class LearnerConfig(StrictModel):

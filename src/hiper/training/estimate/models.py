@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,13 @@ def _adapter_size(linear: dict[str, nn.Linear], lora: LoraConfig) -> int:
     """
     if lora.targets == "all-linear":
         chosen = list(linear.values())
+    elif isinstance(lora.targets, str):
+        chosen = [m for name, m in linear.items() if re.fullmatch(lora.targets, name)]
     else:
-        names = (lora.targets,) if isinstance(lora.targets, str) else lora.targets
-        chosen = [m for name, m in linear.items() if any(name == t or name.endswith(f".{t}") for t in names)]
+        chosen = [m for name, m in linear.items() if any(name == t or name.endswith(f".{t}") for t in lora.targets)]
     if not chosen:
-        raise UserError(f"learner.lora.targets: the model has no layer called {lora.targets!r}")
+        hint = "; a text is a regular expression for whole names" if isinstance(lora.targets, str) else ""
+        raise UserError(f"learner.lora.targets: the model has no layer called {lora.targets!r}{hint}")
     return sum(lora.rank * (module.in_features + module.out_features) for module in chosen)
 
 

@@ -83,9 +83,9 @@ export async function episodeView(at) {
   }
 
   const next = (step) => () => { const n = episode.n + step; if (n >= 0 && n < (episode.of ?? Infinity)) go("episode", { run: at.run, file: at.file, n, est: at.est, set: at.set, by: state.by }); };
-  // The episode does not wait long for its credit.
+  // The episode does not wait long for its credit, and not at all where the server must read a whole file for it first.
   const credited = credit();
-  await Promise.race([credited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MILLISECONDS))]);
+  if (episode.of !== null) await Promise.race([credited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MILLISECONDS))]);
   drawPanel();
   draw();
   if (!state.credit) credited.then(() => { drawPanel(); draw(); replace(parts.head, heading(at.run, episode, next)); showCurrent(); });
