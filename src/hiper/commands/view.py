@@ -54,7 +54,7 @@ def view(
         sys.stdout.flush()
         if browser and _has_display():
             webbrowser.open(url)
-        serve(make_app(library, door, play_routes(library)), listening)
+        serve(make_app(library, door, play_routes(library)), listening, stack.close)
 
 
 def export(path: Path, file: Path, display: Display, episodes: str | None) -> None:
