@@ -8,7 +8,7 @@ import { indexOf } from "./rows.js";
 const ROW = 36;
 const COLUMNS = [
   { key: "won", label: "result", width: "6.5rem", show: (e) => badge(e.end, e.won) },
-  { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? h("span", {}, h("span", { class: "long" }, "iteration "), h("span", { class: "short", "aria-hidden": true }, "it. "), e.iteration) : h("span", { title: e.file }, `${e.split}, after ${e.iteration}`)) },
+  { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? [h("span", { class: "long" }, `iteration ${e.iteration}`), h("span", { class: "short" }, `it. ${e.iteration}`)] : h("span", { title: e.file }, `${e.split}, after ${e.iteration}`)) },
   { key: "n", label: "no.", width: "3.2rem", num: true, wide: true },
   { key: "task_type", label: "type", width: "minmax(5rem, 1.6fr)", wide: true },
   { key: "goal", label: "task", width: "minmax(9rem, 3fr)", show: (e) => h("span", { title: e.task_id }, e.goal) },
