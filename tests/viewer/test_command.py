@@ -166,6 +166,18 @@ def test_export_writes_a_page(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
+def test_a_page_without_episodes_is_not_written_by_mistake(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for arguments, told in (
+        ((tiny_run, "--episodes", " ,,"), "--episodes names no episode"),
+        ((tmp_path / "empty",), "holds no runs"),
+    ):
+        done = hiper("view", *arguments, "--export", tmp_path / "page.html")
+        assert done.code == 2
+        assert told in " ".join(done.err.split())
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_training_is_shown_while_it_goes_on(tiny_recipe: Path, tmp_path: Path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "hiper", "train", str(tiny_recipe), "--view", "--out", str(run)]

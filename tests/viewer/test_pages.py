@@ -273,6 +273,8 @@ def test_playing_by_hand_with_a_policy(serve: Serve, visit: Visits, runs: Path):
     page = here.open("#/play?run=tiny-seed0")
     page.click("text=Begin")
     page.wait_for_selector(".advice")
+    goal = page.locator(".detail .strong").first.inner_text()
+    assert goal.startswith("open the door") or "key" in goal
     page.click("text=Ask the policy")
     page.wait_for_selector(".chances, .advice .badge.lost", timeout=90_000)
     if page.locator(".chances").count():
@@ -288,7 +290,21 @@ def test_playing_by_hand_with_a_policy(serve: Serve, visit: Visits, runs: Path):
         page.locator(".advice").first.locator("text=Play this").click()
         page.wait_for_function("(n) => document.querySelectorAll('.transcript .line').length > n", arg=lines)
     assert page.locator("h2", has_text="The episode is over").count() == 1
+    page.click("text=Begin another")
+    page.wait_for_selector("h2:has-text('Turn 1 of')")
+    assert page.locator("input[type=number]").input_value() == "1"  # another episode, not the same once more
     assert here.errors == []
+
+
+def test_an_environment_that_cannot_be_opened_shows_no_tasks_of_another(serve: Serve, visit: Visits, runs: Path):
+    here = visit(serve(runs))
+    page = here.open("#/play")
+    page.select_option("select >> nth=0", "corridor")
+    page.wait_for_selector("text=drawn with the seed", state="attached")
+    page.fill("input[placeholder^='data=']", "cells=1")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=at least 3 cells")
+    assert page.locator("text=drawn with the seed").count() == 0
 
 
 def test_new_iterations_appear_by_themselves(serve: Serve, visit: Visits, runs: Path, tmp_path: Path):
