@@ -408,3 +408,30 @@ def test_every_iteration_is_told_apart_on_a_phone(serve: Serve, visit: Visits, r
     cut = cells.evaluate_all("(all) => all.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText)")
     assert cut == []
     assert cells.first.inner_text() == "it. 2"
+    widths = (
+        page.locator(".vinner .vrow").first.locator("> span").evaluate_all("(all) => all.map((e) => e.clientWidth)")
+    )
+    assert widths[5] > widths[2] > 0  # the task has more room than the file
+
+
+def test_the_names_of_rows_cover_what_is_scrolled_under_them(serve: Serve, visit: Visits, runs: Path):
+    run = Run.open(runs / "tiny-seed0")
+    number = max(enumerate(run.episodes(2)), key=lambda pair: len(pair[1].turns))[0]
+    here = visit(serve(runs), viewport={"width": 320, "height": 800})
+    page = here.open(f"#/episode?run=tiny-seed0&file=iter-00002&n={number}")
+    page.wait_for_selector(".credit")
+    told = page.evaluate(
+        """() => {
+          const card = document.querySelector(".strip-card");
+          card.scrollLeft = 60;
+          const box = card.getBoundingClientRect();
+          const rows = [...document.querySelectorAll(".gutter.est")].map((e) => e.getBoundingClientRect());
+          const at = (x, y) => document.elementFromPoint(x, y)?.className ?? "";
+          const x = box.left + 3;
+          const points = rows.flatMap((r) => [[x, r.top + 2], [x, r.top + r.height / 2], [x, r.bottom - 2]]);
+          const under = points.map(([x, y]) => at(x, y)).filter((name) => /credit/.test(name));
+          return { scrolled: card.scrollLeft, under };
+        }"""
+    )
+    assert told["scrolled"] > 0
+    assert told["under"] == []
