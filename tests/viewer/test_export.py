@@ -69,7 +69,7 @@ def test_unknown_episodes_are_refused(tiny_run: Path, tmp_path: Path, name: str)
 
 
 def test_a_folder_of_runs_is_no_page(runs: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="name its folder"):
+    with pytest.raises(UserError, match="name the folder of a run"):
         export_page(runs, tmp_path / "page.html", None)
 
 
