@@ -55,6 +55,29 @@ def test_it_tells_the_address_and_ends_with_ctrl_c(runs: Path):
     assert "Traceback" not in told
 
 
+def test_ctrl_c_does_not_wait_for_a_slow_answer():
+    script = """
+import time
+from starlette.applications import Starlette
+from starlette.routing import Route
+from hiper.viewer.serve import bind, serve
+def slow(request):
+    print("asked", flush=True)
+    time.sleep(300)
+listening = bind("127.0.0.1", None)
+print(listening.getsockname()[1], flush=True)
+serve(Starlette(routes=[Route("/", slow)]), listening, lambda: print("closed", flush=True))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with socket.create_connection(("127.0.0.1", int(process.stdout.readline())), 20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert process.stdout.read() == "closed\n"
+
+
 def test_packed_runs_are_shown(tiny_run: Path, tmp_path: Path):
     from hiper.runs.folder import Run
     from hiper.runs.records import pack
@@ -141,6 +164,18 @@ def test_export_writes_a_page(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     assert done.code == 0, done.err
     assert "2 episodes: iter-00001/2, eval-00002-held_out/1" in " ".join(done.out.split())
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_page_without_episodes_is_not_written_by_mistake(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    for arguments, told in (
+        ((tiny_run, "--episodes", " ,,"), "--episodes names no episode"),
+        ((tmp_path / "empty",), "holds no runs"),
+    ):
+        done = hiper("view", *arguments, "--export", tmp_path / "page.html")
+        assert done.code == 2
+        assert told in " ".join(done.err.split())
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_training_is_shown_while_it_goes_on(tiny_recipe: Path, tmp_path: Path):

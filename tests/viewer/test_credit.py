@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from hiper.advantages import Credit, TurnGAE, Turns
 from hiper.analysis.credit.report import credit_report, estimators_for
 from hiper.analysis.stored import read_stored
 from hiper.errors import UserError
@@ -98,7 +99,45 @@ def test_disputes_are_the_reports(tiny_run: Path):
     library = Library(tiny_run)
     file = library.run(tiny_run.name).episode_file("iter-00002")
     config = Run.open(tiny_run).config
-    found = disputes(lay_out(Lines().slim(file), config, file), config)
+    found, notes = disputes(lay_out(Lines().slim(file), config, file), config)
+    assert notes == []
     most = report.disputed[0]
     assert max(apart for apart, _ in found.values()) == pytest.approx(most.apart, abs=1e-4)
     assert found[most.episode] == pytest.approx((most.apart, most.turn), abs=1e-4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Raises(TurnGAE):
+    """An estimator with a mistake in it."""
+
+    type: ClassVar[str] = "raises"
+
+    def __call__(self, turns: Turns) -> Credit:
+        raise ZeroDivisionError("<b>no</b> credit today")
+
+
+@dataclasses.dataclass(frozen=True)
+class NotANumber(TurnGAE):
+    """An estimator whose credit is NaN."""
+
+    type: ClassVar[str] = "not-a-number"
+
+    def __call__(self, turns: Turns) -> Credit:
+        credit = super().__call__(turns)
+        return dataclasses.replace(credit, low_BT=credit.low_BT * np.nan)
+
+
+@pytest.mark.parametrize("own", [Raises(), NotANumber()])
+def test_an_estimator_that_raises_leaves_the_others(tiny_run: Path, own: TurnGAE, monkeypatch: pytest.MonkeyPatch):
+    shipped = estimators_for(Run.open(tiny_run).config)
+    before = shown(tiny_run, 3)
+    monkeypatch.setattr("hiper.viewer.credit.estimators_for", lambda _: {"own": own, **shipped})
+    told = shown(tiny_run, 3)
+    reason = told.pop("own")["why_not"]
+    assert reason.startswith("it raised ")
+    assert told == before
+    library, config = Library(tiny_run), Run.open(tiny_run).config
+    file = library.run(tiny_run.name).episode_file("iter-00002")
+    found, notes = disputes(lay_out(Lines().slim(file), config, file), config)
+    assert set(found) == set(range(16))
+    assert notes == [f"'own' is not compared: {reason}"]

@@ -29,13 +29,19 @@ def test_the_page_shows_what_the_server_shows(visit: Visits, serve: Callable[...
             page.wait_for_timeout(300)
             texts.append(
                 re.sub(
-                    r"\d+ (s|min|h) ago|Settings of the estimators|← previous|next →|Same task.*|Group of.*",
+                    r"\d+ (s|min|h) ago|Settings of the estimators|← previous|next →|Same task.*|Group of.*"
+                    r"|Credit under the run's own settings.*|Estimators disagree.*",
                     "",
                     here.text,
                 ).split()
             )
         assert texts[0] == texts[1], view
+    # The page says what it lacks.
+    gamma = Library(tiny_run).run(tiny_run.name).settings()[0]["advantages.gamma"]
+    assert f"Credit under the run's own settings: gamma {gamma:g}, " in alone.text
+    assert "To see credit under other settings, open the run with hiper view." in alone.text
     page = alone.open(f"#/episodes?run={tiny_run.name}")
+    assert "This page is an export with some episodes of the run." in alone.text
     assert page.locator(".vinner .vrow").count() == 2
     page.locator(".vinner a").first.click()
     page.wait_for_selector(".strip")
@@ -63,7 +69,7 @@ def test_unknown_episodes_are_refused(tiny_run: Path, tmp_path: Path, name: str)
 
 
 def test_a_folder_of_runs_is_no_page(runs: Path, tmp_path: Path):
-    with pytest.raises(UserError, match="name its folder"):
+    with pytest.raises(UserError, match="name the folder of a run"):
         export_page(runs, tmp_path / "page.html", None)
 
 

@@ -225,6 +225,7 @@ def tokens_titles(detail: Any) -> list[str]:
 def test_credit_is_redrawn_under_other_settings(serve: Serve, visit: Visits, runs: Path):
     here = visit(serve(runs))
     page = here.open(EPISODE)
+    page.wait_for_selector(".credit[title^='turn GAE']")
     cells = page.locator(".credit[title^='turn GAE']")
     before = cells.evaluate_all("(all) => all.map((e) => e.title)")
     page.click("summary >> text=Settings of the estimators")
@@ -272,6 +273,8 @@ def test_playing_by_hand_with_a_policy(serve: Serve, visit: Visits, runs: Path):
     page = here.open("#/play?run=tiny-seed0")
     page.click("text=Begin")
     page.wait_for_selector(".advice")
+    goal = page.locator(".detail .strong").first.inner_text()
+    assert goal.startswith("open the door") or "key" in goal
     page.click("text=Ask the policy")
     page.wait_for_selector(".chances, .advice .badge.lost", timeout=90_000)
     if page.locator(".chances").count():
@@ -287,7 +290,21 @@ def test_playing_by_hand_with_a_policy(serve: Serve, visit: Visits, runs: Path):
         page.locator(".advice").first.locator("text=Play this").click()
         page.wait_for_function("(n) => document.querySelectorAll('.transcript .line').length > n", arg=lines)
     assert page.locator("h2", has_text="The episode is over").count() == 1
+    page.click("text=Begin another")
+    page.wait_for_selector("h2:has-text('Turn 1 of')")
+    assert page.locator("input[type=number]").input_value() == "1"  # another episode, not the same once more
     assert here.errors == []
+
+
+def test_an_environment_that_cannot_be_opened_shows_no_tasks_of_another(serve: Serve, visit: Visits, runs: Path):
+    here = visit(serve(runs))
+    page = here.open("#/play")
+    page.select_option("select >> nth=0", "corridor")
+    page.wait_for_selector("text=drawn with the seed", state="attached")
+    page.fill("input[placeholder^='data=']", "cells=1")
+    page.keyboard.press("Tab")
+    page.wait_for_selector("text=at least 3 cells")
+    assert page.locator("text=drawn with the seed").count() == 0
 
 
 def test_new_iterations_appear_by_themselves(serve: Serve, visit: Visits, runs: Path, tmp_path: Path):
@@ -308,3 +325,113 @@ def test_new_iterations_appear_by_themselves(serve: Serve, visit: Visits, runs: 
     late.write_bytes(kept)
     page.wait_for_selector(".vinner >> text=iteration 2", timeout=20_000)
     assert here.errors == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        (f"{EPISODE}&turn=abc&est=zzz&by=zzz", "Turn 1"),
+        (f"{EPISODE}&turn=999", "Turn "),
+        (f"{EPISODE}&set=nonsense", "Turn 1"),
+        (
+            f"{EPISODE}&set=%7B%22gamma%22:7%7D",
+            "it must lie between 0 and 1. This is credit under the run's own settings",
+        ),
+        ("#/side?run=tiny-seed0&of=iter-00002/0,nothing,iter-00002/99", "none has the number 99"),
+        ("#/compare?runs=tiny-seed0,gone", "gone: there is no run 'gone'"),
+        ("#/compare?runs=gone", "gone: there is no run 'gone'"),
+        ("#/constructor", "there is no such page"),
+        ("#/__proto__?run=tiny-seed0", "there is no such page"),
+        ("#/learning?run=%E0%A4%A", "there is no run"),
+    ],
+)
+def test_odd_addresses_show_what_they_can(serve: Serve, visit: Visits, runs: Path, address: str, told: str):
+    here = visit(serve(runs))
+    page = here.open(address)
+    page.wait_for_function("(told) => document.querySelector('main').innerText.includes(told)", arg=told)
+    if address.startswith(EPISODE):
+        page.wait_for_selector(".credit")
+        assert page.locator(".turn.current").count() == 1
+    if "side" in address:
+        assert page.locator(".side .line").count() > 0
+    if "tiny-seed0,gone" in address:
+        assert page.locator(".chart").count() > 3
+    assert [e for e in here.errors if "status of 4" not in e] == []
+
+
+def test_the_disputed_turn_is_a_step_away(serve: Serve, visit: Visits, runs: Path):
+    here = visit(serve(runs))
+    page = here.open("#/episodes?run=tiny-seed0&sort=-apart")
+    most = credit_report(Run.open(runs / "tiny-seed0"), 2).disputed[0]
+    page.wait_for_selector(".vinner .vrow .num a")
+    page.locator(f".vinner .num a[href*='file=iter-00002&n={most.episode}&']").click()
+    page.wait_for_selector(".strip")
+    assert page.locator(".turn.current").inner_text() == str(most.turn + 1)
+    page.keyboard.press("j" if most.turn == 0 else "k")
+    assert page.locator(".turn.current").inner_text() != str(most.turn + 1)
+    page.click(f"text=Estimators disagree most at turn {most.turn + 1} (")
+    assert page.locator(".turn.current").inner_text() == str(most.turn + 1)
+    assert here.errors == []
+
+
+def test_a_run_deleted_while_it_is_shown_is_told(serve: Serve, visit: Visits, runs: Path, tmp_path: Path):
+    folder = tmp_path / "runs"
+    shutil.copytree(runs / "tiny-seed0", folder / "tiny-seed0")
+    here = visit(serve(folder))
+    page = here.open("#/learning?run=tiny-seed0")
+    page.wait_for_timeout(1500)
+    shutil.rmtree(folder / "tiny-seed0")
+    page.wait_for_selector("html.gone")
+    assert "cannot be read any more" in page.evaluate(
+        "getComputedStyle(document.querySelector('.bar'), '::after').content"
+    )
+    assert page.locator(".chart").count() > 3  # what was read stays
+
+
+def test_runs_of_one_seed_are_not_called_seeds(serve: Serve, visit: Visits, runs: Path, tmp_path: Path):
+    for name in ("a", "b"):
+        shutil.copytree(runs / "tiny-seed0", tmp_path / "runs" / name)
+    here = visit(serve(tmp_path / "runs"))
+    assert here.open("#/compare?runs=a,b").locator(".legend").inner_text() == "a, b (2 runs, 1 seed)"
+
+
+def test_names_of_runs_stay_in_one_line_on_a_phone(serve: Serve, visit: Visits, runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "tiny-seed0", tmp_path / "runs" / "q")
+    page = visit(serve(tmp_path / "runs"), viewport={"width": 390, "height": 844}).open()
+    assert page.locator(".runs tbody tr").first.bounding_box()["height"] < 120
+
+
+def test_every_iteration_is_told_apart_on_a_phone(serve: Serve, visit: Visits, runs: Path):
+    page = visit(serve(runs), viewport={"width": 390, "height": 844}).open("#/episodes?run=tiny-seed0&where=training")
+    page.wait_for_selector(".vinner .vrow")
+    cells = page.locator(".vinner .vrow > span:nth-child(3)")
+    cut = cells.evaluate_all("(all) => all.filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.innerText)")
+    assert cut == []
+    assert cells.first.inner_text() == "it. 2"
+    widths = (
+        page.locator(".vinner .vrow").first.locator("> span").evaluate_all("(all) => all.map((e) => e.clientWidth)")
+    )
+    assert widths[5] > widths[2] > 0  # the task has more room than the file
+
+
+def test_the_names_of_rows_cover_what_is_scrolled_under_them(serve: Serve, visit: Visits, runs: Path):
+    run = Run.open(runs / "tiny-seed0")
+    number = max(enumerate(run.episodes(2)), key=lambda pair: len(pair[1].turns))[0]
+    here = visit(serve(runs), viewport={"width": 320, "height": 800})
+    page = here.open(f"#/episode?run=tiny-seed0&file=iter-00002&n={number}")
+    page.wait_for_selector(".credit")
+    told = page.evaluate(
+        """() => {
+          const card = document.querySelector(".strip-card");
+          card.scrollLeft = 60;
+          const box = card.getBoundingClientRect();
+          const rows = [...document.querySelectorAll(".gutter.est")].map((e) => e.getBoundingClientRect());
+          const at = (x, y) => document.elementFromPoint(x, y)?.className ?? "";
+          const x = box.left + 3;
+          const points = rows.flatMap((r) => [[x, r.top + 2], [x, r.top + r.height / 2], [x, r.bottom - 2]]);
+          const under = points.map(([x, y]) => at(x, y)).filter((name) => /credit/.test(name));
+          return { scrolled: card.scrollLeft, under };
+        }"""
+    )
+    assert told["scrolled"] > 0
+    assert told["under"] == []

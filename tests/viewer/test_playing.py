@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hiper import envs
 from hiper.api import load_policy
+from hiper.envs.base import TextEnv
 from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.viewer.app import Library
-from hiper.viewer.playing import Table
+from hiper.viewer.playing import MOST_ENVIRONMENTS, Table
 
 
 @pytest.fixture
@@ -66,6 +69,60 @@ def test_without_a_run_an_environment_is_played(table: Table):
     assert state["max_turns"] == 6
     with pytest.raises(UserError, match="no policy"):
         table.propose({"session": state["session"]})
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "split", "told"),
+    [
+        ("alfworld", "data=/etc", None, "must not name a file"),
+        ("alfworld", "data=src", None, "must not name a file"),
+        ("alfworld", "data=~/games", None, "must not name a file"),
+        ("alfworld", "data=generated", "../train", "must not name a file"),
+        ("webshop", "data=..", None, "must not name a file"),
+        ("alfworld", "data=generated games=99999999999", None, "at most 100,000"),
+        ("webshop", "data=generated products=1e9", None, "at most 100,000"),
+    ],
+)
+def test_options_of_the_page_reach_no_files_and_no_end(
+    table: Table, env: str, options: str, split: str | None, told: str
+):
+    with pytest.raises(UserError, match=told):
+        table.choices(None, env, options, split)
+
+
+def test_generated_games_need_no_files(table: Table):
+    assert table.choices(None, "alfworld", "data=generated size=tiny games=3", "valid_seen")["count"] == 3
+
+
+def test_splits_are_those_of_the_run(table: Table, tiny_run: Path):
+    with pytest.raises(UserError, match="has no split 'test'"):
+        table.choices(tiny_run.name, "", "", "test")
+
+
+def test_an_environment_that_is_slow_to_open_blocks_no_other(table: Table, monkeypatch: pytest.MonkeyPatch):
+    began, go_on, make = threading.Event(), threading.Event(), envs.make
+
+    def slow(name: str, **options: object) -> TextEnv:
+        if name == "boxes":
+            began.set()
+            go_on.wait(30)
+        return make(name, **options)
+
+    monkeypatch.setattr(envs, "make", slow)
+    waiting = threading.Thread(target=table.choices, args=(None, "boxes", "", None))
+    waiting.start()
+    assert began.wait(30)
+    state = table.begin({"env": "corridor"})
+    assert table.move({"session": state["session"], "subgoal": "x", "action": state["admissible"][0]})["turn"] == 1
+    go_on.set()
+    waiting.join(30)
+    assert not waiting.is_alive()
+
+
+def test_environments_are_closed_in_turn(table: Table):
+    for cells in range(3, 20):
+        table.choices(None, "corridor", f"cells={cells}", None)
+    assert len(table._envs) == MOST_ENVIRONMENTS
 
 
 def test_old_episodes_are_closed(table: Table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from hiper.viewer.folder import Folder, NotFoundError
 from hiper.viewer.index import Index, Worker
 from hiper.viewer.indexing import COLUMNS, index_file
 from hiper.viewer.reading import RunReader
-from hiper.viewer.tokens import TokenTexts, find_token_texts
+from hiper.viewer.tokens import TokenTexts, find_token_texts, in_json
 
 
 @pytest.fixture
@@ -47,8 +48,12 @@ def test_runs_are_found_below_the_folder(runs: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["..", "../runs/tiny-seed0", "/etc", "nowhere", "", "tiny-seed0/../study/tiny-seed1", "a\0b"]
-)
+    "name",
+    [
+        "..", "../runs/tiny-seed0", "/etc", "nowhere", "", "tiny-seed0/../study/tiny-seed1", "a\0b",
+        "tiny-seed0/", "./tiny-seed0", "x" * 5000,
+    ],
+)  # fmt: skip
 def test_other_paths_are_no_runs(runs: Path, name: str):
     with pytest.raises(NotFoundError):
         Folder(runs).run_path(name)
@@ -119,8 +124,8 @@ def test_damage_leaves_the_rest(run: Path):
     assert any("config.yaml" in note for note in told["notes"])
     assert [iteration for iteration, _, _ in read.evaluations()[0]] == [0, 2]
     listed = index_file(None, read.episode_file("iter-00001"))
-    assert [row[0] for row in listed["rows"]] == [0, 1, 2]
-    assert "beyond episode 3" in listed["note"]
+    assert [row[0] for row in listed["rows"]] == [0, 1, 2, *range(4, 16)]
+    assert "episode 3 cannot be read" in listed["note"]
     lines_of = Lines()
     assert lines_of.episode(read.episode_file("iter-00001"), 4).turns
     with pytest.raises(NotFoundError, match="damaged"):
@@ -130,6 +135,50 @@ def test_damage_leaves_the_rest(run: Path):
     cut = index_file(None, read.episode_file("iter-00002"))
     assert 0 < len(cut["rows"]) < 16
     assert "its end is missing" in cut["note"]
+
+
+def test_rewards_that_are_no_numbers_leave_the_rest(run: Path):
+    file = run / "episodes" / "iter-00002.jsonl.gz"
+    records = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    for number, reward in ((0, math.nan), (1, math.inf), (2, -math.inf)):
+        records[number]["turns"][0]["reward"] = reward
+    records[3]["turns"] = []
+    file.write_bytes(gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode()))
+    library = Library(run)
+    read = library.run(run.name).episode_file("iter-00002")
+    listed = json.loads(in_json(index_file(Run.open(run).config, read)))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in listed["rows"]]
+    assert [row["n"] for row in rows] == list(range(16))
+    assert [row["return"] is None for row in rows] == [True] * 3 + [False] * 13
+    assert [row["apart"] is None for row in rows] == [True] * 4 + [False] * 12
+    assert listed["note"] is None
+    assert json.loads(in_json(library.episode(run.name, "iter-00002", 0)))["turns"][0]["reward"] is None
+    for number in range(4):
+        with pytest.raises(NotFoundError, match="no credit"):
+            library.credit_of(run.name, "iter-00002", number, {})
+    assert "decisions" in library.credit_of(run.name, "iter-00002", 4, {})["estimators"][0]
+
+
+def test_what_cannot_be_read_is_noted(run: Path):
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()
+    assert reader(run).metrics() == ([], ["metrics.jsonl cannot be read: Is a directory"])
+
+
+def test_a_link_in_a_ring_hides_no_run(run: Path):
+    (run.parent / "a-ring").symlink_to("a-ring")
+    (run.parent / "nowhere").symlink_to("/nonexistent/place")
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").symlink_to("metrics.jsonl")
+    assert [told["id"] for told in Library(run.parent).runs()["runs"]] == ["tiny"]
+
+
+def test_a_run_deleted_meanwhile_is_left_out(run: Path, monkeypatch: pytest.MonkeyPatch):
+    library = Library(run.parent)
+    monkeypatch.setattr(Folder, "runs", lambda _: ["deleted", "tiny"])
+    assert [told["id"] for told in library.runs()["runs"]] == ["tiny"]
+    assert list(library.stamps(None)) == ["tiny"]
+    assert library.stamps("deleted") == {}
 
 
 def test_the_index_has_a_row_for_every_episode(run: Path):

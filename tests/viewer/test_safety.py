@@ -6,7 +6,7 @@ import http.client
 import json
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 
@@ -128,12 +128,21 @@ def test_other_pages_cannot_play(serve: Serve, runs: Path):
     assert ask(base, "/api/play/begin", "POST", body, Origin=base.rstrip("/"), Content_Type="text/plain")[0] == 403
 
 
+@pytest.mark.parametrize("settings", ["nonsense", "[]", "[" * 20_000, '{"gamma": NaN}', '{"gamma": 7}', '{"x": 1}'])
+def test_odd_settings_are_told_why(serve: Serve, runs: Path, settings: str):
+    place = f"/api/credit?run=tiny-seed0&file=iter-00001&n=0&set={quote(settings)}"
+    status, _, told = ask(serve(runs), place)
+    assert status == 400
+    assert json.loads(told)["error"]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
         ("", 400),
         ("[]", 400),
         ("{", 400),
+        ("[" * 60_000, 400),
         ('{"env": 3}', 400),
         ('{"env": "os:system"}', 400),
         ('{"env": "corridor", "seed": -1}', 400),

@@ -54,7 +54,7 @@ def view(
         sys.stdout.flush()
         if browser and _has_display():
             webbrowser.open(url)
-        serve(make_app(library, door, play_routes(library)), listening)
+        serve(make_app(library, door, play_routes(library)), listening, stack.close)
 
 
 def export(path: Path, file: Path, display: Display, episodes: str | None) -> None:
@@ -74,8 +74,11 @@ def export(path: Path, file: Path, display: Display, episodes: str | None) -> No
         raise UserError(f"there is no folder {path}: give a run")
     from hiper.viewer.export import export_page
 
+    asked = None if episodes is None else [episode for episode in episodes.split(",") if episode.strip()]
+    if asked == []:
+        raise UserError("--episodes names no episode: name some, such as iter-00003/17, or leave it out")
     with display.bar("writing the page"):
-        chosen = export_page(path, file, None if episodes is None else [e for e in episodes.split(",") if e.strip()])
+        chosen = export_page(path, file, asked)
     size = file.stat().st_size / 1e6
     display.note(f"{file}: {size:.1f} MB, with {len(chosen)} episodes: {', '.join(chosen) or 'none are stored'}")
 

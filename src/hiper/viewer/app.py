@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -80,17 +81,25 @@ class Library:
     def runs(self) -> dict[str, Any]:
         """Return the list of all runs."""
         ids = self.folder.runs() if self.folder.root.is_dir() else []
+        summaries = []
+        for run in ids:
+            with suppress(NotFoundError):  # it was deleted a moment ago
+                summaries.append(self.run(run).summary())
         return {
             "folder": self.folder.name,
             "single": self.folder.is_run,
             "version": __version__,
-            "runs": [self.run(run).summary() for run in ids],
+            "runs": summaries,
         }
 
     def stamps(self, run: str | None) -> dict[str, str]:
         """Return a text for a run, or for each, that changes when the run does."""
         ids = [run] if run else self.folder.runs() if self.folder.root.is_dir() else []
-        return {each: self.run(each).stamp() for each in ids}
+        found = {}
+        for each in ids:
+            with suppress(NotFoundError):
+                found[each] = self.run(each).stamp()
+        return found
 
     def episode(self, run: str, file: str, number: int) -> dict[str, Any]:
         """Return one episode."""
@@ -127,7 +136,7 @@ def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starle
 
     def number(request: Request, name: str) -> int:
         text = request.query_params.get(name, "")
-        if not text.isdecimal() or len(text) > 9:
+        if not (text.isascii() and text.isdecimal()) or len(text) > 9:
             raise NotFoundError(f"'{name}' must be a number")
         return int(text)
 
@@ -135,10 +144,7 @@ def make_app(library: Library, door: Door, more: Sequence[Route] = ()) -> Starle
         return request.query_params.get("run", ""), request.query_params.get("file", ""), number(request, "n")
 
     def changes(request: Request) -> dict[str, Any]:
-        read = json.loads(request.query_params.get("set", "{}"))
-        if not isinstance(read, dict):
-            raise UserError("'set' must be a mapping of settings")
-        return read
+        return _mapping(request.query_params.get("set", "{}"), "'set'")
 
     def titles(request: Request) -> list[str] | None:
         given = request.query_params.get("only")
@@ -174,15 +180,18 @@ def answered_post(do: Callable[[Mapping[str, Any]], Any]) -> Callable[[Request],
             body += part
             if len(body) > LARGEST_BODY:
                 return _json({"error": "the request is too large"}, 413)
-        return await run_in_threadpool(_told, lambda: do(_mapping(body)))
+        return await run_in_threadpool(_told, lambda: do(_mapping(body, "the request")))
 
     return endpoint
 
 
-def _mapping(body: bytes) -> Mapping[str, Any]:
-    read = json.loads(body)
+def _mapping(text: str | bytes, name: str) -> dict[str, Any]:
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError):
+        read = None
     if not isinstance(read, dict):
-        raise UserError("the request must be a JSON object")
+        raise UserError(f"{name} must be a JSON object")
     return read
 
 
@@ -190,13 +199,14 @@ def _told(answer: Callable[[], Any]) -> Response:
     """Answer with JSON, or with the reason why not."""
     try:
         found = answer()
+        text = found if isinstance(found, str) else in_json(found)
     except NotFoundError as error:
         return _json({"error": str(error)}, 404)
-    except (UserError, json.JSONDecodeError) as error:
+    except UserError as error:
         return _json({"error": str(error)}, 400)
     except Exception as error:  # damaged runs, environments and estimators of a user's own fail in ways of their own
         return _json({"error": f"{type(error).__name__}: {first_line(error)}"}, 500)
-    return Response(found if isinstance(found, str) else in_json(found), media_type="application/json")
+    return Response(text, media_type="application/json")
 
 
 def _json(value: object, status: int) -> Response:

@@ -7,6 +7,7 @@ episode is shown.
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from hiper.analysis.credit.report import estimators_for
 from hiper.analysis.stored import Stored, stored_turns
 from hiper.config import Config
 from hiper.episode import Episode
-from hiper.errors import UserError
+from hiper.errors import UserError, first_line
 from hiper.training.assign import responses_of
 from hiper.viewer.episodes import Lines
 from hiper.viewer.folder import NotFoundError
@@ -119,12 +120,16 @@ class CreditDesk:
 
 
 def lay_out(episodes: Sequence[Episode | None], config: Config, file: EpisodeFile) -> Laid:
-    """Lay out episodes as arrays. Training episodes without credit were not learned from, and are left out.
+    """Lay out episodes as arrays. Damaged ones, and those that training did not learn from, are left out.
 
     Raises:
         UserError: None is left.
     """
-    kept = {n: e for n, e in enumerate(episodes) if e is not None and (e.credit is not None or file.split is not None)}
+    kept = {
+        number: episode
+        for number, episode in enumerate(episodes)
+        if episode is not None and _can_be_credited(episode, file)
+    }
     if not kept:
         raise NotFoundError(f"{file.name} holds no episodes with credit")
     chosen = list(kept.values())
@@ -132,21 +137,34 @@ def lay_out(episodes: Sequence[Episode | None], config: Config, file: EpisodeFil
     return Laid(stored, {number: row for row, number in enumerate(kept)})
 
 
-def disputes(laid: Laid, config: Config) -> dict[int, tuple[float, int]]:
-    """Return, for each episode of a file by its number, how far estimators differ at its most disputed turn, and where.
+def _can_be_credited(episode: Episode, file: EpisodeFile) -> bool:
+    """Whether training learned from an episode, or it is one of an evaluation, and its rewards are numbers."""
+    learned = episode.credit is not None or file.split is not None
+    return learned and bool(episode.turns) and all(math.isfinite(turn.reward) for turn in episode.turns)
 
-    The number is the range of the turn's ranks over estimators, from 0 to 1.
+
+def disputes(laid: Laid, config: Config) -> tuple[dict[int, tuple[float, int]], list[str]]:
+    """Say where estimators differ most in each episode of a file.
+
+    Returns:
+        By the number of an episode, how far estimators differ at its most disputed turn, and which turn that is. How
+        far is the range of the turn's ranks over estimators, from 0 to 1. Then notes on estimators that raised.
     """
     stored = laid.stored
-    thinking = config.prompt.credits_thinking
-    opinions = [opinion_of(stored, e, thinking) for e in estimators_for(config).values() if not stored.why_not(e)]
+    opinions, notes = [], []
+    for title, estimator in estimators_for(config).items():
+        if not stored.why_not(estimator):
+            try:
+                opinions.append(opinion_of(stored, estimator, config.prompt.credits_thinking))
+            except Exception as error:  # an estimator of a user's own may raise anything; the others are compared
+                notes.append(f"'{title}' is not compared: it raised {type(error).__name__}: {first_line(error)}")
     if len(opinions) < 2:
-        return {}
+        return {}, notes
     apart_N = disagreement(np.array([opinion.turn_N for opinion in opinions]))
     cuts = np.cumsum([len(episode.turns) for episode in stored.episodes])[:-1]
     parts = np.split(apart_N, cuts)
     most = [(round(float(part.max()), 4), int(part.argmax())) for part in parts]
-    return {number: most[row] for number, row in laid.row_of.items()}
+    return {number: most[row] for number, row in laid.row_of.items()}, notes
 
 
 # Settings changed by hand
@@ -237,12 +255,19 @@ def _shown(title: str, estimator: Estimator, stored: Stored, row: int, config: C
         return shown | {"why_not": why}
     if not called:
         return shown
+    try:
+        return shown | _credited(estimator, stored, row, config)
+    except Exception as error:  # an estimator of a user's own may raise anything; the others are shown
+        return shown | {"why_not": f"it raised {type(error).__name__}: {first_line(error)}"}
+
+
+def _credited(estimator: Estimator, stored: Stored, row: int, config: Config) -> dict[str, Any]:
     credit = estimator(stored.turns)
     length = int(stored.turns.length_B[row])
     advantages = credit.advantages(stored.turns)
     kinds = {"response": "low"} if credit.undivided else DECISIONS
     used = np.concatenate([advantages[name][0][advantages[name][1]] for name in kinds.values()])
-    return shown | {
+    return {
         "decisions": {
             kind: _numbers(np.where(mask_BT[row, :length], advantage_BT[row, :length], np.nan))
             for kind, (advantage_BT, mask_BT) in ((kind, advantages[name]) for kind, name in kinds.items())

@@ -16,6 +16,8 @@ from hiper.viewer.folder import NotFoundError
 from hiper.viewer.reading import EpisodeFile
 from hiper.viewer.tokens import TokenTexts, words
 
+DAMAGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What a damaged line of a file of episodes raises when it is parsed."""
 MOST_CHARACTERS = 64 << 20
 """The most characters of lines in memory. The file read last stays, whatever its size."""
 
@@ -65,7 +67,7 @@ class Lines:
             )
         try:
             return parse_episode(line)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except DAMAGE as error:
             reason = error if isinstance(error, UserError) else unreadable(error)
             raise NotFoundError(f"episode {number} of {file.name} is damaged: {reason}") from error
 
@@ -86,7 +88,7 @@ class Lines:
                 for turn in record["turns"]:
                     turn["prompt_ids"] = ()
                 found.append(Episode.from_json(record))
-            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            except DAMAGE:
                 found.append(None)
         return found
 

@@ -45,7 +45,7 @@ def export_page(run: Path, file: Path, chosen: Sequence[str] | None) -> list[str
     library = Library(run)
     ids = library.folder.runs()
     if len(ids) != 1:
-        raise UserError(f"{run} holds {len(ids)} runs, and a page shows one: name its folder")
+        raise UserError(f"{run} holds {len(ids) or 'no'} runs, and a page shows one: name the folder of a run")
     reader = library.run(ids[0])
     episodes = some_episodes(reader) if chosen is None else list(dict.fromkeys(chosen))
     page = _page(in_json(dict(_answers(library, ids[0], episodes))))

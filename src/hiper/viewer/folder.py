@@ -5,12 +5,11 @@ Nothing outside the folder is ever opened. A path is followed through all its li
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiper.errors import UserError
+from hiper.errors import UserError, shortened
 
 DEEPEST = 6
 """The most folders between the folder shown and a run."""
@@ -36,13 +35,16 @@ class Folder:
         Raises:
             NotFoundError: It leads out of the folder.
         """
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        if not self.holds(path):
             raise NotFoundError(f"'{path.name}' lies outside the folder that is shown")
         return path
 
     def holds(self, path: Path) -> bool:
         """Whether a path leads to a place inside the folder."""
-        return path.resolve().is_relative_to(self.root.resolve())
+        try:
+            return path.resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError):  # links that lead in a ring, a name that is too long
+            return False
 
     def run_path(self, run: str) -> Path:
         """Return the folder of a run by its id.
@@ -53,9 +55,10 @@ class Folder:
             NotFoundError: There is no such run.
         """
         path = self.root if self.is_run and run == self.name else self.root / run
-        odd = "\0" in run or Path(run).is_absolute() or ".." in Path(run).parts
+        # A run has one id alone: another way to write its path is no id.
+        odd = "\0" in run or Path(run).is_absolute() or ".." in Path(run).parts or Path(run).as_posix() != run
         if odd or not self.holds(path) or not is_run(path):
-            raise NotFoundError(f"there is no run '{run}' in the folder that is shown")
+            raise NotFoundError(f"there is no run '{shortened(run)}' in the folder that is shown")
         return path
 
     @property
@@ -82,16 +85,22 @@ class Folder:
         if deeper == 0 or searched[0] > MOST_FOLDERS:
             return
         try:
-            below = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir() and entry.name[0] != ".")
+            below = sorted(path for path in folder.iterdir() if path.name[0] != ".")
         except OSError:
             return
-        for path in map(Path, below):
-            if self.holds(path):
+        for path in below:
+            if _yes(path.is_dir) and self.holds(path):
                 yield from self._search(path, deeper - 1, searched)
 
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run, or what is left of one. A policy's folder is none."""
-    if (path / "hiper.yaml").exists():
+    return not _yes((path / "hiper.yaml").exists) and any(_yes((path / name).exists) for name in PARTS_OF_A_RUN)
+
+
+def _yes(question: Callable[[], bool]) -> bool:
+    """Ask about a path. What may not be read, or is a link in a ring, is not there."""
+    try:
+        return question()
+    except OSError:
         return False
-    return any((path / name).exists() for name in PARTS_OF_A_RUN)

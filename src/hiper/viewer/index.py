@@ -26,7 +26,7 @@ from hiper.viewer.indexing import COLUMNS, index_file
 from hiper.viewer.reading import EpisodeFile, RunReader
 from hiper.viewer.tokens import in_json
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 SAVE_EVERY = 50
 """The number of files between two writes of the cache."""
 

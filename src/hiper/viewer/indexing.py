@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from hiper.config import Config
-from hiper.episode import Episode, read_episodes
-from hiper.errors import UserError, first_line
+from hiper.episode import Episode, parse_episode, read_lines
+from hiper.errors import UserError, first_line, unreadable
 from hiper.runs.folder import read_settings
 from hiper.viewer.credit import disputes, lay_out
+from hiper.viewer.episodes import DAMAGE
 from hiper.viewer.reading import EpisodeFile
 from hiper.viewer.tokens import in_json
 
@@ -25,6 +26,8 @@ COLUMNS = (
     "tokens", "apart", "apart_turn",
 )  # fmt: skip
 """The columns of a row. ``apart`` says how far estimators differ at turn ``apart_turn``."""
+MOST_NOTES = 3
+"""The most damaged episodes of a file that are named one by one."""
 LONGEST_TEXT = 120
 """The most characters of a text in a row."""
 
@@ -37,21 +40,34 @@ def index_file(config: Config | None, file: EpisodeFile, compare: bool = True) -
         file: The file.
         compare: Whether estimators are compared.
     """
-    episodes: list[Episode | None] = []
-    note = None
-    try:
-        for episode in read_episodes(file.path):
-            episodes.append(episode)
-    except UserError as error:
-        note = str(error).replace(str(file.path), file.path.name)
+    episodes, notes = _read(file)
     apart: dict[int, tuple[float, int]] = {}
-    if compare and config is not None and file.split is None and episodes:
+    if compare and config is not None and file.split is None and any(episodes):
         try:
-            apart = disputes(lay_out(episodes, config, file), config)
-        except Exception as error:  # an estimator of a user's own may raise anything
-            note = note or f"estimators cannot be compared: {first_line(error)}"
+            apart, raised = disputes(lay_out(episodes, config, file), config)
+            notes += raised
+        except Exception as error:  # whatever damaged episodes hold, they are listed
+            notes.append(f"estimators cannot be compared: {first_line(error)}")
     rows = [_row(n, episode, apart.get(n, (None, None))) for n, episode in enumerate(episodes) if episode is not None]
-    return {"rows": rows, "note": note}
+    return {"rows": rows, "note": "; ".join(notes) or None}
+
+
+def _read(file: EpisodeFile) -> tuple[list[Episode | None], list[str]]:
+    """Return the episodes of a file, None for a damaged one, and notes on what cannot be read."""
+    episodes: list[Episode | None] = []
+    damaged: list[str] = []
+    notes = []
+    try:
+        for line in read_lines(file.path):
+            try:
+                episodes.append(parse_episode(line))
+            except DAMAGE as error:
+                damaged.append(f"episode {len(episodes)} cannot be read: {unreadable(error)}")
+                episodes.append(None)
+    except Exception as error:  # readers of damaged archives have errors of many kinds
+        notes.append(f"it cannot be read beyond episode {len(episodes)}: {unreadable(error)}")
+    more = [f"and {len(damaged) - MOST_NOTES:,} more"] if len(damaged) > MOST_NOTES else []
+    return episodes, [*damaged[:MOST_NOTES], *more, *notes]
 
 
 def _row(number: int, episode: Episode, apart: tuple[float | None, int | None]) -> Sequence[Any]:

@@ -6,22 +6,24 @@ A policy is loaded when somebody asks for it. Only then are torch and transforme
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from starlette.requests import Request
 from starlette.routing import Route
 
 from hiper import envs
-from hiper.config import apply_overrides
+from hiper.config import apply_overrides, flatten
 from hiper.envs.base import Decision, Observation, Start, TextEnv, naming
-from hiper.envs.registry import names
-from hiper.errors import UserError
+from hiper.envs.registry import find_factory, names
+from hiper.errors import UserError, shortened
 from hiper.imitation.demonstrations import Experts
 from hiper.plan_execute.render import PromptContext
 from hiper.rollout.collector import Playing
@@ -37,10 +39,20 @@ if TYPE_CHECKING:
 
 MOST_SESSIONS = 16
 """The most episodes that are open at once. The oldest is closed for a new one."""
+MOST_ENVIRONMENTS = 8
+"""The most environments that are kept open, and that are opened at the same time."""
+LARGEST_OPTION = 100_000
+"""The largest number in options that are written in the page, such as the number of games to generate."""
+GENERATED = "generated"
+"""The value of ``data`` that needs no files, in every environment that ships."""
 MOST_TASKS = 2_000
 """The most tasks in a list to choose from."""
 LONGEST_TEXT = 10_000
 """The most characters of a subgoal or an action."""
+
+
+Place = tuple[str | None, str, str, str | None]
+"""Run, name, options and split of an environment that is played."""
 
 
 class Hand:
@@ -144,8 +156,11 @@ class Table:
     def __init__(self, library: Library) -> None:
         self._library = library
         self._sessions: OrderedDict[str, Session] = OrderedDict()
-        self._envs: dict[tuple[Any, ...], TextEnv] = {}
+        self._envs: OrderedDict[Place, TextEnv] = OrderedDict()
+        self._opening: dict[Place, threading.Lock] = {}
         self._policies: dict[str, LoadedPolicy] = {}
+        self._asking = threading.Lock()
+        """Held while a policy is loaded or asked, which may take long. It answers one request at a time."""
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -203,7 +218,7 @@ class Table:
         _, session = self._session(asked)
         if session.run is None:
             raise UserError("there is no policy: play a run that has a checkpoint")
-        with session.lock:
+        with session.lock, self._asking:
             if session.over is not None:
                 raise UserError("the episode is over: begin another one")
             agent = self._policy(session.run).agent
@@ -228,19 +243,37 @@ class Table:
 
     def _env(self, run: str | None, env: str, options: str, split: str | None) -> tuple[TextEnv, list[str]]:
         """Open an environment, and return its splits where a run names them."""
-        key = (run, env, options, split)
         config = None if run is None else self._library.run(run).config
         splits = [] if config is None else list(dict.fromkeys([*config.evaluation.splits, config.env.train_split]))
+        if splits and split and split not in splits:
+            raise UserError(f"the run has no split '{shortened(split)}'; it has {', '.join(splits)}")
+        place = (run, env, options, split)
+        with self._opened(place):
+            if place not in self._envs:
+                made = make_env(config, split or splits[0]) if config is not None else _made(env, options, split)
+                with self._lock:
+                    self._envs[place] = made
+                    while len(self._envs) > MOST_ENVIRONMENTS:
+                        self._envs.popitem(last=False)[1].close()
+            return self._envs[place], splits
+
+    @contextmanager
+    def _opened(self, place: Place) -> Iterator[None]:
+        """Let one request at a time open an environment. Requests for others do not wait for it.
+
+        Raises:
+            UserError: Too many environments are being opened.
+        """
         with self._lock:
-            if key not in self._envs:
-                if config is not None:
-                    self._envs[key] = make_env(config, split or splits[0])
-                elif env in names():
-                    given = {} if split is None else {"split": split}
-                    self._envs[key] = envs.make(env, **apply_overrides(given, options.split()))
-                else:
-                    raise UserError(f"there is no environment '{env[:100]}'; known are {', '.join(names())}")
-            return self._envs[key], splits
+            if len(self._opening.keys() | {place}) > MOST_ENVIRONMENTS:
+                raise UserError("other environments are being opened: wait for them, or start the viewer anew")
+            lock = self._opening.setdefault(place, threading.Lock())
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                self._opening.pop(place, None)
 
     def _policy_folder(self, run: str) -> PolicyFolder | None:
         reader = self._library.run(run)
@@ -251,16 +284,16 @@ class Table:
         return policy if self._library.folder.holds(policy.path) else None
 
     def _policy(self, run: str) -> LoadedPolicy:
+        """Return the newest policy of a run. The caller holds the lock of policies."""
         folder = self._policy_folder(run)
         if folder is None:
             raise UserError("this run has no checkpoint yet")
-        with self._lock:
-            key = str(folder.path)
-            if key not in self._policies:
-                from hiper.evaluation.saved import SavedPolicy
+        key = str(folder.path)
+        if key not in self._policies:
+            from hiper.evaluation.saved import SavedPolicy
 
-                self._policies = {key: SavedPolicy.open(folder.path).load(1.0)}  # 1: probabilities are its own
-            return self._policies[key]
+            self._policies = {key: SavedPolicy.open(folder.path).load(1.0)}  # 1: probabilities are its own
+        return self._policies[key]
 
     def _state(self, key: str, session: Session) -> dict[str, Any]:
         env, context = session.env, session.playing.context()
@@ -282,6 +315,34 @@ class Table:
             "advice": None if advice is None else
             {"switch": advice.switch, "subgoal": advice.subgoal or "", "action": advice.action},
         }  # fmt: skip
+
+
+def _made(env: str, options: str, split: str | None) -> TextEnv:
+    """Make an environment from options that were written in the page.
+
+    Raises:
+        UserError: There is no such environment, or an option is not allowed here.
+    """
+    if env not in names():
+        raise UserError(f"there is no environment '{shortened(env)}'; known are {', '.join(names())}")
+    given = apply_overrides({} if split is None else {"split": split}, options.split())
+    kinds = get_type_hints(find_factory(env))
+    for name, value in flatten(given):
+        named = isinstance(value, str) and value != GENERATED
+        if named and (set(value) & set("/\\~\0") or _is_path(kinds.get(name))):
+            raise UserError(
+                f"'{name}' must not name a file or folder here, since the viewer reads none outside its own folder: "
+                "play a run that has this setting, or use `hiper play`"
+            )
+        if isinstance(value, int | float) and abs(value) > LARGEST_OPTION:
+            raise UserError(f"'{name}' is {shortened(value)}: numbers are at most {LARGEST_OPTION:,} here")
+    return envs.make(env, **given)
+
+
+def _is_path(hint: Any) -> bool:
+    """Whether an option of this type may be a path."""
+    kinds = [get_origin(kind) or kind for kind in get_args(hint) or (hint,)]
+    return any(isinstance(kind, type) and issubclass(kind, os.PathLike) for kind in kinds)
 
 
 def play_routes(library: Library) -> list[Route]:

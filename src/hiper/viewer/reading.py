@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -82,7 +83,7 @@ class RunReader:
 
     def metrics(self) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the metrics that can be read, and notes on the others."""
-        return self._read(self.path / "metrics.jsonl", readable_metrics) or ([], [])
+        return self._read(self.path / "metrics.jsonl", _metrics) or ([], [])
 
     def evaluations(self) -> tuple[list[tuple[int, str, Card]], list[str]]:
         """Return iteration, split and card of each evaluation that can be read, in order, and notes on the others."""
@@ -117,11 +118,7 @@ class RunReader:
 
     def _episode_file(self, path: Path) -> EpisodeFile | None:
         match = EPISODE_FILE.fullmatch(path.name)
-        if match is None or not self.folder.holds(path):
-            return None
-        try:
-            told = path.stat()
-        except OSError:
+        if match is None or not self.folder.holds(path) or (told := _told(path)) is None:
             return None
         return EpisodeFile(match[1], path, int(match[2] or match[3]), match[4], (told.st_mtime_ns, told.st_size))
 
@@ -130,7 +127,7 @@ class RunReader:
     def stamp(self) -> str:
         """Return a text that changes whenever something of the run changes."""
         places = (self.path / n for n in ("config.yaml", "metrics.jsonl", "episodes", "evaluations", "diverged"))
-        return "-".join(str(place.stat().st_mtime_ns) if place.exists() else "0" for place in places)
+        return "-".join(str(told.st_mtime_ns) if (told := _told(place)) else "0" for place in places)
 
     def summary(self) -> dict[str, Any]:
         """Return what a list of runs shows of this one."""
@@ -194,13 +191,9 @@ class RunReader:
 
     def _state(self, config: Config | None, trained: list[dict[str, Any]]) -> tuple[str, float]:
         """Return what the run is doing, as far as files tell, and when it wrote last."""
-        written = [
-            place.stat().st_mtime
-            for place in (self.path, self.path / "metrics.jsonl", self.path / "episodes", self.path / "evaluations")
-            if place.exists()
-        ]
-        updated = max(written, default=0.0)
-        if (self.path / "diverged").exists():
+        places = (self.path, *(self.path / name for name in ("metrics.jsonl", "episodes", "evaluations")))
+        updated = max((told.st_mtime for place in places if (told := _told(place))), default=0.0)
+        if _told(self.path / "diverged"):
             return "diverged", updated
         if config is not None and Run(self.path, config).finished:
             return "finished", updated
@@ -237,6 +230,14 @@ class RunReader:
             return None
 
 
+def _told(path: Path) -> os.stat_result | None:
+    """Return what the disk tells of a file; None: it is not there, or not any more."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
 def _settings(path: Path) -> tuple[dict[str, Any], Config | None, list[str]]:
     try:
         tree: Mapping[str, Any] = read_mapping(path)
@@ -247,6 +248,13 @@ def _settings(path: Path) -> tuple[dict[str, Any], Config | None, list[str]]:
         return flat, read_settings(path), []
     except UserError as error:
         return flat, None, [str(error)]
+
+
+def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    try:
+        return readable_metrics(path)
+    except OSError as error:
+        return [], [f"{path.name} cannot be read: {error.strerror}"]
 
 
 def _beginning(path: Path) -> str:

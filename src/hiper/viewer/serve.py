@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO, TYPE_CHECKING
 
 from hiper.errors import UserError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 FIRST_PORT = 8765
 """The port that is tried first when none is asked for."""
 TRIED_PORTS = 50
+END_SECONDS = 3.0
+"""How long requests may go on after Ctrl-C."""
 START_SECONDS = 15.0
 """How long a training run waits for the address of its viewer."""
 
@@ -78,12 +81,32 @@ def address(listening: socket.socket, host: str, token: str | None) -> str:
     return f"http://{shown}:{port}/" + (f"?token={token}" if token else "")
 
 
-def serve(app: Starlette, listening: socket.socket) -> None:
-    """Answer requests until the process is stopped."""
+def serve(app: Starlette, listening: socket.socket, close: Callable[[], object]) -> None:
+    """Answer requests until the process is stopped.
+
+    Args:
+        app: The application.
+        listening: The socket.
+        close: A function that gives back what the process holds. It is called if the process must be ended because an
+            answer takes too long: an environment that is being made, or a policy that is being loaded.
+    """
     import uvicorn
 
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            end = threading.Timer(END_SECONDS, _end, [close])
+            end.daemon = True
+            end.start()
+
     config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(config).run(sockets=[listening])
+
+
+def _end(close: Callable[[], object]) -> None:
+    with suppress(Exception):
+        close()
+    os._exit(0)
 
 
 def end_with(stream: IO[str], end: Callable[[int], object] = os._exit) -> None:

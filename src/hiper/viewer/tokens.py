@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -70,5 +71,16 @@ def words(texts: TokenTexts | None, ids: Sequence[int]) -> list[str]:
 
 
 def in_json(value: object) -> str:
-    """Write JSON that may hold lone surrogates, as scraped texts do: escapes are ASCII."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    """Write JSON that browsers read: escapes are ASCII, and a number that is NaN or infinite becomes null."""
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(below) for key, below in value.items()}
+    return [_finite(below) for below in value] if isinstance(value, list | tuple) else value

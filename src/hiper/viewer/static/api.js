@@ -29,6 +29,6 @@ export async function post(name, body) {
 async function answered(response) {
   const type = response.headers.get("content-type") || "";
   const found = type.startsWith("application/json") ? await response.json() : { error: await response.text() };
-  if (!response.ok) throw new Error(found.error || `the server answered ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(found.error || `the server answered ${response.status}`), { answered: true });
   return found;
 }

@@ -10,7 +10,8 @@ const USUAL_TYPES = ["turn-gae", "grpo", "reinforce++"];
 // The run's own estimator, and the first others of another type that can be called.
 export function titlesShown(credit, asked) {
   const possible = credit.estimators.filter((e) => !e.why_not);
-  if (asked !== undefined && asked !== null) return asked.split("|").filter((title) => possible.some((e) => e.title === title));
+  const known = (asked || "").split("|").filter((title) => possible.some((e) => e.title === title));
+  if (known.length) return known;
   const own = possible.find((e) => e.title === credit.own);
   const shown = own ? [own] : [];
   const usual = USUAL_TYPES.flatMap((type) => possible.filter((e) => e.type === type));
@@ -39,12 +40,18 @@ export function creditPanel(state, { choose, change }) {
   const used = credit.controls.filter((control) => control.of.some((title) => shown.includes(title)));
   return h("div", { class: "panel card" },
     h("div", { class: "chips", role: "group", "aria-label": "Estimators" }, chips),
-    exported ? null : h("details", { class: "adjust", open: Object.keys(changes).length > 0 || state.open, ontoggle: (event) => { state.open = event.target.open; } },
+    problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
+    exported ? ownSettings(used) : h("details", { class: "adjust", open: Object.keys(changes).length > 0 || state.open, ontoggle: (event) => { state.open = event.target.open; } },
       h("summary", {}, "Settings of the estimators", Object.keys(changes).length ? h("span", { class: "badge cut" }, "changed by hand") : null),
       h("div", { class: "controls" }, used.map((control) => one(control, changes, change))),
-      h("p", { class: "sub" }, `Computed from ${credit.episodes} stored episodes in ${credit.milliseconds} ms. Nothing is stored. `, Object.keys(changes).length ? button("Back to the run's settings", () => { for (const name of Object.keys(changes)) if (name !== Object.keys(changes)[0]) delete changes[name]; change(Object.keys(changes)[0], undefined); }, { class: "plain" }) : null),
-      problem ? h("p", { class: "problem", role: "alert" }, problem) : null),
+      h("p", { class: "sub" }, `Computed from ${credit.episodes} stored episodes in ${credit.milliseconds} ms. Nothing is stored. `, Object.keys(changes).length ? button("Back to the run's settings", () => { for (const name of Object.keys(changes)) if (name !== Object.keys(changes)[0]) delete changes[name]; change(Object.keys(changes)[0], undefined); }, { class: "plain" }) : null)),
     out.length ? h("details", { class: "adjust" }, h("summary", {}, `${out.length} estimator${out.length > 1 ? "s" : ""} left out`), h("ul", {}, out.map((e) => h("li", {}, h("b", {}, e.title), `: ${e.why_not}`)))) : null);
+}
+
+// An exported page has credit under the settings of the run alone, and says so.
+function ownSettings(controls) {
+  return h("p", { class: "sub" }, "Credit under the run's own settings", controls.length ? `: ${controls.map((control) => `${control.name.replaceAll("_", " ")} ${typeof control.value === "number" ? number(control.value) : control.value}`).join(", ")}. ` : ". ",
+    "This page is an export, and nothing in it can be computed anew. To see credit under other settings, open the run with ", h("code", {}, "hiper view"), ".");
 }
 
 function one(control, changes, change) {

@@ -57,7 +57,7 @@ export function percent(share) {
 }
 
 export function number(x, digits = 3) {
-  if (x === null || x === undefined) return "–";
+  if (x === null || x === undefined || Number.isNaN(x)) return "–";
   if (x === 0) return "0";
   const size = Math.abs(x);
   if (size >= 1e5 || size < 1e-3) return x.toExponential(1);
@@ -97,8 +97,10 @@ export function empty(...text) {
   return h("div", { class: "empty" }, ...text);
 }
 
+const MOST_NOTES = 12;
+
 export function notes(list) {
   if (!list || !list.length) return null;
   return h("div", { class: "notes", role: "note" }, h("strong", {}, "Not everything could be read"),
-    h("ul", {}, list.map((note) => h("li", {}, note))));
+    h("ul", {}, list.slice(0, MOST_NOTES).map((note) => h("li", {}, note)), list.length > MOST_NOTES ? h("li", {}, `and ${(list.length - MOST_NOTES).toLocaleString("en")} more`) : null));
 }

@@ -1,7 +1,7 @@
 // One episode: its turns under their subgoals, values and credit above them, and one turn in full.
 
 import { exported, get } from "./api.js";
-import { badge, button, h, keepInSight, number, replace } from "./dom.js";
+import { badge, button, empty, h, keepInSight, number, replace } from "./dom.js";
 import { creditPanel, decisionRows, titlesShown } from "./credit.js";
 import { go, link, note } from "./place.js";
 import { indexOf } from "./rows.js";
@@ -13,24 +13,38 @@ let remembered = null; // the estimators shown last, for the next episode
 
 export async function episodeView(at) {
   const place = { run: at.run, file: at.file, n: at.n };
-  const changes = at.set ? JSON.parse(at.set) : {};
-  const state = { turn: Math.max(0, Number(at.turn || 1) - 1), by: at.by || "credit", changes, shown: null, credit: null, problem: null };
+  const state = { turn: Math.max(0, (Number.parseInt(at.turn, 10) || 1) - 1), by: at.by || "credit", changes: settingsIn(at.set), shown: null, credit: null, problem: null };
   const episode = await get("episode", place);
   state.turn = Math.min(state.turn, episode.turns.length - 1);
   const parts = { head: h("div", {}), strip: h("div", {}), panel: h("div", {}), turn: h("div", { class: "detail" }), transcript: h("div", { class: "transcript" }), same: h("div", { class: "same" }) };
 
+  // Only what is shown is computed. An exported page has everything.
+  const ask = (only) => get("credit", { ...place, set: Object.keys(state.changes).length ? JSON.stringify(state.changes) : null, only: exported ? null : only });
+
   async function credit() {
+    const asked = at.est ?? remembered;
     try {
-      // Only what is shown is computed. An exported page has everything.
-      const only = exported ? null : state.shown?.join("|") ?? at.est ?? remembered;
-      state.credit = await get("credit", { ...place, set: Object.keys(state.changes).length ? JSON.stringify(state.changes) : null, only });
+      state.credit = await ask(state.shown?.join("|") ?? asked);
       state.problem = null;
       episode.of = episode.of ?? state.credit.of;
-      state.shown = state.shown || titlesShown(state.credit, at.est ?? remembered);
+      state.shown = state.shown || titlesShown(state.credit, asked);
+      // The address, or another run, may have named estimators that are unknown here.
+      if (state.credit.estimators.some((e) => state.shown.includes(e.title) && !e.decisions && !e.why_not)) state.credit = await ask(state.shown.join("|"));
       remembered = state.shown.join("|");
     } catch (error) {
       state.problem = error.message;
     }
+  }
+
+  // Credit under the settings in the address; if they are refused, credit under those of the run.
+  async function firstCredit() {
+    await credit();
+    if (!state.problem || !Object.keys(state.changes).length) return;
+    const { problem } = state;
+    state.changes = {};
+    note({ set: null });
+    await credit();
+    if (!state.problem) state.problem = `${problem}. This is credit under the run's own settings.`;
   }
 
   function select(turn) {
@@ -84,13 +98,14 @@ export async function episodeView(at) {
 
   const next = (step) => () => { const n = episode.n + step; if (n >= 0 && n < (episode.of ?? Infinity)) go("episode", { run: at.run, file: at.file, n, est: at.est, set: at.set, by: state.by }); };
   // The episode does not wait long for its credit, and not at all where the server must read a whole file for it first.
-  const credited = credit();
+  if (!episode.turns.length) return { element: h("section", { class: "page episode" }, heading(at.run, episode, next), empty(h("p", {}, "This episode has no turns."))), title: `${episode.file}/${episode.n}`, keys: { n: next(1), p: next(-1) } };
+  const credited = firstCredit();
   if (episode.of !== null) await Promise.race([credited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MILLISECONDS))]);
   drawPanel();
   draw();
   if (!state.credit) credited.then(() => { drawPanel(); draw(); replace(parts.head, heading(at.run, episode, next)); showCurrent(); });
   replace(parts.head, heading(at.run, episode, next));
-  sameTask(at.run, episode, parts.same);
+  sameTask(at.run, episode, parts.same, select);
   const element = h("section", { class: "page episode" }, parts.head, parts.same, parts.strip, parts.panel,
     h("div", { class: "split" }, parts.transcript, parts.turn));
   return {
@@ -109,14 +124,26 @@ function heading(run, e, next) {
     h("dl", { class: "inline" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value))))));
 }
 
-// Links to the same task elsewhere: in its group, and before and after training.
-async function sameTask(run, e, place) {
+function settingsIn(text) {
+  try {
+    const read = JSON.parse(text || "{}");
+    return read && typeof read === "object" && !Array.isArray(read) ? read : {};
+  } catch {
+    return {};
+  }
+}
+
+// Links to the turn that estimators disagree on most, and to the same task elsewhere: in its group, and before and
+// after training.
+async function sameTask(run, e, place, select) {
   const index = indexOf(run);
   try { await index.update(); } catch { return; }
   const id = (other) => `${other.file}/${other.n}`;
   const group = index.inFile(e.file).filter((other) => other.task_id === e.task_id && other.seed === e.seed);
   const same = index.all.filter((other) => other.task_id === e.task_id && (e.split === null || other.split === e.split)).sort((a, b) => a.iteration - b.iteration);
   const links = [];
+  const own = index.inFile(e.file).find((other) => other.n === e.n);
+  if (own && own.apart !== null) links.push(button(`Estimators disagree most at turn ${own.apart_turn + 1} (${number(own.apart, 2)})`, () => select(own.apart_turn), { class: "as-link", title: "How far estimators rank this turn apart, from 0 to 1" }));
   if (group.length > 1) links.push(h("a", { href: link("side", { run, of: group.map(id).join(",") }) }, `Group of ${group.length} side by side`));
   const first = same[0];
   const last = same[same.length - 1];

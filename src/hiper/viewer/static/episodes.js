@@ -8,7 +8,7 @@ import { indexOf } from "./rows.js";
 const ROW = 36;
 const COLUMNS = [
   { key: "won", label: "result", width: "6.5rem", show: (e) => badge(e.end, e.won) },
-  { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? `iteration ${e.iteration}` : `${e.split}, after ${e.iteration}`) },
+  { key: "iteration", label: "file", width: "minmax(8rem, 1.6fr)", show: (e) => (e.split === null ? [h("span", { class: "long" }, `iteration ${e.iteration}`), h("span", { class: "short" }, `it. ${e.iteration}`)] : h("span", { title: e.file }, `${e.split}, after ${e.iteration}`)) },
   { key: "n", label: "no.", width: "3.2rem", num: true, wide: true },
   { key: "task_type", label: "type", width: "minmax(5rem, 1.6fr)", wide: true },
   { key: "goal", label: "task", width: "minmax(9rem, 3fr)", show: (e) => h("span", { title: e.task_id }, e.goal) },
@@ -16,7 +16,7 @@ const COLUMNS = [
   { key: "switches", label: "switches", width: "5.2rem", num: true, wide: true },
   { key: "invalid", label: "invalid", width: "4.6rem", num: true, wide: true },
   { key: "return", label: "return", width: "4.6rem", num: true, wide: true, show: (e) => number(e.return, 2) },
-  { key: "apart", label: "disagree", width: "5.6rem", num: true, wide: true, title: "How far estimators rank the most disputed turn apart, from 0 to 1", show: (e) => (e.apart === null ? "–" : e.apart.toFixed(2)) },
+  { key: "apart", label: "disagree", width: "5.6rem", num: true, wide: true, title: "How far estimators rank the most disputed turn apart, from 0 to 1", show: (e, run) => (e.apart === null ? "–" : h("a", { href: link("episode", { run, ...address(e), turn: e.apart_turn + 1 }), title: `most at turn ${e.apart_turn + 1}` }, e.apart.toFixed(2))) },
 ];
 
 export const address = (e) => ({ file: e.file, n: e.n });
@@ -62,6 +62,7 @@ export async function episodesView(at) {
     const files = [...index.files.keys()].sort().reverse();
     for (const [key, known] of [["type", types], ["file", files]]) {
       const select = bars.querySelector(`[data-key=${key}]`);
+      if (chosen[key] && !known.includes(chosen[key])) known.push(chosen[key]);
       if (select.options.length !== known.length + 1) replace(select, [["", "all"], ...known.map((name) => [name, name])].map(([value, text]) => h("option", { value, selected: value === chosen[key] }, text)));
     }
   }
@@ -87,7 +88,7 @@ export async function episodesView(at) {
         side.disabled = picked.size < 2;
         side.textContent = picked.size < 2 ? "Side by side" : `${picked.size} side by side`;
       } })),
-      COLUMNS.map((column) => h("span", { role: "gridcell", class: classOf(column) }, column.key === "goal" ? h("a", { href: link("episode", { run: at.run, ...address(e) }) }, column.show(e)) : column.show ? column.show(e) : e[column.key])));
+      COLUMNS.map((column) => h("span", { role: "gridcell", class: classOf(column) }, column.key === "goal" ? h("a", { href: link("episode", { run: at.run, ...address(e) }) }, column.show(e)) : column.show ? column.show(e, at.run) : e[column.key])));
   }
 
   function move(step) {
@@ -108,7 +109,8 @@ export async function episodesView(at) {
 
   const polling = setInterval(async () => { if (!exported && !index.settled && (await index.update())) choose(); }, 700);
   const element = h("section", { class: "page tall" },
-    h("div", { class: "head" }, h("h1", {}, "Episodes"), h("div", { class: "actions" }, count, side)), bars, bar, problems, list);
+    h("div", { class: "head" }, h("h1", {}, "Episodes"), h("div", { class: "actions" }, count, side)),
+    exported ? h("p", { class: "sub" }, "This page is an export with some episodes of the run. ", h("code", {}, "hiper view"), " shows all of them.") : null, bars, bar, problems, list);
   return {
     element, title: "Episodes", ready: choose, leave: () => clearInterval(polling),
     refresh: async () => { if (await index.update()) choose(); },

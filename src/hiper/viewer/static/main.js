@@ -33,7 +33,7 @@ async function show() {
   main.setAttribute("aria-busy", "true");
   const slow = setTimeout(() => replace(main, empty(h("p", {}, "Loading …"))), 400);
   try {
-    const made = await (VIEWS[view] || missing)(at);
+    const made = await (Object.hasOwn(VIEWS, view) ? VIEWS[view] : missing)(at);
     clearTimeout(slow);
     if (turn !== drawn) return;
     shown = { keys: {}, ...made };
@@ -135,12 +135,12 @@ async function watch() {
     const { at } = here();
     try {
       const stamps = JSON.stringify(await get("stamps", { run: at.run }));
-      document.documentElement.classList.remove("offline");
+      document.documentElement.classList.remove("offline", "gone");
       if ((asked !== (at.run || "") || stamps !== before) && shown.refresh) await shown.refresh();
       before = stamps;
       asked = at.run || "";
-    } catch {
-      document.documentElement.classList.add("offline");
+    } catch (error) {
+      document.documentElement.classList.add(error.answered ? "gone" : "offline");
     }
   }
 }

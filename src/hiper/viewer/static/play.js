@@ -12,7 +12,8 @@ export async function playView(at) {
   let proposal = null;
   let problem = null;
   let busy = false;
-  const table = h("div", {});
+  let begun = null; // the setup of the episode on the table
+  const table = h("div", { class: "stack" });
   const form = h("div", {});
 
   async function attempt(work) {
@@ -25,8 +26,12 @@ export async function playView(at) {
   }
 
   const begin = () => attempt(async () => {
+    // Another episode, not the same once more: with no task chosen, the next seed draws another task.
+    if (begun === JSON.stringify(setup)) setup.seed += 1;
     note({ ...setup, seed: setup.seed || null });
     game = await post("play/begin", { run: at.run || null, ...setup });
+    begun = JSON.stringify(setup);
+    drawForm();
     subgoal = game.advice && !game.subgoal ? "" : game.subgoal;
     proposal = null;
     say(`${game.goal} ${game.observation}`);
@@ -40,6 +45,7 @@ export async function playView(at) {
   const take = (move2) => { subgoal = move2.subgoal; move(move2.action); };
 
   async function open() {
+    choices = { environments: choices.environments };
     await attempt(async () => { choices = await get("play/choices", at.run ? { run: at.run, split: setup.split } : { env: setup.env, options: setup.options, split: setup.split || null }); });
     drawForm();
   }
@@ -64,9 +70,10 @@ export async function playView(at) {
   function board() {
     const over = game.over;
     return h("div", { class: "split play" },
-      h("div", { class: "transcript" }, h("div", { class: "subgoal" }, game.goal), history()),
+      h("div", { class: "transcript" }, game.log.length ? history() : h("p", { class: "sub first" }, "Your turns appear here.")),
       h("div", { class: "detail" },
         h("div", { class: "detail-head" }, h("h2", {}, over ? "The episode is over" : `Turn ${game.turn + 1} of ${game.max_turns}`), over ? badge(over.end, over.won) : null, over && over.score !== null ? h("span", { class: "muted" }, `score ${number(over.score)}`) : null),
+        h("div", { class: "field-block" }, h("div", { class: "label" }, "the task"), h("p", { class: "strong" }, game.goal)),
         h("pre", { class: "text" }, game.observation),
         over ? h("p", {}, `${ENDS[over.end] || over.end} after ${game.turn} turns.`) : [asking(), subgoalField(), actions()]));
   }

@@ -24,6 +24,11 @@ class Rows {
   // Asks for what is new; true: something was.
   async update() {
     const found = await get("episodes", { run: this.run, after: this.sequence });
+    if (found.sequence < this.sequence) { // another server, which counts anew
+      this.sequence = 0;
+      this.files.clear();
+      return this.update();
+    }
     const before = `${this.done}/${this.compared}/${this.of}`;
     this.done = found.done;
     this.of = found.of;

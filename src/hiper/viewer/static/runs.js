@@ -50,7 +50,7 @@ export async function runsView(at) {
         h("div", { class: "sub" }, [run.name, run.environment, run.method, run.seed === null ? null : `seed ${run.seed}`].filter((x) => x !== null && x !== undefined && x !== "").join(" · "))),
       h("td", {}, h("span", { class: `state ${run.state}` }, STATES[run.state] || run.state),
         run.alarms.length ? h("span", { class: "badge alarm", title: run.alarms.join(", ") }, `${run.alarms.length} alarm${run.alarms.length > 1 ? "s" : ""}`) : null,
-        run.notes.length ? h("span", { class: "badge cut", title: run.notes.join("\n") }, "damaged") : null),
+        run.notes.length ? h("span", { class: "badge cut", title: run.notes.slice(0, 12).join("\n") }, "damaged") : null),
       h("td", { class: "num" }, `${run.iteration}`, h("span", { class: "muted" }, run.iterations ? ` / ${run.iterations}` : ""),
         h("div", { class: "progress" }, h("i", { vars: { "--share": `${100 * share}%` } }))),
       h("td", { class: "num strong" }, percent(run.success)),

@@ -9,7 +9,12 @@ import { go, link } from "./place.js";
 export async function sideView(at) {
   const places = (at.of || "").split(",").filter(Boolean).slice(0, 16).map((id) => ({ file: id.slice(0, id.lastIndexOf("/")), n: id.slice(id.lastIndexOf("/") + 1) }));
   const found = await Promise.all(places.map(async (place) => {
-    const episode = await get("episode", { run: at.run, ...place });
+    let episode;
+    try {
+      episode = await get("episode", { run: at.run, ...place });
+    } catch (error) {
+      return { place, problem: error.message };
+    }
     let rows = [];
     try {
       const credit = await get("credit", { run: at.run, ...place });
@@ -18,10 +23,10 @@ export async function sideView(at) {
     return { episode, rows, place };
   }));
   if (!found.length) return { element: empty(h("p", {}, "Choose episodes in the list first.")), title: "Side by side" };
-  const goals = new Set(found.map(({ episode }) => episode.goal));
+  const goals = new Set(found.filter(({ episode }) => episode).map(({ episode }) => episode.goal));
   return {
-    element: h("section", { class: "page wide-page" }, h("div", { class: "head" }, h("h1", {}, goals.size === 1 ? found[0].episode.goal : `${found.length} episodes`)),
-      h("div", { class: "sides" }, found.map(({ episode, rows, place }) => h("article", { class: "card side" },
+    element: h("section", { class: "page wide-page" }, h("div", { class: "head" }, h("h1", {}, goals.size === 1 ? [...goals][0] : `${found.length} episodes`)),
+      h("div", { class: "sides" }, found.map(({ episode, rows, place, problem }) => problem ? h("article", { class: "card side" }, h("h2", {}, `${place.file}/${place.n}`), h("p", { class: "problem" }, problem)) : h("article", { class: "card side" },
         h("h2", {}, h("a", { href: link("episode", { run: at.run, ...place }) }, episode.split === null ? `iteration ${episode.iteration}` : `${episode.split}, after ${episode.iteration}`, ` · ${episode.n}`)),
         h("p", { class: "sub" }, badge(episode.end, episode.won), ` ${episode.turns.length} turns, reward ${number(episode.reward, 2)}`), goals.size > 1 ? h("p", {}, episode.goal) : null,
         h("div", { class: "transcript" }, transcript(episode, rows, -1, (turn) => go("episode", { run: at.run, ...place, turn: turn + 1 }))))))),
