@@ -6,6 +6,7 @@ the processes compute together is what one process computes alone, up to roundin
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from typing import Any, TypeVar
 from hiper.errors import LostProcessError, UserError, first_line
 from hiper.files import atomic_folder, writing
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -28,6 +31,10 @@ dies."""
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others. One may still be playing when another has finished its share."""
+MEETING = timedelta(minutes=10)
+"""How long a process waits for the others at the beginning."""
+TELL_SECONDS = 30.0
+"""How long it waits before it says so."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +211,8 @@ def together() -> Iterator[Processes]:
     if processes.count == 1:
         yield processes
         return
+    # Torch would write a stack of C++ for every attempt to reach the others.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     import torch.distributed as dist
 
@@ -211,18 +220,23 @@ def together() -> Iterator[Processes]:
 
     _end_with_parent()
     meeting = os.environ.get(RENDEZVOUS, "env://")
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    where = f"at MASTER_ADDR:MASTER_PORT = {address}" if meeting == "env://" else f"at {meeting}"
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    telling = threading.Timer(TELL_SECONDS, log.warning, ("waiting for the other processes %s", where))
+    telling.daemon = True
+    telling.start()
     try:
-        dist.init_process_group(
-            backend, init_method=meeting, rank=processes.rank, world_size=processes.count, timeout=PATIENCE
-        )
+        store, _, _ = next(dist.rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))
+        store.set_timeout(PATIENCE)
+        dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        where = f"at MASTER_ADDR:MASTER_PORT = {address}" if meeting == "env://" else f"at {meeting}"
         raise UserError(
             f"process {processes.rank} of {processes.count} cannot meet the others {where} ({first_line(error)}); "
-            "is the port taken by another program, or the address not that of the first machine?"
+            "is the port taken by another program, is the address that of the first machine, and did all processes start?"
         ) from error
+    finally:
+        telling.cancel()
     try:
         processes.alike("the version of HiPER", __version__)
         processes.alike("the version of torch", torch.__version__)

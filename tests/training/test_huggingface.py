@@ -371,7 +371,9 @@ def test_lora_settings_that_do_not_fit(lora_run: Run, change: dict[str, Any], sa
         build(Config.model_validate(tree), lora_run.checkpoints[-1] / "policy")
 
 
-@pytest.mark.parametrize("targets", [r".*layers\.1\..*[qv]_proj.*", ["layers.1.self_attn.q_proj", "1.self_attn.v_proj"]])
+@pytest.mark.parametrize(
+    "targets", [r".*layers\.1\..*[qv]_proj.*", ["layers.1.self_attn.q_proj", "1.self_attn.v_proj"]]
+)
 def test_targets_by_expression_and_by_name(settings: Config, targets: str | list[str]):
     """Policy, critic and reference get equal layers, and the estimate counts the same ones."""
     pytest.importorskip("peft")

@@ -11,7 +11,6 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hiper.config import Config, LoraConfig, ModelConfig
-from hiper.errors import UserError
 from hiper.models import qwen2
 from hiper.models.build import outline, outline_policy
 from hiper.models.lora import target_layers
