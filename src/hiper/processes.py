@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -223,20 +224,14 @@ def together() -> Iterator[Processes]:
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     where = f"at MASTER_ADDR:MASTER_PORT = {address}" if meeting == "env://" else f"at {meeting}"
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    telling = threading.Timer(TELL_SECONDS, log.warning, ("waiting for the other processes %s", where))
-    telling.daemon = True
-    telling.start()
     try:
-        store, _, _ = next(dist.rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))
-        store.set_timeout(PATIENCE)
+        store = _meet(processes, meeting, where)
         dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise UserError(
             f"process {processes.rank} of {processes.count} cannot meet the others {where} ({first_line(error)}); "
-            "is the port taken by another program, is the address that of the first machine, and did all processes start?"
+            "is the port taken by another program, is the address that of the first machine, and did all of them start?"
         ) from error
-    finally:
-        telling.cancel()
     try:
         processes.alike("the version of HiPER", __version__)
         processes.alike("the version of torch", torch.__version__)
@@ -245,14 +240,45 @@ def together() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def _meet(processes: Processes, meeting: str, where: str) -> Any:
+    """Wait until all processes are there, and return the store through which they find each other.
+
+    Args:
+        processes: The processes.
+        meeting: The address, as torch reads it.
+        where: The same for people.
+
+    Raises:
+        RuntimeError: They do not come, or the address cannot be used.
+        ValueError: A part of the address is missing.
+    """
+    import torch.distributed as dist
+
+    found: Future[Any] = Future()
+
+    def meet() -> None:
+        try:
+            found.set_result(next(dist.rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))[0])
+        except Exception as error:  # it is raised where the result is waited for
+            found.set_exception(error)
+
+    # Torch waits without heeding signals, so another thread waits for it.
+    threading.Thread(target=meet, daemon=True, name="meeting").start()
+    if not wait([found], TELL_SECONDS).done:
+        log.warning("waiting for the other processes %s", where)
+    store = found.result()
+    store.set_timeout(PATIENCE)
+    return store
+
+
 def _end_with_parent() -> None:
     """Ask this process to stop when the launcher is gone: then nobody would watch over it."""
     pipe = os.environ.get(PARENT)
     if pipe is None:
         return
 
-    def wait() -> None:
+    def watch() -> None:
         os.read(int(pipe), 1)  # returns when the other end is closed
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait, daemon=True, name="parent").start()
+    threading.Thread(target=watch, daemon=True, name="parent").start()

@@ -295,6 +295,20 @@ def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert f"waiting for the other processes at MASTER_ADDR:MASTER_PORT = 127.0.0.1:{port}" in caplog.text
 
 
+def test_a_process_that_waits_for_others_can_be_stopped(tiny_recipe: Path, tmp_path: Path):
+    with free_port() as port:
+        variables = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    script = "import hiper.processes as p; p.TELL_SECONDS = 0.1; from hiper.cli import main; main()"
+    command = [sys.executable, "-c", script, "train", str(tiny_recipe), "--out", "run"]
+    environment = os.environ | variables | {"COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting for the other processes" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch):
     with free_port() as port:
         variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
