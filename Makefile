@@ -1,5 +1,5 @@
-# make quickstart   set up .venv, train a small agent on generated household tasks, write a report (minutes, no GPU);
-#                   once more: go on where it was stopped
+# make quickstart   set up .venv, train a small agent on generated household tasks, write a report (four minutes on two
+#                   cores, six on one, no GPU); once more: go on where it was stopped. PROCESSES=1 uses one core
 # make test         set up .venv with everything the tests use, run them, a worker for each core; which lines they miss
 # make test-records the tests of the published records, left out of `make test`; stamps them when they pass
 # make test-engines install vLLM's build for CPUs in ~/.cache/hiper/engine, unless it is there, and run the tests of it
@@ -19,6 +19,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= runs/quickstart
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(2, os.cpu_count() or 1))')
 WHEEL ?= build/wheel
 SEED ?= 0
 ENGINE ?= $(HOME)/.cache/hiper/engine
@@ -30,7 +31,7 @@ CODE := src tests tools benchmarks
 .PHONY: quickstart test test-records test-engines test-wheel fuzz kills soak check docs reference setup clean
 
 quickstart: $(VENV)/.installed
-	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT))
+	$(BIN)/hiper train $(if $(wildcard $(OUT)/config.yaml),--resume $(OUT),quickstart --out $(OUT)) --processes $(PROCESSES)
 
 test: $(VENV)/.installed-dev
 	sh tools/browser.sh

@@ -90,7 +90,7 @@ LEFT_OUT: dict[str, str] = {
     "hiper view runs/quickstart-seed0 --export page.html --episodes iter-00003/17,eval-00014-valid_unseen/0": (
         "a run of eleven minutes; tests/viewer/test_command.py exports pages"
     ),
-    "make quickstart": "eleven minutes",
+    "make quickstart": "four minutes",
     "make test": "these are the tests",
     "make setup": "installs an environment over the network",
     "make check": "checks that stand beside the tests in .ci/run",

@@ -22,7 +22,7 @@ from helpers.together import forked
 from hiper.advantages import Critic
 from hiper.config import LearnerConfig, LoraConfig, ModelConfig
 from hiper.errors import UserError
-from hiper.learner.layout import layers_of
+from hiper.learner.layout import Whole, layers_of
 from hiper.learner.learner import Learner
 from hiper.models import parts
 from hiper.models.actor_critic import ActorCritic, RowBatch
@@ -179,6 +179,22 @@ def test_parts_compute_in_bfloat16_and_are_kept_in_float32(tmp_path: Path):
         assert 1e-5 < np.abs(learned - known).mean() < 0.02
         assert np.abs(sampled - learned).mean() < 0.02
         assert all(np.isfinite(number) for number in iterated(rough).values())
+
+    assert forked(2, tmp_path / "meeting", work) == ["", ""]
+
+
+@pytest.mark.parametrize(("batches", "warns"), [([[0, 1]], True), ([[0], [1]], False)])
+def test_processes_that_wait_for_each_other_say_so_once(tmp_path: Path, batches: list[list[int]], warns: bool):
+    def work(processes: Processes) -> None:
+        layout, weight = Whole(processes), torch.nn.Parameter(torch.ones(1))
+        with capture_warnings("hiper.learner.layout") as told:
+            for _ in range(2):
+                weight.grad = None
+                layout.accumulate([weight], batches, [5, 5], lambda one: (weight * len(one.rows)).sum().backward())
+                assert weight.grad is not None
+                assert weight.grad.item() == 2
+        assert ("2 processes wait 50% of their time in updates" in told.getvalue()) == (warns and processes.first)
+        assert told.getvalue().count("micro-batches") == int(warns and processes.first)
 
     assert forked(2, tmp_path / "meeting", work) == ["", ""]
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Fo
 from hiper.advantages import HEADS_OF, Critic
 from hiper.models import actor_critic
 from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads
-from hiper.models.batches import micro_batches, padding_share
+from hiper.models.batches import idle_share, micro_batches, padding_share
 from hiper.rows import Row
 
 MakeQwen2 = Callable[..., Qwen2ForCausalLM]
@@ -200,6 +200,14 @@ def test_micro_batches_by_hand():
     assert micro_batches([3, 9, 4, 4, 2], max_tokens=12, most_padding=0.2) == [[4, 0], [2, 3], [1]]
     assert micro_batches([3, 9, 4, 4, 2], max_tokens=12, most_padding=0.0) == [[4], [0], [2, 3], [1]]
     assert padding_share([3, 9, 4, 4, 2], [[4, 0, 2], [3], [1]]) == pytest.approx(3 / 25)
+
+
+def test_the_share_of_time_that_processes_wait_by_hand():
+    """Loads of 12 and 9 padded tokens: in 12 steps of two processes, 3 are spent waiting. With one batch one waits."""
+    assert idle_share([[4, 0, 2], [3], [1]], [3, 9, 4, 2, 2], 1) == 0.0
+    assert idle_share([[0, 1, 2, 3], [4]], [3, 3, 3, 3, 9], 2) == pytest.approx(3 / 24)
+    assert idle_share([[0, 1, 2]], [5, 5, 5], 3) == pytest.approx(2 / 3)
+    assert idle_share([], [], 2) == 0.0
 
 
 def test_a_sequence_that_is_too_long_is_a_batch_of_its_own():

@@ -86,6 +86,11 @@ class SamplerConfig(OpenSection):
 
     type: str = "transformers"
     """The name of the sampler. ``transformers`` samples from the model in training, in the same process."""
+    choose: Literal["anything", "admissible"] = "anything"
+    """What a response may be. ``admissible``: its form is valid, and its action is one of the admissible ones.
+
+    The sampler leaves out every token that leads elsewhere. This is for playing and evaluating, not for training.
+    """
 
 
 class LoraConfig(StrictModel):

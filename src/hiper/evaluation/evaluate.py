@@ -122,7 +122,9 @@ def result_card(
         template=agent.prompts.label,
         history_window=agent.prompts.history_window,
         prompt=agent.prompts.settings,
-        sampling=CardSampling(agent.params.temperature, agent.params.max_tokens),
+        sampling=CardSampling(
+            agent.params.temperature, agent.params.max_tokens, "admissible" if agent.chooses else "anything"
+        ),
         seed=seed,
         seconds=round(evaluation.seconds, 1),
         machine=f"{platform.machine()}, Python {platform.python_version()}",

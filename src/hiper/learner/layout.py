@@ -21,10 +21,13 @@ from hiper.config import LearnerConfig
 from hiper.errors import UserError, first_line
 from hiper.learner.gradients import Backward, accumulate
 from hiper.models.actor_critic import ActorCritic
-from hiper.models.batches import Pass, in_step, owners
+from hiper.models.batches import Pass, idle_share, in_step, owners
 from hiper.processes import ALONE, Processes, noticing_losses
 
 log = logging.getLogger(__name__)
+
+MOST_IDLE = 1 / 3
+"""The largest share of their time that processes may wait for each other in updates without a warning."""
 
 
 class Layout(Protocol):
@@ -66,6 +69,7 @@ class Whole:
 
     def __init__(self, processes: Processes = ALONE, device: torch.device | None = None) -> None:
         self.processes, self._device = processes, device
+        self._told = False
 
     def place(self, model: ActorCritic) -> torch.device:
         """See :class:`Layout`."""
@@ -85,7 +89,16 @@ class Whole:
         lengths: Sequence[int],
         backward: Backward,
     ) -> None:
-        """See :class:`Layout`."""
+        """See :class:`Layout`. If much of the time is spent waiting, the first process says so, once."""
+        if self.processes.first and not self._told:
+            idle = idle_share(batches, lengths, self.processes.count)
+            if idle > MOST_IDLE:
+                self._told = True
+                tokens, count = sum(lengths), self.processes.count
+                log.warning(
+                    f"{count} processes wait {idle:.0%} of their time in updates: a mini-batch of {tokens:,} tokens "
+                    f"has {len(batches)} micro-batches; try learner.micro_batch_tokens={tokens // (2 * count)}"
+                )
         accumulate(parameters, batches, lengths, self.processes, backward)
 
     def close(self) -> None:

@@ -40,12 +40,25 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, most_padding: float =
 
 def owners(batches: Sequence[Sequence[int]], lengths: Sequence[int], count: int) -> list[int]:
     """Share batches out to ``count`` processes, about equally many padded tokens each; return the process of each."""
-    costs = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
+    costs = padded_tokens(batches, lengths)
     loads, owner = [0] * count, [0] * len(batches)
     for number in sorted(range(len(batches)), key=lambda number: -costs[number]):
         owner[number] = loads.index(min(loads))
         loads[owner[number]] += costs[number]
     return owner
+
+
+def idle_share(batches: Sequence[Sequence[int]], lengths: Sequence[int], count: int) -> float:
+    """Return the share of all processes' time in which they wait for the slowest, if batches are shared out whole."""
+    loads = [0] * count
+    for cost, rank in zip(padded_tokens(batches, lengths), owners(batches, lengths, count), strict=True):
+        loads[rank] += cost
+    return 1.0 - sum(loads) / (count * max(loads)) if any(loads) else 0.0
+
+
+def padded_tokens(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[int]:
+    """Return the number of tokens of each batch, with padding."""
+    return [len(batch) * max(lengths[i] for i in batch) for batch in batches]
 
 
 class Pass(NamedTuple):
@@ -78,5 +91,5 @@ def in_step(batches: Sequence[Sequence[int]], lengths: Sequence[int], rank: int,
 
 def padding_share(lengths: Sequence[int], batches: Sequence[Sequence[int]]) -> float:
     """Return the share of padding among the tokens of ``batches``."""
-    padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+    padded = sum(padded_tokens(batches, lengths))
     return 1.0 - sum(lengths) / padded if padded else 0.0

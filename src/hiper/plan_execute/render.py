@@ -169,7 +169,7 @@ class Template:
             "turn": str(context.turn + 1),
             "plans": self.list_plans(context.plans),
             **({} if thinking is None else {"think": thinking.open, "end_think": thinking.close}),
-            **(self._list_actions(self._say_all(context)) if self._lists_actions and context.admissible else {}),
+            **(self._list_actions(self.say_all(context)) if self._lists_actions and context.admissible else {}),
         }
         values |= {field: text for field, text in self.data.when_empty.items() if not values.get(field)}
         shown = (part.format_map(values) for part, fields in self._parts if all(map(values.get, fields)))
@@ -180,7 +180,8 @@ class Template:
         style = self.data.plans
         return style.separator.join(style.plan.format(turn=turn + 1, subgoal=subgoal) for turn, subgoal in plans)
 
-    def _say_all(self, context: PromptContext) -> tuple[str, ...]:
+    def say_all(self, context: PromptContext) -> tuple[str, ...]:
+        """Return the admissible actions in the template's wording."""
         return tuple(self._words.say(action, context.observation) for action in context.admissible or ())
 
     def _render_history(self, context: PromptContext, listed: bool) -> str:

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import decoders
-from tokenizers.models import WordLevel
 
 from hiper.advantages import TokenKind
 from hiper.plan_execute.parse import BlockName, Parsed, Span
+from hiper.plan_execute.tokenizer import is_word_level
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,7 +122,7 @@ def _decoder_for(tokenizer: PreTrainedTokenizerBase) -> _Decoder:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
         return _ByteLevelDecoder(tokenizer)
-    if backend is not None and backend.decoder is None and isinstance(backend.model, WordLevel):
+    if is_word_level(tokenizer):
         return _WordDecoder(tokenizer)
     return _IncrementalDecoder(tokenizer)
 

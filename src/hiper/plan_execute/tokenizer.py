@@ -72,6 +72,12 @@ def build_word_tokenizer(texts: Iterable[str], extra_words: Iterable[str] = ()) 
     return tokenizer
 
 
+def is_word_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether every token is a word, with white space between words that no token holds."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return backend is not None and backend.decoder is None and isinstance(backend.model, WordLevel)
+
+
 def find_model(source: str | Path) -> str:
     """Return what transformers loads a model by: a folder, with ``~`` expanded, or a name on the hub.
 

@@ -55,16 +55,17 @@ def make_agent(
             needs another one.
     """
     sampler: Sampler = make_sampler(config.sampler.type, tokenizer, config.sampler.options)
+    chooses = config.sampler.choose == "admissible"
     if isinstance(sampler, RemoteSampler):
         tokens = config.prompt.max_tokens + config.rollout.max_response_tokens
-        sampler.settle(replace(workplace, tokens=tokens, slots=config.rollout.slots))
+        sampler.settle(replace(workplace, tokens=tokens, slots=config.rollout.slots, patterns=chooses))
     elif config.rollout.ahead:
         raise UserError(
             f"rollout.ahead needs a sampler with weights of its own, and sampler.type '{config.sampler.type}' samples "
             "from the model in training: set sampler.type=vllm, or rollout.ahead=0"
         )
     params = SamplingParams(config.rollout.temperature, config.rollout.max_response_tokens)
-    return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags)
+    return Agent(sampler, tokenizer, prompts, params, config.prompt.include_tags, chooses=chooses)
 
 
 def check_room(config: Config, weights: PolicyWeights) -> None:

@@ -49,6 +49,8 @@ class CardSampling:
     temperature: float
     max_tokens: int
     """Longest response, in tokens."""
+    choose: str = "anything"
+    """``admissible``: responses were chosen among the valid ones with an admissible action."""
 
 
 def _check_numbers(name: str, outcome: Outcome) -> None:

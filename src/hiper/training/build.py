@@ -159,11 +159,16 @@ def build(
 
 
 def check_form(config: Config, template: Template) -> None:
-    """Check that the template asks for every decision that gets credit or reward.
+    """Check that responses are free, and that the template asks for every decision that gets credit or reward.
 
     Raises:
-        UserError: Plans get credit or reward, but the template asks for none.
+        UserError: Plans get credit or reward, but the template asks for none. Or responses are chosen.
     """
+    if config.sampler.choose != "anything":
+        raise UserError(
+            f"sampler.choose={config.sampler.choose} is for playing and evaluating: the learner would credit tokens "
+            "under another distribution than the one they were drawn from; leave it out, and give it to `hiper eval`"
+        )
     if template.form is Form.PLAN_EXECUTE:
         return
     name = template.data.name

@@ -184,6 +184,7 @@ def generate_body(request: Request, terms: Terms) -> dict[str, Any]:
             "detokenize": False,
             "ignore_eos": True,  # the tokens that end a response are those named here alone
             "stop_token_ids": list(terms.stop_ids),
+            **({} if request.pattern is None else {"structured_outputs": {"regex": request.pattern}}),
         },
     }
 

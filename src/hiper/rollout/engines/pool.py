@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import UserError, shortened
 from hiper.files import remove_folder
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SCRAMBLED = -1
 """The version of scrambled weights."""
+SAMPLE_TEXT = "You are in the middle of a room. <action> go to cabinet 1 </action>"
+"""A text that tokenizers read differently."""
 MOST_RESTARTS = 3
 """How often an engine may fail under the same weights."""
 
@@ -70,7 +73,7 @@ class Pool:
         loop: The loop on which clients speak.
         weights: The first weights, from which sizes are taken.
         terms: What answers must keep to.
-        probe_text: A text, and its tokens in the learner's tokenizer.
+        tokenizer: The learner's tokenizer.
 
     Raises:
         UserError: An engine does not start, or what runs at an address is none that fits.
@@ -83,9 +86,10 @@ class Pool:
         loop: asyncio.AbstractEventLoop,
         weights: PolicyWeights,
         terms: Terms,
-        probe_text: tuple[str, list[int]],
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         self._settings, self._place, self._loop = settings, place, loop
+        self._tokenizer = tokenizer
         self.engines: list[Engine] = []
         self.terms = terms
         self.restarts = 0
@@ -100,7 +104,7 @@ class Pool:
         self._asked = probe.requests(terms.words, weights.positions, self._most_tokens)
         self._home = new_home(export.place_for(weights, settings.folder))
         try:
-            self._open(weights, probe_text)
+            self._open(weights)
         except BaseException:
             self._told = True
             self.close()
@@ -115,14 +119,14 @@ class Pool:
         if self._temporary is not None and not self._told:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def _open(self, weights: PolicyWeights, probe_text: tuple[str, list[int]]) -> None:
+    def _open(self, weights: PolicyWeights) -> None:
         settings = self._settings
         scrambled = self._home / "scrambled"
         self._write(weights, scrambled, change=export.scrambled)
         if settings.environment is None:
             for url in settings.urls:
                 self.engines.append(Engine(EngineClient(url, settings.timeout), None, self._loop))
-                _meet(self.engines[-1], *probe_text)
+                _meet(self.engines[-1], self._tokenizer)
                 self._first(self.engines[-1], scrambled)
         else:
             logs = self._place.logs or self._own_logs()
@@ -163,6 +167,9 @@ class Pool:
             if not groups:
                 raise UserError(f"sampler.tensor_parallel is {size}, and this process has {len(own)} GPUs: lower it")
         sequences = settings.max_num_seqs or (None if place.slots is None else min(256, place.slots))
+        tokenizer = self._home / "tokenizer" if place.patterns else None
+        if tokenizer is not None:
+            self._tokenizer.save_pretrained(tokenizer)
         return [
             Launch(
                 environment=environment,
@@ -172,6 +179,7 @@ class Pool:
                 kv_gib=kv_gib(weights, self._most_tokens, sequences),
                 memory=settings.gpu_memory_utilization,
                 gpus=group,
+                tokenizer=tokenizer,
                 extra=settings.args,
             )
             for group in groups
@@ -284,9 +292,11 @@ def check_answers(engine: Engine) -> None:
     check_version(version, engine.name)
 
 
-def _meet(engine: Engine, text: str, tokens: list[int]) -> None:
+def _meet(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that an engine that runs already is vLLM of a version that fits, with the learner's tokens."""
     check_answers(engine)
+    text = SAMPLE_TEXT
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     theirs = engine.do(engine.client.tokens_of(text))
     if theirs is not None and theirs != tokens:
         raise UserError(

@@ -61,6 +61,8 @@ class Launch:
     """The share of a GPU's memory that the engine takes."""
     gpus: tuple[int, ...] = ()
     """The GPUs of the engine. Several: the model is split over them."""
+    tokenizer: Path | None = None
+    """The folder of the tokenizer, which patterns of responses need. None: the engine reads and writes tokens alone."""
     extra: tuple[str, ...] = ()
     """Further arguments of the server. They come last, so they override the others."""
 
@@ -79,7 +81,11 @@ class Launch:
             arguments["--max-model-len"] = self.most_tokens
         if self.sequences is not None:
             arguments["--max-num-seqs"] = self.sequences
-        switches = ["--enable-scale-out", "--skip-tokenizer-init"]
+        switches = ["--enable-scale-out"]
+        if self.tokenizer is None:
+            switches.append("--skip-tokenizer-init")
+        else:
+            arguments["--tokenizer"] = self.tokenizer
         if self.environment.cpu:
             switches.append("--enforce-eager")  # compiling takes a minute and gains little on CPUs
             # Reading a prompt in parts ends the CPU build: it takes back a draw of the request's own generator, which

@@ -35,6 +35,8 @@ class Request:
     """The settings of sampling."""
     seed: int
     """The seed. The response depends on it, the prompt, the parameters and the weights, never on other requests."""
+    pattern: str | None = None
+    """A regular expression for the whole response. Tokens that lead elsewhere have no probability. None: any text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Workplace:
     """The most tokens of a prompt and its response together. None: unknown."""
     slots: int | None = None
     """The most episodes that run at once, in all processes together. None: unknown."""
+    patterns: bool = False
+    """Whether requests have patterns."""
 
 
 @runtime_checkable

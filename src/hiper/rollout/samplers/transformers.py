@@ -23,6 +23,7 @@ from hiper.models.batches import micro_batches
 from hiper.models.weights import PolicyWeights, evaluating, stop_ids
 from hiper.rollout.samplers import decoding
 from hiper.rollout.samplers.base import Request, Sample, SamplingParams
+from hiper.rollout.samplers.constraints import Constraint, TokenRules
 from hiper.validation import StrictModel
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class TransformersSampler:
         self._weights: PolicyWeights | None = None
         self._version: int | None = None
         self._way: decoding.Way = "select"
+        self._rules: TokenRules | None = None
         self._submitted: list[_Submitted] = []
         self._batches: list[list[_Submitted]] = []
         """The batches of earlier requests. They are sampled before newer requests."""
@@ -118,12 +120,12 @@ class TransformersSampler:
         self._batches, self._submitted, self._weights = [], [], None
 
     def _cut(self, submitted: Sequence[_Submitted]) -> list[list[_Submitted]]:
-        """Cut requests into batches of similar lengths and equal parameters."""
-        by_params: dict[SamplingParams, list[_Submitted]] = {}
+        """Cut requests into batches of similar lengths, of equal parameters, and all with a pattern or none."""
+        alike: dict[tuple[SamplingParams, bool], list[_Submitted]] = {}
         for item in submitted:
-            by_params.setdefault(item.request.params, []).append(item)
+            alike.setdefault((item.request.params, item.request.pattern is None), []).append(item)
         batches = []
-        for params, items in by_params.items():
+        for (params, _), items in alike.items():
             lengths = [len(item.request.prompt) + params.max_tokens for item in items]
             for indices in micro_batches(lengths, self.batch_tokens, most_padding=1.0):
                 batches.append([items[i] for i in indices])
@@ -139,6 +141,16 @@ class TransformersSampler:
             return
         for item, sample in sorted(zip(batch, samples, strict=True), key=lambda pair: pair[0].order):
             item.future.set_result(sample)
+
+    def _constraints(self, requests: Sequence[Request], words: int) -> list[Constraint]:
+        """Return the constraint of each request; empty: responses are free."""
+        patterns = [request.pattern for request in requests if request.pattern is not None]
+        if not patterns:
+            return []
+        assert len(patterns) == len(requests)
+        if self._rules is None:
+            self._rules = TokenRules(self._tokenizer, words, self._stop_ids)
+        return [self._rules.begin(pattern) for pattern in patterns]
 
     @torch.no_grad()
     def _sample_batch(self, requests: Sequence[Request]) -> list[Sample]:
@@ -162,8 +174,14 @@ class TransformersSampler:
         pad_id = self._tokenizer.pad_token_id
         batch = decoding.begin(model, prompts, params.max_tokens, pad_id, weights.shortcut, self._way)
         logits = batch.prefill()
+        constraints = self._constraints(requests, logits.shape[-1])
         for t in range(params.max_tokens):
+            if constraints:
+                logits = constrained(logits, [constraints[row] for row in rows.tolist()], done[rows].tolist())
             token, logprob = draw(logits, params.temperature, chance_NT[rows, t])
+            for row, drawn in zip(rows.tolist(), token.tolist(), strict=True) if constraints else ():
+                if not done[row]:
+                    constraints[row].take(drawn)
             ids[rows, t], logprobs[rows, t] = token, logprob
             lengths[rows] += ~done[rows]
             done[rows] |= torch.isin(token, eos_ids)
@@ -178,6 +196,17 @@ class TransformersSampler:
             Sample(tuple(i[:n]), tuple(p[:n]), bool(d), self._version)
             for i, p, n, d in zip(ids.tolist(), logprobs.tolist(), lengths.tolist(), done.tolist(), strict=True)
         ]
+
+
+def constrained(logits: Tensor, constraints: Sequence[Constraint], done: Sequence[bool]) -> Tensor:
+    """Return the logits (N, V) with minus infinity for every token that a row's constraint does not allow.
+
+    Rows that are done keep their logits.
+    """
+    allowed = [
+        np.ones(logits.shape[-1], bool) if end else c.allowed() for c, end in zip(constraints, done, strict=True)
+    ]
+    return logits.masked_fill(~torch.from_numpy(np.array(allowed)).to(logits.device), float("-inf"))
 
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:

@@ -19,7 +19,9 @@ import torch
 from pydantic import Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
+from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights, stop_ids
+from hiper.plan_execute.tokenizer import is_word_level
 from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
 from hiper.rollout.engines.engine import Engine
 from hiper.rollout.engines.environment import find_environment
@@ -30,8 +32,6 @@ from hiper.validation import StrictModel
 
 WAIT_SECONDS = 1.0
 """How long a process waits before it asks again for an engine that another process starts anew."""
-SAMPLE_TEXT = "You are in the middle of a room. <action> go to cabinet 1 </action>"
-"""A text that tokenizers read differently."""
 
 
 class VllmOptions(StrictModel):
@@ -125,8 +125,14 @@ class VllmSampler:
         """See :class:`~hiper.rollout.samplers.base.RemoteSampler`. Running engines must answer from the beginning.
 
         Raises:
-            UserError: What runs at an address is no vLLM that fits.
+            UserError: What runs at an address is no vLLM that fits. Or requests have patterns, and the tokenizer is
+                word-level: engines know no spaces between words.
         """
+        if workplace.patterns and is_word_level(self._tokenizer):
+            raise UserError(
+                "sampler.choose=admissible works for word-level tokenizers, as those of nano models, with "
+                "sampler.type=transformers alone; set that, or leave sampler.choose out"
+            )
         self._place = workplace
         for url in self._settings.urls if workplace.processes.first else ():
             # An address that is wrong shows now, not after a warm start of hours.
@@ -152,8 +158,7 @@ class VllmSampler:
             weights.hand_in()
         if gives:
             if self._pool is None:
-                text = SAMPLE_TEXT, self._tokenizer(SAMPLE_TEXT, add_special_tokens=False)["input_ids"]
-                self._pool = Pool(self._settings, self._place, self._loop, weights, self._terms, text)
+                self._pool = Pool(self._settings, self._place, self._loop, weights, self._terms, self._tokenizer)
                 self._engines = self._pool.engines
             self._metrics[names.ENGINE_PROBE.name] = self._pool.give(weights, self._terms)
         if self._shared:
