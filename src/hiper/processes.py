@@ -252,13 +252,13 @@ def _meet(processes: Processes, meeting: str, where: str) -> Any:
         RuntimeError: They do not come, or the address cannot be used.
         ValueError: A part of the address is missing.
     """
-    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     found: Future[Any] = Future()
 
     def meet() -> None:
         try:
-            found.set_result(next(dist.rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))[0])
+            found.set_result(next(rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))[0])
         except Exception as error:  # it is raised where the result is waited for
             found.set_exception(error)
 
