@@ -86,17 +86,18 @@ def table() -> Table:
     rows = []
     for name in large():
         config = load_config(name)
-        least = least_gpus(config)
-        device = named_device(least or f"1x{GPUS[-1]}GB")
+        peak = estimate_for(config, named_device("1x141GB")).peak
+        gpus, settings = least_gpus(config)
+        config = load_config(name, settings)
         shape, _ = shape_of_run(config)
-        pace, disk = stated_pace(config, shape, device), disk_of(config, shape)
+        pace, disk = stated_pace(config, shape, named_device(gpus)), disk_of(config, shape)
         rows.append(
             [
                 f"`{name}`",
-                gigabytes(estimate_for(config, named_device("1x141GB")).peak),
-                least or in_several(config),
-                duration(pace.iteration) if least else "",
-                duration(pace.run) if least else "",
+                gigabytes(peak),
+                f"{gpus}, sharded" if settings else gpus,
+                duration(pace.iteration),
+                duration(pace.run),
                 gigabytes(disk.checkpoint),
                 gigabytes(disk.run),
             ]
@@ -113,20 +114,21 @@ def table() -> Table:
     return Table("recipes", headings, rows)
 
 
-def least_gpus(config: Config) -> str | None:
-    """Return the smallest single GPU that a recipe fits as it is. None: there is none."""
+def least_gpus(config: Config) -> tuple[str, tuple[str, ...]]:
+    """Return the smallest single GPU that a recipe fits as it is; else GPUs of 80 GB, and settings that shard it.
+
+    Raises:
+        ValueError: It fits on none that are asked about.
+    """
     for size in GPUS:
         device = named_device(f"1x{size}GB")
         if fits(estimate_for(config, device), device):
-            return f"1x{size}GB"
-    return None
-
-
-def in_several(config: Config) -> str:
-    """Return how many of the GPUs of 80 GB a recipe fits with sharding and an engine."""
+            return f"1x{size}GB", ()
     device = named_device("1x80GB")
-    ways = [change for change in changes(config, device) if change.fits and change.processes > 1 and not change.method]
-    return f"{ways[0].processes}x80GB, sharded, with an engine" if ways else "more than 16x80GB"
+    for change in changes(config, device):
+        if change.fits and change.processes > 1 and not change.method:
+            return f"{change.processes}x80GB", change.settings
+    raise ValueError(f"{config.name} fits on no number of GPUs of 80 GB that `hiper check` knows")
 
 
 def files() -> dict[Path, str]:

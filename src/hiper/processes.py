@@ -6,10 +6,12 @@ the processes compute together is what one process computes alone, up to roundin
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +20,8 @@ from typing import Any, TypeVar
 
 from hiper.errors import LostProcessError, UserError, first_line
 from hiper.files import atomic_folder, writing
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,6 +32,10 @@ dies."""
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for the others. One may still be playing when another has finished its share."""
+MEETING = timedelta(minutes=10)
+"""How long a process waits for the others at the beginning."""
+TELL_SECONDS = 30.0
+"""How long it waits before it says so."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,8 @@ def together() -> Iterator[Processes]:
     if processes.count == 1:
         yield processes
         return
+    # Torch would write a stack of C++ for every attempt to reach the others.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch
     import torch.distributed as dist
 
@@ -211,17 +221,16 @@ def together() -> Iterator[Processes]:
 
     _end_with_parent()
     meeting = os.environ.get(RENDEZVOUS, "env://")
+    address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    where = f"at MASTER_ADDR:MASTER_PORT = {address}" if meeting == "env://" else f"at {meeting}"
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
-        dist.init_process_group(
-            backend, init_method=meeting, rank=processes.rank, world_size=processes.count, timeout=PATIENCE
-        )
+        store = _meet(processes, meeting, where)
+        dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        where = f"at MASTER_ADDR:MASTER_PORT = {address}" if meeting == "env://" else f"at {meeting}"
         raise UserError(
             f"process {processes.rank} of {processes.count} cannot meet the others {where} ({first_line(error)}); "
-            "is the port taken by another program, or the address not that of the first machine?"
+            "is the port taken by another program, is the address that of the first machine, and did all of them start?"
         ) from error
     try:
         processes.alike("the version of HiPER", __version__)
@@ -231,14 +240,45 @@ def together() -> Iterator[Processes]:
         dist.destroy_process_group()
 
 
+def _meet(processes: Processes, meeting: str, where: str) -> Any:
+    """Wait until all processes are there, and return the store through which they find each other.
+
+    Args:
+        processes: The processes.
+        meeting: The address, as torch reads it.
+        where: The same for people.
+
+    Raises:
+        RuntimeError: They do not come, or the address cannot be used.
+        ValueError: A part of the address is missing.
+    """
+    from torch.distributed.rendezvous import rendezvous
+
+    found: Future[Any] = Future()
+
+    def meet() -> None:
+        try:
+            found.set_result(next(rendezvous(meeting, processes.rank, processes.count, timeout=MEETING))[0])
+        except Exception as error:  # it is raised where the result is waited for
+            found.set_exception(error)
+
+    # Torch waits without heeding signals, so another thread waits for it.
+    threading.Thread(target=meet, daemon=True, name="meeting").start()
+    if not wait([found], TELL_SECONDS).done:
+        log.warning("waiting for the other processes %s", where)
+    store = found.result()
+    store.set_timeout(PATIENCE)
+    return store
+
+
 def _end_with_parent() -> None:
     """Ask this process to stop when the launcher is gone: then nobody would watch over it."""
     pipe = os.environ.get(PARENT)
     if pipe is None:
         return
 
-    def wait() -> None:
+    def watch() -> None:
         os.read(int(pipe), 1)  # returns when the other end is closed
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=wait, daemon=True, name="parent").start()
+    threading.Thread(target=watch, daemon=True, name="parent").start()

@@ -118,6 +118,8 @@ LEFT_OUT: dict[str, str] = {
     "hiper play alfworld data=generated size=tiny --agent Qwen/Qwen2.5-0.5B-Instruct": "the hub",
     "hiper study mine.yaml --jobs 2": "hours",
     "hiper train alfworld-qwen2.5-1.5b 'learner.lora={rank: 16, alpha: 32}' learner.lr=1e-5": "needs a GPU",
+    "hiper train alfworld-qwen2.5-7b-lora": "needs a GPU",
+    "hiper train alfworld-qwen2.5-7b --processes 8 learner.sharding=fsdp sampler.type=vllm": "needs eight GPUs",
     "hiper train quickstart --processes 2 learner.sharding=fsdp 'sampler={copy_weights: true}'": "minutes; "
     "tests/launch/test_sharded_runs.py trains so",
     "hiper train quickstart --processes 2": "tests/launch/test_together.py trains in two processes",

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 
 from helpers.fake_engine import fake_environment
 from helpers.together import forked
-from hiper import api
+from hiper import api, processes
 from hiper.config import Config, load_config
 from hiper.display.console import Display
 from hiper.episode import read_episodes
@@ -275,6 +276,47 @@ def test_torchrun_on_two_machines(tiny_recipe: Path, tmp_path: Path):
             _, err = process.communicate(timeout=180)
             assert process.returncode == 0, err
     check_same(alone, Run.open(tmp_path / "2"))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, rank: str):
+    """They wait for each other for minutes, say so, and end. A long patience begins when all are there."""
+    with free_port() as port:
+        variables = {"RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in {**variables, "TORCH_CPP_LOG_LEVEL": "ERROR"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
+    monkeypatch.setattr(processes, "TELL_SECONDS", 0.1)
+    with (
+        pytest.raises(UserError, match=rf"process {rank} of 2 cannot meet the others at .* = 127\.0\.0\.1:{port} "),
+        processes.together(),
+    ):
+        pass
+    assert f"waiting for the other processes at MASTER_ADDR:MASTER_PORT = 127.0.0.1:{port}" in caplog.text
+
+
+def test_a_process_that_waits_for_others_can_be_stopped(tiny_recipe: Path, tmp_path: Path):
+    with free_port() as port:
+        variables = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    script = "import hiper.processes as p; p.TELL_SECONDS = 0.1; from hiper.cli import main; main()"
+    command = [sys.executable, "-c", script, "train", str(tiny_recipe), "--out", "run"]
+    environment = os.environ | variables | {"COLUMNS": "200"}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting for the other processes" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_that_another_program_has(monkeypatch: pytest.MonkeyPatch):
+    with free_port() as port:
+        variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in {**variables, "TORCH_CPP_LOG_LEVEL": "ERROR"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(processes, "MEETING", timedelta(seconds=1))
+        with pytest.raises(UserError, match="is the port taken by another program"), processes.together():
+            pass
 
 
 @contextmanager

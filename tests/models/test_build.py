@@ -267,6 +267,13 @@ def test_models_that_change_their_logits_are_refused(tmp_path: Path):
         load_policy(tmp_path, ModelConfig())
 
 
+def test_a_model_whose_tokenizer_is_missing(make_qwen2: Callable[..., Qwen2ForCausalLM], tmp_path: Path):
+    """transformers makes one of the model's kind, which knows no words."""
+    make_qwen2().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"reads a text as no tokens at all: .* such as tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
 def test_a_tokenizer_without_an_end_is_refused(saved: Path, bpe_tokenizer: Qwen2Tokenizer):
     settings = json.loads((saved / "tokenizer_config.json").read_text())
     (saved / "tokenizer_config.json").write_text(json.dumps(settings | {"eos_token": None}))

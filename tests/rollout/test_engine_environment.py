@@ -112,6 +112,21 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_an_environment_of_something_else_is_left_alone(monkeypatch: pytest.MonkeyPatch, ready: Path, tmp_path: Path):
+    """vLLM would replace its torch, numpy and transformers."""
+    monkeypatch.setattr(install, "steps", lambda folder, cpu: 1 / 0)
+    with pytest.raises(UserError, match=f"{sys.prefix} is the Python environment of hiper itself, and vLLM would"):
+        install.install(Path(sys.prefix), nullcontext, cpu=True)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "pyvenv.cfg").touch()
+    with pytest.raises(UserError, match=r"theirs is a Python environment already, .*; name an empty or a new folder"):
+        install.install(theirs, nullcontext, cpu=True)
+    assert [path.name for path in theirs.iterdir()] == ["pyvenv.cfg"]
+    (ready / "pyvenv.cfg").touch()
+    assert install.install(ready, nullcontext, cpu=True).folder == ready  # it has vLLM, whoever made it
+
+
 def test_a_full_disk_is_told_before(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**30))

@@ -6,6 +6,8 @@ import datetime
 import json
 import math
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -40,6 +42,7 @@ from hiper.plan_execute.tokenizer import encode_text
 from hiper.rollout.samplers import Sample
 from hiper.runs.folder import Run
 from hiper.training.build import build
+from hiper.training.estimate.models import shape_of
 from hiper.training.trainer import train
 
 CONTEXT = PromptContext("open the door", (), "You see a door.", None, ("open door",), 0)
@@ -352,7 +355,13 @@ def test_a_plain_adapter_is_exported(lora_run: Run, tmp_path: Path):
     [
         ({"rank": 8}, "adapter of another rank"),
         ({"targets": ["q_proj"]}, "of other targets"),
-        ({"targets": ["nose"]}, r"learner.lora.targets: .*nose"),
+        ({"targets": ["nose"]}, r"learner.lora.targets: the model has no layer called 'nose'$"),
+        ({"targets": ["q_proj", "nose"]}, "no layer called 'nose'"),
+        ({"targets": ".*[.]nose"}, "no layer called '.*nose'; a text is a regular expression for whole names"),
+        ({"targets": "q_proj"}, "no layer called 'q_proj'; a text is a regular expression for whole names"),
+        ({"targets": r".*layers\.0\.self_attn.*"}, r"matches model.layers.0.self_attn, which cannot have an adapter"),
+        ({"targets": ["q_proj", "lm_head"]}, "'lm_head' matches lm_head, which cannot have an adapter"),
+        ({"targets": ["embed_tokens"]}, "matches model.embed_tokens, which cannot have an adapter"),
     ],
 )
 def test_lora_settings_that_do_not_fit(lora_run: Run, change: dict[str, Any], said: str):
@@ -360,6 +369,37 @@ def test_lora_settings_that_do_not_fit(lora_run: Run, change: dict[str, Any], sa
     tree["learner"]["lora"] |= change
     with pytest.raises(UserError, match=said):
         build(Config.model_validate(tree), lora_run.checkpoints[-1] / "policy")
+
+
+@pytest.mark.parametrize(
+    "targets", [r".*layers\.1\..*[qv]_proj.*", ["layers.1.self_attn.q_proj", "1.self_attn.v_proj"]]
+)
+def test_targets_by_expression_and_by_name(settings: Config, targets: str | list[str]):
+    """Policy, critic and reference get equal layers, and the estimate counts the same ones."""
+    pytest.importorskip("peft")
+    tree = with_lora(settings).model_dump(mode="json")
+    tree["learner"]["lora"]["targets"] = targets
+    config = Config.model_validate(tree)
+    parts = build(config)
+    parts.learner.set_reference()
+    model = parts.learner.weights().model
+    layers = {
+        role: {name.split(".lora_")[0] for name, _ in model.named_parameters() if f".{role}." in name}
+        for role in ("policy", "critic", "reference")
+    }
+    wanted = {f"model.layers.1.self_attn.{matrix}_proj" for matrix in "qv"}
+    assert layers == dict.fromkeys(layers, wanted)
+    numbers = sum(p.numel() for name, p in model.named_parameters() if ".policy." in name)
+    base = AutoModelForCausalLM.from_pretrained(str(config.model.path))
+    assert shape_of(base, config.learner.lora).adapter == numbers > 0
+
+
+def test_peft_brings_no_advice_about_other_packages(lora_run: Run, tmp_path: Path):
+    """It imports bitsandbytes where that is installed, asked or not. Nobody who does not quantize should hear of it."""
+    adapter = lora_run.checkpoints[-1] / "policy"
+    command = [sys.executable, "-m", "hiper", "export", str(adapter), "--out", str(tmp_path / "whole")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert said.stderr == ""
 
 
 def test_an_adapter_of_another_base_is_refused(

@@ -8,6 +8,8 @@ copy of the policy, for the KL term. Without any adapter the base itself compute
 from __future__ import annotations
 
 import json
+import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -32,6 +34,10 @@ WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 OF_PEFT = "base_model.model."
 """What the names of tensors begin with in an adapter's file."""
 
+# Where bitsandbytes is installed, PEFT imports it for every run. On some CPUs bitsandbytes then advises to install a
+# kernel. It would be of no use: it computes no gradients, so no model of a run uses it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 
 class Adapters:
     """The adapters of a model. The adapter of the policy is added at once, and is active unless :meth:`using` is.
@@ -48,6 +54,7 @@ class Adapters:
     def __init__(self, model: PreTrainedModel, config: LoraConfig, checkpointing: bool = False) -> None:
         self._model, self._config = model, config
         self._active: Role | None = "policy"
+        target_layers(model, config)
         model.requires_grad_(False)
         self.add("policy")
         if checkpointing:
@@ -167,6 +174,33 @@ class Adapters:
         return [module for module in self._model.modules() if isinstance(module, BaseTunerLayer)]
 
 
+def target_layers(model: PreTrainedModel, config: LoraConfig) -> list[nn.Linear]:
+    """Return the layers of a model, without adapters yet, that will get adapters: linear ones, but not the head.
+
+    Raises:
+        UserError: A name or the expression matches nothing, or something that is no such layer.
+    """
+    head, targets = model.get_output_embeddings(), config.targets
+    modules = {name: module for name, module in model.named_modules() if name}
+    fits = {name: m for name, m in modules.items() if isinstance(m, nn.Linear) and m is not head}
+    if targets == "all-linear":
+        return list(fits.values())
+    if isinstance(targets, str):
+        chosen = {targets: [name for name in modules if re.fullmatch(targets, name)]}
+    else:
+        chosen = {t: [name for name in modules if name == t or name.endswith(f".{t}")] for t in targets}
+    for target, names in chosen.items():
+        if not names:
+            hint = "; a text is a regular expression for whole names" if isinstance(targets, str) else ""
+            raise UserError(f"learner.lora.targets: the model has no layer called '{target}'{hint}")
+        if other := next((name for name in names if name not in fits), None):
+            raise UserError(
+                f"learner.lora.targets: '{target}' matches {other}, which cannot have an adapter: only linear layers "
+                "can, without the head"
+            )
+    return [fits[name] for name in dict.fromkeys(name for names in chosen.values() for name in names)]
+
+
 def role_of(name: str) -> str | None:
     """Return the adapter that a parameter belongs to: what follows its matrix in its name. None: the base."""
     *_, matrix, role, _ = ["", "", *name.split(".")]
@@ -210,6 +244,7 @@ def merged(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses an old name of transformers
             warnings.filterwarnings("error", "Found missing adapter keys")  # PEFT would go on without them
             joined = _peft().PeftModel.from_pretrained(base, str(folder))
         model: PreTrainedModel = joined.merge_and_unload()

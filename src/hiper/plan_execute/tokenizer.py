@@ -133,6 +133,11 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
             f"{source}: no tokenizer can be loaded; give a model's directory or its name on the hub, or upgrade the "
             f"library tokenizers, since newer versions read more files ({first_line(error)})"
         ) from error
+    if not encode_text(tokenizer, "go 1"):  # some are made of the model's kind alone, without a vocabulary
+        raise UserError(
+            f"the tokenizer of '{source}' reads a text as no tokens at all: its files are missing, such as "
+            "tokenizer.json; download the whole model"
+        )
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{source}' has no end-of-sequence token, so responses could not end")
     if tokenizer.pad_token_id is None:

@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
 from helpers.fake_engine import Answer, FakeEngine, fake_environment, serving
 from hiper.errors import DivergedError, UserError
 from hiper.models.weights import PolicyWeights
+from hiper.processes import Processes
 from hiper.rollout.engines import export, probe
 from hiper.rollout.engines.environment import VARIABLE, Environment, check_version, find_environment
 from hiper.rollout.engines.pool import kv_gib
@@ -358,6 +359,14 @@ def test_nobody_at_the_address(made: Make, make_qwen2: MakeQwen2):
         made(url="http://127.0.0.1:9").load(PolicyWeights(make_qwen2()), 0)
 
 
+def test_a_wrong_address_shows_before_any_weights(engine: FakeEngine, made: Make):
+    """A warm start of hours may come before the first weights."""
+    with pytest.raises(UserError, match=r"127.0.0.1:9 does not answer as vLLM does"):
+        made(url=[engine.url, "http://127.0.0.1:9"]).settle(Workplace())
+    made(url="http://127.0.0.1:9").settle(Workplace(processes=Processes(rank=1, count=2)))  # the first process says it
+    made(url=engine.url).settle(Workplace())
+
+
 def test_another_program_at_the_address(engine: FakeEngine, made: Make, make_qwen2: MakeQwen2):
     engine.get = lambda path: (200, {"hello": "world"})  # type: ignore[method-assign]
     with pytest.raises(UserError, match="does not answer as vLLM does"):
@@ -422,6 +431,11 @@ def test_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     [
         ({"launch": False}, "give its url"),
         ({"url": "localhost:8000"}, "does not begin with http://"),
+        ({"url": "http://"}, "names no machine"),
+        ({"url": "http://a b:80"}, "names no machine"),
+        ({"url": "http://[bad"}, "is no address"),
+        ({"url": ["http://127.0.0.1:8000", "http://127.0.0.1:99999"]}, "is no address: Port out of range"),
+        ({"url": "http://127.0.0.1:eight"}, "is no address: Port could not be cast"),
         ({"timeout": 0}, "timeout"),
         ({"urll": "http://a"}, "did you mean 'url'"),
     ],

@@ -77,6 +77,22 @@ def test_changes_say_what_they_would_give():
     assert [change.method for change in found if "model.critic=shared" in change.settings] == [True]
 
 
+def test_engines_of_several_gpus_need_less_of_each():
+    """Each holds the cache of its share of the episodes. So four GPUs hold 4B, and the smallest number is named."""
+    config, device = load_config("alfworld-qwen3-4b"), named_device("1x80GB")
+    sharded = [c for c in changes(config, device) if "learner.sharding=fsdp" in c.settings and c.processes > 1]
+    assert [(change.processes, change.fits) for change in sharded] == [(4, True)]
+    half = estimate_for(load_config("alfworld-qwen3-4b", sharded[0].settings), named_device("2x80GB"))
+    assert half.peak > 80e9
+
+
+@pytest.mark.parametrize("gpus", ["32x1GB", "100x1GB"])
+def test_more_gpus_than_are_tried(gpus: str):
+    device = named_device(gpus)
+    found = changes(load_config("alfworld-qwen3-4b"), device)
+    assert {change.processes for change in found} == {device.count}
+
+
 def test_small_savings_are_joined_where_none_is_enough():
     """7B with LoRA on 24 GB: neither smaller batches nor 4 bits alone."""
     found = changes(load_config("alfworld-qwen2.5-7b-lora"), named_device("1x24GB"))

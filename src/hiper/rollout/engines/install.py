@@ -28,6 +28,9 @@ UNFIT = ("torchvision", "torchaudio", "torchcodec")
 NEEDED_GIB = {True: 5, False: 14}
 """The free space that an installation needs, for CPUs and for GPUs."""
 
+LOG = "hiper-engine.log"
+"""What pip said, in the folder of the environment. It also marks an environment as one that this module made."""
+
 Bar = Callable[[str], AbstractContextManager[Any]]
 """Shows what is being done, and for how long."""
 
@@ -82,7 +85,8 @@ def install(folder: Path, bar: Bar, cpu: bool | None = None) -> Environment:
     cpu = not has_gpu() if cpu is None else cpu
     _check_machine(folder, cpu)
     if (found := inspect(folder)) is None or not _works(found):
-        log = folder / "hiper-engine.log"
+        _check_own(folder)
+        log = folder / LOG
         with writing(log):
             folder.mkdir(parents=True, exist_ok=True)
         for step in steps(folder, cpu):
@@ -105,7 +109,7 @@ def _check_machine(folder: Path, cpu: bool) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder for the engine's environment")
-    strange = [] if not folder.exists() else [path.name for path in folder.iterdir() if path.name != "hiper-engine.log"]
+    strange = [] if not folder.exists() else [path.name for path in folder.iterdir() if path.name != LOG]
     if strange and not (folder / "pyvenv.cfg").is_file():
         raise UserError(
             f"{folder} holds other files, such as {shortened(strange[0])}; name an empty or a new folder for the engine"
@@ -118,6 +122,21 @@ def _check_machine(folder: Path, cpu: bool) -> None:
                 f"{above} has {free:.1f} GiB free, and an engine needs {NEEDED_GIB[cpu]} GiB; name a folder on another "
                 "disk"
             )
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse an environment that is used for something else. vLLM would replace its torch, numpy and transformers.
+
+    Raises:
+        UserError: It is the trainer's own environment, or another one that this module did not make.
+    """
+    trainer = folder.resolve() == Path(sys.prefix).resolve()
+    if trainer or ((folder / "pyvenv.cfg").is_file() and not (folder / LOG).is_file()):
+        what = "the Python environment of hiper itself" if trainer else "a Python environment already"
+        raise UserError(
+            f"{folder} is {what}, and vLLM would replace packages in it, such as torch and numpy; name an empty or a "
+            "new folder for the engine"
+        )
 
 
 def _run(step: Step, log: Path) -> None:

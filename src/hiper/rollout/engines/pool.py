@@ -277,8 +277,12 @@ def new_home(place: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"hiper-weights-{os.getpid()}-", dir=place))
 
 
-def _meet(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that an engine that runs already is vLLM of a version that fits, with the learner's tokens."""
+def check_answers(engine: Engine) -> None:
+    """Check that an engine that runs already is vLLM of a version that fits.
+
+    Raises:
+        UserError: It is not.
+    """
     version = engine.do(engine.client.version_of_vllm())
     if version is None:
         raise UserError(
@@ -286,6 +290,11 @@ def _meet(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
             "docs/engines.md shows how to start one"
         )
     check_version(version, engine.name)
+
+
+def _meet(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that an engine that runs already is vLLM of a version that fits, with the learner's tokens."""
+    check_answers(engine)
     text = SAMPLE_TEXT
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     theirs = engine.do(engine.client.tokens_of(text))

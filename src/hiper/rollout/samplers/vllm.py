@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import torch
 from pydantic import Field, model_validator
@@ -24,7 +25,7 @@ from hiper.plan_execute.tokenizer import is_word_level
 from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
 from hiper.rollout.engines.engine import Engine
 from hiper.rollout.engines.environment import find_environment
-from hiper.rollout.engines.pool import SCRAMBLED, Pool, PoolSettings
+from hiper.rollout.engines.pool import SCRAMBLED, Pool, PoolSettings, check_answers
 from hiper.rollout.samplers.base import Request, Sample, Workplace
 from hiper.runs import metrics as names
 from hiper.validation import StrictModel
@@ -71,9 +72,20 @@ class VllmOptions(StrictModel):
         if not self.urls and not self.launch:
             raise ValueError("launch is false, so a running engine is needed: give its url")
         for url in self.urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"url: '{url}' does not begin with http:// or https://")
+            _check_url(url)
         return self
+
+
+def _check_url(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"url: '{url}' does not begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"url: '{url}' is no address: {error}") from None
+    if not host or any(sign.isspace() for sign in url):
+        raise ValueError(f"url: '{url}' names no machine; an address looks like http://127.0.0.1:8000")
 
 
 class VllmSampler:
@@ -110,10 +122,11 @@ class VllmSampler:
         atexit.register(self.close)
 
     def settle(self, workplace: Workplace) -> None:
-        """See :class:`~hiper.rollout.samplers.base.RemoteSampler`.
+        """See :class:`~hiper.rollout.samplers.base.RemoteSampler`. Running engines must answer from the beginning.
 
         Raises:
-            UserError: Requests have patterns, and the tokenizer is word-level: engines know no spaces between words.
+            UserError: What runs at an address is no vLLM that fits. Or requests have patterns, and the tokenizer is
+                word-level: engines know no spaces between words.
         """
         if workplace.patterns and is_word_level(self._tokenizer):
             raise UserError(
@@ -121,6 +134,13 @@ class VllmSampler:
                 "sampler.type=transformers alone; set that, or leave sampler.choose out"
             )
         self._place = workplace
+        for url in self._settings.urls if workplace.processes.first else ():
+            # An address that is wrong shows now, not after a warm start of hours.
+            engine = Engine(EngineClient(url, self._settings.timeout), None, self._loop)
+            try:
+                check_answers(engine)
+            finally:
+                engine.do(engine.client.close())
 
     def load(self, weights: PolicyWeights, version: int) -> None:
         """See :class:`~hiper.rollout.samplers.base.Sampler`. The first call starts the engines, or meets running ones.

@@ -102,23 +102,28 @@ def _alternatives(config: Config, device: Device) -> Iterator[tuple[tuple[str, .
     elif lora is not None and lora.quantize == "none":
         yield ("learner.lora.quantize=4bit",), device.count, False
     if device.kind == "cuda":
-        engine = (ENGINE, f"sampler.gpu_memory_utilization={_engine_share(config, device)}")
-        counts = [n for n in (2, 4, 8, MOST_GPUS) if n >= device.count]
-        shared = [_changed(config, device, (SHARED_OUT, *engine), n) for n in counts]
-        fitting = next(
-            (n for n, change in zip(counts, shared, strict=True) if change is not None and change.fits), None
-        )
-        yield (SHARED_OUT, *engine), fitting or counts[-1], False
-        yield (SHARED_OUT, "learner.offload=true", *engine), device.count, False
+        counts = [n for n in (2, 4, 8, MOST_GPUS) if n >= device.count] or [device.count]
+        ways = {n: _sharded(config, device, n) for n in counts}
+        tried = {n: _changed(config, device, way, n) for n, way in ways.items()}
+        count = next((n for n, change in tried.items() if change is not None and change.fits), counts[-1])
+        yield ways[count], count, False
+        yield (*_sharded(config, device, device.count), "learner.offload=true"), device.count, False
     yield ("model.critic=shared",), device.count, True
     yield ("learner.kl_coef=0",), device.count, True
 
 
-def _engine_share(config: Config, device: Device) -> float:
-    """Return the share of a GPU that an engine needs, in steps of 0.05."""
+def _sharded(config: Config, device: Device, count: int) -> tuple[str, ...]:
+    """Return the settings of sharding with engines that take no more of their GPUs than they need, by steps of 0.05.
+
+    Args:
+        config: The settings.
+        device: The GPU.
+        count: The number of GPUs. Each has an engine, which serves its share of the episodes.
+    """
     shape, _ = shape_of_run(config)
-    sizes = Sizes(config, shape, "cuda", device.count, formats_of(config, shape, "cuda"))
-    return min(0.95, math.ceil(20 * engine_needs(sizes) / (device.memory or math.inf)) / 20)
+    sizes = Sizes(config, shape, "cuda", count, formats_of(config, shape, "cuda"))
+    share = min(0.95, math.ceil(20 * engine_needs(sizes) / (device.memory or math.inf)) / 20)
+    return SHARED_OUT, ENGINE, f"sampler.gpu_memory_utilization={share}"
 
 
 def _changed(

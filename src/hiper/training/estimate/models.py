@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hiper.config import Config, LoraConfig, ModelConfig
-from hiper.errors import UserError
 from hiper.models import qwen2
 from hiper.models.build import outline, outline_policy
+from hiper.models.lora import target_layers
 from hiper.plan_execute.tokenizer import find_model
 from hiper.training.estimate.sizes import Shape
 
@@ -139,7 +138,8 @@ def shape_of(policy: PreTrainedModel, lora: LoraConfig | None) -> Shape:
     linear = {name: module for name, module in policy.named_modules() if isinstance(module, nn.Linear)}
     head = policy.get_output_embeddings()
     inner = {name: module for name, module in linear.items() if module is not head}
-    adapter = 0 if lora is None else _adapter_size(inner, lora)
+    adapted = [] if lora is None else target_layers(policy, lora)
+    rank = 0 if lora is None else lora.rank
     return Shape(
         layers=int(text.num_hidden_layers),
         hidden=int(text.hidden_size),
@@ -151,31 +151,14 @@ def shape_of(policy: PreTrainedModel, lora: LoraConfig | None) -> Shape:
         backbone=sum(p.numel() for p in decoder.parameters()),
         matrices=sum(module.weight.numel() for module in inner.values()),
         largest=max(p.numel() for p in policy.parameters()),
-        adapter=adapter,
-        rank=0 if lora is None else lora.rank,
+        # Two matrices beside each layer: one as wide as what goes in, one as what comes out.
+        adapter=sum(rank * (module.in_features + module.out_features) for module in adapted),
+        rank=rank,
         shortcut=qwen2.understands(decoder),
         kernel=bool(getattr(policy, "_supports_sdpa", True)),
         heads=heads,
         head_norms=any(name.endswith("q_norm") for name, _ in decoder.named_modules()),
     )
-
-
-def _adapter_size(linear: dict[str, nn.Linear], lora: LoraConfig) -> int:
-    """Count the parameters of an adapter: rank times both widths of every layer that it stands beside.
-
-    Raises:
-        UserError: There is no such layer.
-    """
-    if lora.targets == "all-linear":
-        chosen = list(linear.values())
-    elif isinstance(lora.targets, str):
-        chosen = [m for name, m in linear.items() if re.fullmatch(lora.targets, name)]
-    else:
-        chosen = [m for name, m in linear.items() if any(name == t or name.endswith(f".{t}") for t in lora.targets)]
-    if not chosen:
-        hint = "; a text is a regular expression for whole names" if isinstance(lora.targets, str) else ""
-        raise UserError(f"learner.lora.targets: the model has no layer called {lora.targets!r}{hint}")
-    return sum(lora.rank * (module.in_features + module.out_features) for module in chosen)
 
 
 def has_bfloat16(device: torch.device) -> bool:
