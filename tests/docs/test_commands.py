@@ -88,7 +88,7 @@ SHORT: dict[str, str] = {
 LEFT_OUT: dict[str, str] = {
     "pip install 'hiper[viewer]'": "installs over the network; `make test` has what it installs",
     "hiper view runs/quickstart-seed0 --export page.html --episodes iter-00003/17,eval-00014-valid_unseen/0": (
-        "a run of eleven minutes; tests/viewer/test_command.py exports pages"
+        "a run of four minutes; tests/viewer/test_command.py exports pages"
     ),
     "make quickstart": "four minutes",
     "make test": "these are the tests",

@@ -9,11 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 
 from hiper.advantages import HEADS_OF, Critic
-from hiper.models import actor_critic
-from hiper.models.actor_critic import HEADS, ActorCritic, RowBatch, ValueHeads
+from hiper.models import actor_critic, qwen2
+from hiper.models.actor_critic import (
+    HEADS,
+    ActorCritic,
+    Outputs,
+    RowBatch,
+    ValueHeads,
+    hidden_states,
+    packs,
+)
 from hiper.models.batches import idle_share, micro_batches, padding_share
 from hiper.rows import Row
 
@@ -110,6 +119,55 @@ def test_logits_in_pieces_give_the_same_numbers_and_gradients(make_qwen2: MakeQw
     at_once = run()
     monkeypatch.setattr(actor_critic, "MOST_LOGITS", 2 * 40 + 1)  # two tokens at a time
     torch.testing.assert_close(run(), at_once, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_packed_rows_compute_what_padded_rows_compute(
+    make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch, family: str
+):
+    """Flash attention needs a GPU. Torch's own takes packed rows too, in place of it, with a mask of all pairs."""
+
+    def make(seed: int) -> PreTrainedModel:
+        torch.manual_seed(seed)
+        return make_qwen2(seed=seed) if family == "qwen2" else make_llama()
+
+    def outcome() -> tuple[Outputs, list[Tensor]]:
+        model = ActorCritic(make(0), make(1).get_decoder(), shortcut=False)
+        torch.nn.init.normal_(model.heads.out.weight, generator=torch.Generator().manual_seed(0))
+        outputs = model(RowBatch.of(ROWS, 0, CPU), 0.7)
+        (outputs.logprobs_K.sum() + outputs.values_PH.square().sum()).backward()
+        return outputs, [p.grad for p in model.parameters() if p.grad is not None]
+
+    padded, gradients = outcome()
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(actor_critic, "packs", lambda decoder: True)
+    original = hidden_states
+
+    def noting(decoder: PreTrainedModel, *given: Any) -> Tensor:
+        told = decoder.register_forward_pre_hook(
+            lambda _, __, named: seen.append(tuple(named["input_ids"].shape)), with_kwargs=True
+        )
+        states = original(decoder, *given)
+        told.remove()
+        return states
+
+    monkeypatch.setattr(actor_critic, "hidden_states", noting)
+    packed, others = outcome()
+    assert seen == [(1, sum(map(len, ROWS)))] * 2  # policy and critic: one row without padding
+    for one, other in zip(padded, packed, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert len(gradients) == len(others) > 20
+    for one, other in zip(gradients, others, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_flash_attention_packs_and_takes_no_shortcut(make_qwen2: MakeQwen2):
+    decoder = make_qwen2().get_decoder()
+    assert not packs(decoder)
+    assert qwen2.understands(decoder)
+    decoder.config._attn_implementation_internal = "flash_attention_2"
+    assert packs(decoder)
+    assert not qwen2.understands(decoder)
 
 
 # --- The critic -----------------------------------------------------------------------------------------------------

@@ -337,6 +337,14 @@ def test_more_digits_than_the_parameters_have_are_refused():
         choose_autocast(ModelConfig(compute_dtype="float32", param_dtype="bfloat16"), torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    ("compute", "device", "said"), [("auto", "cpu", "needs a GPU"), ("float32", "cuda", "computes in bfloat16")]
+)
+def test_flash_attention_needs_a_gpu_and_bfloat16(compute: Any, device: str, said: str):
+    with pytest.raises(UserError, match=f"model.attention=flash_attention_2 {said}"):
+        choose_autocast(ModelConfig(compute_dtype=compute, attention="flash_attention_2"), torch.device(device))
+
+
 @pytest.mark.parametrize("kind", [GPT2Config, OPTConfig])
 def test_a_policy_has_no_dropout(kind: Any, tmp_path: Path):
     """Or what is updated would not be what was sampled from."""

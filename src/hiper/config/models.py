@@ -69,5 +69,10 @@ class ModelConfig(StrictModel):
     """The number format of the weights."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """The number format of forward passes. ``auto``: bfloat16 if the hardware supports it, otherwise float32."""
+    attention: Literal["auto", "flash_attention_2", "flash_attention_3"] = "auto"
+    """How attention is computed. ``auto``: by torch.
+
+    The others need a GPU and a package, such as flash-attn. With them, the learner packs rows without padding.
+    """
     gradient_checkpointing: bool = False
     """If true, compute activations again in the backward pass. This saves memory and takes time."""

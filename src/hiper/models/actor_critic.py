@@ -36,6 +36,8 @@ class RowBatch:
     """
 
     input_ids_NL: Tensor
+    length_N: Tensor
+    """The length of each row."""
     row_M: Tensor
     """The row of each position read, in ascending order."""
     position_M: Tensor
@@ -59,7 +61,8 @@ class RowBatch:
         Raises:
             ValueError: A row has an empty prompt or response, or a value position outside its response.
         """
-        width = max(len(row.prompt_ids) + len(row.response_ids) for row in rows)
+        lengths = [len(row.prompt_ids) + len(row.response_ids) for row in rows]
+        width = max(lengths)
         ids: list[list[int]] = []
         row_M: list[int] = []
         position_M: list[int] = []
@@ -77,7 +80,7 @@ class RowBatch:
             state_K += range(before, before + response)
             target_K += row.response_ids
             value_states.append((low, before, before))
-        arrays = (ids, row_M, position_M, state_K, target_K, value_states)
+        arrays = (ids, lengths, row_M, position_M, state_K, target_K, value_states)
         return cls(*(torch.tensor(array, device=device) for array in arrays))
 
 
@@ -220,7 +223,8 @@ class ActorCritic(nn.Module):
         """
         assert critic_batch is None or self.own_backbone
         decoder = self.policy.get_decoder()
-        states_MD = hidden_states(decoder, batch.input_ids_NL, batch.row_M, batch.position_M, self.shortcut)
+        ids_NL, length_N = batch.input_ids_NL, batch.length_N
+        states_MD = hidden_states(decoder, ids_NL, batch.row_M, batch.position_M, self.shortcut, length_N)
         scores = token_scores(self.policy, states_MD[batch.state_K], batch.target_K, temperature)
         if not self.heads.names or not values:
             return Outputs(*scores, states_MD.new_zeros(len(batch.input_ids_NL), 0))
@@ -238,7 +242,8 @@ class ActorCritic(nn.Module):
             row_M, position_M = batch.row_M[places], batch.position_M[places]
             decoder = self.policy.get_decoder() if self.backbone is None else self.backbone
             with self.adapters.using("critic") if self.adapters else nullcontext():
-                states_MD = hidden_states(decoder, batch.input_ids_NL, row_M, position_M, self.shortcut)
+                ids_NL, length_N = batch.input_ids_NL, batch.length_N
+                states_MD = hidden_states(decoder, ids_NL, row_M, position_M, self.shortcut, length_N)
             return states_MD.view(*places_PH.shape, -1)
         states_PHD = states_MD[places_PH]
         return states_PHD.detach() if self.detached else states_PHD
@@ -250,12 +255,23 @@ def _width(policy: PreTrainedModel) -> int:
     return int(width or policy.config.get_text_config().hidden_size)
 
 
+def packs(decoder: PreTrainedModel) -> bool:
+    """Return whether rows are packed: attention over rows of any lengths, one behind the other, needs no padding."""
+    return str(getattr(decoder.config, "_attn_implementation", "")).startswith("flash_attention")
+
+
 def hidden_states(
-    decoder: PreTrainedModel, ids_NL: Tensor, row_M: Tensor, position_M: Tensor, shortcut: bool = True
+    decoder: PreTrainedModel,
+    ids_NL: Tensor,
+    row_M: Tensor,
+    position_M: Tensor,
+    shortcut: bool = True,
+    length_N: Tensor | None = None,
 ) -> Tensor:
     """Return the last layer's hidden states (M, D) at the given positions.
 
-    No mask is needed. Padding stands at the end, so causal attention hides it from every real token.
+    No mask is needed. Padding stands at the end, so causal attention hides it from every real token. Packed rows have
+    none: they are one row to the decoder, whose positions begin anew with each of them.
 
     Args:
         decoder: A model without its language head.
@@ -263,7 +279,16 @@ def hidden_states(
         row_M: The row of each position, in ascending order.
         position_M: The positions to read.
         shortcut: See :class:`ActorCritic`.
+        length_N: The length of each row, with which rows can be packed. None: they are not.
     """
+    if length_N is not None and packs(decoder):
+        within_NL = torch.arange(ids_NL.shape[1], device=ids_NL.device).expand_as(ids_NL)
+        real_NL = within_NL < length_N.unsqueeze(1)
+        packed = decoder(
+            input_ids=ids_NL[real_NL].unsqueeze(0), position_ids=within_NL[real_NL].unsqueeze(0), use_cache=False
+        )
+        first_N = length_N.cumsum(0) - length_N
+        return cast(Tensor, packed.last_hidden_state[0, first_N[row_M] + position_M])
     if shortcut and qwen2.understands(decoder):
         return qwen2.read(decoder, ids_NL, row_M, position_M)
     return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])

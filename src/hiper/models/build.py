@@ -97,14 +97,30 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"training.device={name}: {str(error).splitlines()[0]}") from error
 
 
+def _check_attention(config: ModelConfig, device: torch.device) -> None:
+    """Check that attention can be computed as the settings want it.
+
+    Raises:
+        UserError: It needs a GPU, or half of the digits, and has neither.
+    """
+    if config.attention == "auto":
+        return
+    if device.type == "cpu":
+        raise UserError(f"model.attention={config.attention} needs a GPU: leave it out on a CPU")
+    if config.compute_dtype == "float32":
+        raise UserError(f"model.attention={config.attention} computes in bfloat16: set model.compute_dtype to that")
+
+
 def choose_autocast(config: ModelConfig, device: torch.device) -> torch.dtype | None:
     """Return the number format of forward passes. None: the format of the parameters.
 
     CPUs without bfloat16 instructions emulate the format and are many times slower. ``auto`` chooses float32 there.
 
     Raises:
-        UserError: The parameters have fewer digits than the computation, which autocast does not support.
+        UserError: The parameters have fewer digits than the computation, which autocast does not support. Or attention
+            is to be computed in a way that needs a GPU, or bfloat16.
     """
+    _check_attention(config, device)
     compute, held = config.compute_dtype, config.param_dtype
     if compute == "auto":
         native = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
@@ -137,6 +153,7 @@ def load_policy(path: str | Path, config: ModelConfig, *, quantized: bool = Fals
                 dtype=getattr(torch, config.param_dtype),
                 output_loading_info=True,
                 trust_remote_code=False,
+                attn_implementation=None if config.attention == "auto" else config.attention,
                 quantization_config=_four_bits(config) if quantized else None,
             )
         policy, problems = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)

@@ -57,7 +57,8 @@ def understands(decoder: Decoder) -> bool:
         return False
     config: Any = decoder.config
     plain = config.rope_parameters["rope_type"] == "default" and set(config.layer_types) == {"full_attention"}
-    return plain and config.attention_dropout == 0
+    flash = str(config._attn_implementation).startswith("flash_attention")  # it was asked for
+    return plain and not flash and config.attention_dropout == 0
 
 
 def _is_wrapped(module: torch.nn.Module) -> bool:
