@@ -6,6 +6,7 @@ that looks like vLLM's Python environment and starts it in a process of its own.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import sys
@@ -48,6 +49,10 @@ class FakeEngine:
     faults: list[Callable[[Answer], Answer | None]] = field(default_factory=list)
     """Each spoils one answer of /inference/v1/generate after a load: it returns another answer, or None for silence."""
     delay: Callable[[], float] = lambda: 0.0
+    keeps_adapter: bool = False
+    """Keep the adapter when another one is loaded in its place."""
+    adapter: Any = None
+    """The model with the adapter that was loaded last. None: there was none."""
     loads: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     url: str = ""
@@ -66,12 +71,13 @@ class FakeEngine:
 
     def generate(self, body: Answer) -> Answer:
         params, ends = body["sampling_params"], body["sampling_params"]["stop_token_ids"] or [-1]
-        self.model.generation_config.eos_token_id = ends
+        model = self.adapter if body.get("model") == "policy-adapter" else self.model
+        model.generation_config.eos_token_id = ends
         tokenizer = SimpleNamespace(eos_token_id=ends[0], pad_token_id=0)
         asked = Request(body["token_ids"], SamplingParams(params["temperature"], params["max_tokens"]), params["seed"])
         with self.lock:
             self.sampler._tokenizer = cast(Any, tokenizer)
-            self.sampler.load(PolicyWeights(self.model), 0)
+            self.sampler.load(PolicyWeights(model), 0)
             (sample,) = sample_all(self.sampler, [asked])
         logprobs = [p * (params["temperature"] if self.raw_logprobs else 1.0) for p in sample.logprobs]
         pairs = zip(sample.ids, logprobs, strict=True)
@@ -99,6 +105,14 @@ class FakeEngine:
             if not Path(folder).is_dir():
                 return 500, {"error": {"message": f"no folder {folder}"}}
             self.load(folder)
+        elif path == "/v1/load_lora_adapter":
+            from peft import PeftModel
+
+            if not self.keeps_adapter:
+                base = copy.deepcopy(self.model)  # PEFT changes a model in place
+                self.adapter = PeftModel.from_pretrained(base, body["lora_path"]).merge_and_unload()
+            self.loads.append(body["lora_path"])
+            return 200, {"raw": "Success: LoRA adapter added."}
         elif path == "/update_weight_version":
             self.version = body["new_version"]
         elif path == "/reset_prefix_cache":

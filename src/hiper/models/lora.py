@@ -114,8 +114,7 @@ class Adapters:
 
     def tensors(self, role: Role) -> dict[str, Tensor]:
         """Return the tensors of an adapter by their names, without the role in them. They may be sharded."""
-        named = self._model.named_parameters()
-        return {name.replace(f".{role}.", "."): p.detach() for name, p in named if role_of(name) == role}
+        return tensors_of(self._model, role)
 
     def load(self, role: Role, tensors: Mapping[str, Tensor]) -> None:
         """Set the tensors of an adapter, as :meth:`tensors` returns them.
@@ -156,22 +155,37 @@ class Adapters:
             folder: A folder that is there.
             writing: Whether this process writes. All processes that hold parts must call this together.
         """
-        named = {f"{OF_PEFT}{name}": tensor for name, tensor in self.tensors("policy").items()}
-        tensors = gathered(named, keep=writing)
-        if not writing:
-            return
-        base = Path(str(self._model.name_or_path))
-        config = self._model.peft_config["policy"]
-        config.base_model_name_or_path = str(base.absolute()) if base.is_dir() else self._model.name_or_path
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE, {"format": "pt"}
-        )
-        config.save_pretrained(str(folder))
+        save_adapter(self._model, folder, writing=writing)
 
     def _layers(self) -> list[Any]:
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         return [module for module in self._model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def tensors_of(model: PreTrainedModel, role: Role) -> dict[str, Tensor]:
+    """Return the tensors of a model's adapter; see :meth:`Adapters.tensors`."""
+    named = model.named_parameters()
+    return {name.replace(f".{role}.", "."): p.detach() for name, p in named if role_of(name) == role}
+
+
+def rank_of(model: PreTrainedModel) -> int | None:
+    """Return the rank of the policy's adapter. None: the model has none."""
+    adapters = getattr(model, "peft_config", {})
+    return int(adapters["policy"].r) if "policy" in adapters else None
+
+
+def save_adapter(model: Any, folder: Path, *, writing: bool = True) -> None:
+    """Write the policy's adapter of a model; see :meth:`Adapters.save`."""
+    named = {f"{OF_PEFT}{name}": tensor for name, tensor in tensors_of(model, "policy").items()}
+    tensors = gathered(named, keep=writing)
+    if not writing:
+        return
+    base = Path(str(model.name_or_path))
+    config = model.peft_config["policy"]
+    config.base_model_name_or_path = str(base.absolute()) if base.is_dir() else model.name_or_path
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE, {"format": "pt"})
+    config.save_pretrained(str(folder))
 
 
 def target_layers(model: PreTrainedModel, config: LoraConfig) -> list[nn.Linear]:

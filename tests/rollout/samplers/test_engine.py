@@ -6,9 +6,10 @@ An engine takes most of a minute to start, so few tests start one.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from hiper import api
 from hiper.config import Config
@@ -24,6 +26,7 @@ from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.weights import PolicyWeights
+from hiper.plan_execute.choices import response_pattern
 from hiper.rollout.engines.environment import find_environment
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, sample_all
 from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
@@ -193,3 +196,34 @@ def test_the_probe_finds_a_tied_head_that_stays_at_old_weights(parts: Parts, log
     with pytest.raises(UserError, match=r"does not compute what the learner computes.*set sampler\.untie=true"):
         one.load(parts.learner.weights(), 0)
     one.close()
+
+
+def test_adapters_travel_alone_and_responses_match_their_pattern(
+    make_qwen2: Callable[..., Qwen2ForCausalLM], bpe_tokenizer: Qwen2Tokenizer, logs: Path
+):
+    pytest.importorskip("peft")
+    from hiper.config import LoraConfig
+    from hiper.models.lora import Adapters
+
+    words = len(bpe_tokenizer) + 7
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.1}
+    model = make_qwen2(vocab_size=words, max_position_embeddings=512, eos_token_id=bpe_tokenizer.eos_token_id, **sizes)
+    adapters = Adapters(model, LoraConfig(rank=4, alpha=8))
+    one = VllmSampler(bpe_tokenizer, VllmOptions(sync="adapter"))
+    one.settle(Workplace(logs / "adapter", tokens=500, slots=16, patterns=True))
+    try:
+        requests = asked(words, 16)
+        for version in range(3):
+            one.load(PolicyWeights(model), version)
+            samples = sample_all(one, requests)
+            assert difference(PolicyWeights(model), requests, samples) < 1e-4
+            for tensor in adapters.tensors("policy").values():
+                tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(version)))
+        pattern = response_pattern(["go to cabinet 3", "open fridge 1", "search[<query>]"])
+        params = SamplingParams(1.0, 300)
+        chosen = sample_all(one, [Request(r.prompt, params, r.seed, pattern) for r in requests])
+    finally:
+        one.close()
+    texts = [str(bpe_tokenizer.decode(list(sample.ids[:-1]))) for sample in chosen]
+    assert all(sample.finished for sample in chosen)
+    assert all(re.fullmatch(pattern, text) for text in texts), texts

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -259,8 +260,7 @@ def test_weights_go_out_in_the_number_format_of_the_learners_passes(make_qwen2: 
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.bfloat16}
 
 
-def test_adapters_are_added_into_the_weights(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make, tmp_path: Path):
-    pytest.importorskip("peft")
+def with_adapter(make_qwen2: MakeQwen2) -> tuple[Qwen2ForCausalLM, Any]:
     from hiper.config import LoraConfig
     from hiper.models.lora import Adapters
 
@@ -268,7 +268,13 @@ def test_adapters_are_added_into_the_weights(make_qwen2: MakeQwen2, engine: Fake
     adapters = Adapters(model, LoraConfig(rank=2, alpha=4))
     adapters.add("critic")
     for name, tensor in adapters.tensors("policy").items():
-        torch.nn.init.normal_(tensor, generator=torch.Generator().manual_seed(len(name)))
+        torch.nn.init.normal_(tensor, std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    return model, adapters
+
+
+def test_adapters_are_added_into_the_weights(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make, tmp_path: Path):
+    pytest.importorskip("peft")
+    model, _ = with_adapter(make_qwen2)
     names = {name.removesuffix(".weight") for name, _ in export.whole(PolicyWeights(model))}
     assert not any("lora" in name or "base_layer" in name for name in names)
     sampler = made(url=engine.url)
@@ -276,6 +282,46 @@ def test_adapters_are_added_into_the_weights(make_qwen2: MakeQwen2, engine: Fake
     requests = asked(5)
     assert [s.ids for s in sample_all(sampler, requests)] == [s.ids for s in own(model, requests)]
     assert model._hf_peft_config_loaded
+
+
+def test_adapters_travel_alone(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make, tmp_path: Path):
+    """The base goes out once, without the adapter in it. Every load is probed."""
+    pytest.importorskip("peft")
+    model, adapters = with_adapter(make_qwen2)
+    base = {name: tensor.clone() for name, tensor in export.whole(PolicyWeights(model), merged=False)}
+    sampler, requests = made(url=engine.url, sync="adapter", folder=str(tmp_path)), asked(5)
+    answers = []
+    for version in range(3):
+        sampler.load(PolicyWeights(model), version)
+        answers.append([s.ids for s in sample_all(sampler, requests)])
+        assert answers[-1] == [s.ids for s in own(model, requests)]
+        assert sampler.metrics()["engine/probe"] < 1e-4
+        (home,) = tmp_path.iterdir()
+        assert sorted(path.name for path in home.iterdir()) == ["base", f"weights-{version}"]
+        for tensor in adapters.tensors("policy").values():
+            tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(version)))
+    assert answers[0] != answers[1] != answers[2]
+    names = [Path(folder).name for folder in engine.loads]
+    assert names == ["scrambled", "base", "weights-0", "weights-1", "weights-2"]
+    assert all(torch.equal(tensor, base[name]) for name, tensor in engine.model.state_dict().items() if name in base)
+    assert len(base) > 20
+
+
+def test_an_engine_that_keeps_the_adapter_before_is_found(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):
+    pytest.importorskip("peft")
+    model, adapters = with_adapter(make_qwen2)
+    sampler = made(url=engine.url, sync="adapter")
+    sampler.load(PolicyWeights(model), 0)
+    for tensor in adapters.tensors("policy").values():
+        tensor.mul_(3)
+    engine.keeps_adapter = True
+    with pytest.raises(UserError, match="does not compute what the learner computes"):
+        sampler.load(PolicyWeights(model), 1)
+
+
+def test_adapters_alone_need_lora(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):
+    with pytest.raises(UserError, match=r"sampler.sync=adapter .* set learner.lora"):
+        made(url=engine.url, sync="adapter").load(PolicyWeights(make_qwen2()), 0)
 
 
 # --- What engines do wrong -------------------------------------------------------------------------------------------
@@ -554,6 +600,13 @@ def test_how_an_engine_is_started(monkeypatch: pytest.MonkeyPatch):
     variables = gpu.variables()
     assert (variables["CUDA_VISIBLE_DEVICES"], variables["VLLM_SERVER_DEV_MODE"]) == ("5,6", "1")
     assert "RANK" not in variables
+    assert "--skip-tokenizer-init" in command
+    assert "--enable-lora" not in command
+    more = replace(gpu, adapter_rank=20, tokenizer=Path("/words"))
+    command = more.command(Path("/weights"), 8000)
+    assert {("--max-lora-rank", "32"), ("--tokenizer", "/words")} <= set(itertools.pairwise(command))
+    assert "--skip-tokenizer-init" not in command
+    assert more.variables()["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "1"
     cpu = launch(Environment(Path("/env"), "0.32.0", cpu=True), most_tokens=9_000)
     pairs = set(itertools.pairwise(cpu.command(Path("/weights"), 8000)))
     assert ("--max-num-batched-tokens", "9000") in pairs  # at least one whole prompt, as it is not read in parts

@@ -17,6 +17,8 @@ from hiper.errors import UserError, first_line, shortened
 from hiper.rollout.samplers.base import Request, Sample
 
 GENERATE = "/inference/v1/generate"
+ADAPTER = "policy-adapter"
+"""The name of the policy's adapter in an engine."""
 LEAST_LOGPROB = -5_000.0
 """vLLM writes -9999 in the place of NaN and of minus infinity. No sampled token is that improbable."""
 MOST_LOGPROB = 1e-3
@@ -44,6 +46,8 @@ class Terms:
     """The number of tokens that the model knows."""
     stop_ids: tuple[int, ...]
     """The tokens that end a response."""
+    adapter: bool = False
+    """Whether the engine computes with an adapter that is not part of its model's weights."""
 
 
 class EngineClient:
@@ -116,6 +120,11 @@ class EngineClient:
         """Load the weights of a folder that the engine can read, in the form of a Hugging Face model."""
         await self._control("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
 
+    async def adapter_from(self, folder: str) -> None:
+        """Load the adapter of a folder that the engine can read, as PEFT writes it, in place of the last one."""
+        body = {"lora_name": ADAPTER, "lora_path": folder, "load_inplace": True}
+        await self._post("/v1/load_lora_adapter", body, CONTROL_SECONDS, in_json=False)
+
     async def name_version(self, version: int) -> None:
         """Set the version that answers name, and forget what was computed under other weights."""
         await self._control("/update_weight_version", {"new_version": str(version)})
@@ -135,7 +144,12 @@ class EngineClient:
         return await self._post(path, body, timeout=CONTROL_SECONDS)
 
     async def _post(
-        self, path: str, body: Mapping[str, Any] | None = None, timeout: float | None = None
+        self,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        in_json: bool = True,
     ) -> dict[str, Any]:
         answer = await self._send(path, body, timeout or self._timeout)
         if answer.status_code in (403, 404, 405):
@@ -147,7 +161,7 @@ class EngineClient:
             raise UserError(f"the engine at {self.url} refuses {path}: {_reason(answer)}")
         if answer.status_code != 200:
             raise EngineFault(f"it answered {path} with {answer.status_code}: {_reason(answer)}")
-        if not answer.content:
+        if not answer.content or not in_json:
             return {}
         try:
             told = answer.json()
@@ -171,6 +185,7 @@ class EngineClient:
 def generate_body(request: Request, terms: Terms) -> dict[str, Any]:
     """Return the request as the engine reads it. Every setting that could change the distribution is stated."""
     return {
+        **({"model": ADAPTER} if terms.adapter else {}),
         "token_ids": list(request.prompt),
         "sampling_params": {
             "temperature": request.params.temperature,

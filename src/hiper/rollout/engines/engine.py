@@ -67,12 +67,13 @@ class Engine:
         self.client.url = self.process.url
         return self.process.wait(lambda: self.do(self.client.healthy()), seconds)
 
-    def load(self, folder: Path, version: int, *, asleep: bool = False) -> None:
+    def load(self, folder: Path | None, version: int, *, adapter: Path | None = None, asleep: bool = False) -> None:
         """Let it read the weights of a folder, and name them.
 
         Args:
-            folder: The folder of a model, where the engine sees it.
+            folder: The folder of a model, where the engine sees it. None: the engine keeps the weights that it has.
             version: The version of the weights.
+            adapter: The folder of an adapter that is not added into them. None: there is none.
             asleep: Whether it sleeps, so that it needs memory of its GPU first.
 
         Raises:
@@ -82,7 +83,10 @@ class Engine:
         async def load() -> None:
             if asleep:
                 await self.client.wake("weights")
-            await self.client.weights_from(str(folder))
+            if folder is not None:
+                await self.client.weights_from(str(folder))
+            if adapter is not None:
+                await self.client.adapter_from(str(adapter))
             if asleep:
                 await self.client.wake("kv_cache")
             await self.client.name_version(version)

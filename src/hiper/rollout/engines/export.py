@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hiper.files import writing
 from hiper.models.build import without_loading_bars
-from hiper.models.lora import role_of
+from hiper.models.lora import role_of, save_adapter
 from hiper.models.weights import PolicyWeights
 
 HEAD_FILE = "model-head.safetensors"
@@ -46,14 +46,22 @@ def scrambled(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def write_model(weights: PolicyWeights, folder: Path, *, untie: bool, change: Change = lambda tensor: tensor) -> None:
-    """Write a policy as an ordinary Hugging Face model. Adapters are added into its weights.
+def write_model(
+    weights: PolicyWeights,
+    folder: Path,
+    *,
+    untie: bool,
+    merged: bool = True,
+    change: Change = lambda tensor: tensor,
+) -> None:
+    """Write a policy as an ordinary Hugging Face model.
 
     Args:
         weights: The policy.
         folder: The new folder.
         untie: Whether tied embeddings are written twice, with a config that says they are not tied. vLLM's build for
             CPUs keeps a repacked copy of a tied head, which loading new weights leaves as it was.
+        merged: Whether an adapter is added into the weights. Otherwise it is left out.
         change: Applied to every tensor.
 
     Raises:
@@ -61,7 +69,8 @@ def write_model(weights: PolicyWeights, folder: Path, *, untie: bool, change: Ch
     """
     dtype = number_format(weights)
     tensors = {
-        name: change(tensor).to(dtype) if tensor.is_floating_point() else tensor for name, tensor in whole(weights)
+        name: change(tensor).to(dtype) if tensor.is_floating_point() else tensor
+        for name, tensor in whole(weights, merged=merged)
     }
     model: Any = weights.model
     with writing(folder), without_loading_bars(), _as_whole_model(model):
@@ -97,8 +106,19 @@ def _write_head(folder: Path, head: Tensor) -> None:
     index.write_text(json.dumps(tree), encoding="utf-8")
 
 
-def whole(weights: PolicyWeights) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of the policy by the names of its model, with its adapter added into its weights."""
+def write_adapter(weights: PolicyWeights, folder: Path) -> None:
+    """Write the policy's adapter of LoRA, as PEFT does.
+
+    Raises:
+        UnwritableError: The disk is full.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True)
+        save_adapter(weights.model, folder)
+
+
+def whole(weights: PolicyWeights, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of the policy by the names of its model, with its adapter added into its weights or not."""
     layers = {name: module for name, module in weights.model.named_modules() if hasattr(module, "get_delta_weight")}
     for name, tensor in weights.model.state_dict(keep_vars=True).items():
         if role_of(name) is not None:
@@ -108,7 +128,8 @@ def whole(weights: PolicyWeights) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
             continue
         added: Any = layers[owner]
-        yield f"{owner}.{leaf}", tensor + added.get_delta_weight("policy") if leaf == "weight" else tensor
+        adds = merged and leaf == "weight"
+        yield f"{owner}.{leaf}", tensor + added.get_delta_weight("policy") if adds else tensor
 
 
 @contextmanager

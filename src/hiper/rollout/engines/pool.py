@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import UserError, shortened
 from hiper.files import remove_folder
+from hiper.models.lora import rank_of
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.engines import export, probe
 from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
@@ -53,6 +54,7 @@ class PoolSettings:
     timeout: float
     start_timeout: float
     folder: str | None
+    sync: str
     untie: bool | None
     args: tuple[str, ...]
 
@@ -100,9 +102,15 @@ class Pool:
         """Whether the user was told of a fault, and may look into the logs."""
         self._current: Path | None = None
         """The weights of all engines. They stay until the next ones are loaded, because an engine may start again."""
+        self._base: Path | None = None
+        """The base of all adapters, if weights travel as adapters. None: they travel whole."""
         self._most_tokens = most_tokens(place, weights)
         self._asked = probe.requests(terms.words, weights.positions, self._most_tokens)
+        if settings.sync == "adapter" and rank_of(weights.model) is None:
+            raise UserError("sampler.sync=adapter sends adapters of LoRA: set learner.lora, or sampler.sync=folder")
         self._home = new_home(export.place_for(weights, settings.folder))
+        if settings.sync == "adapter":
+            self._base = self._home / "base"
         try:
             self._open(weights)
         except BaseException:
@@ -179,6 +187,7 @@ class Pool:
                 kv_gib=kv_gib(weights, self._most_tokens, sequences),
                 memory=settings.gpu_memory_utilization,
                 gpus=group,
+                adapter_rank=None if self._base is None else rank_of(weights.model),
                 tokenizer=tokenizer,
                 extra=settings.args,
             )
@@ -194,7 +203,12 @@ class Pool:
         before, self._current, self.terms = self._current, self._home / f"weights-{terms.version}", terms
         if before == self._current:  # loaded again, as after a warm start
             before = before.rename(self._home / "before")
-        self._write(weights, self._current)
+        if self._base is None:
+            self._write(weights, self._current)
+        else:
+            if before is None:
+                self._write(weights, self._base, merged=False)
+            export.write_adapter(weights, self._current)
         found = max(self._give(engine, weights, first=before is None) for engine in self.engines)
         self._asleep = False
         if before is not None:
@@ -202,12 +216,12 @@ class Pool:
         return found
 
     def _give(self, engine: Engine, weights: PolicyWeights, *, first: bool) -> float:
-        assert self._current is not None
         engine.restarts_since_load = 0
         while True:
             try:
-                engine.load(self._current, self.terms.version, asleep=self._asleep and not engine.restarts_since_load)
-                answers = engine.answers(self._asked, Terms(self.terms.version, self.terms.words, ()))
+                asleep = self._asleep and not engine.restarts_since_load
+                self._load(engine, whole=first or asleep, asleep=asleep)
+                answers = engine.answers(self._asked, replace(self.terms, stop_ids=()))
             except EngineFault as fault:
                 self._told = True
                 if first:  # started from here, it would not show whether it can load weights
@@ -218,6 +232,14 @@ class Pool:
             if not found.agrees:
                 raise probe.refusal(found, weights, engine.name, self._advice(weights, engine))
             return found.mean
+
+    def _load(self, engine: Engine, *, whole: bool, asleep: bool = False) -> None:
+        """Let an engine read the present weights: the base too if ``whole``, or the adapter alone."""
+        if self._base is None:
+            engine.load(self._current, self.terms.version, asleep=asleep)
+        else:
+            base = self._base if whole else None
+            engine.load(base, self.terms.version, adapter=self._current, asleep=asleep)
 
     def _advice(self, weights: PolicyWeights, engine: Engine) -> str:
         tied = ""
@@ -246,9 +268,9 @@ class Pool:
         self.restarts += 1
         trouble = engine.process.trouble()
         log.warning("%s failed while %s: %s (%s); it is started again", engine.name, what, fault, trouble)
-        engine.start(self._current, self._settings.start_timeout)
+        engine.start(self._base or self._current, self._settings.start_timeout)
         try:
-            engine.do(engine.client.name_version(self.terms.version))
+            engine.load(None, self.terms.version, adapter=self._current if self._base else None)
         except EngineFault as again:
             raise engine.failed("starting", again) from again
 
@@ -263,8 +285,8 @@ class Pool:
                 self.restart(engine, fault, "going to sleep")
         self._asleep = True
 
-    def _write(self, weights: PolicyWeights, folder: Path, change: export.Change = lambda tensor: tensor) -> None:
-        export.write_model(weights, folder, untie=self._settings.unties, change=change)
+    def _write(self, weights: PolicyWeights, folder: Path, **how: Any) -> None:
+        export.write_model(weights, folder, untie=self._settings.unties, **how)
 
 
 def new_home(place: Path) -> Path:

@@ -39,6 +39,8 @@ LEAST_BATCHED_TOKENS = 4_096
 """The tokens of prompts that a CPU build reads in one step, unless one prompt is longer."""
 MOST_LOG = 4_000_000
 """The bytes of a log in which the cause of a fault is looked for. What follows from it may be many times longer."""
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks of adapters for which vLLM can make room."""
 _TROUBLE = re.compile(r"(?:\(\w+ pid=\d+\) )?(?:\w+ [\d: -]+\[[^]]*\] )?((?:\w+\.)*\w*(?:Error|Exception): .*)")
 """A line of an engine's log that says what went wrong, at the end of a traceback."""
 
@@ -61,6 +63,8 @@ class Launch:
     """The share of a GPU's memory that the engine takes."""
     gpus: tuple[int, ...] = ()
     """The GPUs of the engine. Several: the model is split over them."""
+    adapter_rank: int | None = None
+    """The rank of adapters that are loaded beside the model. None: there are none."""
     tokenizer: Path | None = None
     """The folder of the tokenizer, which patterns of responses need. None: the engine reads and writes tokens alone."""
     extra: tuple[str, ...] = ()
@@ -82,6 +86,9 @@ class Launch:
         if self.sequences is not None:
             arguments["--max-num-seqs"] = self.sequences
         switches = ["--enable-scale-out"]
+        if self.adapter_rank is not None:
+            switches.append("--enable-lora")
+            arguments["--max-lora-rank"] = next((rank for rank in RANKS if rank >= self.adapter_rank), RANKS[-1])
         if self.tokenizer is None:
             switches.append("--skip-tokenizer-init")
         else:
@@ -103,6 +110,8 @@ class Launch:
     def variables(self) -> dict[str, str]:
         """Return the environment variables of the server. What the user set stays."""
         own = {"VLLM_CPU_KVCACHE_SPACE": str(self.kv_gib)} if self.environment.cpu else {}
+        if self.adapter_rank is not None:
+            own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
         kept = {name: value for name, value in os.environ.items() if name not in OF_THE_TRAINER}
         if self.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

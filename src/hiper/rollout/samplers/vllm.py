@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import torch
@@ -57,6 +57,12 @@ class VllmOptions(StrictModel):
     """The most seconds in which a started engine must be ready."""
     folder: str | None = None
     """Where weights are written, for engines to read under the same path. None: in memory, if they fit."""
+    sync: Literal["folder", "adapter"] = "folder"
+    """How new weights travel.
+
+    - ``folder``: the whole policy in a folder, with the adapter of LoRA added into its weights.
+    - ``adapter``: the base model once, then the adapter of LoRA alone. This is less to write and to read.
+    """
     untie: bool | None = None
     """Whether tied embeddings are written as two tensors. None: for vLLM's build for CPUs, which needs it."""
     args: tuple[str, ...] = ()
@@ -150,7 +156,8 @@ class VllmSampler:
         """
         began = time.perf_counter()
         embeddings: Any = weights.model.get_input_embeddings()
-        self._terms = Terms(version, len(embeddings.weight), tuple(stop_ids(weights.model, self._tokenizer)))
+        ends = tuple(stop_ids(weights.model, self._tokenizer))
+        self._terms = Terms(version, len(embeddings.weight), ends, self._settings.sync == "adapter")
         gives = self._place.processes.first or not self._shared
         if weights.sharded and gives:
             weights = self._whole = weights.copied(self._whole, on=torch.device("cpu"))
