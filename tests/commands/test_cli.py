@@ -213,7 +213,7 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     card = json.loads((out / "held_out.json").read_text())
     assert card["panel"]["tasks"] == card["outcomes"]["all"]["episodes"] == 5
     assert len(card["panel"]["sha256"]) == 64
-    assert card["sampling"] == {"temperature": 0.0, "max_tokens": 24}
+    assert card["sampling"] == {"temperature": 0.0, "max_tokens": 24, "choose": "anything"}
     assert (card["seed"], card["environment"]["name"], card["environment"]["version"]) == (3, "corridor", "1")
     assert card["template"].startswith("terse-")
     assert card["checkpoint"].endswith("checkpoints/iter-00002/policy")
@@ -227,6 +227,29 @@ def test_eval_writes_a_card(hiper: Hiper, tiny_run: Path, tmp_path: Path):
     won = {episode.task_id: str(int(episode.won)) for episode in episodes}
     panel = make("corridor", split="held_out", cells=3, max_turns=6).panel.subset(5)
     assert card["outcomes"]["all"]["won_by_task"] == "".join(won[task.id] for task in panel)
+
+
+def test_eval_says_why_turns_were_invalid(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    """One token is too few for a response."""
+    cut = hiper("eval", tiny_run, "--episodes", 3, "rollout.max_response_tokens=1", "--out", tmp_path / "cut")
+    assert "invalid turns: cut off 100.0%" in cut.out
+    outcome = json.loads((tmp_path / "cut" / "held_out.json").read_text())["outcomes"]["all"]
+    assert outcome["invalid"] == {"cut_off": 1.0}
+
+
+def test_eval_chooses_among_admissible_actions_and_training_does_not(hiper: Hiper, tiny_run: Path, tmp_path: Path):
+    pytest.importorskip("llguidance")
+    hot = ("--episodes", 8, "--temperature", 4)
+    free = hiper("eval", tiny_run, *hot, "--out", tmp_path / "free")
+    chosen = hiper("eval", tiny_run, *hot, "sampler.choose=admissible", "--out", tmp_path / "chosen")
+    assert (free.code, chosen.code) == (0, 0)
+    cards = [json.loads((tmp_path / name / "held_out.json").read_text()) for name in ("free", "chosen")]
+    assert [card["sampling"]["choose"] for card in cards] == ["anything", "admissible"]
+    assert sum(cards[0]["outcomes"]["all"]["invalid"].values()) > 0.5
+    assert set(cards[1]["outcomes"]["all"]["invalid"]) <= {"cut_off"}
+    refused = hiper("train", tiny_run / "config.yaml", "sampler.choose=admissible", "--dry-run")
+    assert refused.code == 2
+    assert "sampler.choose=admissible is for playing and evaluating" in refused.err
 
 
 def test_an_interrupted_eval_says_what_is_missing(

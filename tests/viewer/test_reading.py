@@ -122,6 +122,7 @@ def test_damage_leaves_the_rest(run: Path):
     assert any("line 2" in note for note in told["notes"])
     assert any("eval-00001" in note for note in told["notes"])
     assert any("config.yaml" in note for note in told["notes"])
+    assert not any(str(run.parent) in note for note in told["notes"])  # where it lies is nobody's business in exports
     assert [iteration for iteration, _, _ in read.evaluations()[0]] == [0, 2]
     listed = index_file(None, read.episode_file("iter-00001"))
     assert [row[0] for row in listed["rows"]] == [0, 1, 2, *range(4, 16)]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from hiper.display.console import Display
 from hiper.display.tables import Table
+from hiper.display.transcript import TROUBLES
 from hiper.evaluation.evaluate import Evaluation
 from hiper.evaluation.saved import SavedPolicy
 from hiper.evaluation.splits import evaluate_splits
+from hiper.plan_execute.parse import InvalidKind
 from hiper.processes import ALONE, Processes
 from hiper.rollout.samplers.base import Workplace
 
@@ -49,7 +51,16 @@ def evaluate_policy(
             policy, splits, display, tasks=episodes, seed=seed, folder=folder, processes=processes
         ):
             display.table(outcome_table(result))
+            if reasons := invalid_reasons(result):
+                display.note(reasons)
             display.note(f"card and episodes: {folder / split}.json, .jsonl.gz")
+
+
+def invalid_reasons(result: Evaluation) -> str | None:
+    """Return why turns were invalid, the most frequent reason first. None: all were valid."""
+    shares = sorted(result.outcomes["all"].invalid.items(), key=lambda item: -item[1])
+    told = [f"{TROUBLES[InvalidKind(kind)]} {share:.1%}" for kind, share in shares if share > 0]
+    return f"invalid turns: {', '.join(told)}" if told else None
 
 
 def outcome_table(result: Evaluation) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -242,12 +243,12 @@ def _settings(path: Path) -> tuple[dict[str, Any], Config | None, list[str]]:
     try:
         tree: Mapping[str, Any] = read_mapping(path)
     except UserError as error:
-        return {}, None, [str(error)]
+        return {}, None, [_told(error, path)]
     flat = dict(flatten(tree))
     try:
         return flat, read_settings(path), []
     except UserError as error:
-        return flat, None, [str(error)]
+        return flat, None, [_told(error, path)]
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -255,6 +256,11 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         return readable_metrics(path)
     except OSError as error:
         return [], [f"{path.name} cannot be read: {error.strerror}"]
+
+
+def _told(error: UserError, path: Path) -> str:
+    """Return what is wrong with a file. The file is named without its folder, which is nobody's business in exports."""
+    return str(error).replace(f"{path.parent}{os.sep}", "")
 
 
 def _beginning(path: Path) -> str:
@@ -265,7 +271,7 @@ def _card(path: Path) -> Card | str:
     try:
         return Card.read(path)
     except UserError as error:
-        return str(error)
+        return _told(error, path)
 
 
 def _exact(value: Any) -> Any:
