@@ -6,9 +6,11 @@ that looks like vLLM's Python environment and starts it in a process of its own.
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import os
+import pickle
 import sys
 import threading
 import time
@@ -69,6 +71,18 @@ class FakeEngine:
         self.model = self.model if self.stale_cache and self.model is not None else fresh
         self.loads.append(folder)
 
+    def update(self, info: Answer) -> None:
+        """Take weights from memory. In place of a GPU's, handles hold the numbers themselves."""
+        handles = pickle.loads(base64.b64decode(info["ipc_handles_pickled"]))
+        state = {}
+        for name, shape, dtype, handle in zip(info["names"], info["shapes"], info["dtype_names"], handles, strict=True):
+            assert str(handle["GPU-0"].dtype) == dtype
+            assert list(handle["GPU-0"].shape) == shape
+            state[name] = torch.from_numpy(handle["GPU-0"])
+        self.model = copy.deepcopy(self.model)
+        self.model.load_state_dict(state)
+        self.loads.append("memory")
+
     def generate(self, body: Answer) -> Answer:
         params, ends = body["sampling_params"], body["sampling_params"]["stop_token_ids"] or [-1]
         model = self.adapter if body.get("model") == "policy-adapter" else self.model
@@ -105,6 +119,8 @@ class FakeEngine:
             if not Path(folder).is_dir():
                 return 500, {"error": {"message": f"no folder {folder}"}}
             self.load(folder)
+        elif path == "/update_weights":
+            self.update(body["update_info"])
         elif path == "/v1/load_lora_adapter":
             from peft import PeftModel
 
@@ -125,7 +141,7 @@ class FakeEngine:
             os._exit(1)
         elif path == "/stall":
             self.delay = lambda: 1_000.0
-        elif not path.startswith(("/sleep", "/wake_up")):
+        elif not path.startswith(("/sleep", "/wake_up", "/init_weight_", "/start_weight_", "/finish_weight_")):
             return 404, {"detail": "Not Found"}
         return 200, {}
 

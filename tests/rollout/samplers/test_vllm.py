@@ -29,7 +29,7 @@ from helpers.fake_engine import Answer, FakeEngine, fake_environment, serving
 from hiper.errors import DivergedError, UserError
 from hiper.models.weights import PolicyWeights
 from hiper.processes import Processes
-from hiper.rollout.engines import export, probe
+from hiper.rollout.engines import export, probe, sync
 from hiper.rollout.engines.environment import VARIABLE, Environment, check_version, find_environment
 from hiper.rollout.engines.pool import kv_gib
 from hiper.rollout.engines.process import Launch, told_trouble
@@ -317,6 +317,33 @@ def test_an_engine_that_keeps_the_adapter_before_is_found(make_qwen2: MakeQwen2,
     engine.keeps_adapter = True
     with pytest.raises(UserError, match="does not compute what the learner computes"):
         sampler.load(PolicyWeights(model), 1)
+
+
+def test_weights_travel_through_memory(venv: Path, made: Make, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch):
+    """A GPU is not at hand: what torch would send in place of a tensor is the tensor. The conversation is vLLM's."""
+    monkeypatch.setattr(sync, "gpu_of", lambda tensor: "GPU-0")
+    monkeypatch.setattr(sync, "reduce_tensor", lambda tensor: (None, tensor.numpy()))
+    monkeypatch.setattr(sync, "release", lambda: None)
+    monkeypatch.setattr(sync, "shares_gpu", lambda weights: True)
+    sampler, requests, model = made(venv=str(venv), sync="ipc"), asked(5), make_qwen2()
+    sampler.settle(Workplace(tokens=100))
+    for version in range(2):
+        sampler.load(PolicyWeights(changed(model, version)), version)
+        assert [s.ids for s in sample_all(sampler, requests)] == [s.ids for s in own(model, requests)]
+    url = sampler._engines[0].client.url
+    calls = httpx.get(f"{url}/calls", trust_env=False).json()["calls"]
+    update = ["/init_weight_transfer_engine", "/start_weight_update", "/update_weights", "/finish_weight_update"]
+    control = [call for call in calls if "weight" in call or call == "/collective_rpc"]
+    assert control == 2 * [*update, "/update_weight_version"]
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(f"{url}/die", json={}, trust_env=False)
+    again = sample_all(sampler, requests)  # started from scrambled weights, it gets the present ones once more
+    assert [s.ids for s in again] == [s.ids for s in own(model, requests)]
+
+
+def test_memory_of_a_gpu_needs_a_gpu(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):
+    with pytest.raises(UserError, match=r"sampler.sync=ipc needs a GPU .* use sampler.sync=folder"):
+        made(url=engine.url, sync="ipc").load(PolicyWeights(make_qwen2()), 0)
 
 
 def test_adapters_alone_need_lora(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):

@@ -120,6 +120,13 @@ class EngineClient:
         """Load the weights of a folder that the engine can read, in the form of a Hugging Face model."""
         await self._control("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
 
+    async def update(self, info: Mapping[str, Any]) -> None:
+        """Load weights from another process's memory; see :func:`~hiper.rollout.engines.sync.update_info`."""
+        await self._control("/init_weight_transfer_engine", {"init_info": {"packed": False}})
+        await self._control("/start_weight_update")
+        await self._control("/update_weights", {"update_info": dict(info)})
+        await self._control("/finish_weight_update")
+
     async def adapter_from(self, folder: str) -> None:
         """Load the adapter of a folder that the engine can read, as PEFT writes it, in place of the last one."""
         body = {"lora_name": ADAPTER, "lora_path": folder, "load_inplace": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -67,13 +67,12 @@ class Engine:
         self.client.url = self.process.url
         return self.process.wait(lambda: self.do(self.client.healthy()), seconds)
 
-    def load(self, folder: Path | None, version: int, *, adapter: Path | None = None, asleep: bool = False) -> None:
-        """Let it read the weights of a folder, and name them.
+    def load(self, deliver: Callable[[EngineClient], Awaitable[None]], version: int, *, asleep: bool = False) -> None:
+        """Let it take weights, and name them.
 
         Args:
-            folder: The folder of a model, where the engine sees it. None: the engine keeps the weights that it has.
+            deliver: Gives them to it; see :meth:`~hiper.rollout.engines.sync.Sync.deliver`.
             version: The version of the weights.
-            adapter: The folder of an adapter that is not added into them. None: there is none.
             asleep: Whether it sleeps, so that it needs memory of its GPU first.
 
         Raises:
@@ -83,10 +82,7 @@ class Engine:
         async def load() -> None:
             if asleep:
                 await self.client.wake("weights")
-            if folder is not None:
-                await self.client.weights_from(str(folder))
-            if adapter is not None:
-                await self.client.adapter_from(str(adapter))
+            await deliver(self.client)
             if asleep:
                 await self.client.wake("kv_cache")
             await self.client.name_version(version)

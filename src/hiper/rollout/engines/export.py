@@ -68,10 +68,7 @@ def write_model(
         UnwritableError: The disk is full.
     """
     dtype = number_format(weights)
-    tensors = {
-        name: change(tensor).to(dtype) if tensor.is_floating_point() else tensor
-        for name, tensor in whole(weights, merged=merged)
-    }
+    tensors = {name: change(tensor) for name, tensor in outgoing(weights, merged=merged)}
     model: Any = weights.model
     with writing(folder), without_loading_bars(), _as_whole_model(model):
         model.save_pretrained(folder, state_dict=dict(tensors))
@@ -104,6 +101,12 @@ def _write_head(folder: Path, head: Tensor) -> None:
             tree = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), BODY_FILE)}
     tree["weight_map"][name] = HEAD_FILE
     index.write_text(json.dumps(tree), encoding="utf-8")
+
+
+def outgoing(weights: PolicyWeights, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of :func:`whole` in the engine's number format."""
+    for name, tensor in whole(weights, merged=merged):
+        yield name, tensor.to(number_format(weights)) if tensor.is_floating_point() else tensor
 
 
 def write_adapter(weights: PolicyWeights, folder: Path) -> None:

@@ -20,14 +20,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import UserError, shortened
-from hiper.files import remove_folder
-from hiper.models.lora import rank_of
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.engines import export, probe
 from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
 from hiper.rollout.engines.engine import Engine
 from hiper.rollout.engines.environment import Environment, check_version
 from hiper.rollout.engines.process import EngineProcess, Launch
+from hiper.rollout.engines.sync import Has, SyncName, make_sync
 from hiper.rollout.samplers.base import Workplace
 
 log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ class PoolSettings:
     timeout: float
     start_timeout: float
     folder: str | None
-    sync: str
+    sync: SyncName
     untie: bool | None
     args: tuple[str, ...]
 
@@ -100,18 +99,14 @@ class Pool:
         self._temporary: Path | None = None
         self._told = False
         """Whether the user was told of a fault, and may look into the logs."""
-        self._current: Path | None = None
-        """The weights of all engines. They stay until the next ones are loaded, because an engine may start again."""
-        self._base: Path | None = None
-        """The base of all adapters, if weights travel as adapters. None: they travel whole."""
+        self._given = False
+        """Whether engines have had weights of the learner."""
         self._most_tokens = most_tokens(place, weights)
         self._asked = probe.requests(terms.words, weights.positions, self._most_tokens)
-        if settings.sync == "adapter" and rank_of(weights.model) is None:
-            raise UserError("sampler.sync=adapter sends adapters of LoRA: set learner.lora, or sampler.sync=folder")
         self._home = new_home(export.place_for(weights, settings.folder))
-        if settings.sync == "adapter":
-            self._base = self._home / "base"
         try:
+            own = settings.environment is not None
+            self._sync = make_sync(settings.sync, weights, self._home, settings.unties, own=own)
             self._open(weights)
         except BaseException:
             self._told = True
@@ -130,7 +125,7 @@ class Pool:
     def _open(self, weights: PolicyWeights) -> None:
         settings = self._settings
         scrambled = self._home / "scrambled"
-        self._write(weights, scrambled, change=export.scrambled)
+        export.write_model(weights, scrambled, untie=settings.unties, change=export.scrambled)
         if settings.environment is None:
             for url in settings.urls:
                 self.engines.append(Engine(EngineClient(url, settings.timeout), None, self._loop))
@@ -147,7 +142,6 @@ class Pool:
             with self._place.bar("starting the engine"):
                 for engine in self.engines:
                     engine.start(scrambled, settings.start_timeout)
-        remove_folder(scrambled)
 
     def _own_logs(self) -> Path:
         """Make a folder for logs that nobody asked for. It is deleted at the end, unless something goes wrong."""
@@ -156,7 +150,7 @@ class Pool:
 
     def _first(self, engine: Engine, scrambled: Path) -> None:
         try:
-            engine.load(scrambled, SCRAMBLED)
+            engine.load(lambda client: client.weights_from(str(scrambled)), SCRAMBLED)
         except EngineFault as fault:
             raise UserError(
                 f"{engine.name} cannot load weights from {scrambled}: {fault}. Does it see this folder (sampler.folder "
@@ -187,7 +181,8 @@ class Pool:
                 kv_gib=kv_gib(weights, self._most_tokens, sequences),
                 memory=settings.gpu_memory_utilization,
                 gpus=group,
-                adapter_rank=None if self._base is None else rank_of(weights.model),
+                adapter_rank=self._sync.adapter_rank,
+                ipc=settings.sync == "ipc",
                 tokenizer=tokenizer,
                 extra=settings.args,
             )
@@ -200,19 +195,12 @@ class Pool:
         Raises:
             UserError: An engine cannot take them, or computes something else than the learner.
         """
-        before, self._current, self.terms = self._current, self._home / f"weights-{terms.version}", terms
-        if before == self._current:  # loaded again, as after a warm start
-            before = before.rename(self._home / "before")
-        if self._base is None:
-            self._write(weights, self._current)
-        else:
-            if before is None:
-                self._write(weights, self._base, merged=False)
-            export.write_adapter(weights, self._current)
-        found = max(self._give(engine, weights, first=before is None) for engine in self.engines)
+        first, self.terms = not self._given, terms
+        self._sync.prepare(weights, terms.version)
+        self._given = True
+        found = max(self._give(engine, weights, first=first) for engine in self.engines)
         self._asleep = False
-        if before is not None:
-            remove_folder(before)
+        self._sync.settle()
         return found
 
     def _give(self, engine: Engine, weights: PolicyWeights, *, first: bool) -> float:
@@ -220,7 +208,7 @@ class Pool:
         while True:
             try:
                 asleep = self._asleep and not engine.restarts_since_load
-                self._load(engine, whole=first or asleep, asleep=asleep)
+                self._load(engine, "nothing" if first or asleep else "older", asleep=asleep)
                 answers = engine.answers(self._asked, replace(self.terms, stop_ids=()))
             except EngineFault as fault:
                 self._told = True
@@ -233,13 +221,8 @@ class Pool:
                 raise probe.refusal(found, weights, engine.name, self._advice(weights, engine))
             return found.mean
 
-    def _load(self, engine: Engine, *, whole: bool, asleep: bool = False) -> None:
-        """Let an engine read the present weights: the base too if ``whole``, or the adapter alone."""
-        if self._base is None:
-            engine.load(self._current, self.terms.version, asleep=asleep)
-        else:
-            base = self._base if whole else None
-            engine.load(base, self.terms.version, adapter=self._current, asleep=asleep)
+    def _load(self, engine: Engine, has: Has, *, asleep: bool = False) -> None:
+        engine.load(lambda client: self._sync.deliver(client, has), self.terms.version, asleep=asleep)
 
     def _advice(self, weights: PolicyWeights, engine: Engine) -> str:
         tied = ""
@@ -262,15 +245,14 @@ class Pool:
         self._told = True
         if engine.process is None or engine.restarts_since_load >= MOST_RESTARTS:
             raise engine.failed(what, fault) from fault
-        assert self._current is not None
         engine.restarts_since_load += 1
         engine.restarts += 1
         self.restarts += 1
         trouble = engine.process.trouble()
         log.warning("%s failed while %s: %s (%s); it is started again", engine.name, what, fault, trouble)
-        engine.start(self._base or self._current, self._settings.start_timeout)
+        engine.start(self._sync.start_from, self._settings.start_timeout)
         try:
-            engine.load(None, self.terms.version, adapter=self._current if self._base else None)
+            self._load(engine, "start")
         except EngineFault as again:
             raise engine.failed("starting", again) from again
 
@@ -284,9 +266,6 @@ class Pool:
             except EngineFault as fault:
                 self.restart(engine, fault, "going to sleep")
         self._asleep = True
-
-    def _write(self, weights: PolicyWeights, folder: Path, **how: Any) -> None:
-        export.write_model(weights, folder, untie=self._settings.unties, **how)
 
 
 def new_home(place: Path) -> Path:

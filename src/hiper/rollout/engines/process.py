@@ -65,6 +65,8 @@ class Launch:
     """The GPUs of the engine. Several: the model is split over them."""
     adapter_rank: int | None = None
     """The rank of adapters that are loaded beside the model. None: there are none."""
+    ipc: bool = False
+    """Whether weights come through memory of the GPU."""
     tokenizer: Path | None = None
     """The folder of the tokenizer, which patterns of responses need. None: the engine reads and writes tokens alone."""
     extra: tuple[str, ...] = ()
@@ -89,6 +91,8 @@ class Launch:
         if self.adapter_rank is not None:
             switches.append("--enable-lora")
             arguments["--max-lora-rank"] = next((rank for rank in RANKS if rank >= self.adapter_rank), RANKS[-1])
+        if self.ipc:
+            arguments["--weight-transfer-config"] = '{"backend": "ipc"}'
         if self.tokenizer is None:
             switches.append("--skip-tokenizer-init")
         else:
@@ -112,6 +116,8 @@ class Launch:
         own = {"VLLM_CPU_KVCACHE_SPACE": str(self.kv_gib)} if self.environment.cpu else {}
         if self.adapter_rank is not None:
             own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
+        if self.ipc:
+            own["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles are pickled, and come from this machine alone
         kept = {name: value for name, value in os.environ.items() if name not in OF_THE_TRAINER}
         if self.gpus:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")

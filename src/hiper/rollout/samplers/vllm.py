@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any, Literal, Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import torch
@@ -26,6 +26,7 @@ from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
 from hiper.rollout.engines.engine import Engine
 from hiper.rollout.engines.environment import find_environment
 from hiper.rollout.engines.pool import SCRAMBLED, Pool, PoolSettings, check_answers
+from hiper.rollout.engines.sync import SyncName
 from hiper.rollout.samplers.base import Request, Sample, Workplace
 from hiper.runs import metrics as names
 from hiper.validation import StrictModel
@@ -57,11 +58,12 @@ class VllmOptions(StrictModel):
     """The most seconds in which a started engine must be ready."""
     folder: str | None = None
     """Where weights are written, for engines to read under the same path. None: in memory, if they fit."""
-    sync: Literal["folder", "adapter"] = "folder"
+    sync: SyncName = "folder"
     """How new weights travel.
 
     - ``folder``: the whole policy in a folder, with the adapter of LoRA added into its weights.
     - ``adapter``: the base model once, then the adapter of LoRA alone. This is less to write and to read.
+    - ``ipc``: the whole policy, through memory of the GPU that learner and engine share.
     """
     untie: bool | None = None
     """Whether tied embeddings are written as two tensors. None: for vLLM's build for CPUs, which needs it."""
