@@ -6,7 +6,8 @@
 Models have random weights and the sizes of SmolLM2-135M, Qwen2.5-0.5B and Qwen2.5-1.5B, so nothing is downloaded. It
 checks that scores, updates and sampled log-probabilities on the device equal those of the CPU in float32. It measures
 tokens a second and the utilisation (MFU) of scoring, updating and sampling, whole and with LoRA, and the peak of memory
-beside what `hiper check` estimates. If vLLM is installed beside torch, its version is named in the table.
+beside what `hiper check` estimates. If there is an engine (`hiper engine install`), a model samples through it: weights
+travel in every way that the machine has, each load is probed, and its time is measured.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ from hiper.errors import UserError, first_line
 from hiper.learner.learner import Learner
 from hiper.models.lora import checkpoint_gradients
 from hiper.models.weights import PolicyWeights
-from hiper.rollout.samplers import Request, SamplingParams, sample_all
+from hiper.rollout.engines.environment import find_environment
+from hiper.rollout.engines.sync import SyncName
+from hiper.rollout.samplers import Request, SamplingParams, Workplace, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
+from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
 from hiper.rows import Row, TrainRow
+from hiper.runs.metrics import ENGINE_LOAD_SECONDS, ENGINE_PROBE
 from hiper.training.estimate.devices import gigabytes, this_machine
 from hiper.training.estimate.memory import estimate
 from hiper.training.estimate.models import KNOWN, shape_of
@@ -42,6 +47,8 @@ from hiper.training.estimate.sizes import Shape
 
 SECONDS = 570.0
 """No case begins after this time."""
+ENGINE_SECONDS = 120.0
+"""The time that an engine needs to start and to end."""
 MODELS = {
     "135M": "HuggingFaceTB/SmolLM2-135M-Instruct",
     "0.5B": "Qwen/Qwen2.5-0.5B-Instruct",
@@ -49,7 +56,7 @@ MODELS = {
 }
 TINY: dict[str, Any] = {
     "vocab_size": 512,
-    "hidden_size": 64,
+    "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -63,10 +70,10 @@ another order differ by some 1e-5; a wrong mask or position by 0.1 and more."""
 
 
 class PlainTokenizer:
-    """What the sampler asks of a tokenizer. Random models never end a response, so all have full length."""
+    """What samplers ask of a tokenizer. Random models hardly ever end a response, so nearly all have full length."""
 
     pad_token_id = 0
-    eos_token_id = -1
+    eos_token_id = 1
 
 
 @dataclass
@@ -121,6 +128,9 @@ def main() -> int:
                 result.add(f"{name} {case}", "left out", "", "the ten minutes are over")
                 continue
             guarded(result, f"{name} {case}", partial(measure, name, case, setting, result))
+    for sync in ("folder", "adapter", "ipc") if device.type == "cuda" else ("folder", "adapter"):
+        if time.monotonic() - began < SECONDS - ENGINE_SECONDS:
+            guarded(result, f"vLLM {sync}", partial(measure_engine, sync, setting, result))
     show(result)
     return int(bool(result.failed))
 
@@ -219,7 +229,6 @@ def train_rows(learner: Learner, rows: list[Row]) -> list[TrainRow]:
 def sample(policy: PreTrainedModel, rows: list[Row], response: int, autocast: torch.dtype | None) -> list[Any]:
     """Sample a response to every prompt."""
     tokenizer: Any = PlainTokenizer()
-    policy.generation_config.eos_token_id = None
     sampler = TransformersSampler(tokenizer, TransformersOptions())
     sampler.load(PolicyWeights(policy, autocast), 0)
     params = SamplingParams(1.0, response)
@@ -287,6 +296,37 @@ def measure(name: str, case: str, setting: Setting, result: Result) -> None:
         made = setting.rows * setting.response
         rate(result, label, "sampling", made, seconds, 2 * shape.parameters * made / seconds / peaks)
     compare_memory(result, label, config, shape, setting, peak)
+
+
+def measure_engine(sync: SyncName, setting: Setting, result: Result) -> None:
+    """Let an engine sample from a model of 0.5B, and measure two loads and the sampling."""
+    label, path = f"vLLM {sync}", MODELS["0.5B"]
+    try:
+        find_environment()
+    except UserError as error:
+        result.add(label, "left out", "", first_line(error))
+        return
+    config = config_of(path, "LoRA" if sync == "adapter" else "full", setting)
+    policy = make_model(path, torch.bfloat16, setting.quick)
+    tokenizer: Any = PlainTokenizer()
+    sampler = VllmSampler(tokenizer, VllmOptions(sync=sync, args=("--enforce-eager",)))
+    sampler.settle(Workplace(tokens=setting.prompt + setting.response, slots=setting.rows))
+    try:
+        weights = make_learner(policy, config, str(setting.device)).weights()
+        for version in range(2):
+            sampler.load(weights, version)
+        told = sampler.metrics()
+        result.add(
+            label, "load and probe", f"{told[ENGINE_LOAD_SECONDS.name]:.2f} s", f"probe {told[ENGINE_PROBE.name]:.1e}"
+        )
+        params = SamplingParams(1.0, setting.response)
+        rows = make_rows(setting, policy.config.vocab_size)
+        asked = [Request(row.prompt_ids, params, seed) for seed, row in enumerate(rows)]
+        began = time.perf_counter()
+        made = sum(len(drawn.ids) for drawn in sample_all(sampler, asked))
+        result.add(label, "sampling", f"{made / (time.perf_counter() - began):,.0f} tok/s")
+    finally:
+        sampler.close()
 
 
 def rate(result: Result, label: str, what: str, tokens: int, seconds: float, utilisation: float) -> None:
