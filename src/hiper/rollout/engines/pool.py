@@ -200,7 +200,7 @@ class Pool:
         self._given = True
         found = max(self._give(engine, weights, first=first) for engine in self.engines)
         self._asleep = False
-        self._sync.settle()
+        self._sync.clean_up()
         return found
 
     def _give(self, engine: Engine, weights: PolicyWeights, *, first: bool) -> float:

@@ -48,7 +48,7 @@ class Sync(Protocol):
             EngineFault: It did not take them.
         """
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """Forget the weights before: all engines have the present ones."""
 
 
@@ -100,7 +100,7 @@ class ByFolder:
         if has != "start":
             await client.weights_from(str(self.start_from))
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """See :class:`Sync`."""
         if self._before is not None:
             remove_folder(self._before)
@@ -132,7 +132,7 @@ class ByAdapter:
             await client.weights_from(str(self.start_from))
         await client.adapter_from(str(self._adapter))
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """See :class:`Sync`."""
         if self._before is not None:
             remove_folder(self._before)
@@ -166,7 +166,7 @@ class ByMemory:
         del tensors
         release()
 
-    def settle(self) -> None:
+    def clean_up(self) -> None:
         """See :class:`Sync`."""
 
 
