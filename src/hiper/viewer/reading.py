@@ -242,12 +242,12 @@ def _settings(path: Path) -> tuple[dict[str, Any], Config | None, list[str]]:
     try:
         tree: Mapping[str, Any] = read_mapping(path)
     except UserError as error:
-        return {}, None, [_told(error, path)]
+        return {}, None, [_reason(error, path)]
     flat = dict(flatten(tree))
     try:
         return flat, read_settings(path), []
     except UserError as error:
-        return flat, None, [_told(error, path)]
+        return flat, None, [_reason(error, path)]
 
 
 def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -257,7 +257,7 @@ def _metrics(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
         return [], [f"{path.name} cannot be read: {error.strerror}"]
 
 
-def _told(error: UserError, path: Path) -> str:
+def _reason(error: UserError, path: Path) -> str:
     """Return what is wrong with a file. The file is named without its folder, which is nobody's business in exports."""
     return str(error).replace(f"{path.parent}{os.sep}", "")
 
@@ -270,7 +270,7 @@ def _card(path: Path) -> Card | str:
     try:
         return Card.read(path)
     except UserError as error:
-        return _told(error, path)
+        return _reason(error, path)
 
 
 def _exact(value: Any) -> Any:
