@@ -97,6 +97,9 @@ LEFT_OUT: dict[str, str] = {
     "make docs": "tests/docs/test_website.py builds the site",
     "make reference": "writes into the repository; another test compares what it would write",
     "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld env.data=generated env.size=tiny --episodes 20": "the hub",
+    "hiper eval Qwen/Qwen2.5-0.5B-Instruct --env alfworld prompt.template=alfworld/chat sampler.choose=admissible": (
+        "the hub"
+    ),
     "hiper eval ~/models/base --env webshop prompt.template=webshop/terse rollout.slots=16 --split test "
     "--temperature 0.7": "a model of the reader's own",
     "hiper train quickstart --processes 2 --launcher ray": "half a minute; tests/launch/test_ray.py runs the like",

@@ -161,22 +161,38 @@ def thoughtful(settings: Config, checkpoint: Path, tmp_path_factory: pytest.Temp
     return Config.model_validate(apply_overrides(settings.model_dump(), changes))
 
 
+def set_day(patch: pytest.MonkeyPatch, *day: int) -> None:
+    class Fixed(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Fixed:
+            return cls(day[0], day[1], day[2], tzinfo=tz)
+
+    patch.setattr(datetime, "datetime", Fixed)
+    patch.setattr(chat_template_utils, "datetime", Fixed)
+
+
 @pytest.fixture
 def another_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Later(datetime.datetime):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> Later:
-            return cls(2099, 12, 31, tzinfo=tz)
-
-    monkeypatch.setattr(datetime, "datetime", Later)
-    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    set_day(monkeypatch, 2099, 12, 31)
 
 
 @pytest.fixture(scope="module")
 def thoughtful_run(thoughtful: Config, tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run.create(tmp_path_factory.mktemp("runs") / "thoughtful", thoughtful)
-    train(run, Display(console=Console(file=StringIO())))
+    with pytest.MonkeyPatch.context() as patch:
+        set_day(patch, 2026, 11, 30)  # the day stands in prompts, and what a random model answers depends on them
+        train(run, Display(console=Console(file=StringIO())))
     return run
+
+
+def test_without_any_token_that_earns_credit_there_is_no_policy_loss(thoughtful: Config, tmp_path: Path):
+    """A single token is never enough to come out of the thinking block."""
+    tree = thoughtful.model_dump(mode="json")
+    tree["rollout"]["max_response_tokens"] = 1
+    run = quietly(Run.create(tmp_path / "run", Config.model_validate(tree)))
+    (metrics,) = run.iteration_metrics()
+    assert metrics["invalid/unclosed_thinking"] == 1.0
+    assert "policy/loss" not in metrics
 
 
 def test_a_model_that_never_stops_thinking_trains(thoughtful_run: Run):

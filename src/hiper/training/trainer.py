@@ -167,7 +167,8 @@ class Trainer:
         with self._phase(clock, "publishing"):
             self._ahead.finish()
             learner.publish(self.parts.agent.sampler, self.done + 1)
-        if not math.isfinite(update[names.POLICY_LOSS.name]):
+        # There is no loss where no token has credit, as when no response comes out of its thinking block.
+        if not math.isfinite(update.get(names.POLICY_LOSS.name, 0.0)):
             raise DivergedError(f"training diverged in iteration {self.done + 1}: the loss is NaN or infinite")
         trained = sum(map(len, rows)) * config.learner.epochs
         generated = sum(len(turn.response_ids) for episode in collected.played for turn in episode.turns)
