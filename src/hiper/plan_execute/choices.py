@@ -9,9 +9,9 @@ from hiper.config import ThinkingConfig
 from hiper.errors import UserError
 from hiper.plan_execute.parse import SWITCH_WORDS, BlockName, Form
 
-LONGEST_SUBGOAL = 120
+LONGEST_SUBGOAL = 100
 """The most characters of a subgoal."""
-LONGEST_TEXT = 200
+LONGEST_TEXT = 100
 """The most characters of a part of an action that is free, such as a search query."""
 
 _PLACE = re.compile(r"<[^<>]*>")
@@ -70,8 +70,11 @@ def _action_pattern(action: str, write: Callable[[str], str | None]) -> str | No
 
 
 def _free_text(longest: int) -> str:
-    """Return a pattern for one line without angle brackets that begins with no white space."""
-    return rf"[^<>\s][^<>\n]{{0,{longest - 1}}}"
+    """Return a pattern for one line without angle brackets that begins with no white space.
+
+    White space is spelt out, because engines and Python mean different characters by a class of it.
+    """
+    return rf"[^<> \t\n\r][^<>\n]{{0,{longest - 1}}}"
 
 
 def _escaped(text: str) -> str:

@@ -157,7 +157,9 @@ class AgentPlayer:
     def decide(self, context: PromptContext, accepts: Accepts, answer: Sample) -> Move:
         """Parse the response into a move."""
         move = self._agent.understand(context, accepts, self._prompt, answer)
-        if self._pattern is not None and answer.finished and not re.fullmatch(self._pattern, move.text):
+        # Bytes that are no text decode to other lengths, which is no harm: what counts is that the response is valid.
+        strays = answer.finished and move.invalid is not None
+        if self._pattern is not None and strays and not re.fullmatch(self._pattern, move.text):
             raise UserError(
                 f"the sampler gave a response outside of sampler.choose=admissible ({shortened(move.text)}): "
                 "leave sampler.choose out, or use another sampler"

@@ -6,7 +6,6 @@ An engine takes most of a minute to start, so few tests start one.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from hiper.errors import UserError
 from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.choices import response_pattern
+from hiper.plan_execute.parse import parse_response
 from hiper.rollout.engines.environment import find_environment
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, sample_all
 from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
@@ -219,11 +219,17 @@ def test_adapters_travel_alone_and_responses_match_their_pattern(
             assert difference(PolicyWeights(model), requests, samples) < 1e-4
             for tensor in adapters.tensors("policy").values():
                 tensor.add_(0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(version)))
-        pattern = response_pattern(["go to cabinet 3", "open fridge 1", "search[<query>]"])
+        actions = ["go to cabinet 3", "open fridge 1"]
+        pattern = response_pattern([*actions, "search[<query>]"])
         params = SamplingParams(1.0, 300)
         chosen = sample_all(one, [Request(r.prompt, params, r.seed, pattern) for r in requests])
     finally:
         one.close()
     texts = [str(bpe_tokenizer.decode(list(sample.ids[:-1]))) for sample in chosen]
     assert all(sample.finished for sample in chosen)
-    assert all(re.fullmatch(pattern, text) for text in texts), texts
+    for text in texts:  # a random model writes bytes that are no text, so lengths may differ from the pattern's
+
+        def accepts(action: str) -> bool:
+            return action in actions or action.startswith("search[")
+
+        assert parse_response(text, previous_subgoal=None, accepts=accepts).invalid is None, ascii(text)
