@@ -21,7 +21,6 @@ from hiper.models.actor_critic import (
     RowBatch,
     ValueHeads,
     hidden_states,
-    packs,
 )
 from hiper.models.batches import idle_share, micro_batches, padding_share
 from hiper.rows import Row
@@ -163,10 +162,10 @@ def test_packed_rows_compute_what_padded_rows_compute(
 
 def test_flash_attention_packs_and_takes_no_shortcut(make_qwen2: MakeQwen2):
     decoder = make_qwen2().get_decoder()
-    assert not packs(decoder)
+    assert not qwen2.packs(decoder)
     assert qwen2.understands(decoder)
     decoder.config._attn_implementation_internal = "flash_attention_2"
-    assert packs(decoder)
+    assert qwen2.packs(decoder)
     assert not qwen2.understands(decoder)
 
 

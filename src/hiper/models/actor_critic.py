@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from hiper.advantages import Critic, head_names
 from hiper.models import qwen2
 from hiper.models.lora import Adapters, role_of
+from hiper.models.qwen2 import packs
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
@@ -253,11 +254,6 @@ def _width(policy: PreTrainedModel) -> int:
     """Return the size of the last hidden states. It is not ``hidden_size`` where a model projects them (OPT-350m)."""
     width = getattr(policy.get_output_embeddings(), "in_features", None)
     return int(width or policy.config.get_text_config().hidden_size)
-
-
-def packs(decoder: PreTrainedModel) -> bool:
-    """Return whether rows are packed: attention over rows of any lengths, one behind the other, needs no padding."""
-    return str(getattr(decoder.config, "_attn_implementation", "")).startswith("flash_attention")
 
 
 def hidden_states(

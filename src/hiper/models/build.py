@@ -101,7 +101,7 @@ def _check_attention(config: ModelConfig, device: torch.device) -> None:
     """Check that attention can be computed as the settings want it.
 
     Raises:
-        UserError: It needs a GPU, or half of the digits, and has neither.
+        UserError: Flash attention is set without a GPU, or without computation in bfloat16.
     """
     if config.attention == "auto":
         return

@@ -57,8 +57,12 @@ def understands(decoder: Decoder) -> bool:
         return False
     config: Any = decoder.config
     plain = config.rope_parameters["rope_type"] == "default" and set(config.layer_types) == {"full_attention"}
-    flash = str(config._attn_implementation).startswith("flash_attention")  # it was asked for
-    return plain and not flash and config.attention_dropout == 0
+    return plain and not packs(decoder) and config.attention_dropout == 0
+
+
+def packs(decoder: Decoder) -> bool:
+    """Return whether a decoder computes flash attention, which the user asked for. It reads rows without padding."""
+    return str(getattr(decoder.config, "_attn_implementation", "")).startswith("flash_attention")
 
 
 def _is_wrapped(module: torch.nn.Module) -> bool:

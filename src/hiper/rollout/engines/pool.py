@@ -296,12 +296,11 @@ def check_answers(engine: Engine) -> None:
 def _meet(engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that an engine that runs already is vLLM of a version that fits, with the learner's tokens."""
     check_answers(engine)
-    text = SAMPLE_TEXT
-    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    theirs = engine.do(engine.client.tokens_of(text))
+    tokens = tokenizer(SAMPLE_TEXT, add_special_tokens=False)["input_ids"]
+    theirs = engine.do(engine.client.tokens_of(SAMPLE_TEXT))
     if theirs is not None and theirs != tokens:
         raise UserError(
-            f"{engine.name} has another tokenizer than the learner: it reads '{text}' as "
+            f"{engine.name} has another tokenizer than the learner: it reads '{SAMPLE_TEXT}' as "
             f"{shortened(theirs)}, and the learner as {shortened(tokens)}; start it with the model that is trained"
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import pickle
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -52,11 +52,11 @@ class Sync(Protocol):
         """Forget the weights before: all engines have the present ones."""
 
 
-def make_sync(name: str, weights: PolicyWeights, home: Path, unties: bool, *, own: bool) -> Sync:
+def make_sync(name: SyncName, weights: PolicyWeights, home: Path, unties: bool, *, own: bool) -> Sync:
     """Return the way for weights to travel that the settings name.
 
     Args:
-        name: One of :data:`SyncName`.
+        name: The way.
         weights: The first weights.
         home: A folder for files on their way. It holds a model ``scrambled`` to start engines from.
         unties: Whether tied embeddings go out as two tensors.
@@ -65,7 +65,6 @@ def make_sync(name: str, weights: PolicyWeights, home: Path, unties: bool, *, ow
     Raises:
         UserError: These weights cannot travel so.
     """
-    assert name in get_args(SyncName)
     if name == "folder":
         return ByFolder(home, unties)
     if name == "adapter":
