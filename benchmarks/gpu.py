@@ -128,7 +128,7 @@ def main() -> int:
                 result.add(f"{name} {case}", "left out", "", "the ten minutes are over")
                 continue
             guarded(result, f"{name} {case}", partial(measure, name, case, setting, result))
-    for sync in ("folder", "adapter", "ipc") if device.type == "cuda" else ("folder", "adapter"):
+    for sync in ("folder", "adapter", "gloo", "ipc") if device.type == "cuda" else ("folder", "adapter", "gloo"):
         if time.monotonic() - began < SECONDS - ENGINE_SECONDS:
             guarded(result, f"vLLM {sync}", partial(measure_engine, sync, setting, result))
     show(result)

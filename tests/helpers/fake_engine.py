@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hiper.models.weights import PolicyWeights
+from hiper.rollout.engines.inside.hiper_weights import Receiver
 from hiper.rollout.samplers.base import Request, SamplingParams, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 
@@ -55,6 +56,10 @@ class FakeEngine:
     """Keep the adapter when another one is loaded in its place."""
     adapter: Any = None
     """The model with the adapter that was loaded last. None: there was none."""
+    extended: bool = True
+    """Whether its worker has the extension that takes weights over the network."""
+    dies_receiving: int = 0
+    """The number of tensors after which it ends in the middle of a delivery. 0: it does not."""
     loads: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     url: str = ""
@@ -82,6 +87,24 @@ class FakeEngine:
         self.model = copy.deepcopy(self.model)
         self.model.load_state_dict(state)
         self.loads.append("memory")
+
+    def receive(self, kwargs: Answer) -> None:
+        """Take weights over the network, as a worker of vLLM does with the same extension."""
+        worker = Receiver()
+        worker.rank, worker.device = 0, torch.device("cpu")
+
+        def reload_weights(weights_iterator: Iterator[tuple[str, torch.Tensor]]) -> None:
+            state = {}
+            for name, tensor in weights_iterator:
+                state[name] = tensor
+                if len(state) == self.dies_receiving:
+                    raise RuntimeError("no memory is left")
+            self.model = copy.deepcopy(self.model)
+            self.model.load_state_dict(state)
+
+        cast(Any, worker).reload_weights = reload_weights
+        worker.hiper_receive(**kwargs)
+        self.loads.append("network")
 
     def generate(self, body: Answer) -> Answer:
         params, ends = body["sampling_params"], body["sampling_params"]["stop_token_ids"] or [-1]
@@ -114,7 +137,16 @@ class FakeEngine:
                 answer = self.faults.pop(0)(cast(Answer, answer))
             time.sleep(self.delay())
             return 200, answer
-        if path == "/collective_rpc":
+        if path == "/collective_rpc" and body["method"].startswith("hiper_"):
+            if not self.extended:
+                return 500, {"error": {"message": "Call to collective_rpc method failed"}}
+            if body["method"] == "hiper_rank":
+                return 200, {"results": ["0"]}
+            try:
+                self.receive(body["kwargs"])
+            except RuntimeError as error:
+                return 500, {"error": {"message": str(error)}}
+        elif path == "/collective_rpc":
             folder = body["kwargs"]["weights_path"]
             if not Path(folder).is_dir():
                 return 500, {"error": {"message": f"no folder {folder}"}}

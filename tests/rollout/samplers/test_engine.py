@@ -82,7 +82,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sampler(parts: Parts, logs: Path) -> Iterator[VllmSampler]:
-    one = VllmSampler(parts.tokenizer, VllmOptions())
+    """An engine that gets weights over the network."""
+    one = VllmSampler(parts.tokenizer, VllmOptions(sync="gloo"))
     one.settle(Workplace(logs, tokens=200, slots=64))
     one.load(parts.learner.weights(), 0)
     yield one
@@ -146,7 +147,7 @@ def test_a_run_through_the_engine_ends_like_one_without(sampler: VllmSampler, tm
 
     own = train("without")
     url = sampler._engines[0].client.url
-    # The engine was started from a folder that says its embeddings are not tied.
+    # The engine was started from a folder that says its embeddings are not tied. Weights come from folders here.
     run = train("with", sampler={"type": "vllm", "url": url, "untie": True})
     told = [record for record in run.metrics() if "success/all" in record]
     assert max(record["mismatch/max_abs"] for record in told) < 1e-4
@@ -156,7 +157,7 @@ def test_a_run_through_the_engine_ends_like_one_without(sampler: VllmSampler, tm
         assert [e.task_id for e in episodes] == [e.task_id for e in read_episodes(own.training_episodes(iteration))]
         assert {turn.policy_version for episode in episodes for turn in episode.turns} == {iteration - 1}
     ahead = {"rollout": TINY["rollout"] | {"ahead": 1}, "learner": TINY["learner"] | {"importance_cap": 2.0}}
-    run = train("ahead", sampler={"type": "vllm", "url": url, "untie": True}, **ahead)
+    run = train("ahead", sampler={"type": "vllm", "url": url, "sync": "gloo"}, **ahead)
     assert [record["update/importance"] > 0 for record in run.metrics() if "success/all" in record] == [True, True]
 
 

@@ -32,7 +32,7 @@ from hiper.processes import Processes
 from hiper.rollout.engines import export, probe, sync
 from hiper.rollout.engines.environment import VARIABLE, Environment, check_version, find_environment
 from hiper.rollout.engines.pool import kv_gib
-from hiper.rollout.engines.process import Launch, told_trouble
+from hiper.rollout.engines.process import INSIDE, Launch, told_trouble
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, make_sampler, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
@@ -244,7 +244,7 @@ def test_an_untied_copy_of_a_model_in_several_files(
 
 def test_scrambled_weights_differ_everywhere(make_qwen2: MakeQwen2, tmp_path: Path):
     model = make_qwen2()
-    export.write_model(PolicyWeights(model), tmp_path / "scrambled", untie=False, change=export.scrambled)
+    export.write_model(PolicyWeights(model), tmp_path / "scrambled", untie=False, scramble=True)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "scrambled").state_dict()
     for name, tensor in model.state_dict().items():
         if bool(tensor.any()):  # biases begin as zeros, which stay
@@ -344,6 +344,79 @@ def test_weights_travel_through_memory(venv: Path, made: Make, make_qwen2: MakeQ
 def test_memory_of_a_gpu_needs_a_gpu(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):
     with pytest.raises(UserError, match=r"sampler.sync=ipc needs a GPU .* use sampler.sync=folder"):
         made(url=engine.url, sync="ipc").load(PolicyWeights(make_qwen2()), 0)
+
+
+def folder_of(model: Qwen2ForCausalLM, folder: Path) -> str:
+    """A model of the same shape, as somebody starts an engine with."""
+    export.write_model(PolicyWeights(model), folder, untie=False)
+    return str(folder)
+
+
+def test_weights_travel_over_the_network_to_an_engine_that_sees_no_folder(
+    made: Make, engine: FakeEngine, make_qwen2: MakeQwen2, tmp_path: Path
+):
+    model, requests = make_qwen2(), asked(5)
+    engine.load(folder_of(model, tmp_path / "model"))
+    before = engine.model.state_dict()
+    sampler = made(url=engine.url, sync="gloo")
+    sampler.load(PolicyWeights(model), 0)
+    assert engine.loads[1:] == ["network", "network"]  # scrambled weights, then those of the learner
+    assert all(torch.equal(tensor, before[name]) for name, tensor in engine.model.state_dict().items())
+    for version in range(1, 3):
+        sampler.load(PolicyWeights(changed(model, version)), version)
+        assert [s.ids for s in sample_all(sampler, requests)] == [s.ids for s in own(model, requests)]
+
+
+def test_an_adapter_travels_over_the_network_within_the_weights(
+    made: Make, engine: FakeEngine, make_qwen2: MakeQwen2, tmp_path: Path
+):
+    pytest.importorskip("peft")
+    engine.load(folder_of(make_qwen2(), tmp_path / "model"))
+    model, adapters = with_adapter(make_qwen2)
+    sampler, requests = made(url=engine.url, sync="gloo"), asked(5)
+    sampler.load(PolicyWeights(model), 0)
+    for tensor in adapters.tensors("policy").values():
+        tensor.mul_(3)
+    sampler.load(PolicyWeights(model), 1)
+    assert [s.ids for s in sample_all(sampler, requests)] == [s.ids for s in own(model, requests)]
+
+
+def test_an_engine_that_starts_again_gets_weights_over_the_network(venv: Path, made: Make, make_qwen2: MakeQwen2):
+    sampler, requests, model = made(venv=str(venv), sync="gloo"), asked(5), make_qwen2()
+    sampler.settle(Workplace(tokens=100))
+    sampler.load(PolicyWeights(model), 0)
+    with pytest.raises(httpx.HTTPError):
+        httpx.post(f"{sampler._engines[0].client.url}/die", json={}, trust_env=False)
+    assert [s.ids for s in sample_all(sampler, requests)] == [s.ids for s in own(model, requests)]
+
+
+def test_an_engine_without_the_extension_is_told_how_to_start(made: Make, engine: FakeEngine, make_qwen2: MakeQwen2):
+    engine.extended = False
+    with pytest.raises(UserError, match=r"--worker-extension-cls hiper_weights.Receiver, and with PYTHONPATH .*\.py"):
+        made(url=engine.url, sync="gloo").load(PolicyWeights(make_qwen2()), 0)
+
+
+def test_an_engine_that_fails_in_the_middle_of_a_delivery_is_named(
+    made: Make, engine: FakeEngine, make_qwen2: MakeQwen2, tmp_path: Path
+):
+    model = make_qwen2()
+    engine.load(folder_of(model, tmp_path / "model"))
+    sampler = made(url=engine.url, sync="gloo")
+    sampler.load(PolicyWeights(model), 0)
+    engine.dies_receiving = 3
+    with pytest.raises(UserError, match=r"failed while loading weights: .* no memory is left"):
+        sampler.load(PolicyWeights(model), 1)
+
+
+def test_nccl_needs_a_gpu_and_engines_elsewhere(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):
+    with pytest.raises(UserError, match=r"sampler.sync=nccl .* sampler.sync=gloo works everywhere"):
+        made(url=engine.url, sync="nccl").load(PolicyWeights(make_qwen2()), 0)
+
+
+def test_the_engines_module_knows_nothing_of_hiper():
+    """It is the only file of ours that an engine sees, so it must work where hiper is not installed."""
+    code = "import sys, hiper_weights; assert not [m for m in sys.modules if m == 'hiper' or m.startswith('hiper.')]"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(INSIDE)}, check=True)
 
 
 def test_adapters_alone_need_lora(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):

@@ -120,6 +120,24 @@ class EngineClient:
         """Load the weights of a folder that the engine can read, in the form of a Hugging Face model."""
         await self._control("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": folder}})
 
+    async def workers(self) -> int | None:
+        """Return how many workers the engine has that can take weights over the network. None: they cannot.
+
+        Raises:
+            EngineFault: It cannot be reached.
+        """
+        try:
+            answer = await self._control("/collective_rpc", {"method": "hiper_rank"})
+        except EngineFault:
+            if await self.healthy():
+                return None
+            raise
+        return len(answer.get("results") or ()) or None
+
+    async def receive(self, **how: object) -> None:
+        """Load weights that are broadcast; see :class:`~hiper.rollout.engines.inside.hiper_weights.Receiver`."""
+        await self._control("/collective_rpc", {"method": "hiper_receive", "kwargs": how})
+
     async def update(self, info: Mapping[str, Any]) -> None:
         """Load weights from another process's memory; see :func:`~hiper.rollout.engines.sync.update_info`."""
         await self._control("/init_weight_transfer_engine", {"init_info": {"packed": False}})

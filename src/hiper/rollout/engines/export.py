@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -25,8 +25,6 @@ HEAD_FILE = "model-head.safetensors"
 BODY_FILE = "model-body.safetensors"
 """The rest of it, if it lies in one file."""
 INDEX_FILE = "model.safetensors.index.json"
-
-Change = Callable[[Tensor], Tensor]
 
 
 def number_format(weights: PolicyWeights) -> torch.dtype:
@@ -52,7 +50,7 @@ def write_model(
     *,
     untie: bool,
     merged: bool = True,
-    change: Change = lambda tensor: tensor,
+    scramble: bool = False,
 ) -> None:
     """Write a policy as an ordinary Hugging Face model.
 
@@ -62,13 +60,13 @@ def write_model(
         untie: Whether tied embeddings are written twice, with a config that says they are not tied. vLLM's build for
             CPUs keeps a repacked copy of a tied head, which loading new weights leaves as it was.
         merged: Whether an adapter is added into the weights. Otherwise it is left out.
-        change: Applied to every tensor.
+        scramble: Whether the weights are spoilt; see :func:`scrambled`.
 
     Raises:
         UnwritableError: The disk is full.
     """
     dtype = number_format(weights)
-    tensors = {name: change(tensor) for name, tensor in outgoing(weights, merged=merged)}
+    tensors = dict(outgoing(weights, merged=merged, scramble=scramble))
     model: Any = weights.model
     with writing(folder), without_loading_bars(), _as_whole_model(model):
         model.save_pretrained(folder, state_dict=dict(tensors))
@@ -103,10 +101,11 @@ def _write_head(folder: Path, head: Tensor) -> None:
     index.write_text(json.dumps(tree), encoding="utf-8")
 
 
-def outgoing(weights: PolicyWeights, *, merged: bool = True) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of :func:`whole` in the engine's number format."""
+def outgoing(weights: PolicyWeights, *, merged: bool = True, scramble: bool = False) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of :func:`whole` in the engine's number format, spoilt or not."""
     for name, tensor in whole(weights, merged=merged):
-        yield name, tensor.to(number_format(weights)) if tensor.is_floating_point() else tensor
+        sent = tensor.to(number_format(weights)) if tensor.is_floating_point() else tensor
+        yield name, scrambled(sent) if scramble else sent
 
 
 def write_adapter(weights: PolicyWeights, folder: Path) -> None:

@@ -124,13 +124,12 @@ class Pool:
 
     def _open(self, weights: PolicyWeights) -> None:
         settings = self._settings
-        scrambled = self._home / "scrambled"
-        export.write_model(weights, scrambled, untie=settings.unties, change=export.scrambled)
+        self._sync.prepare(weights, SCRAMBLED, scrambled=True)
         if settings.environment is None:
             for url in settings.urls:
                 self.engines.append(Engine(EngineClient(url, settings.timeout), None, self._loop))
                 _meet(self.engines[-1], self._tokenizer)
-                self._first(self.engines[-1], scrambled)
+                self._first(self.engines[-1])
         else:
             logs = self._place.logs or self._own_logs()
             launches = self._launches(settings.environment, weights)
@@ -141,20 +140,23 @@ class Pool:
                 self.engines.append(Engine(EngineClient("", settings.timeout), process, self._loop))
             with self._place.bar("starting the engine"):
                 for engine in self.engines:
-                    engine.start(scrambled, settings.start_timeout)
+                    engine.start(self._sync.start_from, settings.start_timeout)
 
     def _own_logs(self) -> Path:
         """Make a folder for logs that nobody asked for. It is deleted at the end, unless something goes wrong."""
         self._temporary = Path(tempfile.mkdtemp(prefix="hiper-engine-"))
         return self._temporary
 
-    def _first(self, engine: Engine, scrambled: Path) -> None:
+    def _first(self, engine: Engine) -> None:
         try:
-            engine.load(lambda client: client.weights_from(str(scrambled)), SCRAMBLED)
+            engine.load(lambda client: self._sync.deliver(client, "nothing"), SCRAMBLED)
         except EngineFault as fault:
+            how, sees = "over the network", ""
+            if self._settings.sync in ("folder", "adapter"):
+                how = f"from {self._sync.start_from}"
+                sees = "Does it see this folder (sampler.folder chooses another)? "
             raise UserError(
-                f"{engine.name} cannot load weights from {scrambled}: {fault}. Does it see this folder (sampler.folder "
-                "chooses another), and does it serve the model that is trained?"
+                f"{engine.name} cannot load weights {how}: {fault}. {sees}Does it serve the model that is trained?"
             ) from fault
 
     def _launches(self, environment: Environment, weights: PolicyWeights) -> list[Launch]:
@@ -182,7 +184,7 @@ class Pool:
                 memory=settings.gpu_memory_utilization,
                 gpus=group,
                 adapter_rank=self._sync.adapter_rank,
-                ipc=settings.sync == "ipc",
+                sync=settings.sync,
                 tokenizer=tokenizer,
                 extra=settings.args,
             )

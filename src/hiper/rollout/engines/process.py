@@ -20,8 +20,11 @@ import torch
 from hiper.errors import UserError
 from hiper.files import writing
 from hiper.rollout.engines.environment import Environment
+from hiper.rollout.engines.inside.hiper_weights import EXTENSION
 
 SUPERVISOR = Path(__file__).with_name("supervise.py")
+INSIDE = Path(__file__).with_name("inside")
+"""The folder of the code that runs inside an engine."""
 POLL_SECONDS = 0.2
 END_SECONDS = 15.0
 """How long the supervisor may take to end an engine."""
@@ -65,8 +68,8 @@ class Launch:
     """The GPUs of the engine. Several: the model is split over them."""
     adapter_rank: int | None = None
     """The rank of adapters that are loaded beside the model. None: there are none."""
-    ipc: bool = False
-    """Whether weights come through memory of the GPU."""
+    sync: str = "folder"
+    """How weights come; see :mod:`hiper.rollout.engines.sync`."""
     tokenizer: Path | None = None
     """The folder of the tokenizer, which patterns of responses need. None: the engine reads and writes tokens alone."""
     extra: tuple[str, ...] = ()
@@ -91,8 +94,10 @@ class Launch:
         if self.adapter_rank is not None:
             switches.append("--enable-lora")
             arguments["--max-lora-rank"] = next((rank for rank in RANKS if rank >= self.adapter_rank), RANKS[-1])
-        if self.ipc:
+        if self.sync == "ipc":
             arguments["--weight-transfer-config"] = '{"backend": "ipc"}'
+        if self.sync == "gloo":
+            arguments["--worker-extension-cls"] = EXTENSION
         if self.tokenizer is None:
             switches.append("--skip-tokenizer-init")
         else:
@@ -116,7 +121,9 @@ class Launch:
         own = {"VLLM_CPU_KVCACHE_SPACE": str(self.kv_gib)} if self.environment.cpu else {}
         if self.adapter_rank is not None:
             own["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
-        if self.ipc:
+        if self.sync == "gloo":
+            own["PYTHONPATH"] = str(INSIDE)
+        if self.sync == "ipc":
             own["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # handles are pickled, and come from this machine alone
         kept = {name: value for name, value in os.environ.items() if name not in OF_THE_TRAINER}
         if self.gpus:

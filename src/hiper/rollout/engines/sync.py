@@ -1,4 +1,4 @@
-"""How new weights travel from the learner to engines on this machine, or to engines that see the same folders."""
+"""How new weights travel from the learner to engines."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from hiper.models.lora import rank_of
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.engines import export
 from hiper.rollout.engines.client import EngineClient
+from hiper.rollout.engines.network import ByNetwork
 
-SyncName: TypeAlias = Literal["folder", "adapter", "ipc"]
+SyncName: TypeAlias = Literal["folder", "adapter", "ipc", "gloo", "nccl"]
 Has: TypeAlias = Literal["nothing", "older", "start"]
 """The weights that an engine has: none of this run's, those before, or those of :attr:`Sync.start_from`."""
 
@@ -28,14 +29,19 @@ class Sync(Protocol):
 
     @property
     def start_from(self) -> Path:
-        """The folder of the model from which an engine is started again."""
+        """The folder of the model from which an engine is started."""
 
     @property
     def adapter_rank(self) -> int | None:
         """The rank of the adapters that engines hold beside their model. None: they hold none."""
 
-    def prepare(self, weights: PolicyWeights, version: int) -> None:
+    def prepare(self, weights: PolicyWeights, version: int, *, scrambled: bool = False) -> None:
         """Take the weights that engines get next. Those before stay, because an engine may still start again.
+
+        Args:
+            weights: The weights.
+            version: Their version.
+            scrambled: Whether they are spoilt, as the first ones are.
 
         Raises:
             UnwritableError: The disk is full.
@@ -58,7 +64,7 @@ def make_sync(name: SyncName, weights: PolicyWeights, home: Path, unties: bool, 
     Args:
         name: The way.
         weights: The first weights.
-        home: A folder for files on their way. It holds a model ``scrambled`` to start engines from.
+        home: A folder for files on their way.
         unties: Whether tied embeddings go out as two tensors.
         own: Whether this process starts its engines.
 
@@ -71,12 +77,20 @@ def make_sync(name: SyncName, weights: PolicyWeights, home: Path, unties: bool, 
         if (rank := rank_of(weights.model)) is None:
             raise UserError("sampler.sync=adapter sends adapters of LoRA: set learner.lora, or sampler.sync=folder")
         return ByAdapter(home, unties, rank)
-    if not (own and shares_gpu(weights)):
+    if name == "ipc":
+        if not (own and shares_gpu(weights)):
+            raise UserError(
+                "sampler.sync=ipc needs a GPU that the learner shares with the engines it starts, and whole weights on "
+                "it; use sampler.sync=folder"
+            )
+        return ByMemory(home, unties)
+    if name == "nccl" and (own or not torch.cuda.is_available()):
         raise UserError(
-            "sampler.sync=ipc needs a GPU that the learner shares with the engines it starts, and whole weights on it; "
-            "use sampler.sync=folder"
+            "sampler.sync=nccl connects the learner's GPU with others, so it needs a GPU, and engines elsewhere "
+            "(sampler.url); engines on the learner's own GPU take sampler.sync=ipc, and sampler.sync=gloo works "
+            "everywhere"
         )
-    return ByMemory(home)
+    return ByNetwork(home if own else None, unties, name)
 
 
 class ByFolder:
@@ -86,13 +100,14 @@ class ByFolder:
 
     def __init__(self, home: Path, unties: bool) -> None:
         self._home, self._unties = home, unties
-        self.start_from = home / "scrambled"
+        self.start_from = home / "none"
         self._before: Path | None = None
 
-    def prepare(self, weights: PolicyWeights, version: int) -> None:
+    def prepare(self, weights: PolicyWeights, version: int, *, scrambled: bool = False) -> None:
         """See :class:`Sync`."""
-        self._before, self.start_from = _renamed(self.start_from), self._home / f"weights-{version}"
-        export.write_model(weights, self.start_from, untie=self._unties)
+        self._before = _renamed(self.start_from)
+        self.start_from = self._home / ("scrambled" if scrambled else f"weights-{version}")
+        export.write_model(weights, self.start_from, untie=self._unties, scramble=scrambled)
 
     async def deliver(self, client: EngineClient, has: Has) -> None:
         """See :class:`Sync`."""
@@ -111,15 +126,18 @@ class ByAdapter:
     def __init__(self, home: Path, unties: bool, rank: int) -> None:
         self._home, self._unties = home, unties
         self.adapter_rank = rank
-        self.start_from = home / "base"
+        self.start_from = home / "scrambled"
         self._adapter: Path | None = None
         self._before: Path | None = None
 
-    def prepare(self, weights: PolicyWeights, version: int) -> None:
+    def prepare(self, weights: PolicyWeights, version: int, *, scrambled: bool = False) -> None:
         """See :class:`Sync`."""
+        if scrambled:
+            export.write_model(weights, self.start_from, untie=self._unties, merged=False, scramble=True)
+            return
         if self._adapter is None:
+            self._before, self.start_from = self.start_from, self._home / "base"
             export.write_model(weights, self.start_from, untie=self._unties, merged=False)
-            remove_folder(self._home / "scrambled")
         else:
             self._before = _renamed(self._adapter)
         self._adapter = self._home / f"weights-{version}"
@@ -129,7 +147,8 @@ class ByAdapter:
         """See :class:`Sync`."""
         if has == "nothing":
             await client.weights_from(str(self.start_from))
-        await client.adapter_from(str(self._adapter))
+        if self._adapter is not None:
+            await client.adapter_from(str(self._adapter))
 
     def clean_up(self) -> None:
         """See :class:`Sync`."""
@@ -146,13 +165,16 @@ class ByMemory:
 
     adapter_rank = None
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, unties: bool) -> None:
         self.start_from = home / "scrambled"
+        self._unties = unties
         self._weights: PolicyWeights | None = None
 
-    def prepare(self, weights: PolicyWeights, version: int) -> None:
+    def prepare(self, weights: PolicyWeights, version: int, *, scrambled: bool = False) -> None:
         """See :class:`Sync`."""
         self._weights = weights
+        if scrambled:
+            export.write_model(weights, self.start_from, untie=self._unties, scramble=True)
 
     async def deliver(self, client: EngineClient, has: Has) -> None:
         """See :class:`Sync`."""
@@ -169,8 +191,10 @@ class ByMemory:
         """See :class:`Sync`."""
 
 
-def _renamed(folder: Path) -> Path:
+def _renamed(folder: Path) -> Path | None:
     """Make room for a folder of the same name, as when weights are loaded again after a warm start."""
+    if not folder.exists():
+        return None
     before = folder.with_name("before")
     remove_folder(before)
     return folder.rename(before)

@@ -64,6 +64,8 @@ class VllmOptions(StrictModel):
     - ``folder``: the whole policy in a folder, with the adapter of LoRA added into its weights.
     - ``adapter``: the base model once, then the adapter of LoRA alone. This is less to write and to read.
     - ``ipc``: the whole policy, through memory of the GPU that learner and engine share.
+    - ``gloo``: the whole policy, over the network from memory to memory. No folder is shared.
+    - ``nccl``: the same from GPU to GPU, for engines at ``url``.
     """
     untie: bool | None = None
     """Whether tied embeddings are written as two tensors. None: for vLLM's build for CPUs, which needs it."""
