@@ -34,6 +34,8 @@ class ByNetwork:
         self._home, self._unties, self._backend = home, unties, backend
         self._weights: PolicyWeights | None = None
         self._scrambled = False
+        # Taken here: another thread sends, and each thread has a current GPU of its own.
+        self._device = torch.device("cuda", torch.cuda.current_device()) if backend == "nccl" else torch.device("cpu")
 
     @property
     def start_from(self) -> Path:
@@ -84,10 +86,9 @@ class ByNetwork:
     @torch.no_grad()
     def _send(self, store: Any, size: int, address: str) -> None:
         assert self._weights is not None
-        device = torch.device("cuda" if self._backend == "nccl" else "cpu")
         group = join(store, 0, size, self._backend, address)
         for _, tensor in export.outgoing(self._weights, scramble=self._scrambled):
-            broadcast(group, tensor.detach().to(device).contiguous())
+            broadcast(group, tensor.detach().to(self._device).contiguous())
 
     def clean_up(self) -> None:
         """See :class:`~hiper.rollout.engines.sync.Sync`."""
