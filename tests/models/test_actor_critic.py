@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers import PreTrainedModel, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from hiper.advantages import HEADS_OF, Critic
-from hiper.models import actor_critic, qwen2
+from hiper.models import actor_critic, llama
 from hiper.models.actor_critic import (
     HEADS,
     ActorCritic,
@@ -35,22 +35,24 @@ ROWS = [
 ]
 
 
-def make_llama() -> LlamaForCausalLM:
+def make_qwen3() -> Qwen3ForCausalLM:
     sizes: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
     }
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.25, **sizes))
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=40, initializer_range=0.25, **sizes))
     model.eval()
     return model
 
 
-@pytest.fixture(params=["qwen2", "qwen2 checkpointed", "llama"])
+@pytest.fixture(params=["qwen2", "qwen2 checkpointed", "qwen3"])
 def policy(request: pytest.FixtureRequest, make_qwen2: MakeQwen2) -> PreTrainedModel:
-    if request.param == "llama":
-        return make_llama()
+    if request.param == "qwen3":
+        return make_qwen3()
     model = make_qwen2()
     if "checkpointed" in request.param:
         model.gradient_checkpointing_enable()
@@ -120,7 +122,7 @@ def test_logits_in_pieces_give_the_same_numbers_and_gradients(make_qwen2: MakeQw
     torch.testing.assert_close(run(), at_once, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "llama"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])
 def test_packed_rows_compute_what_padded_rows_compute(
     make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch, family: str
 ):
@@ -128,7 +130,7 @@ def test_packed_rows_compute_what_padded_rows_compute(
 
     def make(seed: int) -> PreTrainedModel:
         torch.manual_seed(seed)
-        return make_qwen2(seed=seed) if family == "qwen2" else make_llama()
+        return make_qwen2(seed=seed) if family == "qwen2" else make_qwen3()
 
     def outcome() -> tuple[Outputs, list[Tensor]]:
         model = ActorCritic(make(0), make(1).get_decoder(), shortcut=False)
@@ -162,11 +164,11 @@ def test_packed_rows_compute_what_padded_rows_compute(
 
 def test_flash_attention_packs_and_takes_no_shortcut(make_qwen2: MakeQwen2):
     decoder = make_qwen2().get_decoder()
-    assert not qwen2.packs(decoder)
-    assert qwen2.understands(decoder)
+    assert not llama.packs(decoder)
+    assert llama.understands(decoder)
     decoder.config._attn_implementation_internal = "flash_attention_2"
-    assert qwen2.packs(decoder)
-    assert not qwen2.understands(decoder)
+    assert llama.packs(decoder)
+    assert not llama.understands(decoder)
 
 
 # --- The critic -----------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from hiper.episode import read_episodes
 from hiper.errors import UserError
 from hiper.evaluation.saved import SavedPolicy
 from hiper.imitation.warm_start import WarmStart
-from hiper.models import qwen2
+from hiper.models import llama
 from hiper.models.build import load_policy
 from hiper.models.weights import stop_ids
 from hiper.plan_execute.prompts import Prompt
@@ -333,7 +333,7 @@ def test_an_adapter_is_a_policy_everywhere(lora_run: Run, checkpoint: Path):
     with torch.no_grad():
         torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)
         assert float((ours(ids).logits - base(ids).logits).abs().max()) > 1e-3
-    assert qwen2.understands(ours.get_decoder())
+    assert llama.understands(ours.get_decoder())
     assert SavedPolicy.open(lora_run.path).load().weights.model.state_dict().keys() == base.state_dict().keys()
 
 
@@ -454,7 +454,7 @@ def test_qlora_trains_adapters_of_a_model_in_four_bits(wider: Config, tmp_path: 
     assert last["policy/kl_reference"] > 1e-6
     assert last["mismatch/max_abs"] < 1e-4
     policy = build(run.config, run.checkpoints[-1] / "policy").learner.weights().model
-    assert qwen2.understands(policy.get_decoder())
+    assert llama.understands(policy.get_decoder())
     linear = [m for m in policy.modules() if type(m).__module__.startswith("bitsandbytes")]
     assert len(linear) == 7 * policy.config.num_hidden_layers
     # What is saved is an adapter, which fits the base in full precision too.

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from hiper.advantages import Critic, head_names
-from hiper.models import qwen2
+from hiper.models import llama
+from hiper.models.llama import packs
 from hiper.models.lora import Adapters, role_of
-from hiper.models.qwen2 import packs
 from hiper.rows import Row
 
 HEADS = head_names("decisions")
@@ -155,7 +155,7 @@ class ActorCritic(nn.Module):
         backbone: The critic's own backbone, a model without a language head. None: the critic reads the policy's.
         detached: Whether value losses stop at the policy's hidden states and do not train the policy.
         critic: The kind of values that the critic estimates.
-        shortcut: Whether :mod:`hiper.models.qwen2` may run the models it supports. It does not call each layer's
+        shortcut: Whether :mod:`hiper.models.llama` may run the models it supports. It does not call each layer's
             ``forward``. Turn it off for wrapped modules, such as sharded ones, whose wrappers must see every call.
         adapters: The adapters of LoRA on the policy's model. None: the whole model is trained.
     """
@@ -285,8 +285,8 @@ def hidden_states(
         )
         first_N = length_N.cumsum(0) - length_N
         return cast(Tensor, packed.last_hidden_state[0, first_N[row_M] + position_M])
-    if shortcut and qwen2.understands(decoder):
-        return qwen2.read(decoder, ids_NL, row_M, position_M)
+    if shortcut and llama.understands(decoder):
+        return llama.read(decoder, ids_NL, row_M, position_M)
     return cast(Tensor, decoder(input_ids=ids_NL, use_cache=False).last_hidden_state[row_M, position_M])
 
 

@@ -28,7 +28,7 @@ class PolicyWeights:
     autocast: torch.dtype | None = None
     """The number format of forward passes. None: the format of the parameters."""
     shortcut: bool = True
-    """Whether :mod:`hiper.models.qwen2` may run the models it supports without calling each layer's ``forward``."""
+    """Whether :mod:`hiper.models.llama` may run the models it supports without calling each layer's ``forward``."""
 
     @classmethod
     def load(cls, path: str | Path, config: ModelConfig, device: str) -> PolicyWeights:

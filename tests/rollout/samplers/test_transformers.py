@@ -11,14 +11,14 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     DynamicCache,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from hiper.errors import DivergedError, UserError
-from hiper.models import qwen2
+from hiper.models import llama
 from hiper.models.actor_critic import ActorCritic, RowBatch
 from hiper.models.weights import PolicyWeights
 from hiper.rollout.samplers import Request, Sample, SamplingParams, decoding, sample_all
@@ -39,9 +39,9 @@ CHANCE = torch.tensor([0.5], dtype=torch.float64)
 def model(request: pytest.FixtureRequest, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch) -> PreTrainedModel:
     model = make_qwen2()
     if request.param != "our own decoding":
-        monkeypatch.setattr(qwen2, "understands", lambda decoder: False)
+        monkeypatch.setattr(llama, "understands", lambda decoder: False)
     chosen = type(decoding.begin(model, PROMPTS, 1, PAD))
-    assert (chosen is decoding.Qwen2Decoding) == (request.param == "our own decoding")
+    assert (chosen is decoding.ShortcutDecoding) == (request.param == "our own decoding")
     return model
 
 
@@ -103,21 +103,23 @@ def test_both_ways_of_decoding_draw_the_same(make_qwen2: MakeQwen2, monkeypatch:
     ours = drawn(sampler(model), PROMPTS, FREE, seed=5)
     monkeypatch.setattr(decoding, "PREFILL_TOKENS", {"cpu": 8})  # prompts are read in several parts
     in_parts = drawn(sampler(model), PROMPTS, FREE, seed=5)
-    monkeypatch.setattr(qwen2, "understands", lambda decoder: False)
+    monkeypatch.setattr(llama, "understands", lambda decoder: False)
     theirs = drawn(sampler(model), PROMPTS, FREE, seed=5)
     assert [s.ids for s in ours] == [s.ids for s in theirs] == [s.ids for s in in_parts]
 
 
-def test_models_that_are_not_qwen2_are_sampled():
+def test_models_of_other_families_are_sampled():
     sizes: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
     }
-    llama = LlamaForCausalLM(LlamaConfig(vocab_size=40, initializer_range=0.25, **sizes)).eval()
-    together = drawn(sampler(llama), PROMPTS, GREEDY, seed=0)
-    assert [s.ids for s in together] == [drawn(sampler(llama), [p], GREEDY, seed=0)[0].ids for p in PROMPTS]
+    other = Qwen3ForCausalLM(Qwen3Config(vocab_size=40, initializer_range=0.25, **sizes)).eval()
+    together = drawn(sampler(other), PROMPTS, GREEDY, seed=0)
+    assert [s.ids for s in together] == [drawn(sampler(other), [p], GREEDY, seed=0)[0].ids for p in PROMPTS]
 
 
 def test_seeds(model: PreTrainedModel):
@@ -170,7 +172,7 @@ def assert_honest(model: PreTrainedModel) -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "way"),
     [
-        ("llama", {}, "select"),
+        ("qwen3", {}, "select"),
         ("qwen3_5_text", HYBRID, "reorder"),
         ("lfm2", {"layer_types": ["conv", "full_attention"]}, "reorder"),
         ("mamba", {"state_size": 8}, "full"),
@@ -190,7 +192,7 @@ def test_each_model_is_decoded_in_a_way_that_is_the_learners(
 
 def test_a_model_that_no_way_serves_is_refused_when_it_is_loaded():
     """Its tokens see later ones, so no sampler can know what the learner computes."""
-    model = of_kind("llama")
+    model = of_kind("qwen3")
     decoder = model.get_decoder()
     plain = decoder.forward
 
@@ -200,13 +202,13 @@ def test_a_model_that_no_way_serves_is_refused_when_it_is_loaded():
         return output
 
     decoder.forward = seeing_all
-    with pytest.raises(UserError, match=r"\(llama\) cannot be sampled and trained as one policy.*see later ones"):
+    with pytest.raises(UserError, match=r"\(qwen3\) cannot be sampled and trained as one policy.*see later ones"):
         sampler(model)
 
 
 def test_a_cache_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(DynamicCache, "batch_select_indices", lambda self, rows: self.reorder_cache(rows - 1))
-    model = of_kind("llama")
+    model = of_kind("qwen3")
     assert decoding.choose_way(model, PAD) == "reorder"
     assert_honest(model)
 
@@ -341,8 +343,8 @@ def test_the_shortcut_can_be_switched_off(make_qwen2: MakeQwen2, monkeypatch: py
     """And is taken by no model a module of which is wrapped or hooked: its wrapper must see every call."""
     model = make_qwen2()
     expected = drawn(sampler(model), PROMPTS, GREEDY, 0)
-    monkeypatch.setattr(qwen2, "read", None)
-    monkeypatch.setattr(qwen2, "extend", None)
+    monkeypatch.setattr(llama, "read", None)
+    monkeypatch.setattr(llama, "extend", None)
     assert [s.ids for s in drawn(sampler(model, shortcut=False), PROMPTS, GREEDY, 0)] == [s.ids for s in expected]
     calls: list[object] = []
     model.model.layers[1].register_forward_pre_hook(lambda *call: calls.append(call))
@@ -438,7 +440,7 @@ def formats(begun: decoding.TransformersDecoding) -> set[torch.dtype]:
 
 def test_the_cache_has_the_format_of_attention(monkeypatch: pytest.MonkeyPatch):
     """Rounding keys once more changes nothing, because attention in bfloat16 rounds them anyway."""
-    model = of_kind("llama")
+    model = of_kind("qwen3")
     with torch.autocast("cpu", dtype=torch.bfloat16):
         small, begun = decoded(model)
         assert formats(begun) == {torch.bfloat16}

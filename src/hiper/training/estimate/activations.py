@@ -1,6 +1,6 @@
 """The bytes of activations, logits and caches: arithmetic on the sizes of a model.
 
-The formulas follow what autograd stores for the modules of :mod:`transformers` and for :mod:`hiper.models.qwen2`. Tests
+The formulas follow what autograd stores for the modules of :mod:`transformers` and for :mod:`hiper.models.llama`. Tests
 count the stored tensors of real models.
 
 Legend: h hidden size, q and k widths of all queries and of all keys, f width of the feed-forward layer, c bytes of a

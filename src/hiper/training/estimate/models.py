@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from hiper.config import Config, LoraConfig, ModelConfig
-from hiper.models import qwen2
+from hiper.models import llama
 from hiper.models.build import outline, outline_policy
 from hiper.models.lora import target_layers
 from hiper.plan_execute.tokenizer import find_model
@@ -154,7 +154,7 @@ def shape_of(policy: PreTrainedModel, lora: LoraConfig | None) -> Shape:
         # Two matrices beside each layer: one as wide as what goes in, one as what comes out.
         adapter=sum(rank * (module.in_features + module.out_features) for module in adapted),
         rank=rank,
-        shortcut=qwen2.understands(decoder),
+        shortcut=llama.understands(decoder),
         kernel=bool(getattr(policy, "_supports_sdpa", True)),
         heads=heads,
         head_norms=any(name.endswith("q_norm") for name, _ in decoder.named_modules()),

@@ -41,7 +41,7 @@ class Shape:
     rank: int = 0
     """The rank of an adapter. 0: there is none."""
     shortcut: bool = False
-    """Whether :mod:`hiper.models.qwen2` runs it."""
+    """Whether :mod:`hiper.models.llama` runs it."""
     kernel: bool = True
     """Whether attention runs in a kernel that keeps no scores (FlashAttention, Dao et al. 2022)."""
     heads: int = 1
@@ -86,7 +86,7 @@ def formats_of(config: Config, shape: Shape, device: str, native: bool = True) -
     if compute == "auto":
         compute = "bfloat16" if native or weight == BFLOAT16 else "float32"
     computed = BFLOAT16 if compute == "bfloat16" else FLOAT32
-    # The shortcut computes attention in float32 on CPUs (hiper.models.qwen2.ATTENTION).
+    # The shortcut computes attention in float32 on CPUs (hiper.models.llama.ATTENTION).
     attention = FLOAT32 if device == "cpu" and shape.shortcut else computed
     return Formats(weight, computed, attention)
 

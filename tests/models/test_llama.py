@@ -1,16 +1,18 @@
-"""Qwen2's forward pass at chosen positions equals transformers'; nano models with heads that find equal words."""
+"""Our forward pass of Llama and Qwen2 equals transformers'; nano models with heads that find equal words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaModel, PreTrainedModel, Qwen2ForCausalLM
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig, LlamaModel, PreTrainedModel, Qwen2ForCausalLM, Qwen3Config, Qwen3Model
 
 from hiper.config import ModelConfig, NanoConfig
-from hiper.models import qwen2
+from hiper.models import llama
 from hiper.models.build import make_nano
 from hiper.models.lora import checkpoint_gradients
 
@@ -34,13 +36,13 @@ def theirs(decoder: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor, posi
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_states_read_are_those_of_transformers(make_qwen2: MakeQwen2, layers: int, kv_heads: int, ids: torch.Tensor):
     decoder = make_qwen2(num_hidden_layers=layers, num_key_value_heads=kv_heads).get_decoder()
-    ours = qwen2.read(decoder, ids, ROWS, POSITIONS)
+    ours = llama.read(decoder, ids, ROWS, POSITIONS)
     torch.testing.assert_close(ours, theirs(decoder, ids, ROWS, POSITIONS), rtol=1e-5, atol=1e-5)
 
 
 def test_one_position_of_each_row(make_qwen2: MakeQwen2):
     decoder, rows, last = make_qwen2().get_decoder(), torch.arange(3), torch.tensor([6, 3, 4])
-    ours = qwen2.read(decoder, FEW, rows, last)
+    ours = llama.read(decoder, FEW, rows, last)
     torch.testing.assert_close(ours, theirs(decoder, FEW, rows, last), rtol=1e-5, atol=1e-5)
 
 
@@ -48,7 +50,7 @@ def test_one_position_of_each_row(make_qwen2: MakeQwen2):
 def test_gradients_are_those_of_transformers(make_qwen2: MakeQwen2, ids: torch.Tensor):
     """Also where the token of the padding was sampled: no gradient reaches its embedding from there."""
     ours, other = make_qwen2(pad_token_id=7).get_decoder(), make_qwen2(pad_token_id=7).get_decoder()
-    qwen2.read(ours, ids, ROWS, POSITIONS).sin().sum().backward()
+    llama.read(ours, ids, ROWS, POSITIONS).sin().sum().backward()
     theirs(other, ids, ROWS, POSITIONS).sin().sum().backward()
     for mine, reference in zip(ours.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, reference.grad, rtol=1e-4, atol=1e-5)
@@ -60,18 +62,18 @@ def test_tokens_after_the_one_read_do_not_matter(make_qwen2: MakeQwen2):
     changed = FEW.clone()
     changed[0, 4:] = 20
     rows, positions = torch.arange(3), torch.tensor([3, 3, 3])
-    torch.testing.assert_close(qwen2.read(decoder, FEW, rows, positions), qwen2.read(decoder, changed, rows, positions))
+    torch.testing.assert_close(llama.read(decoder, FEW, rows, positions), llama.read(decoder, changed, rows, positions))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, None])
 def test_in_bfloat16(make_qwen2: MakeQwen2, dtype: torch.dtype | None):
     """Whether parameters are in it, or forward passes only."""
     decoder = make_qwen2().get_decoder()
-    exact = qwen2.read(decoder, MANY, ROWS, POSITIONS)
+    exact = llama.read(decoder, MANY, ROWS, POSITIONS)
     if dtype is not None:
         decoder.to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is None):
-        rough = qwen2.read(decoder, MANY, ROWS, POSITIONS)
+        rough = llama.read(decoder, MANY, ROWS, POSITIONS)
     assert 0 < (rough - exact).abs().mean() < 0.05
 
 
@@ -85,12 +87,65 @@ def test_in_bfloat16(make_qwen2: MakeQwen2, dtype: torch.dtype | None):
     ],
 )
 def test_what_is_understood(make_qwen2: MakeQwen2, settings: dict[str, object], understood: bool):
-    assert qwen2.understands(make_qwen2(**settings).get_decoder()) == understood
+    assert llama.understands(make_qwen2(**settings).get_decoder()) == understood
 
 
 def test_other_models_are_left_to_transformers():
-    llama = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
-    assert not qwen2.understands(LlamaModel(llama))
+    sizes: Any = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    assert not llama.understands(Qwen3Model(Qwen3Config(num_attention_heads=2, **sizes)))
+
+
+def test_a_forward_set_by_hand_is_called(make_qwen2: MakeQwen2):
+    """As hooks of accelerate do that move weights between devices."""
+    decoder = make_qwen2().get_decoder()
+    decoder.layers[0].mlp.forward = decoder.layers[0].mlp.forward
+    assert not llama.understands(decoder)
+
+
+def make_llama(seed: int, **settings: Any) -> LlamaModel:
+    sizes: Any = {"vocab_size": 40, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2}
+    heads: Any = {"num_attention_heads": 3, "num_key_value_heads": 1, "initializer_range": 0.25, "pad_token_id": 7}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaModel(LlamaConfig(**sizes, **heads, **settings))
+    model.eval()
+    return model
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_llama_is_read_as_by_transformers(biases: bool):
+    ours, other = (make_llama(0, attention_bias=biases, mlp_bias=biases) for _ in range(2))
+    for model in (ours, other):
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):  # they begin as zeros
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(len(name)))
+    assert llama.understands(ours)
+    states, reference = llama.read(ours, FEW, ROWS, POSITIONS), theirs(other, FEW, ROWS, POSITIONS)
+    torch.testing.assert_close(states, reference, rtol=1e-5, atol=1e-5)
+    states.sin().sum().backward()
+    reference.sin().sum().backward()
+    for mine, expected in zip(ours.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_llama_with_other_rotations_is_left_to_transformers():
+    scaled = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 1e4, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    assert not llama.understands(make_llama(0, rope_parameters=scaled | {"original_max_position_embeddings": 64}))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_of_one_query_is_that_of_torch(kv_heads: int, dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(3, 4, 1, 8, generator=generator).to(dtype)
+    keys, values = torch.randn(2, 3, kv_heads, 9, 8, generator=generator)
+    unseen = torch.zeros(3, 1, 1, 9)
+    unseen[0, ..., :4] = unseen[2, ..., 7:] = float("-inf")
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        found = llama._attend_once(queries, keys, values, unseen)
+    exact = scaled_dot_product_attention(queries.float(), keys, values, attn_mask=unseen, enable_gqa=True)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, exact.to(dtype).view(3, 1, 32), rtol=2**-8, atol=1e-6)
 
 
 @pytest.mark.parametrize("ids", [FEW, MANY], ids=["few tokens", "many tokens"])
@@ -101,7 +156,7 @@ def test_checkpointing_keeps_less_and_gives_the_same(make_qwen2: MakeQwen2, ids:
         decoder = make_qwen2(num_hidden_layers=3).get_decoder().train()
         if checkpointed:
             checkpoint_gradients(decoder)
-        assert qwen2.understands(decoder)
+        assert llama.understands(decoder)
         kept: list[torch.Tensor] = []
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -109,7 +164,7 @@ def test_checkpointing_keeps_less_and_gives_the_same(make_qwen2: MakeQwen2, ids:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            states = qwen2.read(decoder, ids, ROWS, POSITIONS)
+            states = llama.read(decoder, ids, ROWS, POSITIONS)
         states.square().sum().backward()
         parameters = [p.grad for p in decoder.parameters() if p.grad is not None]
         return states, parameters, sum(tensor.numel() for tensor in kept)
@@ -128,7 +183,7 @@ def test_attention_on_cpus_is_in_float32_whatever_the_format(mask: str):
     unseen = torch.zeros(2, 1, 5, 5).masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), float("-inf"))
     seen = {"causal": None, "truth values": unseen == 0, "added": unseen}[mask]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = qwen2._attend(queries, keys, values, seen)
+        found = llama._attend(queries, keys, values, seen)
     weights = (queries.float() @ keys.float().transpose(2, 3) / 8**0.5 + unseen).softmax(-1)
     exact = (weights @ values.float()).transpose(1, 2).reshape(2, 5, 32)
     assert found.dtype == torch.bfloat16
