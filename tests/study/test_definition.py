@@ -290,14 +290,14 @@ def test_an_unknown_study():
 
 @pytest.mark.parametrize(
     ("name", "methods", "seeds"),
-    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 10, 5), ("horizon", 3, 10), ("memory", 2, 3)],
+    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 10, 5), ("horizon", 3, 10), ("credit", 6, 10)],
 )
 def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
     assert name in study_names()
     study = load_study(name)
     assert (study.name, len(study.methods), len(study.seeds)) == (name, methods, seeds)
     points = points_of(study)
-    assert set(points) == {"horizon": {"1", "2", "4", "6"}, "memory": {"1", "4"}}.get(name, {""})
+    assert set(points) == {"horizon": {"1", "2", "4", "6"}}.get(name, {""})
     for point in points.values():
         _on_equal_terms(jobs_of(point, tmp_path), methods * seeds)
 
