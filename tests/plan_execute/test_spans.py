@@ -12,7 +12,7 @@ from hiper.config import ThinkingConfig
 from hiper.envs.base import Decision
 from hiper.plan_execute.parse import parse_response
 from hiper.plan_execute.spans import TokenReader, TokenText, _IncrementalDecoder, low_index, token_kinds
-from hiper.plan_execute.tokenizer import build_word_tokenizer, encode_response, encode_text
+from hiper.plan_execute.tokenizer import build_subword_tokenizer, build_word_tokenizer, encode_response, encode_text
 
 OTHER, SWITCH, SUBGOAL, ACTION, THINKING = TokenKind
 
@@ -45,7 +45,12 @@ def metaspace_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<0x00>")
 
 
-@pytest.fixture(params=["word_tokenizer", "bpe_tokenizer", "metaspace_tokenizer"])
+@pytest.fixture(scope="module")
+def subword_tokenizer() -> PreTrainedTokenizerFast:
+    return build_subword_tokenizer(RESPONSES, 200)
+
+
+@pytest.fixture(params=["word_tokenizer", "subword_tokenizer", "bpe_tokenizer", "metaspace_tokenizer"])
 def tokenizer(request):
     return request.getfixturevalue(request.param)
 

@@ -14,9 +14,12 @@ from hiper.errors import UserError
 from hiper.plan_execute.parse import SWITCH_WORDS, TAGS, parse_response
 from hiper.plan_execute.tokenizer import (
     UNK,
+    build_subword_tokenizer,
     build_word_tokenizer,
     encode_response,
     encode_text,
+    is_subword,
+    is_word_level,
     load_tokenizer,
     round_trip,
     text_encoder,
@@ -83,6 +86,46 @@ def test_the_vocabulary_depends_on_the_words_alone():
     one, other = build_word_tokenizer(TEXTS), build_word_tokenizer(reversed([*TEXTS, *TEXTS]))
     assert one.get_vocab() == other.get_vocab()
     assert sorted(one.get_vocab().values()) == list(range(len(one)))
+
+
+def test_subwords_spell_what_is_rare_and_never_seen():
+    """The word that is everywhere is one token; no token goes beyond a word; nothing in ASCII is unknown."""
+    texts = ["find the red lamp"] * 50 + ["find the christmas lamp", "take wood grain 12x16in"]
+    tokenizer = build_subword_tokenizer(texts, 115)
+    assert len(tokenizer) == 115
+    assert words(tokenizer, "find the lamp") == ["\u2581find", "\u2581the", "\u2581lamp"]
+    for text in ("find the goo6658 lamp", "christmasgoo4 |~ 20x24in", "SWITCH <subgoal> x </subgoal>", "it's a%b"):
+        assert UNK not in words(tokenizer, text)
+        assert not any("\u2581" in token[1:] for token in words(tokenizer, text))
+    assert UNK in words(tokenizer, "caf\u00e9")
+    assert round_trip(tokenizer, "find the goo6658  12x16in lamp") == "find the goo6658 12x16in lamp"
+    assert encode_text(tokenizer, "find\n\n lamp") == encode_text(tokenizer, "find lamp")
+
+
+def test_subwords_depend_on_the_texts_alone():
+    texts = [f"find the {color} lamp {n}" for n in range(30) for color in ("red", "green", "reddish", "greenish")]
+    one, other = build_subword_tokenizer(texts, 120), build_subword_tokenizer(iter([*texts[60:], *texts[:60]]), 120)
+    assert one.get_vocab() == other.get_vocab()
+    assert sorted(one.get_vocab().values()) == list(range(120))
+    assert build_subword_tokenizer(texts, 200, ["\u00e9"]).get_vocab().get("\u00e9") is not None
+
+
+def test_subwords_are_encoded_alike_by_the_fast_encoder():
+    tokenizer = build_subword_tokenizer(TEXTS, 200)
+    for text in (*TEXTS, "wood grain4goo3989  it's\t<subgoal>go</subgoal>", ""):
+        assert text_encoder(tokenizer)(text) == encode_text(tokenizer, text)
+    assert is_subword(tokenizer)
+    assert not is_subword(build_word_tokenizer(TEXTS))
+    assert not is_word_level(tokenizer)
+
+
+def test_subwords_come_back_from_their_folder(tmp_path):
+    tokenizer = build_subword_tokenizer(TEXTS, 200)
+    tokenizer.save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert is_subword(again)
+    assert [again.encode(text) for text in TEXTS] == [tokenizer.encode(text) for text in TEXTS]
+    assert round_trip(again, TEXTS[2]) == TEXTS[2]
 
 
 @pytest.mark.parametrize("text", ["go to cabinet 3", "put a clean apple in fridge", "put apple 1 in/on desk 1"])

@@ -31,6 +31,11 @@ class NanoConfig(StrictModel):
     """The base of the rotary position embedding."""
     vocabulary_tasks: int = Field(400, ge=1, le=1_000_000_000)
     """The number of training tasks whose words become the vocabulary. Raise it where each task has words of its own."""
+    subwords: int | None = Field(None, ge=200, le=1_000_000)
+    """The number of tokens of a vocabulary of words and parts of words (byte-pair encoding). None: whole words.
+
+    Rare words are spelled in parts then. So a model can copy words that it hardly met or never met.
+    """
     induction: bool = False
     """If true, initialise some heads so that they find equal words (:mod:`hiper.models.induction`).
 

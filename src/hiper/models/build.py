@@ -26,13 +26,13 @@ from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from hiper.advantages import Critic
-from hiper.config import LoraConfig, ModelConfig
+from hiper.config import LoraConfig, ModelConfig, NanoConfig
 from hiper.errors import UserError, first_line
 from hiper.models.actor_critic import ActorCritic
 from hiper.models.checks import check_passes, without_dropout
 from hiper.models.lora import CONFIG_FILE, Adapters, base_of, checkpoint_gradients, is_adapter, merged
 from hiper.models.nano import build_nano
-from hiper.plan_execute.tokenizer import build_word_tokenizer, find_model
+from hiper.plan_execute.tokenizer import build_subword_tokenizer, build_word_tokenizer, find_model
 from hiper.processes import place
 
 log = logging.getLogger(__name__)
@@ -344,8 +344,17 @@ def make_nano(
         seed: The seed of the weights.
         wording: Further texts, such as the template's.
     """
-    tokenizer = build_word_tokenizer(language, wording)
+    tokenizer = build_nano_tokenizer(config.nano, language, wording)
     return build_nano(config.nano, tokenizer, seed), tokenizer
+
+
+def build_nano_tokenizer(
+    nano: NanoConfig, language: Iterable[str], wording: Iterable[str] = ()
+) -> PreTrainedTokenizerBase:
+    """Make the tokenizer of a nano model: of words, or of words and their parts. See :func:`make_nano`."""
+    if nano.subwords is None:
+        return build_word_tokenizer(language, wording)
+    return build_subword_tokenizer(language, nano.subwords, wording)
 
 
 def add_critic(

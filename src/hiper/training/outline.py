@@ -10,11 +10,11 @@ from hiper.display.console import Display
 from hiper.envs.base import TextEnv
 from hiper.files import user_path
 from hiper.imitation.language import check_sayable, language, texts
-from hiper.models.build import choose_autocast, choose_device, outline, outline_policy
+from hiper.models.build import build_nano_tokenizer, choose_autocast, choose_device, outline, outline_policy
 from hiper.models.nano import nano_config
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.render import Template
-from hiper.plan_execute.tokenizer import build_word_tokenizer, load_tokenizer
+from hiper.plan_execute.tokenizer import load_tokenizer
 from hiper.rollout.environment import open_splits
 from hiper.rollout.setup import check_room, check_words, make_agent, make_prompts
 from hiper.runs.policies import PolicyFolder, shipped_warm_start
@@ -80,7 +80,7 @@ def _policy(config: Config, env: TextEnv, template: Template) -> tuple[PreTraine
         return outline_policy(config.model.path, config.model), load_tokenizer(config.model.path)
     turns = list(language(env, config.model.nano.vocabulary_tasks))
     words = (text for said in turns for text in texts(template, said))
-    tokenizer = build_word_tokenizer(words, template.wording)
+    tokenizer = build_nano_tokenizer(config.model.nano, words, template.wording)
     check_sayable(env, template, tokenizer, turns)
     return outline(nano_config(config.model.nano, tokenizer), config.model), tokenizer
 

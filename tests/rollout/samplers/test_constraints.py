@@ -15,7 +15,13 @@ from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights
 from hiper.plan_execute.choices import response_pattern
 from hiper.plan_execute.spans import TokenReader
-from hiper.plan_execute.tokenizer import build_word_tokenizer, is_word_level, round_trip
+from hiper.plan_execute.tokenizer import (
+    build_subword_tokenizer,
+    build_word_tokenizer,
+    is_subword,
+    is_word_level,
+    round_trip,
+)
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, sample_all
 from hiper.rollout.samplers.transformers import TransformersOptions, TransformersSampler
 from hiper.rollout.samplers.vllm import VllmOptions, VllmSampler
@@ -25,11 +31,14 @@ ACTIONS = ("take pot 1", "take potato 1", "go to fridge 10", "go to fridge 1", "
 WORDS = ["<switch> KEEP </switch> <subgoal> find the pot </subgoal> <action> search [ mug ] </action>", *ACTIONS[:4]]
 
 
-@pytest.fixture(params=["words", "bytes"])
+@pytest.fixture(params=["words", "subwords", "bytes"])
 def tokenizer(request: pytest.FixtureRequest, bpe_tokenizer: Qwen2Tokenizer) -> PreTrainedTokenizerBase:
     pytest.importorskip("llguidance")
-    made: PreTrainedTokenizerBase = bpe_tokenizer if request.param == "bytes" else build_word_tokenizer(WORDS)
+    made: PreTrainedTokenizerBase = bpe_tokenizer
+    if request.param != "bytes":
+        made = build_word_tokenizer(WORDS) if request.param == "words" else build_subword_tokenizer(WORDS, 200)
     assert is_word_level(made) == (request.param == "words")
+    assert is_subword(made) == (request.param == "subwords")
     return made
 
 

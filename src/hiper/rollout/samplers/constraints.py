@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hiper.errors import UserError, shortened
-from hiper.plan_execute.tokenizer import is_word_level
+from hiper.plan_execute.tokenizer import SPACE, is_subword, is_word_level
 
 
 class TokenRules:
@@ -36,11 +36,11 @@ class TokenRules:
             ) from error
         self.library: Any = llguidance
         self.words = words
-        self.end = ""
-        """What follows a whole response in the texts of tokens."""
-        if is_word_level(tokenizer):
+        self.start, self.end = "", ""
+        """What may come before a response, and what follows it, in the texts of tokens."""
+        if is_word_level(tokenizer) or is_subword(tokenizer):
             wrapped = llguidance.TokenizerWrapper(_Words(tokenizer, words, stop_ids))
-            self.end = " "
+            self.start, self.end = (" ?", "") if is_subword(tokenizer) else ("", " ")
             self.tokens = llguidance.LLTokenizer(wrapped, n_vocab=words, eos_token=list(stop_ids))
             return
         try:
@@ -62,7 +62,7 @@ class Constraint:
 
     def __init__(self, rules: TokenRules, pattern: str) -> None:
         # Forcing would write text that has no alternative in tokens of its own choice. Nano models lack some of them.
-        whole = (pattern + rules.end).replace("/", r"\/")
+        whole = (rules.start + pattern + rules.end).replace("/", r"\/")
         grammar = f'%llguidance {{"no_forcing": true}}\nstart: /{whole}/'
         self._rules = rules
         self._matcher = rules.library.LLMatcher(rules.tokens, rules.library.grammar_from("lark", grammar))
@@ -89,16 +89,18 @@ class Constraint:
 
 
 class _Words:
-    """A word-level tokenizer as llguidance reads it: a token is a word and a space.
+    """The tokenizer of a nano model as llguidance reads it.
 
-    With the space before the word, "pot" would be the beginning of "potato".
+    A word-level token is a word and a space. With the space before the word, "pot" would be the beginning of "potato".
+    A subword token shows by itself whether a space comes before it.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, words: int, stop_ids: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self.eos_token_id, self.bos_token_id = stop_ids[0], None
         named = tokenizer.convert_ids_to_tokens(list(range(min(words, len(tokenizer)))))
-        self.tokens = [f"{word} ".encode() for word in named] + [b""] * (words - len(named))
+        spelled = [word.replace(SPACE, " ") if is_subword(tokenizer) else f"{word} " for word in named]
+        self.tokens = [word.encode() for word in spelled] + [b""] * (words - len(named))
         special = {tokenizer.pad_token_id, tokenizer.unk_token_id, *stop_ids} - {None}
         self.special_token_ids = sorted(special)
 
