@@ -319,10 +319,10 @@ class Config(StrictModel):
 
     @model_validator(mode="after")
     def _check_renaming(self) -> Self:
-        if self.warm_start.rename and (self.model.path is not None or self.model.nano.subwords is not None):
+        if self.warm_start.rename and self.model.path is not None:
             raise ValueError(
-                "warm_start.rename exchanges whole words, and tokens of model.path or of model.nano.subwords may be "
-                "parts of words: set it to 0"
+                "warm_start.rename exchanges words that a nano model knows, and model.path has a vocabulary of its "
+                "own: set it to 0"
             )
         return self
 

@@ -69,7 +69,7 @@ class WarmStartConfig(StrictModel):
     prompt_loss: float = Field(0.0, ge=0, le=1)
     """The weight of the language-modelling loss on prompts. It helps models that start from random weights."""
     rename: float = Field(0.0, ge=0, le=1)
-    """The share of turns in which rare words are exchanged for others (:mod:`hiper.imitation.renaming`).
+    """The share of turns in which rare words, or parts of words, are exchanged (:mod:`hiper.imitation.renaming`).
 
     It teaches a nano model to copy and compare words that it meets too rarely to learn each.
     """
