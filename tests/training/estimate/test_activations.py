@@ -81,7 +81,7 @@ def test_a_layer_stores_what_the_formula_says(kind: str, formats: str, lora: boo
 
 def test_checkpointing_stores_the_inputs_of_layers():
     for layers in (3, 5):
-        model = model_of("llama", layers)
+        model = model_of("qwen3", layers)
         shape = shape_of(model, None)
         checkpoint_gradients(model)
         said = stored(shape, Formats(4, 4, 4), ROWS * LENGTH, ROWS * READ, checkpointing=True)
