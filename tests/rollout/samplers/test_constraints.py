@@ -119,10 +119,11 @@ def test_requests_with_and_without_pattern_share_a_sampler(
     assert together == [*sample_all(sampler, free), *sample_all(sampler, chosen)]
 
 
-def test_an_engine_refuses_patterns_for_words():
-    sampler = VllmSampler(build_word_tokenizer(WORDS), VllmOptions(url="http://127.0.0.1:9"))
+@pytest.mark.parametrize("tokenizer", [build_word_tokenizer(WORDS), build_subword_tokenizer(WORDS, 200)])
+def test_an_engine_refuses_patterns_for_the_tokens_of_nano_models(tokenizer: PreTrainedTokenizerBase):
+    sampler = VllmSampler(tokenizer, VllmOptions(url="http://127.0.0.1:9"))
     try:
-        with pytest.raises(UserError, match=r"word-level tokenizers.*sampler.type=transformers"):
+        with pytest.raises(UserError, match=r"tokenizers of nano models.*sampler.type=transformers"):
             sampler.settle(Workplace(patterns=True))
     finally:
         sampler.close()

@@ -99,7 +99,8 @@ class _Words:
         self._tokenizer = tokenizer
         self.eos_token_id, self.bos_token_id = stop_ids[0], None
         named = tokenizer.convert_ids_to_tokens(list(range(min(words, len(tokenizer)))))
-        spelled = [word.replace(SPACE, " ") if is_subword(tokenizer) else f"{word} " for word in named]
+        shows_spaces = is_subword(tokenizer)
+        spelled = [word.replace(SPACE, " ") if shows_spaces else f"{word} " for word in named]
         self.tokens = [word.encode() for word in spelled] + [b""] * (words - len(named))
         special = {tokenizer.pad_token_id, tokenizer.unk_token_id, *stop_ids} - {None}
         self.special_token_ids = sorted(special)

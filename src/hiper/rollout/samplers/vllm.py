@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hiper.errors import UserError
 from hiper.models.weights import PolicyWeights, stop_ids
-from hiper.plan_execute.tokenizer import is_word_level
+from hiper.plan_execute.tokenizer import is_subword, is_word_level
 from hiper.rollout.engines.client import EngineClient, EngineFault, Terms
 from hiper.rollout.engines.engine import Engine
 from hiper.rollout.engines.environment import find_environment
@@ -135,13 +135,13 @@ class VllmSampler:
         """See :class:`~hiper.rollout.samplers.base.RemoteSampler`. Running engines must answer from the beginning.
 
         Raises:
-            UserError: What runs at an address is no vLLM that fits. Or requests have patterns, and the tokenizer is
-                word-level: engines know no spaces between words.
+            UserError: What runs at an address is no vLLM that fits. Or requests have patterns, and the tokenizer is a
+                nano model's: engines take its spaces between words for something else.
         """
-        if workplace.patterns and is_word_level(self._tokenizer):
+        if workplace.patterns and (is_word_level(self._tokenizer) or is_subword(self._tokenizer)):
             raise UserError(
-                "sampler.choose=admissible works for word-level tokenizers, as those of nano models, with "
-                "sampler.type=transformers alone; set that, or leave sampler.choose out"
+                "sampler.choose=admissible works for the tokenizers of nano models with sampler.type=transformers "
+                "alone; set that, or leave sampler.choose out"
             )
         self._place = workplace
         for url in self._settings.urls if workplace.processes.first else ():
