@@ -200,7 +200,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) 
 def _attend_once(queries: Tensor, keys: Tensor, values: Tensor, unseen: Tensor) -> Tensor:
     """Compute attention of one query (N, heads, 1, D) a row, masked with numbers to add; return its result (N, 1, H).
 
-    On a CPU, torch's attention takes 1.3 to 15 times as long as these two products.
+    On a CPU, torch's attention took 0.9 to 2.5 times as long as these two products, in float32 and over six shapes.
     """
     if queries.device.type != "cpu":
         return _attend(queries, keys, values, unseen)

@@ -53,7 +53,7 @@ class ByNetwork:
         """See :class:`~hiper.rollout.engines.sync.Sync`.
 
         Raises:
-            UserError: The engine was started without what takes weights over the network.
+            UserError: The engine was started without the worker extension that receives weights.
         """
         if (workers := await client.workers()) is None:
             raise UserError(
