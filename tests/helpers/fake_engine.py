@@ -58,8 +58,11 @@ class FakeEngine:
     """The model with the adapter that was loaded last. None: there was none."""
     extended: bool = True
     """Whether its worker has the extension that takes weights over the network."""
+    stays_away: bool = False
+    """Whether its worker never comes to take weights over the network, while the engine goes on waiting for it."""
     dies_receiving: int = 0
     """The number of tensors after which it ends in the middle of a delivery. 0: it does not."""
+    ended: threading.Event = field(default_factory=threading.Event)
     loads: list[str] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     url: str = ""
@@ -142,6 +145,9 @@ class FakeEngine:
                 return 500, {"error": {"message": "Call to collective_rpc method failed"}}
             if body["method"] == "hiper_rank":
                 return 200, {"results": ["0"]}
+            if self.stays_away:
+                self.ended.wait(30)
+                return 500, {"error": {"message": "the worker never came"}}
             try:
                 self.receive(body["kwargs"])
             except RuntimeError as error:

@@ -29,8 +29,9 @@ from helpers.fake_engine import Answer, FakeEngine, fake_environment, serving
 from hiper.errors import DivergedError, UserError
 from hiper.models.weights import PolicyWeights
 from hiper.processes import Processes
-from hiper.rollout.engines import export, probe, sync
+from hiper.rollout.engines import export, network, probe, sync
 from hiper.rollout.engines.environment import VARIABLE, Environment, check_version, find_environment
+from hiper.rollout.engines.inside import hiper_weights
 from hiper.rollout.engines.pool import kv_gib
 from hiper.rollout.engines.process import INSIDE, Launch, told_trouble
 from hiper.rollout.samplers import Request, SamplingParams, Workplace, make_sampler, sample_all
@@ -406,6 +407,31 @@ def test_an_engine_that_fails_in_the_middle_of_a_delivery_is_named(
     engine.dies_receiving = 3
     with pytest.raises(UserError, match=r"failed while loading weights: .* no memory is left"):
         sampler.load(PolicyWeights(model), 1)
+
+
+def test_workers_that_do_not_come_are_not_awaited_for_ever(
+    made: Make, engine: FakeEngine, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hiper_weights, "JOIN_SECONDS", 0.5)
+    monkeypatch.setattr(network, "ANSWER_SECONDS", 0.5)
+    engine.stays_away = True
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"weights did not reach it \(1 of its 1 workers did not come to take them\)"):
+        made(url=engine.url, sync="gloo").load(PolicyWeights(make_qwen2()), 0)
+    assert time.monotonic() - began < 20  # the fake engine holds its answer back for 30 s
+    engine.ended.set()
+
+
+def test_a_delivery_ends_as_soon_as_the_engine_has_failed(
+    made: Make, engine: FakeEngine, make_qwen2: MakeQwen2, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hiper_weights, "JOIN_SECONDS", 60.0)
+    engine.stays_away = True
+    engine.ended.set()
+    began = time.monotonic()
+    with pytest.raises(UserError, match="the worker never came"):
+        made(url=engine.url, sync="gloo").load(PolicyWeights(make_qwen2()), 0)
+    assert time.monotonic() - began < 20
 
 
 def test_nccl_needs_a_gpu_and_engines_elsewhere(make_qwen2: MakeQwen2, engine: FakeEngine, made: Make):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -14,7 +15,17 @@ from hiper.models.weights import PolicyWeights
 from hiper.rollout.engines import export
 from hiper.rollout.engines.client import EngineClient, EngineFault
 from hiper.rollout.engines.inside import hiper_weights
-from hiper.rollout.engines.inside.hiper_weights import EXTENSION, address_towards, broadcast, join, meeting
+from hiper.rollout.engines.inside.hiper_weights import (
+    EXTENSION,
+    address_towards,
+    await_members,
+    broadcast,
+    join,
+    meeting,
+)
+
+ANSWER_SECONDS = 5.0
+"""How long an engine may take to say why weights did not reach it."""
 
 
 class ByNetwork:
@@ -70,22 +81,28 @@ class ByNetwork:
         except OSError as error:
             raise EngineFault(f"it cannot be reached ({first_line(error)})") from error
         store = meeting(address, 0, size, learner=True)
-        sent, received = await asyncio.gather(
-            asyncio.to_thread(self._send, store, size, address),
+        receiving = asyncio.create_task(
             client.receive(
                 host=address, port=store.port, size=size, backend=self._backend, tensors=announced(self._weights)
-            ),
-            return_exceptions=True,
+            )
         )
-        # What the engine says explains more than a connection that broke.
-        if isinstance(received, BaseException):
-            raise received
-        if isinstance(sent, BaseException):
-            raise EngineFault(f"weights did not reach it ({first_line(sent)})") from sent
+        try:
+            await asyncio.to_thread(self._send, store, size, address, receiving.done)
+        except Exception as error:
+            # What the engine says explains more than a connection that broke. If it is stuck, it says nothing.
+            await asyncio.wait([receiving], timeout=ANSWER_SECONDS)
+            if receiving.done():
+                await receiving
+            raise EngineFault(f"weights did not reach it ({first_line(error)})") from error
+        else:
+            await receiving
+        finally:
+            receiving.cancel()
 
     @torch.no_grad()
-    def _send(self, store: Any, size: int, address: str) -> None:
+    def _send(self, store: Any, size: int, address: str, given_up: Callable[[], bool]) -> None:
         assert self._weights is not None
+        await_members(store, size, given_up)
         group = join(store, 0, size, self._backend, address)
         for _, tensor in export.outgoing(self._weights, scramble=self._scrambled):
             broadcast(group, tensor.detach().to(self._device).contiguous())

@@ -7,7 +7,8 @@ learner calls its methods through the route ``/collective_rpc``, and meets the w
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +35,30 @@ def meeting(host: str, port: int, size: int, *, learner: bool) -> Any:
     store: Any = dist.TCPStore  # type: ignore[attr-defined]
     waits = timedelta(seconds=JOIN_SECONDS)
     return store(host, port, size, is_master=learner, wait_for_workers=False, timeout=waits)
+
+
+def announce(store: Any, rank: int) -> None:
+    """Tell the learner that a member is there."""
+    store.set(f"here/{rank}", b"")
+
+
+def await_members(store: Any, size: int, given_up: Callable[[], bool]) -> None:
+    """Wait at the learner until all other members are there.
+
+    Args:
+        store: Where the members meet; see :func:`meeting`.
+        size: The number of members.
+        given_up: Tells whether nobody will come any more.
+
+    Raises:
+        TimeoutError: Some did not come within :data:`JOIN_SECONDS`, or will not come.
+    """
+    ends = time.monotonic() + JOIN_SECONDS
+    missing = list(range(1, size))
+    while missing := [rank for rank in missing if not store.check([f"here/{rank}"])]:
+        if given_up() or time.monotonic() > ends:
+            raise TimeoutError(f"{len(missing)} of its {size - 1} workers did not come to take them")
+        time.sleep(0.02)
 
 
 def join(store: Any, rank: int, size: int, backend: str, address: str) -> Any:
@@ -88,6 +113,7 @@ class Receiver:
             tensors: Name, number format and shape of each tensor, in the order in which they come.
         """
         store = meeting(host, port, size, learner=False)
+        announce(store, 1 + self.rank)
         group = join(store, 1 + self.rank, size, backend, address_towards(host, port))
         worker: Any = self
         worker.reload_weights(weights_iterator=self._hiper_stream(group, backend, tensors))
