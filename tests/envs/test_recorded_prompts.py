@@ -47,7 +47,9 @@ RECORD = {
     ("chat", "corridor", 2): (254, "bd94102467f71072"),
     ("webshop/terse", "webshop", 1): (394, "d3971ccaccae85a0"),
     ("webshop/terse", "webshop", 2): (394, "7a7b036ed7d5a1ed"),
+    ("webshop/terse-act", "webshop", 1): (394, "b749d61a6ab132f6"),
     ("webshop/instruct", "webshop", 2): (394, "574d8264b77124be"),
+    ("webshop/instruct-act", "webshop", 2): (394, "3b00d4233e296f6f"),
 }
 """By template, environment and history window: how many turns, and the start of the hash of all prompts."""
 

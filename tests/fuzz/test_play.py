@@ -108,7 +108,9 @@ TEMPLATES = [
     "alfworld/instruct",
     "alfworld/terse",
     "webshop/instruct",
+    "webshop/instruct-act",
     "webshop/terse",
+    "webshop/terse-act",
 ]
 SEEN = [
     *ODD_TEXTS, "You arrive at shelf 1. ", "On the shelf 1, you see a mug 1, and a fork 3.",

@@ -380,7 +380,11 @@ def test_marks_that_are_tags_of_the_answer_are_refused(bpe_tokenizer, instruct):
 
 
 @pytest.mark.parametrize(
-    "name", ["instruct", "instruct-act", "alfworld/instruct", "alfworld/instruct-act", "webshop/instruct"]
+    "name",
+    [
+        *("instruct", "instruct-act", "alfworld/instruct", "alfworld/instruct-act"),
+        *("webshop/instruct", "webshop/instruct-act"),
+    ],
 )
 def test_chat_templates_ask_for_thoughts_where_they_are_set(name):
     template = Template.load(name)

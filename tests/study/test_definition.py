@@ -97,6 +97,49 @@ def test_a_method_with_prompts_of_its_own_has_a_warm_start_of_its_own(folder: Pa
     assert jobs[2].config.prompt.template == "terse-act"
 
 
+FLAT = """\
+  ppo:
+    warm_start: flat
+    settings: {advantages: {type: turn-gae}, prompt.template: terse-act}
+  grpo:
+    warm_start: flat
+    settings: {advantages: {type: grpo}, rollout.group_size: 2, prompt.template: terse-act}
+"""
+
+
+def test_methods_that_name_a_warm_start_share_it(folder: Path):
+    jobs = planned(folder, STUDY.partition("  grpo:")[0] + FLAT)
+    names = ["warm-start-seed4", "hiper-seed4", "warm-start-flat-seed4", "ppo-seed4", "grpo-seed4"]
+    assert [job.name for job in jobs[:5]] == names
+    assert len(jobs) == 10
+    warm, ppo, grpo = jobs[2:5]
+    assert ppo.needs is grpo.needs is warm
+    assert (warm.config.prompt.template, warm.config.seed) == ("terse-act", 4)
+    assert ppo.config.model.path == grpo.config.model.path == str(warm.folder)
+    assert grpo.config.warm_start.tasks == 0
+    alone = load_study(str(folder / "mini.yaml"), methods=["grpo"])
+    assert [job.folder for job in jobs_of(alone, folder / "out")][:2] == [warm.folder, grpo.folder]
+
+
+def test_tuning_trials_share_a_warm_start_that_has_a_name(folder: Path):
+    tuning = f"tuning: {{seeds: [9], grid: {{learner.lr: [1.0e-3, 2.0e-3]}}{ON_TRAIN}}}\nmethods:"
+    (folder / "mini.yaml").write_text((STUDY.partition("  grpo:")[0] + FLAT).replace("methods:", tuning))
+    study = load_study(str(folder / "mini.yaml"))
+    assert study.tuning is not None
+    jobs = jobs_of(trials_of(study, study.tuning), folder / "out")
+    assert [job.name for job in jobs if job.warm_start] == ["warm-start-seed9", "warm-start-flat-seed9"]
+    assert len(jobs) == 2 + 3 * 2
+
+
+def test_a_named_warm_start_is_the_same_for_all(folder: Path):
+    (folder / "mini.yaml").write_text(
+        STUDY.partition("  grpo:")[0]
+        + FLAT.replace("rollout.group_size: 2,", "rollout.group_size: 2, warm_start.epochs: 3,")
+    )
+    with pytest.raises(UserError, match=r"'grpo': warm_start.epochs: not as in the .* that method 'ppo' and others"):
+        load_study(str(folder / "mini.yaml"))
+
+
 def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
     jobs = planned(folder, STUDY.replace("rollout.episodes: 8", "warm_start.tasks: 0").partition("  grpo:")[0])
     assert [job.name for job in jobs] == ["hiper-seed4", "hiper-seed7"]
@@ -290,7 +333,14 @@ def test_an_unknown_study():
 
 @pytest.mark.parametrize(
     ("name", "methods", "seeds"),
-    [("generated-games", 7, 5), ("official-games", 4, 3), ("ablations", 10, 5), ("horizon", 3, 10), ("credit", 6, 10)],
+    [
+        ("generated-games", 7, 5),
+        ("official-games", 4, 3),
+        ("ablations", 10, 5),
+        ("horizon", 3, 10),
+        ("credit", 6, 10),
+        ("as-published", 5, 5),
+    ],
 )
 def test_studies_that_ship(name: str, methods: int, seeds: int, tmp_path: Path):
     assert name in study_names()

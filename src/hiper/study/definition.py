@@ -21,7 +21,8 @@
       values: [1, 2, 4]
 
 All runs of a seed begin from one policy, which was warm-started under the study's own settings. A method with other
-prompts cannot use this policy. With ``warm_start: own`` it gets a warm start under its own settings.
+prompts cannot use this policy. With ``warm_start: own`` it gets a warm start under its own settings. Methods that give
+the same other name there, as in ``warm_start: flat``, share one under their settings.
 
 The docstrings below the fields are the reference of the format.
 """
@@ -36,12 +37,12 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hiper.analysis.comparison.settings import differing, flat
-from hiper.config import load_config, parse_setting
+from hiper.config import Config, load_config, parse_setting
 from hiper.errors import UserError, suggestion
 from hiper.files import user_path
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
@@ -75,8 +76,12 @@ class MethodDefinition(StrictModel):
     """Name of a shipped recipe, or a YAML file; None: the recipe of the study."""
     settings: Settings = Field(default_factory=dict)
     """Settings of this method by dotted key, on top of the study's. A section given whole replaces the recipe's."""
-    warm_start: Literal["shared", "own"] = "shared"
-    """Whether its runs begin from the policy of all methods ("shared"), or from a warm start under its own settings."""
+    warm_start: Name = "shared"
+    """Which policy its runs begin from.
+
+    "shared": that of all methods. "own": one under its own settings. Another name: that of all methods which give this
+    name, under their settings, which must be the same as far as a warm start depends on them.
+    """
 
 
 class Tuning(StrictModel):
@@ -301,6 +306,12 @@ def combinations(tuning: Tuning) -> list[dict[str, Any]]:
     return [dict(zip(tuning.grid, values, strict=True)) for values in product(*tuning.grid.values())]
 
 
+def warm_start_of(study: Study, method: str) -> str | None:
+    """Return the name of the warm start that a method's runs begin from; None: the one of all methods."""
+    named = study.methods[method].warm_start
+    return {"shared": None, "own": method}.get(named, named)
+
+
 def settings_of(study: Study, method: str | None, seed: int) -> tuple[str, list[str]]:
     """Return the recipe of a run and its settings as the command line takes them, without its first policy.
 
@@ -344,16 +355,21 @@ def _check_method(study: Study, name: str) -> None:
     """Check that the settings of a method are valid, and that its runs can begin where the others do."""
     config = load_config(*settings_of(study, name, study.seeds[0]))
     shared = load_config(*settings_of(study, None, study.seeds[0]))
-    trees = [flat(config), flat(shared)]
-    if keys := [key for key in differing(trees) if key.startswith(COMMON_PREFIXES)]:
+    if keys := _differing(config, shared, COMMON_PREFIXES):
         raise UserError(f"{', '.join(keys)}: methods are compared on the same tasks; set it for the whole study")
-    if study.methods[name].warm_start == "own":
-        return
-    if keys := [key for key in differing(trees) if key.startswith(INHERITED_PREFIXES)]:
+    start = warm_start_of(study, name)
+    same = None if start is None else next(other for other in study.methods if warm_start_of(study, other) == start)
+    first = load_config(*settings_of(study, same, study.seeds[0]))
+    if keys := _differing(config, first, INHERITED_PREFIXES):
+        others = "all methods" if same is None else f"method '{same}' and others"
         raise UserError(
-            f"{', '.join(keys)}: not as in the warm start that all methods begin from; set it for the whole study, or "
+            f"{', '.join(keys)}: not as in the warm start that {others} begin from; set it for the whole study, or "
             "give the method one of its own with warm_start: own"
         )
+
+
+def _differing(config: Config, other: Config, prefixes: tuple[str, ...]) -> list[str]:
+    return [key for key in differing([flat(config), flat(other)]) if key.startswith(prefixes)]
 
 
 def _with_files_beside(study: Study, folder: Path) -> Study:

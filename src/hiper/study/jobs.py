@@ -20,7 +20,7 @@ from hiper.launch.local import Command
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder, unfinished_file
-from hiper.study.definition import Study, settings_of, within
+from hiper.study.definition import Study, settings_of, warm_start_of, within
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,14 @@ def jobs_of(study: Study, folder: Path, threads: int | None = None) -> list[Job]
     common = () if threads is None else (f"training.threads={threads}",)
     jobs: list[Job] = []
     for seed in study.seeds:
-        for name, method in study.methods.items():
-            warm = _warm_start(study, name if method.warm_start == "own" else None, seed, root, common)
-            if warm is not None and warm not in jobs:
-                jobs.append(warm)
+        warm_starts: dict[str | None, Job | None] = {}
+        for name in study.methods:
+            start = warm_start_of(study, name)
+            if start not in warm_starts:
+                warm_starts[start] = made = _warm_start(study, start, name, seed, root, common)
+                if made is not None:
+                    jobs.append(made)
+            warm = warm_starts[start]
             recipe, settings = settings_of(study, name, seed)
             begin = () if warm is None else (f"model.path={json.dumps(str(warm.folder))}", "warm_start.tasks=0")
             run = f"{name}-seed{seed}"
@@ -135,10 +139,15 @@ def jobs_of(study: Study, folder: Path, threads: int | None = None) -> list[Job]
     return jobs
 
 
-def _warm_start(study: Study, method: str | None, seed: int, root: Path, common: tuple[str, ...]) -> Job | None:
-    """Return the warm start of a method, or the shared one if ``method`` is None; None if the settings ask for none."""
-    recipe, settings = settings_of(study, method, seed)
+def _warm_start(
+    study: Study, start: str | None, method: str, seed: int, root: Path, common: tuple[str, ...]
+) -> Job | None:
+    """Return a warm start by its name, under the settings of a method or, if it has no name, of the study.
+
+    None is returned if the settings ask for no warm start.
+    """
+    recipe, settings = settings_of(study, start and method, seed)
     if load_config(recipe, settings).warm_start.tasks == 0:
         return None
-    name = f"seed{seed}" if method is None else f"{method}-seed{seed}"
+    name = f"seed{seed}" if start is None else f"{start}-seed{seed}"
     return Job(f"warm-start-{name}", root / WARM_STARTS / name, recipe, (*settings, *common))
