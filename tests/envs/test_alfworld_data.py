@@ -379,6 +379,11 @@ class TestEnvironment:
             start = env.reset(task.id)
             assert start.observation.text.endswith(f"\n\nYour task is to: {start.goal}")
 
+    @pytest.mark.parametrize("games", [0, -1, 100_001, 10**12])
+    def test_so_many_games_cannot_be_generated(self, games: int) -> None:
+        with pytest.raises(UserError, match=r"generated games were asked for; ask for 1 to 100,000"):
+            hiper.envs.make("alfworld", data="generated", games=games)
+
     def test_a_thousand_games_run_side_by_side(self) -> None:
         env = hiper.envs.make("alfworld", data="generated", games=10, size="tiny")
         running = [env.spawn() for _ in range(1000)]

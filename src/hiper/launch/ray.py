@@ -25,6 +25,9 @@ from hiper.processes import PARENT, RENDEZVOUS, place
 CARRIED = ("PYTHONPATH", "ALFWORLD_DATA", "WEBSHOP_DATA", "HF_", "WANDB_", "MLFLOW_", "TRACKIO_", "HIPER_")
 """The beginnings of the environment variables that the processes get from the command."""
 
+ANSWER_SECONDS = 10.0
+"""How long the head of a cluster may take to answer."""
+
 LINES = 30
 """How much of a failed process's output is shown."""
 
@@ -51,6 +54,7 @@ def run_on_ray(arguments: Sequence[str], count: int) -> int:
         UserError: Ray is missing, cannot be reached, or has fewer GPUs or cores.
     """
     ray = _ray()
+    check_address(os.environ.get("RAY_ADDRESS", ""))
     if place().count > 1:
         raise UserError("torchrun or another launcher started several processes already: leave out --launcher")
     env = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
@@ -76,6 +80,27 @@ def _ray() -> Any:
             f"--launcher ray needs the package ray ({first_line(error)}): pip install 'hiper[ray]'"
         ) from error
     return ray
+
+
+def check_address(address: str) -> None:
+    """Check that something listens at the address of a cluster. Ray itself would try for minutes.
+
+    Args:
+        address: HOST:PORT or ray://HOST:PORT. Any other text is left to Ray, which knows words such as "auto".
+
+    Raises:
+        UserError: Nothing listens there.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"no cluster of Ray answers at {address} ({first_line(error)}); check RAY_ADDRESS, and start one with "
+            "`ray start --head`"
+        ) from error
 
 
 def _check_room(ray: Any, count: int) -> str:

@@ -306,6 +306,7 @@ def test_millions_of_goals_are_not_taken_by_chance(generated_shop: Shop, monkeyp
         ({"reward": float("nan")}, "option 'reward': a finite number is needed"),
         ({"catalogue": "medium"}, "no WebShop catalogue 'medium'; there are small and full"),
         ({"products": 0}, "products is 0"),
+        ({"products": 10**9, "data": "generated"}, "sells at most 100,000"),
         ({"tasks": 0}, "tasks is 0"),
         ({"split": "valid"}, "no split 'valid'"),
         ({"nouns": "all"}, "no noun tagger 'all'"),

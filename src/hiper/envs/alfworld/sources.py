@@ -39,6 +39,8 @@ RELEASE = "json_2.1.1"
 """The folder around the splits in the official download."""
 GENERATED = "generated"
 """The value of the option ``data`` that asks for generated games instead of official ones."""
+MOST_GENERATED = 100_000
+"""The most generated games of a split. All are made when it is opened, about a thousand in a second."""
 HOW_TO_GET = (
     "get the games with `hiper data alfworld --get games` (or `alfworld-download`), set ALFWORLD_DATA, or let `data` "
     f"(env.data in a recipe) name a folder, a tar or zip archive or '{GENERATED}'"
@@ -151,8 +153,8 @@ class GeneratedSource:
     """The first ``count`` generated games of a split. They need no data and are made again when read."""
 
     def __init__(self, split: str, size: str, count: int) -> None:
-        if count < 1:
-            raise UserError(f"{count} generated games were asked for; ask for at least one")
+        if not 1 <= count <= MOST_GENERATED:
+            raise UserError(f"{count} generated games were asked for; ask for 1 to {MOST_GENERATED:,}")
         self.name = f"alfworld-generated-{size}/{split}"
         self._split, self._size = split, size
         self._catalogue = _Catalogue(self.name)

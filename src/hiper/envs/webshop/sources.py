@@ -20,6 +20,8 @@ GENERATED = "generated"
 """The value of the option ``data`` that asks for generated products instead of official ones."""
 GENERATED_PRODUCTS = 1000
 """The number of generated products if none is given."""
+MOST_GENERATED = 100_000
+"""The most generated products. All are made when the shop opens, and kept in memory."""
 CATALOGUES = {files.name: files for files in (SMALL, FULL)}
 """The official catalogues. Each is a file of products and a file of their attributes."""
 
@@ -62,6 +64,8 @@ def open_shop(
         if human or catalogue != SMALL.name:
             raise UserError("human instructions and other catalogues are official data; drop them or `data=generated`")
         count = GENERATED_PRODUCTS if products is None else products
+        if count > MOST_GENERATED:
+            raise UserError(f"products is {count}; a generated shop sells at most {MOST_GENERATED:,}")
         return Shop.of(f"webshop-generated-{count}-seed{seed}", generate_products(count, seed))
     folder = data_path() if data is None else user_path(data)
     needed = CATALOGUES[catalogue].files + (HUMAN.files if human else ())
