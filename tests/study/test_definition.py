@@ -140,6 +140,17 @@ def test_a_named_warm_start_is_the_same_for_all(folder: Path):
         load_study(str(folder / "mini.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("shred", "did you mean 'shared'"), ("owm", "did you mean 'own'"), ("flt", "did you mean 'flat'")],
+)
+def test_a_warm_start_that_one_method_alone_names_is_refused(folder: Path, written: str, meant: str):
+    alone = f"  gigpo: {{warm_start: {written}, settings: {{prompt.template: terse-act}}}}\n"
+    (folder / "mini.yaml").write_text(STUDY.partition("  grpo:")[0] + FLAT + alone)
+    with pytest.raises(UserError, match=f"'gigpo': no other method has 'warm_start: {written}'; {meant}"):
+        load_study(str(folder / "mini.yaml"))
+
+
 def test_without_a_warm_start_runs_begin_as_their_recipe_says(folder: Path):
     jobs = planned(folder, STUDY.replace("rollout.episodes: 8", "warm_start.tasks: 0").partition("  grpo:")[0])
     assert [job.name for job in jobs] == ["hiper-seed4", "hiper-seed7"]

@@ -79,8 +79,8 @@ class MethodDefinition(StrictModel):
     warm_start: Name = "shared"
     """Which policy its runs begin from.
 
-    "shared": that of all methods. "own": one under its own settings. Another name: that of all methods which give this
-    name, under their settings, which must be the same as far as a warm start depends on them.
+    "shared": that of all methods. "own": one under its own settings. Another name: one that all methods with this name
+    share. It is made under their settings, so their templates, models and warm starts must be set alike.
     """
 
 
@@ -233,6 +233,7 @@ def load_study(
     tree = read_mapping(find_yaml(source, _studies(), "study"))
     changes = dict(map(parse_setting, overrides))
     study = parse_model(Study, tree, source, "study")
+    _check_warm_start_names(study, source)
     chosen = {
         **tree,
         "settings": {**study.settings, **changes},
@@ -341,6 +342,18 @@ def _chosen(study: Study, names: Sequence[str]) -> dict[str, MethodDefinition]:
         if name not in study.methods:
             raise UserError(f"study '{study.name}' has no method '{name}'; {suggestion(name, study.methods)}")
     return {name: method for name, method in study.methods.items() if name in names}
+
+
+def _check_warm_start_names(study: Study, source: str) -> None:
+    """Check that each named warm start is that of several methods. A name that only one gives is a slip."""
+    for name, method in study.methods.items():
+        start = method.warm_start
+        others = [other.warm_start for key, other in study.methods.items() if key != name]
+        if start not in ("shared", "own", *others):
+            raise UserError(
+                f"{source}, method '{name}': no other method has 'warm_start: {start}'; "
+                f"{suggestion(start, dict.fromkeys(['shared', 'own', *others]))}"
+            )
 
 
 def _check_methods(study: Study) -> None:

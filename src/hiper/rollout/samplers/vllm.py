@@ -136,7 +136,7 @@ class VllmSampler:
 
         Raises:
             UserError: What runs at an address is no vLLM that fits. Or requests have patterns, and the tokenizer is a
-                nano model's: engines take its spaces between words for something else.
+                nano model's: engines do not know how it writes spaces.
         """
         if workplace.patterns and (is_word_level(self._tokenizer) or is_subword(self._tokenizer)):
             raise UserError(
