@@ -42,7 +42,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hiper.analysis.comparison.settings import differing, flat
-from hiper.config import Config, load_config, parse_setting
+from hiper.config import load_config, parse_setting
 from hiper.errors import UserError, suggestion
 from hiper.files import user_path
 from hiper.strict_yaml import find_yaml, read_mapping, shipped_files
@@ -347,13 +347,10 @@ def _chosen(study: Study, names: Sequence[str]) -> dict[str, MethodDefinition]:
 def _check_warm_start_names(study: Study, source: str) -> None:
     """Check that each named warm start is that of several methods. A name that only one gives is a slip."""
     for name, method in study.methods.items():
-        start = method.warm_start
-        others = [other.warm_start for key, other in study.methods.items() if key != name]
-        if start not in ("shared", "own", *others):
-            raise UserError(
-                f"{source}, method '{name}': no other method has 'warm_start: {start}'; "
-                f"{suggestion(start, dict.fromkeys(['shared', 'own', *others]))}"
-            )
+        known = ["shared", "own", *(other.warm_start for key, other in study.methods.items() if key != name)]
+        if (named := method.warm_start) not in known:
+            said = f"{source}, method '{name}': no other method has 'warm_start: {named}'"
+            raise UserError(f"{said}; {suggestion(named, dict.fromkeys(known))}")
 
 
 def _check_methods(study: Study) -> None:
@@ -368,21 +365,17 @@ def _check_method(study: Study, name: str) -> None:
     """Check that the settings of a method are valid, and that its runs can begin where the others do."""
     config = load_config(*settings_of(study, name, study.seeds[0]))
     shared = load_config(*settings_of(study, None, study.seeds[0]))
-    if keys := _differing(config, shared, COMMON_PREFIXES):
+    if keys := [key for key in differing([flat(config), flat(shared)]) if key.startswith(COMMON_PREFIXES)]:
         raise UserError(f"{', '.join(keys)}: methods are compared on the same tasks; set it for the whole study")
     start = warm_start_of(study, name)
     same = None if start is None else next(other for other in study.methods if warm_start_of(study, other) == start)
     first = load_config(*settings_of(study, same, study.seeds[0]))
-    if keys := _differing(config, first, INHERITED_PREFIXES):
+    if keys := [key for key in differing([flat(config), flat(first)]) if key.startswith(INHERITED_PREFIXES)]:
         others = "all methods" if same is None else f"method '{same}' and others"
         raise UserError(
             f"{', '.join(keys)}: not as in the warm start that {others} begin from; set it for the whole study, or "
             "give the method one of its own with warm_start: own"
         )
-
-
-def _differing(config: Config, other: Config, prefixes: tuple[str, ...]) -> list[str]:
-    return [key for key in differing([flat(config), flat(other)]) if key.startswith(prefixes)]
 
 
 def _with_files_beside(study: Study, folder: Path) -> Study:
