@@ -208,14 +208,27 @@ def test_one_episode(serve: Serve, visit: Visits, runs: Path):
     tokens = detail.locator(".by-estimator").first.locator(".token")
     assert tokens.count() == len(turn.response_ids)
     detail.locator("#colour-by").select_option("logprob")
-    assert f"{turn.logprobs[0]:.2f}"[:5] in tokens_titles(detail)[0]
+    assert figure("log-probability", tokens_titles(detail)[0]) == pytest.approx(turn.logprobs[0], rel=0.06, abs=6e-5)
+    # What was unfolded stays so when the card is drawn again, and on other turns.
+    assert detail.locator(".fold[open]").count() == 2
+    page.wait_for_selector(".fold[open] .plain-token")
+    page.keyboard.press("j")
+    page.wait_for_selector(".detail h2 >> text=Turn 3")
+    assert detail.locator(".fold[open]").count() == 2
+    page.keyboard.press("k")
+    page.wait_for_selector(".detail h2 >> text=Turn 2")
     detail.locator("#colour-by").select_option("mismatch")
     assert "learner − sampler" in tokens_titles(detail)[0]
     assert "by=mismatch" in page.url
     detail.locator("#colour-by").select_option("entropy")
     entropy = episode.credit.series["entropy/token"][sum(len(t.response_ids) for t in episode.turns[:1])]
-    assert f"entropy {entropy:.2f}"[:11] in tokens_titles(detail)[0]
+    assert figure("entropy", tokens_titles(detail)[0]) == pytest.approx(entropy, rel=0.06, abs=6e-5)
     assert here.errors == []
+
+
+def figure(name: str, told: str) -> float:
+    """The number that follows a name in the text shown for a token. It has two digits at least."""
+    return float(re.search(rf"^{name} (\S+)", told, re.MULTILINE)[1])  # type: ignore[index]
 
 
 def tokens_titles(detail: Any) -> list[str]:

@@ -23,13 +23,13 @@ export function turnCard(episode, state, rows, place, by) {
       turn.lapse ? h("span", { class: "badge cut" }, "lapse") : null, turn.prompt_cut ? h("span", { class: "badge cut" }, "prompt cut") : null),
     turn.invalid ? h("p", { class: "problem" }, WHY[turn.invalid] || turn.invalid) : null,
     field("observation", h("pre", { class: "text" }, turn.observation)),
-    turn.admissible ? h("details", { class: "fold" }, h("summary", {}, `${turn.admissible.length} admissible actions`), h("ul", { class: "actions-list" }, turn.admissible.map((action) => h("li", { class: action === turn.action ? "chosen" : null }, action)))) : null,
+    turn.admissible ? fold(state, "actions", `${turn.admissible.length} admissible actions`, h("ul", { class: "actions-list" }, turn.admissible.map((action) => h("li", { class: action === turn.action ? "chosen" : null }, action)))) : null,
     field(h("span", { class: "with-choice" }, "response", h("label", { class: "field inline-field" }, h("span", {}, "colours:"), h("select", { id: "colour-by", onchange: (event) => by(event.target.value) }, modes.map(([name, label]) => h("option", { value: name, selected: name === mode }, label))))),
       response(turn, t, mode, state)),
     h("div", { class: "pair" }, field("subgoal", h("p", { class: "mono" }, turn.subgoal || "(none)")), field("action", h("p", { class: "mono strong" }, turn.action || "(nothing)"))),
     credits(rows, t), rewards(episode, turn, t),
     h("p", { class: "sub" }, `${turn.ids.length} tokens, prompt of ${turn.prompt_tokens}`, turn.policy_version === null ? "" : `, weights of version ${turn.policy_version}`, turn.logprobs.length ? `, log-probability ${number(turn.logprobs.reduce((a, b) => a + b, 0), 2)} in all` : ""),
-    turn.prompt_tokens ? prompt(place, t) : null,
+    turn.prompt_tokens ? prompt(state, place, t) : null,
   ];
 }
 
@@ -91,16 +91,23 @@ function rewards(episode, turn, t) {
   return field("reward", h("p", { class: "parts" }, h("b", {}, number(total, 3)), parts.filter(([, x]) => x).map(([name, x]) => h("span", { class: `badge ${x < 0 ? "lost" : "won"}` }, `${name} ${number(x, 3)}`))));
 }
 
-function prompt(place, t) {
+// What a reader unfolded stays so: the card is drawn again when credit arrives, and for every other turn.
+function fold(state, name, summary, body, onopen = () => {}) {
+  return h("details", { class: "fold", open: state.unfolded.has(name), ontoggle: ({ target }) => {
+    if (target.open) onopen();
+    state.unfolded[target.open ? "add" : "delete"](name);
+  } }, h("summary", {}, summary), body);
+}
+
+function prompt(state, place, t) {
   const body = h("div", {});
-  return h("details", { class: "fold", ontoggle: async (event) => {
-    if (!event.target.open || body.childNodes.length) return;
+  return fold(state, "prompt", "The exact prompt", body, async () => {
+    if (body.childNodes.length) return;
     try {
       const found = await get("prompt", { ...place, turn: t });
       replace(body, h("div", { class: "tokens text" }, found.tokens.map((text, k) => h("span", { class: "token plain-token", title: `token ${found.ids[k]}` }, text))));
     } catch (error) {
       replace(body, h("p", { class: "problem" }, error.message));
     }
-  } }, h("summary", {}, "The exact prompt"), body);
+  });
 }
-
