@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from hiper.display.console import Display
 from hiper.errors import UserError
 from hiper.launch.local import Command, Launch, local_processes
 from hiper.runs.folder import Evaluated, Run
+from hiper.runs.records import pack
 from hiper.study.definition import load_study, trials_of
 from hiper.study.jobs import jobs_of
 from hiper.study.tuning import choose_settings
@@ -171,6 +173,35 @@ def test_a_part_of_a_study_is_completed_in_the_same_folder(
     assert in_this_process == ["hiper-seed3", "warm-start-seed1", "hiper-seed1", "grpo-seed1"]
     tree = json.loads((folder / "comparison.json").read_text())
     assert [(r["method"], r["seeds"]) for r in tree["results"]["held_out"]] == [("hiper", [1, 3]), ("grpo", [1, 3])]
+
+
+def test_unpacked_records_are_continued_with_further_seeds(
+    definition: Path, in_this_process: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    made, folder = tmp_path / "made", tmp_path / "out"
+    definition.write_text(STUDY.partition("  broken:")[0])
+    study = ["study", str(definition), "--out"]
+    cli.app([*study, str(made), "--seeds", "0"], standalone_mode=False)
+    runs = [Run.open(made / "runs" / f"{name}-seed0") for name in ("hiper", "grpo")]
+    pack(runs, made, tmp_path / "records.tar.xz")
+    with tarfile.open(tmp_path / "records.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    # The warm start that their runs began from is not packed, and not needed.
+    capsys.readouterr()
+    cli.app([*study, str(folder), "--seeds", "0", "--dry-run"], standalone_mode=False)
+    assert "study: 3 jobs, of which 3 are done already" in capsys.readouterr().out
+    in_this_process.clear()
+    cli.app([*study, str(folder)], standalone_mode=False)
+    assert in_this_process == ["warm-start-seed1", "hiper-seed1", "grpo-seed1"]
+    tree = json.loads((folder / "comparison.json").read_text())
+    assert [(r["method"], r["seeds"]) for r in tree["results"]["held_out"]] == [("hiper", [0, 1]), ("grpo", [0, 1])]
+
+    # A record without the last card is made anew, and so is the warm start that it needs.
+    Run.open(folder / "runs" / "grpo-seed0").card(1, "held_out").unlink()
+    in_this_process.clear()
+    cli.app([*study, str(folder)], standalone_mode=False)
+    assert in_this_process == ["warm-start-seed0", "grpo-seed0"]
+    assert Run.open(folder / "runs" / "grpo-seed0").finished
 
 
 def test_each_method_is_studied_with_what_did_best_for_it(

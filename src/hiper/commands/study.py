@@ -21,7 +21,7 @@ from hiper.files import forget_lock, write_text
 from hiper.launch.local import Launch, local_processes, run_commands
 from hiper.runs.folder import Run
 from hiper.study.definition import Study, Tuning, combinations, points_of, trial_name, trials_of
-from hiper.study.jobs import Job, jobs_of
+from hiper.study.jobs import Job, jobs_of, left_of
 from hiper.study.sweep import SweepReport
 from hiper.study.tuning import choose_settings
 
@@ -103,9 +103,9 @@ def plan_study(study: Study, folder: Path, display: Display, *, threads: int | N
 
 
 def _listed(what: str, jobs: Sequence[Job]) -> list[str]:
-    done = [job for job in jobs if job.done]
-    lines = [f"{what}: {len(jobs)} jobs, of which {len(done)} are done already"]
-    return lines + [f"  {job.name} {'continues' if job.begun else 'begins'}" for job in jobs if job not in done]
+    left = left_of(jobs)
+    lines = [f"{what}: {len(jobs)} jobs, of which {len(jobs) - len(left)} are done already"]
+    return lines + [f"  {job.name} {'continues' if job.begun else 'begins'}" for job in left]
 
 
 def _subfolder(study: Study, value: str) -> str:
@@ -194,13 +194,14 @@ class _Runner:
         jobs = jobs_of(study, folder, self.threads)
         for job in jobs:
             job.check()
-        done = [job for job in jobs if job.done]
+        undone = left_of(jobs)
+        done = [job for job in jobs if job not in undone]
         for job in done:
             forget_lock(job.folder)
         if done:
             self.display.note(f"{len(done)} of {len(jobs)} are done already")
         diverged = {job.name: reason for job in jobs if (reason := job.diverged) is not None}
-        left = [job.command(self.processes, self.force) for job in jobs if job not in done and job.name not in diverged]
+        left = [job.command(self.processes, self.force) for job in undone if job.name not in diverged]
         try:
             failures = run_commands(
                 left,

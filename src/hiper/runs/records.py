@@ -48,6 +48,13 @@ def pack(runs: Sequence[Run], root: Path, path: Path, documents: Sequence[Path] 
     write_archive(path, {file.relative_to(root).as_posix(): file.read_bytes() for file in files})
 
 
+def is_record(run: Run) -> bool:
+    """Return whether a folder holds what records keep of a finished run and nothing else, as after unpacking them."""
+    last = run.config.training.iterations
+    evaluated = all(run.card(last, split).exists() for split in run.config.evaluation.splits)
+    return evaluated and not run.checkpoints and not run.episodes_folder.exists()
+
+
 @contextmanager
 def open_runs(paths: Sequence[Path]) -> Iterator[list[Run]]:
     """Open runs, packed or not. Packed ones lie in a temporary folder until the context ends.

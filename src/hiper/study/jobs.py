@@ -20,6 +20,7 @@ from hiper.launch.local import Command
 from hiper.rollout.environment import resolve_splits
 from hiper.runs.folder import Run
 from hiper.runs.policies import PolicyFolder, unfinished_file
+from hiper.runs.records import is_record
 from hiper.study.definition import Study, settings_of, warm_start_of, within
 
 
@@ -34,7 +35,7 @@ class Job:
     settings: tuple[str, ...]
     """Overrides of the recipe, as the command line takes them."""
     needs: Job | None = None
-    """The warm start that the run begins from; None: this is one itself, or there is none."""
+    """The warm start that the run begins from. None: this is one itself, or there is none."""
     method: str | None = None
     """The method of the run; None: this is a warm start."""
 
@@ -56,6 +57,8 @@ class Job:
         if not self.begun:
             return False
         run = Run.open(self.folder)
+        if is_record(run):  # published, and unpacked here for the study to go on
+            return True
         return run.finished and run.report_file.exists()  # a kill after the last card leaves no report
 
     @property
@@ -137,6 +140,13 @@ def jobs_of(study: Study, folder: Path, threads: int | None = None) -> list[Job]
             run = f"{name}-seed{seed}"
             jobs.append(Job(run, root / "runs" / run, recipe, (*settings, *common, *begin), warm, name))
     return jobs
+
+
+def left_of(jobs: Sequence[Job]) -> list[Job]:
+    """List the jobs that are not done. A warm start counts as done if every run that begins from it is done."""
+    left = [job for job in jobs if not job.done]
+    needed = {job.needs for job in left}
+    return [job for job in left if not job.warm_start or job in needed]
 
 
 def _warm_start(
