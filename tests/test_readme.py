@@ -141,6 +141,26 @@ def test_the_official_games_are_those_of_the_cards():
     assert_told(told("The shipped ALFWorld policy"), [shipped, cloned])
 
 
+def test_the_official_goals_are_those_of_the_cards():
+    cards = read_archive(ROOT / "results" / "cards.tar.xz")
+
+    def successes(who: str, temperature: float) -> list[float]:
+        names = [f"webshop-nano/{who}-seed{n}-temperature{temperature}.json" for n in range(3)]
+        found = [json.loads(cards[name]) for name in names]
+        assert {(card["panel"]["sha256"][:12], card["temperature"]) for card in found} == {
+            ("3b7359633faa", temperature)
+        }
+        return [100 * float(card["outcomes"]["all"]["success"]) for card in found]
+
+    cloned, trained = successes("cloned", 0.4), successes("hiper", 0.4)
+    assert_told(told("Official WebShop goals"), [*cloned, *trained])
+    table = rows("results/README.md", "\n## webshop-nano\n")
+    for row, temperature in zip(table[2:4], (0.4, 1.0), strict=True):
+        for cell, who in zip(row[1:3], ("cloned", "hiper"), strict=True):
+            seeds = successes(who, temperature)
+            assert_told(re.findall(r"(\d+\.\d)%", cell), [*seeds, fmean(seeds)])
+
+
 def test_the_studies_are_those_of_their_tables():
     official = {row[0]: row[4] for row in rows("results/official-games/comparison.md", "140 tasks") if len(row) > 7}
     methods = ("hiper", "ppo-turn", "gigpo", "grpo")
