@@ -147,9 +147,8 @@ def test_the_official_goals_are_those_of_the_cards():
     def successes(who: str, temperature: float) -> list[float]:
         names = [f"webshop-nano/{who}-seed{n}-temperature{temperature}.json" for n in range(3)]
         found = [json.loads(cards[name]) for name in names]
-        assert {(card["panel"]["sha256"][:12], card["temperature"]) for card in found} == {
-            ("3b7359633faa", temperature)
-        }
+        played = {(card["panel"]["sha256"][:12], card["sampling"]["temperature"]) for card in found}
+        assert played == {("3b7359633faa", temperature)}
         return [100 * float(card["outcomes"]["all"]["success"]) for card in found]
 
     cloned, trained = successes("cloned", 0.4), successes("hiper", 0.4)
