@@ -208,7 +208,7 @@ def test_one_episode(serve: Serve, visit: Visits, runs: Path):
     tokens = detail.locator(".by-estimator").first.locator(".token")
     assert tokens.count() == len(turn.response_ids)
     detail.locator("#colour-by").select_option("logprob")
-    assert figure("log-probability", tokens_titles(detail)[0]) == pytest.approx(turn.logprobs[0], rel=0.06, abs=6e-5)
+    assert figure("log-probability", tokens_titles(detail)[0]) == pytest.approx(turn.logprobs[0], rel=1e-3, abs=6e-5)
     # What was unfolded stays so when the card is drawn again, and on other turns.
     assert detail.locator(".fold[open]").count() == 2
     page.wait_for_selector(".fold[open] .plain-token")
@@ -222,12 +222,12 @@ def test_one_episode(serve: Serve, visit: Visits, runs: Path):
     assert "by=mismatch" in page.url
     detail.locator("#colour-by").select_option("entropy")
     entropy = episode.credit.series["entropy/token"][sum(len(t.response_ids) for t in episode.turns[:1])]
-    assert figure("entropy", tokens_titles(detail)[0]) == pytest.approx(entropy, rel=0.06, abs=6e-5)
+    assert figure("entropy", tokens_titles(detail)[0]) == pytest.approx(entropy, rel=1e-3, abs=6e-5)
     assert here.errors == []
 
 
 def figure(name: str, told: str) -> float:
-    """The number that follows a name in the text shown for a token. It has two digits at least."""
+    """The number that follows a name in the text shown for a token, which has four digits."""
     return float(re.search(rf"^{name} (\S+)", told, re.MULTILINE)[1])  # type: ignore[index]
 
 
