@@ -19,7 +19,8 @@ from hiper.errors import UserError
 from hiper.files import forget_lock, user_path
 from hiper.processes import ALONE, Processes
 from hiper.rollout.environment import resolve_splits
-from hiper.runs.folder import Follower, Run, checkpoint_policy
+from hiper.runs.folder import Run, checkpoint_policy
+from hiper.runs.follower import Follower
 from hiper.runs.policies import PolicyFolder, changes_between, unfinished_file, warm_start_settings
 
 if TYPE_CHECKING:

@@ -252,6 +252,8 @@ def test_credit_is_redrawn_under_other_settings(serve: Serve, visit: Visits, run
     page.reload()
     here.settled()
     assert page.locator("#set-gamma").input_value() == "0.2"
+    assert page.locator(".adjust[open]").count() == 1, "changed settings are in sight from the start"
+    page.click("summary >> text=left out")
     page.click("text=Back to the run's settings")
     page.wait_for_function(
         "(old) => document.querySelector(\".credit[title^='turn GAE']\").title === old", arg=before[0]
@@ -262,7 +264,11 @@ def test_credit_is_redrawn_under_other_settings(serve: Serve, visit: Visits, run
     page.click(".chip >> text=turn GAE")
     page.wait_for_selector(".credit[title^='turn GAE']", state="detached")
     assert "token" in page.url
-    assert "left out" in page.locator(".panel").inner_text()
+    assert page.locator(".adjust[open]").count() == 2, "what was unfolded stays so when the panel is drawn again"
+    page.click("summary >> text=Settings of the estimators")
+    page.click(".chip >> text=turn GAE")
+    page.wait_for_selector(".credit[title^='turn GAE']")
+    assert page.locator(".adjust[open]").count() == 1
     assert here.errors == []
 
 

@@ -97,7 +97,8 @@ def _idle(key: str, config: Config) -> str | None:
         return f"model.path names a model ({shortened(config.model.path)})"
     if key.startswith("warm_start.") and key != "warm_start.tasks" and not config.warm_start.tasks:
         return "warm_start.tasks is 0, so there is no warm start"
-    if key.startswith("warm_start.imperfect.") and not (imperfect.epochs or imperfect.turns):
+    switch_off = ("warm_start.imperfect.epochs", "warm_start.imperfect.turns")
+    if key.startswith("warm_start.imperfect.") and key not in switch_off and not (imperfect.epochs or imperfect.turns):
         return "warm_start.imperfect.epochs is 0, so there is no such stage"
     if key in _OF_CRITICS and estimator.critic == "none":
         return f"advantages.type '{estimator.type}' has no critic"

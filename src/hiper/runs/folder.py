@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +32,6 @@ from hiper.runs.metrics import (
     EVAL_SUCCESS,
     SUCCESS,
     MetricsLog,
-    NoLog,
     card_problems,
     metrics_problems,
     read_metrics,
@@ -165,10 +164,13 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the last iteration is saved and evaluated."""
+        return self.evaluated and self.checkpoints[-1:] == [self.checkpoint(self.config.training.iterations)]
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether the cards of the last iteration are there."""
         last = self.config.training.iterations
-        return all(self.card(last, split).exists() for split in self.config.evaluation.splits) and (
-            self.checkpoints[-1:] == [self.checkpoint(last)]
-        )
+        return all(self.card(last, split).exists() for split in self.config.evaluation.splits)
 
     # Policies
 
@@ -342,34 +344,6 @@ class Run:
         """The files that a published record keeps: settings, metrics, cards, and the note of a divergence."""
         files = [self.settings_file, self.metrics_file, self._divergence]
         return [*(f for f in files if f.is_file()), *sorted(self.evaluations_folder.glob("*.json"))]
-
-
-@dataclass(frozen=True)
-class Follower(Run):
-    """A run as all processes but the first see it, where several train it together: they read it and write nothing."""
-
-    def lock(self) -> AbstractContextManager[None]:
-        """Do nothing, because the first process holds the lock."""
-        return nullcontext()
-
-    def save_settings(self) -> None:
-        """Do nothing."""
-
-    def set_diverged(self, message: str | None) -> None:
-        """Do nothing."""
-
-    def prune(self, keep: int) -> None:
-        """Do nothing."""
-
-    def open_log(self, after: int) -> MetricsLog:
-        """Return a log that forgets what it is told."""
-        return NoLog()
-
-    def write_episodes(self, file: Path, episodes: Iterable[Episode]) -> None:
-        """Do nothing."""
-
-    def write_card(self, file: Path, card: Card) -> None:
-        """Do nothing."""
 
 
 def checkpoint_policy(checkpoint: Path) -> Path:

@@ -50,9 +50,7 @@ def pack(runs: Sequence[Run], root: Path, path: Path, documents: Sequence[Path] 
 
 def is_record(run: Run) -> bool:
     """Return whether a folder holds what records keep of a finished run and nothing else, as after unpacking them."""
-    last = run.config.training.iterations
-    evaluated = all(run.card(last, split).exists() for split in run.config.evaluation.splits)
-    return evaluated and not run.checkpoints and not run.episodes_folder.exists()
+    return run.evaluated and not run.checkpoints and not run.episodes_folder.exists()
 
 
 @contextmanager

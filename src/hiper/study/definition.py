@@ -365,12 +365,12 @@ def _check_method(study: Study, name: str) -> None:
     """Check that the settings of a method are valid, and that its runs can begin where the others do."""
     config = load_config(*settings_of(study, name, study.seeds[0]))
     shared = load_config(*settings_of(study, None, study.seeds[0]))
-    if keys := [key for key in differing([flat(config), flat(shared)]) if key.startswith(COMMON_PREFIXES)]:
+    if keys := differing([flat(config), flat(shared)], COMMON_PREFIXES):
         raise UserError(f"{', '.join(keys)}: methods are compared on the same tasks; set it for the whole study")
     start = warm_start_of(study, name)
     same = None if start is None else next(other for other in study.methods if warm_start_of(study, other) == start)
     first = load_config(*settings_of(study, same, study.seeds[0]))
-    if keys := [key for key in differing([flat(config), flat(first)]) if key.startswith(INHERITED_PREFIXES)]:
+    if keys := differing([flat(config), flat(first)], INHERITED_PREFIXES):
         others = "all methods" if same is None else f"method '{same}' and others"
         raise UserError(
             f"{', '.join(keys)}: not as in the warm start that {others} begin from; set it for the whole study, or "

@@ -104,10 +104,9 @@ class Job:
             return
         saved = PolicyFolder(self.folder).settings() if self.warm_start else Run.open(self.folder).config
         settings = self.config if self.warm_start else resolve_splits(self.config)
-        keys = set(differing([flat(saved), flat(settings)])) - RUN_SPECIFIC_KEYS
+        prefixes = WARM_START_PREFIXES if self.warm_start else ("",)
+        keys = set(differing([flat(saved), flat(settings)], prefixes)) - RUN_SPECIFIC_KEYS
         keys = {key for key in keys if not any(within(key, section) for section in undecided)}
-        if self.warm_start:
-            keys = {key for key in keys if key.startswith(WARM_START_PREFIXES)}
         if keys:
             raise UserError(
                 f"{self.folder} was made under other settings ({', '.join(sorted(keys))}): choose another folder with "

@@ -52,7 +52,7 @@ def train(run: Run, display: Display, processes: Processes = ALONE) -> None:
     An interrupt ends the run at the next safe point, with a checkpoint. A resumed run ends like an uninterrupted one.
 
     Args:
-        run: The run; a :class:`~hiper.runs.folder.Follower` in all processes but the first.
+        run: The run; a :class:`~hiper.runs.follower.Follower` in all processes but the first.
         display: The display of progress.
         processes: The processes that train together.
 

@@ -37,8 +37,17 @@ def method_settings(config: Config) -> dict[str, Any]:
     return settings
 
 
-def differing(trees: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the keys whose values differ between trees, or that some trees lack."""
+def differing(trees: Sequence[Mapping[str, Any]], prefixes: tuple[str, ...] = ("",)) -> list[str]:
+    """Return the keys whose values differ between trees, or that some trees lack.
+
+    Args:
+        trees: settings by dotted key.
+        prefixes: only keys that begin with one of these count.
+    """
     keys = dict.fromkeys(key for tree in trees for key in tree)
     missing = object()
-    return [key for key in keys if any(tree.get(key, missing) != trees[0].get(key, missing) for tree in trees)]
+    return [
+        key
+        for key in keys
+        if key.startswith(prefixes) and any(tree.get(key, missing) != trees[0].get(key, missing) for tree in trees)
+    ]

@@ -2,7 +2,7 @@
 
 import { exported } from "./api.js";
 import { toggle } from "./charts.js";
-import { button, h, number } from "./dom.js";
+import { button, fold, h, number } from "./dom.js";
 
 const USUAL = 3;
 const USUAL_TYPES = ["turn-gae", "grpo", "reinforce++"];
@@ -41,11 +41,11 @@ export function creditPanel(state, { choose, change }) {
   return h("div", { class: "panel card" },
     h("div", { class: "chips", role: "group", "aria-label": "Estimators" }, chips),
     problem ? h("p", { class: "problem", role: "alert" }, problem) : null,
-    exported ? ownSettings(used) : h("details", { class: "adjust", open: Object.keys(changes).length > 0 || state.open, ontoggle: (event) => { state.open = event.target.open; } },
-      h("summary", {}, "Settings of the estimators", Object.keys(changes).length ? h("span", { class: "badge cut" }, "changed by hand") : null),
+    exported ? ownSettings(used) : fold(state.unfolded, "settings", ["Settings of the estimators", Object.keys(changes).length ? h("span", { class: "badge cut" }, "changed by hand") : null], [
       h("div", { class: "controls" }, used.map((control) => one(control, changes, change))),
-      h("p", { class: "sub" }, `Computed from ${credit.episodes} stored episodes in ${credit.milliseconds} ms. Nothing is stored. `, Object.keys(changes).length ? button("Back to the run's settings", () => { for (const name of Object.keys(changes)) if (name !== Object.keys(changes)[0]) delete changes[name]; change(Object.keys(changes)[0], undefined); }, { class: "plain" }) : null)),
-    out.length ? h("details", { class: "adjust" }, h("summary", {}, `${out.length} estimator${out.length > 1 ? "s" : ""} left out`), h("ul", {}, out.map((e) => h("li", {}, h("b", {}, e.title), `: ${e.why_not}`)))) : null);
+      h("p", { class: "sub" }, `Computed from ${credit.episodes} stored episodes in ${credit.milliseconds} ms. Nothing is stored. `, Object.keys(changes).length ? button("Back to the run's settings", () => { for (const name of Object.keys(changes)) if (name !== Object.keys(changes)[0]) delete changes[name]; change(Object.keys(changes)[0], undefined); }, { class: "plain" }) : null),
+    ], { kind: "adjust" }),
+    out.length ? fold(state.unfolded, "left-out", `${out.length} estimator${out.length > 1 ? "s" : ""} left out`, h("ul", {}, out.map((e) => h("li", {}, h("b", {}, e.title), `: ${e.why_not}`))), { kind: "adjust" }) : null);
 }
 
 // An exported page has credit under the settings of the run alone, and says so.

@@ -93,6 +93,18 @@ export function button(label, onclick, properties) {
   return h("button", { type: "button", onclick, ...properties }, label);
 }
 
+// A part that is folded until a reader opens it. It stays open when what is around it is drawn again.
+export function fold(unfolded, name, summary, body, { kind = "fold", onopen = () => {} } = {}) {
+  return h("details", { class: kind, open: unfolded.has(name), ontoggle: ({ target }) => {
+    if (!target.open) {
+      unfolded.delete(name);
+      return;
+    }
+    unfolded.add(name);
+    onopen();
+  } }, h("summary", {}, summary), body);
+}
+
 export function empty(...text) {
   return h("div", { class: "empty" }, ...text);
 }

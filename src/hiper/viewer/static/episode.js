@@ -14,6 +14,7 @@ let remembered = null; // the estimators shown last, for the next episode
 export async function episodeView(at) {
   const place = { run: at.run, file: at.file, n: at.n };
   const state = { turn: Math.max(0, (Number.parseInt(at.turn, 10) || 1) - 1), by: at.by || "credit", changes: settingsIn(at.set), shown: null, unfolded: new Set(), credit: null, problem: null };
+  if (Object.keys(state.changes).length) state.unfolded.add("settings");
   const episode = await get("episode", place);
   state.turn = Math.min(state.turn, episode.turns.length - 1);
   const parts = { head: h("div", {}), strip: h("div", {}), panel: h("div", {}), turn: h("div", { class: "detail" }), transcript: h("div", { class: "transcript" }), same: h("div", { class: "same" }) };

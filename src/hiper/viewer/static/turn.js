@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { shade } from "./credit.js";
-import { h, number, replace, signed } from "./dom.js";
+import { fold, h, number, replace, signed } from "./dom.js";
 
 const KINDS = ["outside of decisions", "switch", "subgoal", "action", "thinking"];
 const WHY = {
@@ -23,7 +23,7 @@ export function turnCard(episode, state, rows, place, by) {
       turn.lapse ? h("span", { class: "badge cut" }, "lapse") : null, turn.prompt_cut ? h("span", { class: "badge cut" }, "prompt cut") : null),
     turn.invalid ? h("p", { class: "problem" }, WHY[turn.invalid] || turn.invalid) : null,
     field("observation", h("pre", { class: "text" }, turn.observation)),
-    turn.admissible ? fold(state, "actions", `${turn.admissible.length} admissible actions`, h("ul", { class: "actions-list" }, turn.admissible.map((action) => h("li", { class: action === turn.action ? "chosen" : null }, action)))) : null,
+    turn.admissible ? fold(state.unfolded, "actions", `${turn.admissible.length} admissible actions`, h("ul", { class: "actions-list" }, turn.admissible.map((action) => h("li", { class: action === turn.action ? "chosen" : null }, action)))) : null,
     field(h("span", { class: "with-choice" }, "response", h("label", { class: "field inline-field" }, h("span", {}, "colours:"), h("select", { id: "colour-by", onchange: (event) => by(event.target.value) }, modes.map(([name, label]) => h("option", { value: name, selected: name === mode }, label))))),
       response(turn, t, mode, state)),
     h("div", { class: "pair" }, field("subgoal", h("p", { class: "mono" }, turn.subgoal || "(none)")), field("action", h("p", { class: "mono strong" }, turn.action || "(nothing)"))),
@@ -91,17 +91,9 @@ function rewards(episode, turn, t) {
   return field("reward", h("p", { class: "parts" }, h("b", {}, number(total, 3)), parts.filter(([, x]) => x).map(([name, x]) => h("span", { class: `badge ${x < 0 ? "lost" : "won"}` }, `${name} ${number(x, 3)}`))));
 }
 
-// What a reader unfolded stays so: the card is drawn again when credit arrives, and for every other turn.
-function fold(state, name, summary, body, onopen = () => {}) {
-  return h("details", { class: "fold", open: state.unfolded.has(name), ontoggle: ({ target }) => {
-    if (target.open) onopen();
-    state.unfolded[target.open ? "add" : "delete"](name);
-  } }, h("summary", {}, summary), body);
-}
-
 function prompt(state, place, t) {
   const body = h("div", {});
-  return fold(state, "prompt", "The exact prompt", body, async () => {
+  return fold(state.unfolded, "prompt", "The exact prompt", body, { onopen: async () => {
     if (body.childNodes.length) return;
     try {
       const found = await get("prompt", { ...place, turn: t });
@@ -109,5 +101,5 @@ function prompt(state, place, t) {
     } catch (error) {
       replace(body, h("p", { class: "problem" }, error.message));
     }
-  });
+  } });
 }
