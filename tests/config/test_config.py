@@ -90,7 +90,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name(setting: str, nearest: 
     ("setting", "meant"),
     [
         ("iterations=3", "'training.iterations'"),
-        ("lr=1", "'learner.lr' or 'warm_start.lr' or 'warm_start.imperfect.lr'"),
+        ("lr=1", "'learner.lr' or 'warm_start.lr' or 'warm_start.dagger.lr' or 'warm_start.imperfect.lr'"),
         ("learner.lambda_turn=1", "'advantages.lambda_turn'"),
     ],
 )

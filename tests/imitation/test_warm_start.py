@@ -114,8 +114,8 @@ def test_lapses_are_imitated_in_a_last_stage_of_its_own(
     tuned: list[tuple[int, float, list[Row]]] = []
 
     class Remembered(FineTuning):
-        def __init__(self, imitation: Any, steps: int, lr: float, prompt_loss: float) -> None:
-            super().__init__(imitation, steps, lr, prompt_loss)
+        def __init__(self, imitation: Any, steps: int, lr: float, prompt_loss: float, losses: list[float]) -> None:
+            super().__init__(imitation, steps, lr, prompt_loss, losses)
             tuned.append((steps, lr, []))
 
         def step(self, rows: Sequence[Row]) -> None:
@@ -181,6 +181,51 @@ def test_an_interrupted_one_is_gone_on_with(
     assert "resuming after" in on.said
     assert_same(folder, uninterrupted)
     assert sorted(path.name for path in tmp_path.iterdir() if "recipe" not in path.name) == ["policy", "whole"]
+
+
+ROUNDS = [
+    "warm_start.tasks=6",
+    "warm_start.epochs=1",
+    "warm_start.batch_turns=4",
+    "warm_start.dagger.rounds=2",
+    "warm_start.imperfect.epochs=0.5",
+]
+ROUND_TITLES = ["DAgger, round 1 of 2", "DAgger, round 2 of 2"]
+
+
+def test_rounds_of_dagger_come_between_and_are_done_whole_or_again(tiny_recipe: Path, tmp_path: Path):
+    config = load_config(tiny_recipe, ROUNDS)
+    display = Watch()
+    clone(config, tmp_path / "whole", display)
+    turns = build(config).env.max_turns
+    assert list(display.units) == [
+        "demonstrations",
+        "warm start",
+        f"{ROUND_TITLES[0]}: episodes",
+        ROUND_TITLES[0],
+        f"{ROUND_TITLES[1]}: episodes",
+        ROUND_TITLES[1],
+        "warm start with lapses",
+    ]
+    for title in ROUND_TITLES:
+        assert display.units[f"{title}: episodes"] == 6 * turns
+        assert f"{title}: {4 * display.units[title]:,} turns imitated" in display.said
+
+    interrupted = [
+        (f"{ROUND_TITLES[0]}: episodes", 3),
+        (ROUND_TITLES[0], 1),
+        (f"{ROUND_TITLES[1]}: episodes", 1),
+        (ROUND_TITLES[1], display.units[ROUND_TITLES[1]]),
+    ]
+    for moment in interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            clone(config, tmp_path / "policy", stopped := Watch(moment, press_ctrl_c))
+        assert "the warm start's progress is saved" in stopped.said
+        assert not stopped.units["warm start"] or moment is interrupted[0]
+    clone(config, tmp_path / "policy", on := Watch())
+    assert ROUND_TITLES[0] not in on.units
+    assert on.units[ROUND_TITLES[1]] == display.units[ROUND_TITLES[1]]
+    assert_same(tmp_path / "policy", tmp_path / "whole")
 
 
 def test_changed_progress_is_noticed_or_of_no_concern(config: Config, tmp_path: Path):

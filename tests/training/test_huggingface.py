@@ -255,8 +255,8 @@ def test_a_warm_start_that_goes_on_another_day_keeps_the_first(
 
     def begin(check: Callable[[], None]) -> WarmStart:
         parts, display = build(thoughtful), Display(console=Console(file=StringIO()))
-        args = (thoughtful, parts.learner, parts.env, parts.prompts, parts.tokenizer, tmp_path / "unfinished", display)
-        return WarmStart(*args, check_together=check)  # it is called after each step
+        args = (thoughtful, parts.learner, parts.env, parts.prompts, parts.tokenizer, parts.agent)
+        return WarmStart(*args, tmp_path / "unfinished", display, check_together=check)  # it is called after each step
 
     first = begin(stop)
     with pytest.raises(KeyboardInterrupt):

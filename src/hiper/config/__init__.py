@@ -29,7 +29,7 @@ from hiper.config.tree import (
     SamplerConfig,
     TrainingConfig,
 )
-from hiper.config.warm_start import LAPSES, WARM_START_PREFIXES, ImperfectConfig, Lapse, WarmStartConfig
+from hiper.config.warm_start import LAPSES, WARM_START_PREFIXES, DaggerConfig, ImperfectConfig, Lapse, WarmStartConfig
 
 __all__ = [
     "LAPSES",
@@ -37,6 +37,7 @@ __all__ = [
     "AdvantageConfig",
     "AlarmConfig",
     "Config",
+    "DaggerConfig",
     "EnvConfig",
     "EvaluationConfig",
     "ImperfectConfig",

@@ -92,7 +92,7 @@ def given_keys(overrides: Sequence[str]) -> list[str]:
 
 def _idle(key: str, config: Config) -> str | None:
     """Why a setting that someone gave has no effect. None: it has one, or nothing is known."""
-    imperfect, estimator = config.warm_start.imperfect, config.advantages
+    imperfect, dagger, estimator = config.warm_start.imperfect, config.warm_start.dagger, config.advantages
     if key.startswith("model.nano.") and config.model.path is not None:
         return f"model.path names a model ({shortened(config.model.path)})"
     if key.startswith("warm_start.") and key != "warm_start.tasks" and not config.warm_start.tasks:
@@ -100,6 +100,8 @@ def _idle(key: str, config: Config) -> str | None:
     switch_off = ("warm_start.imperfect.epochs", "warm_start.imperfect.turns")
     if key.startswith("warm_start.imperfect.") and key not in switch_off and not (imperfect.epochs or imperfect.turns):
         return "warm_start.imperfect.epochs is 0, so there is no such stage"
+    if key.startswith("warm_start.dagger.") and key != "warm_start.dagger.rounds" and not dagger.rounds:
+        return "warm_start.dagger.rounds is 0, so there is no such stage"
     if key in _OF_CRITICS and estimator.critic == "none":
         return f"advantages.type '{estimator.type}' has no critic"
     return None

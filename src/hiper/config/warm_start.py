@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from hiper.validation import StrictModel
+from hiper.validation import COOLEST, HOTTEST, StrictModel
 
 Lapse: TypeAlias = Literal["stray", "slip", "stale-subgoal"]
 """A kind of deliberate mistake in a demonstration.
@@ -38,6 +38,20 @@ class ImperfectConfig(StrictModel):
 
     If a lapse loses the episode, the turns that led to it are imitated too.
     """
+    lr: float = Field(5e-4, gt=0, le=10)
+    """The learning rate."""
+
+
+class DaggerConfig(StrictModel):
+    """A stage in which the policy plays, and imitates what the expert would have done (:mod:`hiper.imitation.dagger`).
+
+    It comes after the demonstrations. The policy learns what to do in states to which its own mistakes lead.
+    """
+
+    rounds: int = Field(0, ge=0, le=100_000)
+    """How often the policy plays the demonstrated tasks, and then imitates the expert. 0: there is no such stage."""
+    temperature: float = Field(1.0, ge=COOLEST, le=HOTTEST)
+    """The temperature at which the policy plays."""
     lr: float = Field(5e-4, gt=0, le=10)
     """The learning rate."""
 
@@ -78,5 +92,7 @@ class WarmStartConfig(StrictModel):
 
     It does so only where one was made under exactly these settings and this seed. `hiper sft` makes it anew.
     """
+    dagger: DaggerConfig = DaggerConfig()
+    """The stage after the demonstrations, in which the policy plays and the expert corrects it."""
     imperfect: ImperfectConfig = ImperfectConfig()
     """The last stage, which imitates lapses too."""

@@ -15,6 +15,7 @@ from hiper.errors import UserError
 from hiper.imitation.demonstrations import demonstrate
 from hiper.learner.imitation import Imitation
 from hiper.plan_execute.prompts import PromptBuilder
+from hiper.plan_execute.render import PromptContext
 from hiper.plan_execute.tokenizer import encode_response
 from hiper.processes import ALONE, Processes
 from hiper.rollout.collector import contexts_of
@@ -74,16 +75,22 @@ def imitation_rows(
     """
     if not (episode.won or (lapses_too and episode.end == EndReason.LOST)):
         return []
-    rows = []
-    template = prompts.template
-    for turn, context in zip(episode.turns, contexts_of(episode), strict=True):
-        if lapses_too or not turn.lapse:
-            said = template.phrase(Decision(turn.switch, turn.subgoal, turn.action), context)
-            prompt = prompts.build(context)
-            opened = prompts.thinking if prompt.opens_thinking else None
-            response = encode_response(tokenizer, said, template.form, opened)
-            rows.append(Row(tuple(prompt.ids), tuple(response), None))
-    return rows
+    return [
+        imitation_row(context, Decision(turn.switch, turn.subgoal, turn.action), prompts, tokenizer)
+        for turn, context in zip(episode.turns, contexts_of(episode), strict=True)
+        if lapses_too or not turn.lapse
+    ]
+
+
+def imitation_row(
+    context: PromptContext, decision: Decision, prompts: PromptBuilder, tokenizer: PreTrainedTokenizerBase
+) -> Row:
+    """Return the row of a decision to imitate: the prompt of a state, and the response that states the decision."""
+    prompt = prompts.build(context)
+    said = prompts.template.phrase(decision, context)
+    opened = prompts.thinking if prompt.opens_thinking else None
+    response = encode_response(tokenizer, said, prompts.template.form, opened)
+    return Row(tuple(prompt.ids), tuple(response), None)
 
 
 class FineTuning:
@@ -94,11 +101,19 @@ class FineTuning:
         steps: The total number of steps.
         lr: The highest learning rate.
         prompt_loss: The weight of the language-modelling loss on prompts.
+        losses: The losses of the steps that were made already. Those of further steps are added to it.
     """
 
-    def __init__(self, imitation: Imitation, steps: int, lr: float, prompt_loss: float = 0.0) -> None:
+    def __init__(
+        self,
+        imitation: Imitation,
+        steps: int,
+        lr: float,
+        prompt_loss: float = 0.0,
+        losses: list[float] | None = None,
+    ) -> None:
         self.imitation, self._steps, self._lr, self._prompt_loss = imitation, steps, lr, prompt_loss
-        self.losses: list[float] = []
+        self.losses = [] if losses is None else losses
         """The losses of the steps so far, as :meth:`Imitation.step` returns them."""
 
     def step(self, rows: Sequence[Row]) -> None:

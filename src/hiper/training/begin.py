@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 
 from hiper.config import Config
@@ -113,6 +113,7 @@ def warm_start(parts: Parts, folder: Path, display: Display, stop: Stop) -> None
         env=parts.env,
         prompts=parts.prompts,
         tokenizer=parts.tokenizer,
+        agent=parts.agent,
         unfinished=unfinished_file(folder),
         display=display,
         check=stop.check,
@@ -140,7 +141,8 @@ def clone(config: Config, folder: Path, display: Display, processes: Processes =
             parts = build(config, display=display, processes=processes, playing=False)
         display.note(*header(parts))
         try:
-            warm_start(parts, folder, display, stop)
+            with closing(parts):
+                warm_start(parts, folder, display, stop)
         except UnwritableError as error:
             raise UserError(
                 f"{error}; {describe_progress(folder)}. Free some space, then give the same command again"
