@@ -193,6 +193,14 @@ def test_epochs_beside_turns_are_refused(settings: list[str]):
         (["model.path=x", "model.nano.layers=3"], "model.nano.layers has no effect: model.path names a model (x)"),
         (["warm_start.tasks=0", "warm_start.lr=0.1"], "warm_start.lr has no effect: warm_start.tasks is 0"),
         (
+            ["warm_start.imperfect.epochs=0", "warm_start.imperfect.lr=0.1"],
+            "warm_start.imperfect.lr has no effect: warm_start.imperfect.epochs is 0",
+        ),
+        (
+            ["warm_start.dagger.rounds=0", "warm_start.dagger.lr=0.1"],
+            "warm_start.dagger.lr has no effect: warm_start.dagger.rounds is 0",
+        ),
+        (
             [
                 "advantages={type: grpo}",
                 "rollout.group_size=8",

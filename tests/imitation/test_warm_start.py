@@ -221,7 +221,7 @@ def test_rounds_of_dagger_come_between_and_are_done_whole_or_again(tiny_recipe: 
         with pytest.raises(KeyboardInterrupt):
             clone(config, tmp_path / "policy", stopped := Watch(moment, press_ctrl_c))
         assert "the warm start's progress is saved" in stopped.said
-        assert not stopped.units["warm start"] or moment is interrupted[0]
+        assert ("warm start" in stopped.units) == (moment is interrupted[0])
     clone(config, tmp_path / "policy", on := Watch())
     assert ROUND_TITLES[0] not in on.units
     assert on.units[ROUND_TITLES[1]] == display.units[ROUND_TITLES[1]]

@@ -264,6 +264,7 @@ def test_credit_is_redrawn_under_other_settings(serve: Serve, visit: Visits, run
     page.click(".chip >> text=turn GAE")
     page.wait_for_selector(".credit[title^='turn GAE']", state="detached")
     assert "token" in page.url
+    assert "left out" in page.locator(".panel").inner_text()
     assert page.locator(".adjust[open]").count() == 2, "what was unfolded stays so when the panel is drawn again"
     page.click("summary >> text=Settings of the estimators")
     page.click(".chip >> text=turn GAE")

@@ -66,7 +66,7 @@ def corrected_rows(
         assignments = [Assignment(task, derive_seed(seed, task), derive_seed(seed, task, "sampling")) for task in share]
         own_slots = -(-slots // processes.count)
         episodes, _ = collect(env, assignments, advised, slots=own_slots, on_turn=on_turn, on_episode=on_episode)
-        return [rows_of(episode) for episode in map(advised.advice_for, episodes)]
+        return [rows_of(advised.advice_for(episode)) for episode in episodes]
 
     def rows_of(advice: list[tuple[PromptContext, Decision]]) -> list[Row]:
         rows = (imitation_row(context, decision, prompts, tokenizer) for context, decision in advice)
